@@ -1,0 +1,51 @@
+# hepfaas: `make` prints this help
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV := .cache/uv/bin/uv
+PYTHON := .venv/bin/python
+PIP := $(UV) pip install --python $(PYTHON) --quiet --compile-bytecode
+export UV_LINK_MODE ?= copy
+
+help:  ## this help
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: .venv/ready  ## train on the shipped sample and predict events it never saw
+	@examples/htautau/demo
+
+test: .venv/ready-to-test  ## all tests, with the real servers they need
+	$(PYTHON) -m pytest
+
+check: .venv/ready-to-test  ## style, types and the arrows between the rooms
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
+	$(PYTHON) benchmarks/run.py
+
+locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
+	$(UV) pip compile $(COMPILE) --extra local --group dev -o locks/dev.txt --upgrade
+	$(UV) pip compile $(COMPILE) --extra local -c locks/dev.txt -o locks/local.txt
+COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
+
+clean:  ## remove what the targets above made
+	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(UV):
+	@echo "setting up uv" && (python3 -m venv .cache/uv || (apt-get install -qq -y python3-venv && python3 -m venv .cache/uv))
+	@.cache/uv/bin/python -m pip install --quiet uv
+
+.venv/ready: locks/local.txt pyproject.toml | $(UV)
+	@echo "setting up Python packages (TensorFlow among them: some 2 GB)"
+	@$(UV) venv --quiet --allow-existing --python python3 .venv
+	@$(PIP) --require-hashes -r locks/local.txt && $(PIP) --no-deps -e .
+	@touch $@
+
+.venv/ready-to-test: .venv/ready locks/dev.txt
+	@echo "setting up what tests need"
+	@$(PIP) --require-hashes -r locks/dev.txt
+	@command -v xrootd >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server >/dev/null; \
+	  else echo "no xrootd: its tests are skipped (apt-get install xrootd-server)"; fi
+	@touch $@
+
+.PHONY: help demo test check bench locks clean

@@ -1,0 +1,186 @@
+"""The command `hepfaas`: what a person types. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hepfaas import __version__
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import Store, open_store
+
+OWNER = "local"
+"""First part of every key in the store of a laptop: there is one owner."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code: 0 done, 1 the request must change, 75 try later, 130 interrupted."""
+    settings = Settings.from_environ(os.environ)
+    given = _parser(settings).parse_args(words)
+    try:
+        given.command(given)
+    except RequestError as error:
+        return _said(f"hepfaas: {error}", 1)
+    except UnavailableError as error:
+        return _said(f"hepfaas: {error}\nNothing is lost: the same command goes on from here.", os.EX_TEMPFAIL)
+    except KeyboardInterrupt:
+        return _said("\nhepfaas: stopped; the same command goes on from here.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has gone: flush to nowhere
+        return 0
+    return 0
+
+
+def _said(text: str, code: int) -> int:
+    sys.stderr.write(f"{text}\n")
+    return code
+
+
+def _parser(settings: Settings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hepfaas", description="Machine learning on ROOT files.")
+    parser.add_argument("--version", action="version", version=f"hepfaas {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--store", default=settings.store, metavar="DIR|s3://BUCKET/PREFIX", help="default: %(default)s"
+    )
+    common.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+    inspect = commands.add_parser("inspect", help="trees and branches of a ROOT file")
+    inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
+    inspect.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    inspect.set_defaults(command=_inspect)
+
+    train = commands.add_parser("train", parents=[common], help="train on a folder: files.txt, labels.txt, model.py")
+    train.add_argument("folder", type=Path, metavar="FOLDER")
+    train.add_argument("--workers", type=_count, default=len(os.sched_getaffinity(0)), metavar="N")
+    train.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
+    for name in ("files", "labels", "model", "params", "name"):
+        what = "name of the model" if name == "name" else f"name of the {name} file in FOLDER"
+        train.add_argument(f"--{name}", metavar="NAME", help=what)
+    train.set_defaults(command=_train)
+
+    for name, help_text, command in (
+        ("runs", "all runs", _runs),
+        ("models", "all published model versions", _models),
+    ):
+        commands.add_parser(name, parents=[common], help=help_text).set_defaults(command=command)
+    status = commands.add_parser("status", parents=[common], help="how far a run is")
+    status.add_argument("run", metavar="RUN")
+    status.add_argument("--verify", action="store_true", help="recount every event from what is stored")
+    status.set_defaults(command=_status)
+    log = commands.add_parser("log", parents=[common], help="what was done, and what model.py printed")
+    log.add_argument("run", metavar="RUN")
+    log.set_defaults(command=_log)
+
+    predict = commands.add_parser("predict", parents=[common], help="scores of raw events")
+    predict.add_argument("model", metavar="MODEL", help="NAME or NAME/VERSION")
+    predict.add_argument("files", nargs="+", metavar="FILE")
+    predict.add_argument("--tree", help="default: the tree that the model was trained on")
+    predict.add_argument("--out", type=Path, metavar="FILE", help="write .root, .parquet, .csv or .json")
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes; give 1 or more")
+    return int(text)
+
+
+def _store(given: argparse.Namespace) -> Store:
+    return open_store(f"{given.store.rstrip('/')}/{OWNER}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _document(values: Any) -> None:
+    _print(json.dumps(values, indent=1))
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from hepfaas.datasets.root import trees
+    from hepfaas.local.tables import described
+
+    found = trees(given.file)
+    if given.json:
+        _document([asdict(tree) for tree in found])
+    else:
+        _print(described(given.file, found))
+
+
+def _train(given: argparse.Namespace) -> None:
+    from hepfaas.local import train
+
+    named = {name: getattr(given, name) for name in ("files", "labels", "model", "params", "name")}
+    names = {name: value for name, value in named.items() if value is not None}
+    store = _store(given)
+    if given.dry_run:
+        outlook = train.outlook(given.folder, names, store)
+        _document(outlook) if given.json else _print(train.outlook_text(outlook))
+        return
+    report = train.train(given.folder, names, store, given.workers)
+    _document(report) if given.json else _print(train.report_text(report))
+
+
+def _runs(given: argparse.Namespace) -> None:
+    from hepfaas.local import overview, tables
+
+    rows = overview.runs(_store(given))
+    _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
+
+
+def _models(given: argparse.Namespace) -> None:
+    from hepfaas.local import overview, tables
+
+    rows = overview.models(_store(given))
+    _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
+
+
+def _status(given: argparse.Namespace) -> None:
+    from hepfaas.local import overview, tables
+
+    found = overview.status(_store(given), given.run, given.verify)
+    _document(found) if given.json else _print(tables.facts(found))
+    if given.verify and not found["ledger"]["holds"]:
+        raise RequestError(f"the ledger of run '{given.run}' does not hold: {'; '.join(found['ledger']['findings'])}")
+
+
+def _log(given: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from hepfaas.platform import records
+
+    store = _store(given)
+    records.request_of(store, given.run)
+    entries = list(records.log_of(store, given.run))
+    if given.json:
+        _document([asdict(entry) for entry in entries])
+        return
+    for entry in entries:
+        at = time.strftime("%H:%M:%S", time.localtime(entry.time))
+        _print(f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s")
+        for line in entry.lines:
+            _print(f"          | {line}")
+
+
+def _predict(given: argparse.Namespace) -> None:
+    from hepfaas.local.prediction import predict, summary_text
+
+    summary = predict(_store(given), given.model, given.files, given.tree, given.out)
+    _document(summary) if given.json else _print(summary_text(summary))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

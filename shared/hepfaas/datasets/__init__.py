@@ -1,0 +1,1 @@
+"""Which events: lists of files, opening ROOT files, entry ranges."""

@@ -1,0 +1,58 @@
+"""What reading a ROOT file can raise, translated once into our two families."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uproot
+
+from hepfaas.errors import RequestError, UnavailableError
+
+_BROKEN = (
+    uproot.DeserializationError,
+    uproot.KeyInFileError,
+    ValueError,
+    IndexError,
+    TypeError,
+    NotImplementedError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+"""What uproot and the decompressors raise on bytes that are not what a header promised."""
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Raises: RequestError if the file is missing, unreadable or broken; UnavailableError if its server is away."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RequestError(f"file '{url}' does not exist") from error
+    except IsADirectoryError as error:
+        raise RequestError(f"'{url}' is a folder; name the ROOT files in it") from error
+    except PermissionError as error:
+        raise RequestError(f"file '{url}' cannot be read: no permission") from error
+    except OSError as error:
+        raise _by_text(url, str(error)) from error
+    except _BROKEN as error:
+        raise RequestError(f"'{url}' is no whole ROOT file: {_first_line(error)}; copy it anew") from error
+
+
+def _by_text(url: str, text: str) -> RequestError | UnavailableError:
+    """XRootD's client says everything in one kind of error: its number tells."""
+    if "[3011]" in text:
+        return RequestError(f"file '{url}' does not exist on its server")
+    if "[3010]" in text:
+        return RequestError(f"file '{url}' cannot be read: its server refuses (credential or path)")
+    if url.startswith(("root://", "roots://", "xroot://")):
+        return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
+    return RequestError(f"file '{url}' cannot be read: {text.splitlines()[0]}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

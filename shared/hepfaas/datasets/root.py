@@ -1,0 +1,190 @@
+"""Reads TTrees of ROOT files, local or by XRootD. The only module that opens one.
+
+Identity: a hash of the file's size, its UUID and its list of keys (with their times, places and sizes), never of
+its name: a copy, a cache and an upload are the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import awkward as ak
+import uproot
+
+from hepfaas.datasets.chosen import Branch, missing_branch
+from hepfaas.datasets.faults import explained
+from hepfaas.datasets.ranges import Baskets, EntryRange
+from hepfaas.errors import RequestError
+
+XROOTD_LIMITS = {
+    "XRD_CONNECTIONWINDOW": "10",
+    "XRD_CONNECTIONRETRY": "2",
+    "XRD_REQUESTTIMEOUT": "60",
+    "XRD_STREAMERRORWINDOW": "30",
+    "XRD_TIMEOUTRESOLUTION": "1",
+}
+"""Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
+
+MOST_OPEN = 4
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """What the header of a file tells: who it is, its entries, its branches of numbers and how they lie.
+
+    baskets: branch names by how their baskets are cut. left_out: branches that are no numbers, and what they are.
+    """
+
+    identity: str
+    url: str
+    tree: str
+    entries: int
+    size_bytes: int
+    branches: tuple[Branch, ...]
+    left_out: tuple[tuple[str, str], ...]
+    edges: dict[str, tuple[int, ...]]
+
+    @property
+    def place(self) -> str:
+        """How messages name the tree."""
+        return f"TTree '{self.tree}' in '{self.url}'"
+
+    def baskets(self, names: Sequence[str]) -> list[Baskets]:
+        """How the baskets of these branches are cut, those alike together."""
+        sizes: dict[tuple[int, ...], int] = {}
+        for branch in self.branches:
+            if branch.name in names:
+                edges = self.edges[branch.name]
+                sizes[edges] = sizes.get(edges, 0) + branch.size_bytes
+        return [Baskets(edges, size) for edges, size in sizes.items()]
+
+
+def opened(url: str, tree: str) -> OpenedFile:
+    """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
+    with explained(url), _open(url) as file:
+        found = _tree(file, url, tree)
+        branches, left_out, edges = [], [], {}
+        for name, branch in found.iteritems(recursive=True, full_paths=True):
+            if len(branch.branches):
+                continue
+            described = _described(name, branch)
+            if isinstance(described, Branch):
+                branches.append(described)
+                edges[name] = tuple(branch.entry_offsets)
+            else:
+                left_out.append((name, described))
+        return OpenedFile(
+            _identity(file),
+            url,
+            tree,
+            int(found.num_entries),
+            _size(file),
+            tuple(branches),
+            tuple(left_out),
+            edges,
+        )
+
+
+def read(url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange) -> dict[str, ak.Array]:
+    """The branches of some entries, each (events,) or (events, var). Raises: RequestError if the file is another
+    than the one with this identity, or has no such branch; UnavailableError."""
+    with explained(url), _Lent(url, identity, tree) as found:
+        for name in branches:
+            if name not in found.names:
+                raise missing_branch(f"TTree '{tree}' in '{url}'", name, found.names)
+        arrays: dict[str, ak.Array] = found.tree.arrays(
+            list(branches),
+            entry_start=entries.start,
+            entry_stop=entries.stop,
+            library="ak",
+            how=dict,
+            array_cache=None,
+        )
+        return arrays
+
+
+def _open(url: str) -> Any:
+    if url.startswith(("root://", "roots://", "xroot://")):
+        for name, value in XROOTD_LIMITS.items():
+            os.environ.setdefault(name, value)
+        return uproot.open(url, handler=uproot.XRootDSource, timeout=60)
+    if "://" in url:
+        raise RequestError(f"'{url}': files are read from disk and from root:// servers; others are not there yet")
+    return uproot.open({url: None}, handler=uproot.MemmapSource)
+
+
+def _tree(file: Any, url: str, tree: str) -> Any:
+    classes = file.classnames(recursive=True, cycle=False)
+    if classes.get(tree) == "TTree":
+        return file[tree]
+    if tree in classes:
+        raise RequestError(f"'{tree}' in '{url}' is a {classes[tree]}, not a TTree; only TTrees are read")
+    trees = [name for name, kind in classes.items() if kind == "TTree"]
+    raise RequestError(f"'{url}' has no TTree '{tree}'; it has: {', '.join(trees) or 'no TTree'}")
+
+
+def _described(name: str, branch: Any) -> Branch | str:
+    """A branch of numbers, or what it is instead."""
+    how = branch.interpretation
+    jagged = isinstance(how, uproot.AsJagged)
+    content = how.content if jagged else how
+    if not isinstance(content, uproot.AsDtype) or content.to_dtype.kind not in "biuf":
+        return str(branch.typename)
+    shape = content.to_dtype.shape or content.inner_shape
+    if jagged and shape:
+        return str(branch.typename)
+    return Branch(name, jagged or bool(shape), content.to_dtype.base.name, int(branch.uncompressed_bytes))
+
+
+def _size(file: Any) -> int:
+    return int(file.file.source.num_bytes)
+
+
+def _identity(file: Any) -> str:
+    keys = [file.key(name) for name in file.iterkeys(recursive=True)]
+    facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
+    text = repr((_size(file), file.file.uuid.hex, facts))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Found:
+    """A tree kept open, and its branches' names."""
+
+    def __init__(self, url: str, identity: str, tree: str) -> None:
+        self.file = _open(url)
+        if _identity(self.file) != identity:
+            self.file.close()
+            raise RequestError(f"'{url}' has changed since the run opened it; start again to train on it as it is now")
+        self.tree = _tree(self.file, url, tree)
+        self.names = self.tree.keys(recursive=True, full_paths=True)
+
+
+class _Lent:
+    """Lends an open tree: opening one of a thousand branches takes half a second, so a process keeps the last four."""
+
+    _kept: ClassVar[OrderedDict[tuple[str, str, str], _Found]] = OrderedDict()
+    _lock = threading.Lock()
+
+    def __init__(self, url: str, identity: str, tree: str) -> None:
+        self._key = (url, identity, tree)
+
+    def __enter__(self) -> _Found:
+        with self._lock:
+            self._found = self._kept.pop(self._key, None)
+        if self._found is None:
+            self._found = _Found(*self._key)
+        return self._found
+
+    def __exit__(self, *error: object) -> None:
+        assert self._found is not None
+        with self._lock:
+            self._kept[self._key] = self._found
+            surplus = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - MOST_OPEN)]
+        for found in surplus:
+            found.file.close()

@@ -1,0 +1,20 @@
+"""The two families of failure. Owns their meaning; the text is written where the finding is made."""
+
+
+class RequestError(Exception):
+    """What was asked cannot be done, and asking again changes nothing (HTTP 422): the message says what to change."""
+
+
+class UnavailableError(Exception):
+    """Something outside did not answer (HTTP 503): the same request may work later."""
+
+
+class MissingError(UnavailableError):
+    """An object that a step needs is not in the store: the step that makes it is to be done again."""
+
+    def __init__(self, key: str, store: str) -> None:
+        super().__init__(key, store)
+        self.key, self.store = key, store
+
+    def __str__(self) -> str:
+        return f"store {self.store} has no object '{self.key}'"

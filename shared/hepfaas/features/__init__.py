@@ -1,0 +1,1 @@
+"""From jagged arrays to a matrix: branch ranges, spec, matrix. Pure."""

@@ -1,0 +1,139 @@
+"""The range of each branch over some events, as a spec needs it to scale and pad inputs. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.errors import RequestError
+
+
+@dataclass(frozen=True)
+class BranchRange:
+    """Range of one branch over some events, in the branch's own unit (pt: GeV).
+
+    low, high: smallest and largest finite value; low > high if there was none.
+    multiplicity: most values in one event; 1 for a flat branch, 0 before any event.
+    n_missing: values that are NaN or infinite.
+    """
+
+    jagged: bool
+    low: float = math.inf
+    high: float = -math.inf
+    multiplicity: int = 0
+    n_missing: int = 0
+
+    def __or__(self, other: BranchRange) -> BranchRange:
+        """The range over both sets of events. Raises: RequestError if one is flat and the other jagged."""
+        if self.jagged != other.jagged:
+            raise RequestError("it is flat in some files and jagged in others; exclude it or train on them apart")
+        return BranchRange(
+            self.jagged,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            max(self.multiplicity, other.multiplicity),
+            self.n_missing + other.n_missing,
+        )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over some events found: events of each file (by its identity) and the range of each branch."""
+
+    events: Mapping[str, int] = field(default_factory=dict)
+    branches: Mapping[str, BranchRange] = field(default_factory=dict)
+
+    def __or__(self, other: Survey) -> Survey:
+        """The survey of both sets of events, whatever their order. Raises: RequestError naming the branch."""
+        return Survey(
+            {name: self.events.get(name, 0) + other.events.get(name, 0) for name in _union(self.events, other.events)},
+            {name: _both(name, self.branches, other.branches) for name in _union(self.branches, other.branches)},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; a range without a finite value has null for low and high."""
+        return {
+            "events": dict(self.events),
+            "branches": {
+                name: [found.jagged, *_finite(found), found.multiplicity, found.n_missing]
+                for name, found in self.branches.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Survey:
+        """What `to_json` gave."""
+        return cls(
+            values["events"],
+            {
+                name: BranchRange(
+                    jagged,
+                    math.inf if low is None else low,
+                    -math.inf if high is None else high,
+                    multiplicity,
+                    n_missing,
+                )
+                for name, (jagged, low, high, multiplicity, n_missing) in values["branches"].items()
+            },
+        )
+
+
+def total(surveys: list[Survey]) -> Survey:
+    """The survey of all events of the surveys given."""
+    return reduce(or_, surveys, Survey())
+
+
+def survey_of(identity: str, arrays: Mapping[str, ak.Array], entries: int) -> Survey:
+    """Survey of one range of entries of the file with this identity; each branch (events,) or (events, var)."""
+    return Survey({identity: entries}, {name: range_of(branch) for name, branch in arrays.items()})
+
+
+def range_of(branch: ak.Array) -> BranchRange:
+    """Range of one branch of numbers, (events,) or (events, var); NaN and infinite values are passed over."""
+    values, counts = values_and_counts(branch)
+    numbers = values.astype(np.uint8) if values.dtype == bool else values
+    finite = numbers if numbers.dtype.kind != "f" else numbers[np.isfinite(numbers)]
+    return BranchRange(
+        jagged=counts is not None,
+        low=float(finite.min()) if len(finite) else math.inf,
+        high=float(finite.max()) if len(finite) else -math.inf,
+        multiplicity=int(counts.max(initial=0)) if counts is not None else int(len(values) > 0),
+        n_missing=len(numbers) - len(finite),
+    )
+
+
+def values_and_counts(branch: ak.Array) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """All values of a branch end to end, and for a jagged one how many each event has, (events,); None if flat."""
+    layout = ak.to_layout(branch)
+    if isinstance(layout, ak.contents.NumpyArray):
+        return np.asarray(layout.data), None
+    if isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray):
+        offsets = np.asarray(layout.offsets.data)
+        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
+    counts = None if branch.ndim == 1 else ak.to_numpy(ak.num(branch))
+    return np.asarray(ak.to_numpy(ak.ravel(branch))), counts
+
+
+def _finite(found: BranchRange) -> tuple[float | None, float | None]:
+    return (found.low, found.high) if found.low <= found.high else (None, None)
+
+
+def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    return sorted({*one, *other})
+
+
+def _both(name: str, one: Mapping[str, BranchRange], other: Mapping[str, BranchRange]) -> BranchRange:
+    if name not in one or name not in other:
+        return one[name] if name in one else other[name]
+    try:
+        return one[name] | other[name]
+    except RequestError as error:
+        raise RequestError(f"branch '{name}': {error}") from error

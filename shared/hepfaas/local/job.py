@@ -1,0 +1,129 @@
+"""A user's folder: files.txt, labels.txt, model.py, params.json, perhaps submit.json, and the recipe it asks for."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hepfaas.datasets.files import labels_of, listed, located, paired
+from hepfaas.errors import RequestError
+from hepfaas.platform.storage import Store
+from hepfaas.runs.params import Params, params_of
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.steps.objects import encoded, put_blob
+
+MOST_CODE_BYTES = 5_000_000
+_NAMED_BY_SUBMIT = ("files", "labels", "model", "params")
+_SUBMIT_KEYS = ("name", "device", "memory", "cpus", *_NAMED_BY_SUBMIT)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of the files in the folder that make a job, and of the model that comes out."""
+
+    files: str = "files.txt"
+    labels: str = "labels.txt"
+    model: str = "model.py"
+    params: str = "params.json"
+    name: str | None = None
+
+
+def recipe_of(folder: Path, given: Mapping[str, str], store: Store) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe that the folder asks for, its code stored, and notes for the user.
+
+    `given`: names that the user gave by option; they win over those of a submit.json, and these over the usual.
+    Raises: RequestError naming the file and what is wrong with it.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"'{folder}' is no folder; `hepfaas train` takes the folder with files.txt and model.py")
+    names, notes = _names(folder, given)
+    params = params_of(_text(folder, names.params), names.params) if _has_params(folder, names, given) else Params({})
+    recipe = Recipe(
+        name=_model_name(names.name or folder.resolve().name),
+        files=_files(folder, names, params.redirector),
+        code=_stored_code(folder, names.model, store),
+        module=names.model,
+        **{**params.recipe, **_excluded(folder, params)},
+    )
+    return recipe, (*notes, *params.notes)
+
+
+def _names(folder: Path, given: Mapping[str, str]) -> tuple[Names, tuple[str, ...]]:
+    submit = folder / "submit.json"
+    asked = _submitted(submit) if submit.exists() else {}
+    notes = tuple(f"submit.json: '{key}' has no effect here" for key in ("device", "memory", "cpus") if key in asked)
+    named = {key: value for key, value in asked.items() if key in (*_NAMED_BY_SUBMIT, "name")}
+    return Names(**{**named, **given}), notes
+
+
+def _submitted(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise RequestError(f"submit.json is no JSON: {error.msg} at line {error.lineno}") from error
+    for key, value in values.items():
+        if key not in _SUBMIT_KEYS:
+            close = difflib.get_close_matches(key, _SUBMIT_KEYS, 1) or _SUBMIT_KEYS
+            raise RequestError(f"submit.json has the unknown key '{key}'; closest: {', '.join(close)}")
+        if key in _NAMED_BY_SUBMIT and not isinstance(value, str):
+            raise RequestError(
+                f"submit.json: '{key}' is {json.dumps(value)}; it takes the name of a file in the folder"
+            )
+    return dict(values)
+
+
+def _has_params(folder: Path, names: Names, given: Mapping[str, str]) -> bool:
+    """A folder without a params.json is trained with the usual ones, unless the user named the file."""
+    return "params" in given or names.params != Names.params or (folder / names.params).exists()
+
+
+def _text(folder: Path, name: str) -> str:
+    path = folder / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        there = sorted(found.name for found in folder.iterdir() if found.is_file())
+        close = difflib.get_close_matches(name, there, 3, 0.3) or there[:10]
+        raise RequestError(f"folder '{folder}' has no '{name}'; it has: {', '.join(close) or 'nothing'}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"'{path}' cannot be read as text: {error}") from error
+
+
+def _files(folder: Path, names: Names, redirector: str) -> tuple[LabelledFile, ...]:
+    urls = [located(path, folder, redirector) for path in listed(_text(folder, names.files))]
+    pairs = paired(urls, labels_of(_text(folder, names.labels)))
+    return tuple(LabelledFile(url, label) for url, label in pairs)
+
+
+def _excluded(folder: Path, params: Params) -> dict[str, Any]:
+    return {"excluded": listed(_text(folder, params.branch_file))} if params.branch_file else {}
+
+
+def _model_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise RequestError(
+            f"'{name}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-' (option --name)"
+        )
+    return name
+
+
+def _stored_code(folder: Path, module: str, store: Store) -> str:
+    """Stores all Python files of the folder, since model.py may import them, and gives the key of their list."""
+    _text(folder, module)
+    paths = [folder / module, *(path for path in sorted(folder.rglob("*.py")) if not _is_foreign(path, folder))]
+    size = sum(path.stat().st_size for path in paths)
+    if size > MOST_CODE_BYTES:
+        raise RequestError(f"folder '{folder}' has {size / 1e6:.1f} MB of Python files; at most 5 MB go with a job")
+    manifest = {path.relative_to(folder).as_posix(): put_blob(store, path.read_bytes()) for path in paths}
+    return put_blob(store, encoded(manifest))
+
+
+def _is_foreign(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a hidden folder or a virtual environment below the user's."""
+    above = [parent for parent in path.parents if parent != folder and parent.is_relative_to(folder)]
+    return any(parent.name.startswith(".") or (parent / "pyvenv.cfg").exists() for parent in above)

@@ -1,0 +1,113 @@
+"""How a person sees long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TextIO
+
+LINE_EVERY_S = 5.0
+
+
+@dataclass
+class Progress:
+    """Events, files and bytes done of all in the present phase, with the rates and the time to go.
+
+    Written to `out`, the standard error of a command, so that its standard output stays clean.
+    """
+
+    out: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
+    phase: str = ""
+    events: int = 0
+    events_total: int = 0
+    size_bytes: float = 0.0
+    files: int = 0
+    files_total: int = 0
+    _began: float = 0.0
+    _said: float = 0.0
+    _bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if self.out.isatty():
+            self._bar = _bar(self.out)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def begin(self, phase: str, events: int, events_total: int, files_total: int = 0) -> None:
+        """A phase begins, or goes on with `events` of it done before."""
+        self._end_of_phase()
+        self.phase, self.events, self.events_total = phase, events, events_total
+        self.size_bytes, self.files, self.files_total = 0.0, 0, files_total
+        self._began = self._said = self.clock()
+        self._start_events = events
+        if self._bar:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.add_task(phase, total=events_total or None, completed=events, detail="")
+
+    def advance(self, events: int, size_bytes: float = 0.0, files: int = 0) -> None:
+        """So much more is done."""
+        self.events += events
+        self.size_bytes += size_bytes
+        self.files += files
+        if self._bar:
+            self._bar.update(self._bar.task_ids[-1], completed=self.events, detail=self._detail())
+        elif self.clock() - self._said >= LINE_EVERY_S:
+            self.say(f"{self.phase}: {self._line()}")
+            self._said = self.clock()
+
+    def say(self, text: str) -> None:
+        """One line for the user."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            self.out.write(f"{text}\n")
+            self.out.flush()
+
+    def finish(self) -> None:
+        """The last phase has ended."""
+        self._end_of_phase()
+        self.phase = ""
+
+    def _end_of_phase(self) -> None:
+        seconds = self.clock() - self._began
+        if self.phase and self.events > self._start_events:
+            self.say(f"{self.phase:<9} {self._line()}  in {seconds:.1f} s")
+
+    def _line(self) -> str:
+        return f"{self.events:,} of {self.events_total:,} events{self._detail()}"
+
+    def _detail(self) -> str:
+        seconds = max(self.clock() - self._began, 1e-3)
+        rate = (self.events - self._start_events) / seconds
+        parts = [f"{rate:,.0f} events/s"]
+        if self.size_bytes:
+            parts.append(f"{self.size_bytes / 1e6 / seconds:,.1f} MB/s")
+        if self.files_total:
+            parts.append(f"{self.files} of {self.files_total} files")
+        left = self.events_total - self.events
+        if rate and left > 0:
+            parts.append(f"ETA {left / rate:.0f} s")
+        return "  " + "  ".join(parts)
+
+
+def _bar(out: TextIO) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("[bold]{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("events{task.fields[detail]}"),
+    )
+    return Bar(*columns, console=Console(file=out), transient=True)

@@ -1,0 +1,164 @@
+"""`hepfaas train`: a folder goes in, a model version comes out; or what that would mean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hepfaas.local.job import recipe_of
+from hepfaas.local.loop import Loop
+from hepfaas.local.progress import Progress
+from hepfaas.local.tables import size, table
+from hepfaas.models import versions
+from hepfaas.platform import records
+from hepfaas.platform.storage import Store, probe
+from hepfaas.runs import epochs, plan
+from hepfaas.runs.recipe import Recipe
+from hepfaas.steps import open as open_step
+from hepfaas.steps.objects import result_if_there
+
+
+def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) -> dict[str, Any]:
+    """Trains on the folder, or goes on where it was stopped, and gives the run, the model and how good it is."""
+    began = time.monotonic()
+    probe(store)
+    recipe, notes = recipe_of(folder, names, store)
+    run = records.start(store, records.Request(recipe, time.time(), notes))
+    progress = Progress()
+    progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
+    for note in notes:
+        progress.say(f"note: {note}")
+    model = Loop(store, run, workers, progress).finish()
+    version = versions.Version(model["name"], model["version"])
+    card = versions.card_of(store, version)
+    return {
+        "run": run,
+        "model": str(version),
+        "best_epoch": card["best_epoch"],
+        "metrics": card["metrics"],
+        "weights": card["weights"],
+        "files": [f"{store.url}/{version.prefix}{name}" for name in model["files"]],
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def report_text(report: Mapping[str, Any]) -> str:
+    """What a person reads at the end."""
+    rows = [
+        {
+            "sample": split,
+            "events": found["events"],
+            "loss": found["loss"],
+            "accuracy": found["accuracy"],
+            "AUC": _auc(found),
+        }
+        for split, found in report["metrics"].items()
+    ]
+    plots = "\n".join(f"  {name}" for name in report["files"] if name.endswith((".png", ".pdf")))
+    return (
+        f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
+        f"in {report['seconds']:.1f} s. Plots:\n{plots}\n"
+        f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE.root"
+    )
+
+
+def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
+    """What training on the folder would read and do, and what of it is there already. Stores nothing."""
+    unsaved = _Unsaved(store)
+    recipe, notes = recipe_of(folder, names, unsaved)
+    opens = plan.opens(recipe, "dry-run")
+    for step in opens:
+        open_step.perform(step, unsaved)
+
+    def results(key: str) -> dict[str, Any] | None:
+        return result_if_there(key, unsaved)
+
+    found = [results(step.key) or {} for step in opens]
+    files = [
+        {
+            "file": file.url,
+            "label": file.label,
+            "events": file.entries,
+            "ranges": len(file.ranges),
+            "bytes": _read(file, opened),
+        }
+        for file, opened in zip(plan.inputs(recipe, found), found, strict=True)
+    ]
+    return {
+        "name": recipe.name,
+        "files": files,
+        "events": sum(file["events"] for file in files),
+        "bytes": sum(file["bytes"] for file in files),
+        "features": len(found[0]["features"]),
+        "left_out": [f"{name} ({why})" for name, why in found[0]["left_out"]],
+        "notes": [*notes, *found[0]["notes"]],
+        "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
+    }
+
+
+def outlook_text(outlook: Mapping[str, Any]) -> str:
+    """What a person reads of it."""
+    files = table([{**file, "bytes": size(file["bytes"])} for file in outlook["files"]], "no file")
+    steps = table(outlook["steps"], "nothing to do")
+    notes = "".join(f"note: {note}\n" for note in outlook["notes"])
+    left_out = f"left out, no numbers: {', '.join(outlook['left_out'])}\n" if outlook["left_out"] else ""
+    amount = f"{outlook['events']:,} events, {size(outlook['bytes'])} uncompressed in {outlook['features']} branches"
+    return f"{files}\n\n{amount}\n{left_out}{notes}\n{steps}\n\nNothing was stored."
+
+
+_PHASES = ("survey", "prepare", "train", "score")
+
+
+def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: plan.Ready | plan.Finished) -> list[dict[str, Any]]:
+    """Steps of each phase and how many are there; of phases after the coming one nothing is known to be there."""
+    ranges = sum(file["ranges"] for file in files)
+    rows = int(0.64 * sum(file["events"] for file in files))
+    segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
+    totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
+    order = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
+    at = len(order) if isinstance(coming, plan.Finished) else order.index(coming.phase)
+    table = []
+    for phase in _PHASES:
+        there = totals[phase] if order.index(phase) < at else 0
+        if isinstance(coming, plan.Ready) and coming.phase == phase:
+            totals[phase], there = coming.total, coming.done
+        table.append({"step": phase, "to do": totals[phase] - there, "there": there})
+    return table
+
+
+def _read(file: plan.Input, opened: Mapping[str, Any]) -> int:
+    return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
+
+
+def _auc(found: Mapping[str, Any]) -> str:
+    return f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-"
+
+
+class _Unsaved:
+    """A store that reads from another one and keeps in memory what it is given."""
+
+    def __init__(self, below: Store) -> None:
+        self.url = below.url
+        self._below = below
+        self._kept: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes:
+        return self._kept[key] if key in self._kept else self._below.get(key)
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        return self._kept[key][start:stop] if key in self._kept else self._below.get_range(key, start, stop)
+
+    def size_bytes(self, key: str) -> int | None:
+        return len(self._kept[key]) if key in self._kept else self._below.size_bytes(key)
+
+    def create(self, key: str, data: bytes | memoryview) -> bool:
+        self._kept[key] = bytes(data)
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return self._below.keys(prefix)
+
+    def delete(self, key: str) -> None:
+        self._kept.pop(key, None)

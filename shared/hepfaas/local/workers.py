@@ -1,0 +1,127 @@
+"""Worker processes that do steps, each one step at a time: memory is bounded by the number of workers."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any
+
+from hepfaas.errors import MissingError, UnavailableError
+from hepfaas.platform.storage import Store, open_store
+from hepfaas.runs.steps import Step, step_from_json
+
+MOST_TRIES = 4
+"""How often a step is tried when something outside does not answer, or its process is killed."""
+
+BACK_OFF_S = 0.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Workers:
+    """A pool of `count` processes that read from and write to the store at this address."""
+
+    def __init__(self, count: int, store_url: str) -> None:
+        self._count, self._store_url = count, store_url
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop()
+
+    def perform(self, steps: Sequence[Step]) -> Iterator[tuple[Step, float | MissingError]]:
+        """Does the steps and gives each as it ends, in any order, with its seconds or with the input it misses.
+
+        Raises: RequestError at the first that cannot be done; UnavailableError when one was tried four times.
+        """
+        left = {step.key: step for step in steps}
+        for tried in range(1, MOST_TRIES + 1):
+            troubles: list[UnavailableError] = []
+            for step, outcome in self._round(list(left.values())):
+                if isinstance(outcome, UnavailableError) and not isinstance(outcome, MissingError):
+                    troubles.append(outcome)
+                    continue
+                del left[step.key]
+                yield step, outcome
+            if not left:
+                return
+            if tried == MOST_TRIES:
+                raise troubles[0] if troubles else UnavailableError(_killed(next(iter(left.values()))))
+            time.sleep(BACK_OFF_S * 2**tried)
+
+    def _round(self, steps: Sequence[Step]) -> Iterator[tuple[Step, float | UnavailableError]]:
+        """Each step once, and how it ended; those that a killed worker took along are missing."""
+        pool = self._started()
+        waiting: dict[Future[float], Step] = {}
+        try:
+            for step in steps:
+                waiting[pool.submit(_perform, step.to_json(), self._store_url)] = step
+            while waiting:
+                ended, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    step = waiting.pop(future)
+                    try:
+                        outcome: float | UnavailableError = future.result()
+                    except UnavailableError as error:
+                        outcome = error
+                    yield step, outcome
+        except BrokenProcessPool:
+            self._stop()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, context, initializer=_begin, initargs=(os.getpid(),))
+        return self._pool
+
+    def _stop(self) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+
+def perform(step: Step, store: Store, **tools: Any) -> float:
+    """Does one step in this process and gives its seconds; nothing if its result is there already."""
+    began = time.monotonic()
+    if store.size_bytes(step.key) is None:
+        importlib.import_module(f"hepfaas.steps.{step.kind}").perform(step, store, **tools)
+    return time.monotonic() - began
+
+
+def _begin(parent: int) -> None:
+    """In a fresh worker: leaves Ctrl-C to the parent, and ends with it even when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _perform(values: Mapping[str, Any], store_url: str) -> float:
+    return perform(step_from_json(values), _store(store_url))
+
+
+@functools.cache
+def _store(url: str) -> Store:
+    return open_store(url)
+
+
+def _killed(step: Step) -> str:
+    values = step.to_json()
+    what = f"entries {values['entries']} of '{values['url']}'" if "entries" in values else step.key
+    return (
+        f"the process that did '{step.kind}' of {what} was killed {MOST_TRIES} times, perhaps for want of memory; "
+        "try --workers 1 or a smaller 'range_events' in params.json"
+    )

@@ -1,0 +1,1 @@
+"""Model versions and answering with them: card, runtime, predictions."""

@@ -1,0 +1,1 @@
+"""Everything outside: stores, settings, clock."""

@@ -1,0 +1,105 @@
+"""A store of objects as files in a folder: whole or not there, whoever is killed when."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hepfaas.errors import MissingError, RequestError
+
+LEFT_OVER_S = 86_400
+"""Age after which a temporary file is somebody's who was killed."""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._@+=-]+")
+
+
+class FolderStore:
+    """Objects are files under `path`. A new one is written aside, made durable, and linked to its name if that is
+    free: the link either happens or does not."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = path.absolute()
+        self._aside = self._root / ".tmp"
+        with self._explained():
+            self._aside.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+
+    @property
+    def url(self) -> str:
+        """The folder's path."""
+        return str(self._root)
+
+    def get(self, key: str) -> bytes:
+        """The whole object."""
+        try:
+            return self._path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingError(key, self.url) from error
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the object."""
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(start)
+                return file.read(max(0, stop - start))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingError(key, self.url) from error
+
+    def size_bytes(self, key: str) -> int | None:
+        """Size of the object, None if it is not there."""
+        try:
+            return self._path(key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def create(self, key: str, data: bytes | memoryview) -> bool:
+        """Stores the object whole if there is none under this key."""
+        path = self._path(key)
+        if path.exists():
+            return False
+        aside = self._aside / uuid.uuid4().hex
+        with self._explained():
+            try:
+                with aside.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(aside, path)
+            except FileExistsError:
+                return False
+            finally:
+                aside.unlink(missing_ok=True)
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Keys that start with the prefix, sorted."""
+        top = self._root / prefix.rpartition("/")[0]
+        found = (Path(folder, name) for folder, _, names in os.walk(top) for name in names)
+        keys = (path.relative_to(self._root).as_posix() for path in found)
+        return iter(sorted(key for key in keys if key.startswith(prefix) and not key.startswith(".tmp/")))
+
+    def delete(self, key: str) -> None:
+        """Removes the object."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._root / key
+
+    def _sweep(self) -> None:
+        old = time.time() - LEFT_OVER_S
+        for path in self._aside.iterdir():
+            if path.stat().st_mtime < old:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RequestError(f"store '{self.url}' cannot be written: {error.strerror}") from error

@@ -1,0 +1,70 @@
+"""The ledger: that every event of every file was prepared once, and trained once in every epoch. Pure.
+
+It adds up what the stored parts and checkpoints say of themselves. Event ids (training/split.py) are 64-bit hashes
+of file and entry, so equal sums over equal counts mean the same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hepfaas.runs.plan import Input
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Counts of events, and what does not add up: `findings` is empty where every promise holds."""
+
+    files: int
+    ranges: int
+    events: int
+    training_events: int
+    epochs: int
+    findings: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything adds up."""
+        return not self.findings
+
+
+def ledger(
+    files: Sequence[Input], parts: Sequence[Mapping[str, Any]], epochs: Sequence[Sequence[Mapping[str, Any]]]
+) -> Ledger:
+    """Recounts the parts (file, entries, rows of each split, id_sum) and the checkpoints of each whole epoch (rows,
+    id_sum)."""
+    findings = [*_untiled(files, parts), *_unsplit(parts)]
+    rows = sum(part["rows"][0] for part in parts)
+    ids = sum(part["id_sum"] for part in parts) % 2**64
+    for number, segments in enumerate(epochs, 1):
+        trained = sum(segment["rows"] for segment in segments)
+        if trained != rows:
+            findings.append(f"epoch {number} trained {trained} events, the training sample has {rows}")
+        elif sum(segment["id_sum"] for segment in segments) % 2**64 != ids:
+            findings.append(f"epoch {number} trained {rows} events, but not each of the training sample once")
+    events = sum(sum(part["rows"]) for part in parts)
+    return Ledger(len(files), len(parts), events, rows, len(epochs), tuple(findings))
+
+
+def _untiled(files: Sequence[Input], parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    findings = []
+    for file in files:
+        at = 0
+        for start, stop in sorted(tuple(part["entries"]) for part in parts if part["file"] == file.identity):
+            if start != at:
+                what = "missing" if start > at else "there twice"
+                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {what}")
+            at = max(at, stop)
+        if at != file.entries:
+            findings.append(f"'{file.url}': {at} of its {file.entries} events are prepared")
+    return findings
+
+
+def _unsplit(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"part {part['entries']} of file {part['file'][:8]} has {sum(part['rows'])} rows"
+        for part in parts
+        if sum(part["rows"]) != part["entries"][1] - part["entries"][0]
+    ]

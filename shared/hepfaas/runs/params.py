@@ -1,0 +1,186 @@
+"""params.json: the original's keys, ours, and what each means for a recipe. Pure; originals.md 1.11 lists the old ones.
+
+Keys of the original that have no effect here are accepted, so that an old folder works unchanged, and named once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hepfaas.errors import RequestError
+
+REDIRECTOR = "root://cms-xrd-global.cern.ch"
+"""Prefix of logical file names where params.json names none: CMS's global redirector, as in the original."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """What a params.json says: fields of a recipe, the redirector, and notes for the user.
+
+    branch_file: name of a file in the folder that lists excluded branches, None if there is none.
+    """
+
+    recipe: Mapping[str, Any]
+    redirector: str = REDIRECTOR
+    branch_file: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def params_of(text: str, place: str) -> Params:
+    """The params of a JSON text; `place` names the file in messages. Raises: RequestError naming key and value."""
+    values = _object(text, place)
+    unknown = [key for key in values if key not in _KEYS]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], _KEYS, 3, 0.5)
+        hint = f"closest: {', '.join(close)}" if close else f"known: {', '.join(sorted(_KEYS))}"
+        raise RequestError(f"{place} has the unknown key '{unknown[0]}'; {hint}")
+    parsed = {key: _KEYS[key].parse(value, f"{place}: '{key}'") for key, value in values.items()}
+    recipe = {_KEYS[key].field: value for key, value in parsed.items() if _KEYS[key].field in _RECIPE_FIELDS}
+    branch_file = parsed.get("exclude_branches")
+    if isinstance(branch_file, str):
+        del recipe["excluded"]
+    return Params(
+        recipe,
+        parsed.get("redirector", REDIRECTOR),
+        branch_file if isinstance(branch_file, str) else None,
+        _notes(parsed, place),
+    )
+
+
+@dataclass(frozen=True)
+class _Key:
+    parse: Callable[[Any, str], Any]
+    field: str = ""
+
+
+def _object(text: str, place: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError(f"{place} is no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
+    if not isinstance(values, dict):
+        raise RequestError(f"{place} holds {_kind(values)}; it must be one JSON object of keys and values")
+    return values
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list"}
+    return "null" if value is None else names.get(type(value), "an object")
+
+
+def _wrong(place: str, value: Any, wanted: str) -> RequestError:
+    return RequestError(f"{place} is {json.dumps(value)} ({_kind(value)}); it takes {wanted}")
+
+
+def _whole(least: int, also: int | None = None) -> Callable[[Any, str], int]:
+    def parse(value: Any, place: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or (value < least and value != also):
+            extra = f", or {also} for all" if also is not None else ""
+            raise _wrong(place, value, f"a whole number from {least}{extra}")
+        return value
+
+    return parse
+
+
+def _flag(value: Any, place: str) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise _wrong(place, value, "true or false")
+    return value
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(place, value, "text")
+    return value
+
+
+def _name(value: Any, place: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(place, value, "a name")
+    return value
+
+
+def _names(value: Any, place: str) -> tuple[str, ...]:
+    """A list of names, or names with commas between them; an empty text is none."""
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise _wrong(place, value, "a list of branch names")
+    return tuple(value)
+
+
+def _names_or_file(value: Any, place: str) -> tuple[str, ...] | str:
+    if isinstance(value, str) and value.endswith(".txt"):
+        return value
+    return _names(value, place)
+
+
+def _one_of(*choices: str) -> Callable[[Any, str], str]:
+    def parse(value: Any, place: str) -> str:
+        if value not in choices:
+            raise _wrong(place, value, " or ".join(json.dumps(choice) for choice in choices))
+        return str(value)
+
+    return parse
+
+
+def _threshold(value: Any, place: str) -> float:
+    if isinstance(value, bool):
+        return 0.5
+    if isinstance(value, dict) and set(value) == {"threshold"}:
+        found = value["threshold"]
+        if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < 1:
+            return float(found)
+    raise _wrong(place, value, 'true, or {"threshold": x} with x between 0 and 1')
+
+
+def _anything(value: Any, place: str) -> Any:
+    return value
+
+
+_KEYS: Mapping[str, _Key] = {
+    "nevts": _Key(_whole(1, also=-1), "n_events"),
+    "batch_size": _Key(_whole(1), "batch_size"),
+    "epochs": _Key(_whole(1), "epochs"),
+    "shuffle": _Key(_flag, "shuffle"),
+    "branch": _Key(_name, "tree"),
+    "identifier": _Key(_names, "identifiers"),
+    "selected_branches": _Key(_names, "selected"),
+    "exclude_branches": _Key(_names_or_file, "excluded"),
+    "redirector": _Key(_text),
+    "metrics": _Key(_threshold, "threshold"),
+    "chunk_size": _Key(_whole(1, also=-1)),
+    "training": _Key(_text),
+    "split": _Key(_anything),
+    "nan": _Key(_anything),
+    "hist": _Key(_anything),
+    "verbose": _Key(_anything),
+    "seed": _Key(_whole(0), "seed"),
+    "split_seed": _Key(_whole(0), "split_seed"),
+    "threads": _Key(_whole(1), "threads"),
+    "xla": _Key(_flag, "xla"),
+    "order": _Key(_one_of("sorted", "tree"), "order"),
+    "surplus": _Key(_one_of("truncate", "error"), "surplus"),
+    "segment_rows": _Key(_whole(1), "segment_rows"),
+    "range_events": _Key(_whole(1), "range_events"),
+}
+
+_RECIPE_FIELDS = {key.field for key in _KEYS.values() if key.field}
+
+_WITHOUT_EFFECT = {
+    "chunk_size": "events are read along the file's clusters, and every epoch sees all of them",
+    "training": "every epoch sees all events, as the original's 'standard' did",
+    "split": "always 64 % training, 16 % validation, 20 % test, as in the original",
+    "nan": "slots without a value are 0, as the original trained them",
+    "hist": "branch histograms are not there yet",
+}
+
+
+def _notes(parsed: Mapping[str, Any], place: str) -> tuple[str, ...]:
+    return tuple(f"{place}: '{key}' has no effect: {why}" for key, why in _WITHOUT_EFFECT.items() if key in parsed)

@@ -1,0 +1,1 @@
+"""What a step of each kind does: `perform(step, store, ...)`, one module a kind."""

@@ -1,0 +1,99 @@
+"""What the steps of the learner share: one warm learner process, and the rows it trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from hepfaas.platform.storage import Store
+from hepfaas.runs.epochs import BATCH_ROWS
+from hepfaas.runs.steps import Learning
+from hepfaas.steps.objects import code_files, open_part
+from hepfaas.training import checkpoint
+from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.training.segments import Part, Rows
+
+FRESH = "fresh"
+"""What a learner holds after `make`: a network that has not been trained."""
+
+
+class Learners:
+    """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
+
+    def __init__(self, on_log: Callable[[str], None]) -> None:
+        self._on_log = on_log
+        self._settings: LearnerSettings | None = None
+        self._learner: Learner | None = None
+
+    def __enter__(self) -> Learners:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the learner process."""
+        if self._learner:
+            self._learner.close()
+        self._learner = self._settings = None
+
+    def holding(self, before: str | None, step: Learning, store: Store) -> Learner:
+        """A learner whose network has the weights of the checkpoint `before`; None: fresh ones."""
+        learner = self._warm(_settings(step, store))
+        if before is None and learner.holds != FRESH:
+            learner.make()
+            learner.holds = FRESH
+        elif before is not None and learner.holds != before:
+            learner.load(checkpoint.arrays_of(store.get(before)))
+            learner.holds = before
+        return learner
+
+    def _warm(self, settings: LearnerSettings) -> Learner:
+        if self._learner is None or self._learner.closed or settings != self._settings:
+            self.close()
+            self._learner, self._settings = Learner(settings, on_log=self._on_log), settings
+            self._learner.make()
+            self._learner.holds = FRESH
+        return self._learner
+
+
+def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
+    """What the prepared parts offer of one split: 0 training, 1 validation, 2 test."""
+    return [
+        Part(part["key"], part["label"], _first_batch(part["rows"], split), part["rows"][split])
+        for part in prepared["parts"]
+        if part["rows"][split]
+    ]
+
+
+def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]:
+    """What gives the rows of a record batch by its name, '<part>/<number>'; each part's index is read once."""
+    sizes = {part["key"]: part["size_bytes"] for part in prepared["parts"]}
+    opened: dict[str, Any] = {}
+
+    def fetch(batch: str) -> Rows:
+        key, number = batch.rsplit("/", 1)
+        if key not in opened:
+            opened[key] = open_part(key, sizes[key], store)
+        rows: Rows = opened[key].rows(int(number))
+        return rows
+
+    return fetch
+
+
+def _first_batch(rows: Sequence[int], split: int) -> int:
+    return sum(-(-count // BATCH_ROWS) for count in rows[:split])
+
+
+def _settings(step: Learning, store: Store) -> LearnerSettings:
+    return LearnerSettings(
+        code=code_files(step.code, store),
+        module=step.module,
+        n_features=step.n_features,
+        labels=step.labels,
+        batch_size=step.batch_size,
+        seed=step.seed,
+        threads=step.threads,
+        xla=step.xla,
+    )

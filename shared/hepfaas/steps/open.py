@@ -1,0 +1,31 @@
+"""open: the header of one file -> who it is, the branches that are features, the entry ranges it is read in."""
+
+from __future__ import annotations
+
+from hepfaas.datasets.chosen import chosen
+from hepfaas.datasets.ranges import baskets_read_twice, planned
+from hepfaas.datasets.root import opened
+from hepfaas.platform.storage import Store
+from hepfaas.runs.steps import Open
+from hepfaas.steps.objects import encoded
+
+
+def perform(step: Open, store: Store) -> None:
+    """Raises: RequestError if the file, the tree or a selected branch is not there; UnavailableError."""
+    file = opened(step.url, step.tree)
+    choice = chosen(file.place, file.branches, step.selected, step.excluded, step.identifiers)
+    baskets = file.baskets([branch.name for branch in choice.features])
+    ranges = planned(baskets, file.entries, step.range_events)
+    result = {
+        "identity": file.identity,
+        "entries": file.entries,
+        "size_bytes": file.size_bytes,
+        "read_bytes": sum(branch.size_bytes for branch in choice.features),
+        "features": [[branch.name, branch.jagged] for branch in choice.features],
+        "identifiers": list(choice.identifiers),
+        "ranges": [[found.start, found.stop] for found in ranges],
+        "baskets_read_twice": baskets_read_twice(baskets, ranges),
+        "left_out": [list(item) for item in file.left_out],
+        "notes": list(choice.notes),
+    }
+    store.create(step.key, encoded(result))

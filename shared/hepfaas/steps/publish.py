@@ -1,0 +1,81 @@
+"""publish: what is served, what it was made of and how good it is -> a numbered version under a name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hepfaas.features.spec import Spec
+from hepfaas.models import versions
+from hepfaas.platform.storage import Store
+from hepfaas.runs.steps import Publish
+from hepfaas.steps.objects import encoded, result_of
+
+
+def perform(step: Publish, store: Store) -> None:
+    """Raises: MissingError."""
+    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+    columns = store.get(result_of(step.spec, store)["columns"])
+    version = versions.claim(store, step.name, step.key)
+    files = {
+        versions.GRAPH: store.get(export["graph"]),
+        versions.KERAS: store.get(export["keras"]),
+        versions.SPEC: columns,
+        "evaluation.json": encoded(evaluate),
+        **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
+    }
+    versions.publish(store, version, _card(step, version, Spec.from_json(json.loads(columns)), store), files)
+    result = {"name": version.name, "version": version.number, "files": sorted([*files, versions.CARD])}
+    store.create(step.key, encoded(result))
+
+
+def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) -> dict[str, Any]:
+    """All that a reader needs to use the version, and to know where it came from."""
+    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+    return {
+        "name": version.name,
+        "version": version.number,
+        "features": [_described(spec, branch.name) for branch in spec.branches if branch.width],
+        "n_features": spec.n_features,
+        "surplus": spec.surplus,
+        "identifiers": list(spec.identifiers),
+        "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
+        "recipe": json.loads(step.recipe),
+        "data": _data(result_of(step.data, store)),
+        "labels": export["labels"],
+        "outputs": export["outputs"],
+        "logits": export["logits"],
+        "parameters": export["parameters"],
+        "weights": export["weights"],
+        "graph_check": export["check"],
+        "versions": export["versions"],
+        "processor": export["processor"],
+        "metrics": evaluate["metrics"],
+        "best_epoch": evaluate["best_epoch"],
+        "steps": {"export": step.export, "evaluate": step.evaluate, "data": step.data},
+    }
+
+
+def _described(spec: Spec, name: str) -> dict[str, Any]:
+    (branch,) = (branch for branch in spec.branches if branch.name == name)
+    slots = spec.slots(name)
+    return {
+        "branch": name,
+        "jagged": branch.jagged,
+        "low": branch.low,
+        "high": branch.high,
+        "columns": [slots.start, slots.stop],
+    }
+
+
+def _data(prepared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each file by its identity: label, events and how they were split."""
+    files: dict[str, dict[str, Any]] = {}
+    for part in prepared["parts"]:
+        file = files.setdefault(
+            part["file"], {"file": part["file"], "label": part["label"], "events": 0, "split": [0, 0, 0]}
+        )
+        file["events"] += sum(part["rows"])
+        file["split"] = [one + other for one, other in zip(file["split"], part["rows"], strict=True)]
+    return list(files.values())

@@ -1,0 +1,39 @@
+"""score: the graph on one prepared part's held-back rows -> what adds up of its scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hepfaas.errors import MissingError
+from hepfaas.models.litert import LiteRtModel
+from hepfaas.platform.storage import Store
+from hepfaas.runs.steps import Score
+from hepfaas.steps.objects import encoded, open_part, result_of
+from hepfaas.training.metrics import counts_of
+
+
+def perform(step: Score, store: Store) -> None:
+    """Raises: MissingError."""
+    export = result_of(step.export, store)
+    model = LiteRtModel(store.get(export["graph"]))
+    size_bytes = store.size_bytes(step.part)
+    if size_bytes is None:
+        raise MissingError(step.part, store.url)
+    part = open_part(step.part, size_bytes, store)
+    scores, labels, splits = [np.zeros((0, export["outputs"]), dtype=np.float32)], [], []
+    for split in (1, 2):
+        for number in part.facts.batches(split):
+            rows = part.rows(number)
+            scores.append(model.predict(rows.features))
+            labels.append(rows.labels)
+            splits.append(np.full(len(rows.labels), split - 1))
+    none = np.zeros(0, dtype=np.int64)
+    counts = counts_of(
+        np.concatenate(scores),
+        np.concatenate([none, *labels]),
+        np.concatenate([none, *splits]),
+        step.n_classes,
+        export["logits"],
+        step.threshold,
+    )
+    store.create(step.key, encoded(counts.to_json()))

@@ -1,0 +1,37 @@
+"""spec: the sum of all surveys -> the columns of a vector, as a blob that prepare steps name by its hash."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from hepfaas.errors import RequestError
+from hepfaas.features.branches import BranchRange, Survey
+from hepfaas.features.spec import FeatureBranch, Order, Spec, Surplus, in_order
+from hepfaas.platform.storage import Store
+from hepfaas.runs import steps
+from hepfaas.steps.objects import encoded, put_blob, result_of
+
+
+def perform(step: steps.Spec, store: Store) -> None:
+    """Raises: RequestError if no branch has a value."""
+    survey = Survey.from_json(result_of(step.survey, store))
+    jagged = {name: found.jagged for name, found in survey.branches.items()}
+    names = in_order(step.branches, jagged, cast(Order, step.order))
+    branches = tuple(_feature(name, survey.branches[name]) for name in names)
+    spec = Spec(branches, cast(Surplus, step.surplus), step.identifiers)
+    if not spec.n_features:
+        raise RequestError(f"none of the {len(branches)} branches has a value in any event; there is nothing to learn")
+    blob = put_blob(store, encoded(spec.to_json()))
+    missing = {name: found.n_missing for name, found in survey.branches.items() if found.n_missing}
+    result = {
+        "columns": blob,
+        "n_features": spec.n_features,
+        "events": dict(survey.events),
+        "missing_values": missing,
+    }
+    store.create(step.key, encoded(result))
+
+
+def _feature(name: str, found: BranchRange) -> FeatureBranch:
+    low, high = (found.low, found.high) if found.low <= found.high else (None, None)
+    return FeatureBranch(name, found.jagged, low, high, found.multiplicity if found.jagged else 1)

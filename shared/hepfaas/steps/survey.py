@@ -1,0 +1,17 @@
+"""survey: one entry range of a file -> range, multiplicity and missing values of each branch."""
+
+from __future__ import annotations
+
+from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.root import read
+from hepfaas.features.branches import survey_of
+from hepfaas.platform.storage import Store
+from hepfaas.runs.steps import Survey
+from hepfaas.steps.objects import encoded
+
+
+def perform(step: Survey, store: Store) -> None:
+    """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError."""
+    arrays = read(step.url, step.file, step.tree, step.branches, EntryRange(*step.entries))
+    survey = survey_of(step.file, arrays, step.entries[1] - step.entries[0])
+    store.create(step.key, encoded(survey.to_json()))

@@ -1,0 +1,64 @@
+"""train: a checkpoint and one segment of an epoch -> the next checkpoint, with the segment's loss and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hepfaas.platform.storage import Store
+from hepfaas.runs.epochs import VALIDATION_ROWS
+from hepfaas.runs.steps import Train
+from hepfaas.steps.learning import Learners, fetching, parts_of
+from hepfaas.steps.objects import result_of
+from hepfaas.training import checkpoint
+from hepfaas.training.learner import Fitted, Learner
+from hepfaas.training.segments import Block, blocks_of, first_rows, rows_in, seed_of, segments_of
+
+
+def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[int], None]) -> None:
+    """`on_rows` is told how many rows were trained since it was last called.
+
+    Raises: RequestError if the user's code raises or does not fit the data; UnavailableError; MissingError.
+    """
+    prepared = result_of(step.data, store)
+    learner = learners.holding(step.before, step, store)
+    epoch = segments_of(_blocks(step, prepared), step.segment_rows)
+    segment = epoch[step.segment]
+    fetch = fetching(prepared, store)
+    seed = seed_of(step.seed, "segment", step.epoch if step.shuffle else 0, step.segment)
+    learner.holds = None
+    fitted = learner.fit(segment, fetch, seed, first=step.segment == 0, on_rows=on_rows)
+    if fitted.rows != rows_in(segment):
+        raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
+    metrics = dict(fitted.metrics)
+    if step.segment == len(epoch) - 1:
+        metrics |= _validated(step, prepared, learner, fetch)
+    data = checkpoint.to_bytes(learner.state(), _facts(step, fitted, metrics, learner))
+    if store.create(step.key, data):
+        learner.holds = step.key
+
+
+def _blocks(step: Train, prepared: Mapping[str, Any]) -> list[Block]:
+    return blocks_of(parts_of(0, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
+
+
+def _validated(step: Train, prepared: Mapping[str, Any], learner: Learner, fetch: Any) -> dict[str, float]:
+    """Loss and metrics on the same validation rows after every epoch."""
+    blocks = first_rows(blocks_of(parts_of(1, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS)
+    found = learner.validate(blocks, fetch, on_rows=lambda rows: None)
+    return {f"val_{name}": value for name, value in found.items()}
+
+
+def _facts(step: Train, fitted: Fitted, metrics: Mapping[str, float], learner: Learner) -> dict[str, Any]:
+    facts = learner.facts
+    return {
+        "epoch": step.epoch,
+        "segment": step.segment,
+        "rows": fitted.rows,
+        "id_sum": fitted.id_sum,
+        "metrics": metrics,
+        "threads": step.threads,
+        "xla": step.xla,
+        "processor": facts.processor,
+        "versions": dict(facts.versions),
+    }

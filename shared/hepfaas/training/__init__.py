@@ -1,0 +1,1 @@
+"""From matrix to weights: split, segments, the learner process, checkpoints, metrics, plots."""

@@ -1,0 +1,339 @@
+"""Keras 3 on TensorFlow: makes the user's network, trains it a segment at a time, and gives its state as arrays.
+
+Runs in the learner process alone. Updates are the model's own `train_step` in one compiled loop over a block of
+rows, so losses, metrics, optimisers and overridden steps are honoured, and Python is entered once a block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import io
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from hepfaas.training.learner import processor
+from hepfaas.training.learner_process import Feed, Mixed, ModelError
+
+PREDICT_ROWS = 2_000
+ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
+
+Tell = Callable[[int], None]
+
+
+class KerasLearner:
+    """One network of the user's, compiled by the user's code."""
+
+    def __init__(self, code: Path, settings: Mapping[str, Any]) -> None:
+        self._code, self.settings = code, settings
+        self.batch_size: int = settings["batch_size"]
+        self._labels: list[int] = settings["labels"]
+        tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.experimental.enable_op_determinism()
+        sys.path.append(str(code))
+        self._define: Callable[[int], Any] | None = None
+
+    def make(self) -> dict[str, Any]:
+        """A fresh network, seeded, and what is known of it."""
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(self.settings["seed"])
+        if self._define is None:
+            self._define = _defined(self._code, self.settings["module"])
+        self.model = self._checked(self._define(self.settings["n_features"]))
+        self._one_hot = _loss_name(self.model) in ONE_HOT
+        self._built()
+        self._train = _Loop(self, self.model.train_step, self.settings["xla"])
+        self._test = _Loop(self, self.model.test_step, xla=False)
+        lines: list[str] = []
+        self.model.summary(print_fn=lines.append)
+        return {
+            "parameters": self.model.count_params(),
+            "outputs": self._outputs,
+            "loss": _loss_name(self.model),
+            "logits": bool(getattr(self.model.loss, "from_logits", False)),
+            "own_fit": self._own_fit,
+            "summary": "\n".join(lines),
+            "processor": processor(),
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+            },
+        }
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All variables by names that depend on the network alone."""
+        return {name: np.asarray(variable) for name, variable in self._variables()}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Sets all variables. Raises: ModelError if they are those of another network."""
+        variables = dict(self._variables())
+        for name in [*variables, *arrays]:
+            here = tuple(variables[name].shape) if name in variables else None
+            there = arrays[name].shape if name in arrays else None
+            if here != there:
+                raise ModelError(
+                    f"{self.settings['module']} builds another network than the checkpoint's: '{name}' has shape "
+                    f"{here} here and {there} there; does the code depend on something random?"
+                )
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+
+    def fit(self, feed: Feed, seed: int, first: bool, tell: Tell) -> dict[str, Any]:
+        """One segment; the metrics go on from the segment before unless it is the `first` of an epoch."""
+        began = time.monotonic()
+        keras.utils.set_random_seed(seed)
+        if first:
+            self.model.reset_metrics()
+        if self._own_fit:
+            rows, ids, metrics = self._fit_own(feed, tell)
+        else:
+            rows, ids = self._train.over(feed, tell)
+            metrics = self.model.get_metrics_result()
+        return {
+            "rows": rows,
+            "id_sum": ids % 2**64,
+            "metrics": _numbers(metrics),
+            "compile_s": self._train.compile_s,
+            "seconds": time.monotonic() - began,
+        }
+
+    def validate(self, feed: Feed, tell: Tell) -> dict[str, Any]:
+        """Loss and metrics of the rows."""
+        self.model.reset_metrics()
+        self._test.over(feed, tell)
+        metrics = _numbers(self.model.get_metrics_result())
+        self.model.reset_metrics()
+        return {"metrics": metrics}
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs, (events, outputs)."""
+        parts = [
+            np.asarray(self._call(tf.constant(features[start : start + PREDICT_ROWS])))
+            for start in range(0, len(features), PREDICT_ROWS)
+        ]
+        return np.concatenate(parts)
+
+    def export(self) -> tuple[bytes, bytes]:
+        """The LiteRT graph and the Keras file. Raises: ModelError if LiteRT has no such operation."""
+        keras_file, graph_file = Path("model.keras"), Path("model.tflite")
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.model.save(keras_file)
+                self.model.export(graph_file, format="litert", verbose=False)
+            return graph_file.read_bytes(), keras_file.read_bytes()
+        except Exception as error:  # converters raise what they like
+            raise ModelError(
+                f"{self.settings['module']}: the network cannot be exported for serving: "
+                f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            keras_file.unlink(missing_ok=True)
+            graph_file.unlink(missing_ok=True)
+
+    def targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
+        """Labels as the loss takes them: (rows,), or one-hot (rows, outputs)."""
+        if not self._one_hot:
+            return labels
+        return np.eye(self._outputs, dtype=np.float32)[labels]
+
+    def _checked(self, model: Any) -> Any:
+        module = self.settings["module"]
+        if model is None:
+            raise ModelError(f"{module}: model(idim) returned nothing; end it with 'return' and the Keras model")
+        if not isinstance(model, keras.Model):
+            raise ModelError(f"{module}: model(idim) returned {_article(type(model).__name__)}; return a keras.Model")
+        if not getattr(model, "compiled", False):
+            raise ModelError(f"{module}: the model is not compiled; call model.compile(loss=..., optimizer=...)")
+        return model
+
+    def _built(self) -> None:
+        """Makes every variable before anything is compiled, and checks what comes out against the labels."""
+        width = self.settings["n_features"]
+        zeros = np.zeros((1, width), dtype=np.float32)
+        try:
+            outputs = self.model(zeros, training=False)
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise ModelError(
+                f"{self.settings['module']}: the network does not take {width} features: {str(error).splitlines()[0]}"
+            ) from error
+        self._check_outputs(outputs)
+        self._own_fit = type(self.model).fit is not keras.Model.fit
+        self._call = tf.function(
+            lambda x: self.model(x, training=False), input_signature=[tf.TensorSpec([None, width], tf.float32)]
+        )
+        if self.model.optimizer is not None:
+            self.model.optimizer.build(self.model.trainable_variables)
+        labels = np.asarray(self._labels[:1], dtype=np.int64)
+        try:
+            self.model.test_step((tf.constant(zeros), tf.constant(self.targets(labels))))
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            raise ModelError(
+                f"{self.settings['module']}: the loss does not fit the labels: {str(error).splitlines()[0]}"
+            ) from error
+        self.model.reset_metrics()
+
+    def _check_outputs(self, outputs: Any) -> None:
+        module, labels = self.settings["module"], self._labels
+        if isinstance(outputs, list | tuple | dict):
+            raise ModelError(f"{module}: the network has {len(outputs)} outputs; it must have one")
+        if len(outputs.shape) != 2:
+            raise ModelError(f"{module}: an event gives shape {tuple(outputs.shape[1:])}; it must be a row of scores")
+        self._outputs = int(outputs.shape[-1])
+        told = ", ".join(map(str, labels))
+        if self._outputs == 1 and labels != [0, 1]:
+            raise ModelError(f"{module}: one output tells labels 0 and 1 apart; the labels are {told}")
+        if self._outputs > 1 and (min(labels) < 0 or max(labels) >= self._outputs):
+            raise ModelError(
+                f"{module}: {self._outputs} outputs tell labels 0 to {self._outputs - 1} apart; the labels are {told}"
+            )
+
+    def _variables(self) -> Iterator[tuple[str, Any]]:
+        model = self.model
+        optimizer = model.optimizer.variables if model.optimizer is not None else []
+        seen: set[int] = set()
+        for group, variables in (
+            ("model", model.variables),
+            ("optimizer", optimizer),
+            ("metrics", model.metrics_variables),
+        ):
+            for number, variable in enumerate(variables):
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    yield f"{group}/{number:04d}/{variable.name.replace('/', '.')}", variable
+
+    def _fit_own(self, feed: Feed, tell: Tell) -> tuple[int, int, dict[str, Any]]:
+        """A model with a `fit` of its own gets the rows of the segment at once."""
+        blocks = list(feed.mixed(spare=0))
+        features = np.concatenate([block.features[: block.rows] for block in blocks])
+        labels = np.concatenate([block.labels[: block.rows] for block in blocks])
+        history = self.model.fit(features, self.targets(labels), batch_size=self.batch_size, epochs=1, verbose=0)
+        tell(len(features))
+        metrics = {name: values[-1] for name, values in getattr(history, "history", {}).items()}
+        return len(features), sum(block.id_sum for block in blocks), metrics
+
+
+class _Loop:
+    """One of the model's steps, over the rows of a pass, batch after batch; only the last batch may be smaller."""
+
+    def __init__(self, learner: KerasLearner, step: Callable[[Any], Any], xla: bool) -> None:
+        self._learner, self._size = learner, learner.batch_size
+        self._step, self._xla = step, xla
+        self._eager = bool(learner.model.run_eagerly)
+        self._compiled: dict[int, Any] = {}
+        # The last batch of a pass has any size: compiling XLA for it would not pay.
+        self._last = self._one if self._eager else tf.function(self._one, reduce_retracing=True)
+        self.compile_s = 0.0
+
+    def over(self, feed: Feed, tell: Tell) -> tuple[int, int]:
+        """Does the step on all rows; gives their number and the sum of their event ids."""
+        rows = ids = 0
+        left = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        for block in feed.mixed(spare=self._size):
+            first, stop = block.spare - len(left[1]), block.spare + block.rows
+            if len(left[1]):
+                block.features[first : block.spare], block.labels[first : block.spare] = left
+            whole = (stop - first) // self._size
+            end = first + whole * self._size
+            if whole:
+                self._run(block, first, whole)
+            left = block.features[end:stop], block.labels[end:stop]
+            rows, ids = rows + end - first, ids + block.id_sum
+            tell(end - first)
+        if len(left[1]):
+            self._last(tf.constant(left[0]), tf.constant(self._learner.targets(left[1])))
+            rows += len(left[1])
+            tell(len(left[1]))
+        return rows, ids
+
+    def _run(self, block: Mixed, first: int, whole: int) -> None:
+        targets = self._learner.targets(block.labels)
+        if self._eager:
+            for start in range(first, first + whole * self._size, self._size):
+                rows = slice(start, start + self._size)
+                self._one(tf.constant(block.features[rows]), tf.constant(targets[rows]))
+            return
+        began = time.monotonic()
+        capacity = len(targets)
+        new = capacity not in self._compiled
+        if new:
+            self._compiled[capacity] = self._looped(block.features, targets)
+        self._compiled[capacity](_tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(whole))
+        if new:
+            self.compile_s = time.monotonic() - began
+
+    def _looped(self, features: NDArray[np.float32], targets: NDArray[Any]) -> Any:
+        size = self._size
+
+        def loop(x: Any, y: Any, first: Any, whole: Any) -> None:
+            def body(number: Any) -> Any:
+                start = first + number * size
+                self._one(_rows(x, start, size), _rows(y, start, size))
+                return number + 1
+
+            tf.while_loop(lambda number: number < whole, body, [tf.constant(0)], parallel_iterations=1)
+
+        scalar = tf.TensorSpec([], tf.int32)
+        signature = [tf.TensorSpec(array.shape, array.dtype) for array in (features, targets)]
+        return tf.function(loop, input_signature=[*signature, scalar, scalar], jit_compile=self._xla)
+
+    def _one(self, x: Any, y: Any) -> None:
+        self._step((x, y))
+
+
+def _tensor(array: NDArray[np.float32]) -> Any:
+    """The array as a tensor, without a copy where its memory is aligned."""
+    if array.ctypes.data % 64 == 0 and array.flags.c_contiguous:
+        return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return tf.constant(array)
+
+
+def _rows(tensor: Any, start: Any, size: int) -> Any:
+    shape = tensor.shape[1:].as_list()
+    return tf.slice(tensor, [start, *[0] * len(shape)], [size, *shape])
+
+
+def _defined(code: Path, module: str) -> Callable[[int], Any]:
+    """The user's function `model`."""
+    spec = importlib.util.spec_from_file_location(Path(module).stem, code / module)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    define = getattr(loaded, "model", None)
+    if not callable(define):
+        raise ModelError(f"{module} has no function 'model'; define model(idim) that returns a compiled Keras model")
+    try:
+        inspect.signature(define).bind(1)
+    except TypeError as error:
+        raise ModelError(
+            f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim"
+        ) from error
+    return define  # type: ignore[no-any-return]  # whatever the user wrote
+
+
+def _loss_name(model: Any) -> str:
+    loss = model.loss
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
+    return str(name)
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

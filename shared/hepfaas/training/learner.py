@@ -1,0 +1,312 @@
+"""The function's side of the learner process. Imports no framework: arrays go out and come in.
+
+A learner process runs the user's code and the framework. It gets arrays and gives arrays, has nothing of our
+environment, and is kept warm: `holds` says which checkpoint its network has.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.errors import RequestError
+from hepfaas.training import wire
+from hepfaas.training.segments import Block, Rows
+
+PACKAGES = Path(__file__).parents[2]
+LAST_LINES = 5
+START_S = 120.0
+NOISE = re.compile(r"^([IWE]\d{4} .*\.cc:\d+\]|WARNING: All log messages before absl::InitializeLog)")
+"""What TensorFlow's own C++ says at its start: nothing of it is the user's."""
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """What a network is made of and how it computes.
+
+    code: the user's Python files by name; module: the one that defines model(idim). labels: the distinct ones,
+    sorted. threads: for one operation, part of the result since sums depend on them.
+    """
+
+    code: Mapping[str, bytes]
+    module: str
+    n_features: int
+    labels: tuple[int, ...]
+    batch_size: int
+    seed: int
+    threads: int
+    xla: bool
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the user's code made. logits: whether the output is before the sigmoid or softmax."""
+
+    parameters: int
+    outputs: int
+    loss: str
+    logits: bool
+    own_fit: bool
+    summary: str
+    processor: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One segment: rows trained, the sum of their event ids modulo 2**64, loss and metrics of the epoch so far."""
+
+    rows: int
+    id_sum: int
+    metrics: Mapping[str, float]
+    compile_s: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as a LiteRT graph and as a Keras file."""
+
+    graph: bytes
+    keras: bytes
+
+
+class Learner:
+    """A learner process with one user's code in it.
+
+    Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or says
+    nothing for `limit_s`; after the last two the learner is closed.
+    """
+
+    holds: str | None = None
+    facts: ModelFacts
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        on_log: Callable[[str], None],
+        cache_bytes: int = 1 << 30,
+        limit_s: float = 3600,
+    ) -> None:
+        self._settings, self._on_log, self._limit_s = settings, on_log, limit_s
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-learner-")
+        self._write_code(Path(self._scratch.name) / "code")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = self._started(theirs.fileno())
+        self._socket = ours
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        values = {name: value for name, value in vars(settings).items() if name != "code"}
+        self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
+
+    def __enter__(self) -> Learner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process has been ended."""
+        return self._process.poll() is not None
+
+    def close(self) -> None:
+        """Ends the process and removes its scratch folder."""
+        self.holds = None
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(timeout=5)
+        self._socket.close()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._scratch.cleanup()
+
+    def make(self) -> ModelFacts:
+        """Runs the user's model(idim) after seeding: a fresh network."""
+        self.holds = None
+        header, _ = self._ask({"do": "make"})
+        self.facts = ModelFacts(**header)
+        return self.facts
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All variables: 'model/…', 'optimizer/…', 'metrics/…'; a checkpoint is these."""
+        header, arrays = self._ask({"do": "state"})
+        return dict(zip(header["names"], arrays, strict=True))
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Sets all variables."""
+        self.holds = None
+        self._ask({"do": "load", "names": list(arrays)}, list(arrays.values()))
+
+    def fit(
+        self,
+        blocks: Sequence[Block],
+        fetch: Callable[[str], Rows],
+        seed: int,
+        first: bool,
+        on_rows: Callable[[int], None],
+    ) -> Fitted:
+        """Trains one segment. `fetch` gives a record batch by its name; `first`: metrics begin anew.
+
+        Raises: also what `fetch` raises, after which the learner is closed.
+        """
+        self.holds = None
+        header, _ = self._stream({"do": "fit", "seed": seed, "first": first}, blocks, fetch, on_rows)
+        return Fitted(**header)
+
+    def validate(
+        self, blocks: Sequence[Block], fetch: Callable[[str], Rows], on_rows: Callable[[int], None]
+    ) -> dict[str, float]:
+        """Loss and metrics of the rows, which change nothing in the network."""
+        header, _ = self._stream({"do": "validate", "seed": 0}, blocks, fetch, on_rows)
+        metrics: dict[str, float] = header["metrics"]
+        return metrics
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs of the network, (events, outputs), for features (events, features)."""
+        _, (outputs,) = self._ask({"do": "predict"}, [features])
+        return outputs
+
+    def export(self) -> Exported:
+        """The network as it is served, and as Keras keeps it."""
+        _, (graph, keras) = self._ask({"do": "export"})
+        return Exported(graph.tobytes(), keras.tobytes())
+
+    def _stream(
+        self,
+        header: Mapping[str, Any],
+        blocks: Sequence[Block],
+        fetch: Callable[[str], Rows],
+        on_rows: Callable[[int], None],
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Asks for a pass over the blocks, and sends the record batches that the process has not kept."""
+        needed, _ = self._ask({**header, "blocks": blocks})
+        sender = _Sender(self._socket, needed["need"], fetch)
+        sender.start()
+        try:
+            while "rows_done" in (answer := self._answer(self._limit_s))[0]:
+                on_rows(answer[0]["rows_done"])
+        except RequestError:
+            if sender.error:
+                raise sender.error from None
+            raise
+        finally:
+            if sender.is_alive() or sender.error:
+                self.close()
+            sender.join(timeout=self._limit_s)
+        return answer
+
+    def _ask(
+        self, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = (), limit_s: float | None = None
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        try:
+            wire.send(self._socket, header, arrays)
+        except OSError as error:
+            raise self._ended() from error
+        return self._answer(limit_s or self._limit_s)
+
+    def _answer(self, limit_s: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        self._socket.settimeout(limit_s)
+        try:
+            header, arrays = wire.receive(self._socket)
+        except TimeoutError as error:
+            self.close()
+            raise RequestError(
+                f"{self._settings.module}: the learner process said nothing for {limit_s:.0f} s and was ended; "
+                "does the model's code wait for something?"
+            ) from error
+        except (EOFError, ConnectionError) as error:
+            raise self._ended() from error
+        if "error" in header:
+            raise RequestError(header["error"])
+        return header, arrays
+
+    def _ended(self) -> RequestError:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0
+        self.close()
+        how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
+        lines = "".join(f"\n  {line}" for line in self._last_lines)
+        return RequestError(
+            f"{self._settings.module}: the learner process ended {how}, for want of memory or by the model's own "
+            f"code.{' It said last:' if lines else ''}{lines}"
+        )
+
+    def _write_code(self, folder: Path) -> None:
+        for name, content in self._settings.code.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
+        scratch = self._scratch.name
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": scratch,
+            "TMPDIR": scratch,
+            "PYTHONPATH": str(PACKAGES),
+            "PYTHONUNBUFFERED": "1",
+            "KERAS_BACKEND": "tensorflow",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "hepfaas.training.learner_process", str(descriptor)],
+            cwd=scratch,
+            env=environment,
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def _read_log(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            if text and not NOISE.match(text):
+                self._last_lines.append(text)
+                self._on_log(text)
+
+
+class _Sender(threading.Thread):
+    """Fetches record batches and sends them while the process already trains; the socket holds it back."""
+
+    def __init__(self, to: socket.socket, needed: Sequence[str], fetch: Callable[[str], Rows]) -> None:
+        super().__init__(daemon=True)
+        self._to, self._needed, self._fetch = to, needed, fetch
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            for batch in self._needed:
+                wire.send(self._to, {"batch": batch}, self._fetch(batch))
+        except Exception as error:  # handed to the caller of fit, which raises it
+            self.error = error
+            self._to.shutdown(socket.SHUT_RDWR)
+
+
+def processor() -> str:
+    """The kind of processor, since another one may add in another order."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"

@@ -1,0 +1,216 @@
+"""How good the scores of held-back events are: what adds up over parts, and what is concluded from the sum. Pure.
+
+A score is looked at on the logit axis, ln(p / (1 - p)), where a network's output is spread evenly: 4,096 bins from
+-20 to 20. All sums are of integers, so that they do not depend on the order of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("validation", "test")
+BINS = 4_096
+EDGE = 20.0
+LOSS_UNIT = 2.0**-32
+"""Losses are added as whole multiples of this."""
+
+CURVE_POINTS = 200
+EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
+"""Signal efficiencies at which the background rejection is told."""
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ScoreCounts:
+    """What adds up of the scores of some held-back events, for each split.
+
+    histograms: (splits, curves, classes, bins); a binary network has one curve, the score of class 1, others one a
+    class. confusion: (splits, true class, class said). losses: log-loss in units of 2**-32. n_not_finite: events
+    whose scores are no numbers; they are in no other count.
+    """
+
+    histograms: Counts
+    confusion: Counts
+    losses: tuple[int, ...]
+    n_not_finite: int
+
+    def __or__(self, other: ScoreCounts) -> ScoreCounts:
+        """The counts of both sets of events."""
+        return ScoreCounts(
+            self.histograms + other.histograms,
+            self.confusion + other.confusion,
+            tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
+            self.n_not_finite + other.n_not_finite,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; of the histograms the bins that are not empty."""
+        flat = self.histograms.reshape(-1)
+        filled = np.flatnonzero(flat)
+        return {
+            "shape": list(self.histograms.shape),
+            "bins": filled.tolist(),
+            "counts": flat[filled].tolist(),
+            "confusion": self.confusion.tolist(),
+            "losses": list(self.losses),
+            "n_not_finite": self.n_not_finite,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ScoreCounts:
+        """What `to_json` gave."""
+        flat = np.zeros(int(np.prod(values["shape"])), dtype=np.int64)
+        flat[values["bins"]] = values["counts"]
+        return cls(
+            flat.reshape(values["shape"]),
+            np.array(values["confusion"], dtype=np.int64),
+            tuple(values["losses"]),
+            values["n_not_finite"],
+        )
+
+
+def counts_of(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    n_classes: int,
+    logits: bool,
+    threshold: float = 0.5,
+) -> ScoreCounts:
+    """Counts of some events: scores (events, outputs), labels (events,), splits (events,) 0 validation or 1 test.
+
+    logits: the scores are before the sigmoid (one output) or softmax. threshold: probability above which a binary
+    network says 1; others say the class with the highest score.
+    """
+    finite = np.isfinite(scores).all(axis=1)
+    chances = _chances(scores[finite].astype(np.float64), logits)
+    labels, splits = labels[finite], splits[finite]
+    axis = np.log(chances) - np.log1p(-chances)
+    bins = np.clip((axis + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
+    curves = bins[:, 1:] if n_classes == 2 else bins
+    shape = (len(SPLITS), curves.shape[1], n_classes, BINS)
+    histograms = np.zeros(shape, dtype=np.int64)
+    for curve in range(curves.shape[1]):
+        np.add.at(histograms, (splits, curve, labels, curves[:, curve]), 1)
+    said = (chances[:, 1] > threshold).astype(np.int64) if n_classes == 2 else chances.argmax(axis=1)
+    confusion = np.zeros((len(SPLITS), n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (splits, labels, said), 1)
+    loss = np.rint(-np.log(chances[np.arange(len(labels)), labels]) / LOSS_UNIT).astype(np.int64)
+    losses = tuple(sum(loss[splits == split].tolist()) for split in range(len(SPLITS)))
+    return ScoreCounts(histograms, confusion, losses, int((~finite).sum()))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A score's power to tell one class, the signal, from the others, the background.
+
+    auc: chance that a signal event scores higher than a background event; uncertainty: its standard error (DeLong,
+    DeLong and Clarke-Pearson, Biometrics 44 (1988) 837, on binned scores, ties counted half). signal, background:
+    efficiencies above falling thresholds, each from 0 to 1. rejection: 1 / background efficiency at a signal
+    efficiency of 0.3, 0.5, 0.7, 0.9; None where no background is left. threshold: probability that maximises the
+    geometric mean of signal efficiency and background rejection. All None or empty if one of the two is missing.
+    """
+
+    auc: float | None
+    uncertainty: float | None
+    signal: tuple[float, ...]
+    background: tuple[float, ...]
+    rejection: Mapping[str, float | None]
+    threshold: float | None
+
+
+def curve_of(signal: Counts, background: Counts) -> Curve:
+    """The curve of two histograms of scores, (bins,)."""
+    n_signal, n_background = int(signal.sum()), int(background.sum())
+    if not n_signal or not n_background:
+        return Curve(None, None, (), (), {}, None)
+    below = (np.cumsum(background) - background / 2) / n_background  # of a signal event in this bin: beaten background
+    above = 1 - (np.cumsum(signal) - signal / 2) / n_signal  # of a background event in this bin: signal that beats it
+    auc = float((signal * below).sum() / n_signal)
+    variance = _variance(below, signal, auc) / n_signal + _variance(above, background, auc) / n_background
+    kept_signal = np.concatenate([[0.0], np.cumsum(signal[::-1]) / n_signal])
+    kept_background = np.concatenate([[0.0], np.cumsum(background[::-1]) / n_background])
+    best = int(np.argmax(kept_signal * (1 - kept_background)))
+    points = _thinned(kept_signal, kept_background)
+    return Curve(
+        auc,
+        float(np.sqrt(variance)),
+        tuple(kept_signal[points].tolist()),
+        tuple(kept_background[points].tolist()),
+        {str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
+        float(1 / (1 + np.exp(-(EDGE - best * 2 * EDGE / BINS)))),
+    )
+
+
+def quality(counts: ScoreCounts, split: int) -> dict[str, Any]:
+    """Metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its uncertainty (of
+    several classes: the mean over one against the rest), and a curve for each output."""
+    confusion = counts.confusion[split]
+    events = int(confusion.sum())
+    curves = _curves(counts.histograms[split])
+    known = [curve for curve in curves if curve.auc is not None and curve.uncertainty is not None]
+    return {
+        "events": events,
+        "loss": counts.losses[split] * LOSS_UNIT / events if events else None,
+        "accuracy": float(np.trace(confusion) / events) if events else None,
+        "auc": float(np.mean([curve.auc for curve in known])) if known else None,
+        "auc_uncertainty": (
+            float(np.sqrt(np.sum([(curve.uncertainty or 0) ** 2 for curve in known])) / len(known)) if known else None
+        ),
+        "confusion": confusion.tolist(),
+        "curves": [vars(curve) for curve in curves],
+    }
+
+
+def distribution(histogram: Counts, bins: int) -> Counts:
+    """A histogram of scores from 0 to 1 in `bins` equal bins, (bins,), from one on the logit axis, (4096,)."""
+    centres = (np.arange(BINS) + 0.5) * (2 * EDGE / BINS) - EDGE
+    places = np.minimum((bins / (1 + np.exp(-centres))).astype(np.int64), bins - 1)
+    return np.bincount(places, weights=histogram, minlength=bins).astype(np.int64)
+
+
+def _curves(histograms: Counts) -> list[Curve]:
+    """Of one split, (curves, classes, bins)."""
+    if len(histograms) == 1:
+        return [curve_of(histograms[0, 1], histograms[0, 0])]
+    return [curve_of(found[number], found.sum(axis=0) - found[number]) for number, found in enumerate(histograms)]
+
+
+def _chances(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
+    """Probability of each class, (events, classes), kept off 0 and 1 by what the axis can show."""
+    if scores.shape[1] == 1:
+        one = 1 / (1 + np.exp(-np.clip(scores, -EDGE, EDGE))) if logits else scores
+        scores = np.concatenate([1 - one, one], axis=1)
+    elif logits:
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores = powers / powers.sum(axis=1, keepdims=True)
+    least = 1 / (1 + np.exp(EDGE))
+    return np.clip(scores, least, 1 - least)
+
+
+def _variance(places: NDArray[np.float64], counts: Counts, mean: float) -> float:
+    total = int(counts.sum())
+    return float((counts * (places - mean) ** 2).sum() / (total - 1)) if total > 1 else 0.0
+
+
+def _thinned(signal: NDArray[np.float64], background: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Indices of at most 200 points of the curve, evenly along it, its ends among them."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(signal), np.diff(background)))])
+    wanted = np.linspace(0, along[-1], CURVE_POINTS)
+    return np.unique(np.concatenate([[0], np.searchsorted(along, wanted[1:-1]), [len(along) - 1]]))
+
+
+def _rejection(signal: NDArray[np.float64], background: NDArray[np.float64], at: float) -> float | None:
+    left = background[int(np.searchsorted(signal, at))]
+    return float(1 / left) if left else None
+
+
+def names_of(labels: Sequence[int]) -> list[str]:
+    """How plots call the classes."""
+    return [f"label {label}" for label in labels]

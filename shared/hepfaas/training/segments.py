@@ -1,0 +1,114 @@
+"""Which rows each update sees, in which order: epochs, blocks and segments drawn from the prepared parts. Pure.
+
+A prepared part holds record batches of `BATCH_ROWS` rows, those of one split one after the other. In each epoch
+the batches of each label are put into an order of their own; block b of B takes the b-th of B equal shares of
+every label's rows, so that each block, and so each segment, mixes the labels in proportion. The rows of a block
+are shuffled together by the learner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.runs.epochs import BATCH_ROWS, blocks_per_segment, n_blocks
+
+
+class Slice(NamedTuple):
+    """Rows [start, stop) of one stored record batch; `batch` is '<part>/<number of the batch>'."""
+
+    batch: str
+    start: int
+    stop: int
+
+
+class Rows(NamedTuple):
+    """Rows of one record batch: features (rows, features) float32, labels (rows,), event ids (rows,)."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ids: NDArray[np.uint64]
+
+
+Block = Sequence[Slice]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one prepared part offers to training: its key, its label, and its rows of the split."""
+
+    key: str
+    label: int
+    first_batch: int
+    rows: int
+
+    def batches(self) -> Iterator[Slice]:
+        """Its record batches of the split, whole."""
+        for number, start in enumerate(range(0, self.rows, BATCH_ROWS), self.first_batch):
+            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - start))
+
+
+def seed_of(*names: object) -> int:
+    """A seed below 2**32 that follows from the names given, and from nothing else."""
+    text = "/".join(map(str, names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def blocks_of(parts: Sequence[Part], seed: int) -> list[Block]:
+    """All rows of the parts, once each, as blocks of some 32,000 rows that mix the labels in proportion."""
+    count = n_blocks(sum(part.rows for part in parts))
+    shares = [
+        _shares([part for part in parts if part.label == label], count, seed_of(seed, label))
+        for label in sorted({part.label for part in parts})
+    ]
+    blocks = [[piece for share in shares for piece in share[number]] for number in range(count)]
+    return [block for block in blocks if block]
+
+
+def _shares(parts: Sequence[Part], n_shares: int, seed: int) -> list[list[Slice]]:
+    """The rows of one label in a shuffled order of their record batches, cut into equal shares."""
+    batches = [batch for part in parts for batch in part.batches()]
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(batches))
+    total = sum(batch.stop for batch in batches)
+    shares: list[list[Slice]] = [[] for _ in range(n_shares)]
+    share, done = 0, 0
+    for index in order:
+        batch, start, stop = batches[index]
+        while start < stop:
+            while done >= (share + 1) * total // n_shares:
+                share += 1
+            taken = min(stop - start, (share + 1) * total // n_shares - done)
+            shares[share].append(Slice(batch, start, start + taken))
+            start, done = start + taken, done + taken
+    return shares
+
+
+def rows_in(blocks: Sequence[Block]) -> int:
+    """Rows of all blocks."""
+    return sum(piece.stop - piece.start for block in blocks for piece in block)
+
+
+def segments_of(blocks: Sequence[Block], segment_rows: int) -> list[Sequence[Block]]:
+    """The blocks of an epoch cut into segments of at most `segment_rows` rows, at least one block each."""
+    per_segment = blocks_per_segment(segment_rows)
+    return [blocks[start : start + per_segment] for start in range(0, len(blocks), per_segment)]
+
+
+def first_rows(blocks: Sequence[Block], most_rows: int) -> list[Block]:
+    """The first blocks, cut to at most `most_rows` rows in proportion from every slice's block order."""
+    taken: list[Block] = []
+    left = most_rows
+    for block in blocks:
+        rows = rows_in([block])
+        if rows <= left:
+            taken.append(block)
+            left -= rows
+        else:
+            taken.append([Slice(b, s, s + (e - s) * left // rows) for b, s, e in block])
+            break
+    return taken

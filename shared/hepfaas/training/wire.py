@@ -1,0 +1,48 @@
+"""Messages between a function and its learner process: a JSON header and raw arrays, one after the other. No pickle."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LENGTH = struct.Struct("<I")
+
+
+def send(to: socket.socket, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
+    """Sends a header of JSON values and some arrays. Raises: TimeoutError, ConnectionError."""
+    whole = [np.asarray(array, order="C") for array in arrays]
+    shapes = [[array.dtype.str, array.shape] for array in whole]
+    text = json.dumps([header, shapes]).encode()
+    to.sendall(_LENGTH.pack(len(text)) + text)
+    for array in whole:
+        if array.size:
+            to.sendall(memoryview(array.reshape(-1)).cast("B"))
+
+
+def receive(source: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """The next message. Raises: EOFError if the other side has gone, TimeoutError."""
+    (length,) = _LENGTH.unpack(_exactly(source, bytearray(_LENGTH.size)))
+    header, shapes = json.loads(_exactly(source, bytearray(length)))
+    arrays = []
+    for dtype, shape in shapes:
+        array = np.empty(shape, dtype=np.dtype(dtype))
+        if array.size:
+            _exactly(source, memoryview(array.reshape(-1)).cast("B"))
+        arrays.append(array)
+    return header, arrays
+
+
+def _exactly(source: socket.socket, into: bytearray | memoryview) -> bytearray | memoryview:
+    view, done = memoryview(into), 0
+    while done < len(view):
+        count = source.recv_into(view[done:])
+        if not count:
+            raise EOFError("the other side has gone")
+        done += count
+    return into

@@ -1,0 +1,70 @@
+"""params.json: the original's keys mean what they meant, and a wrong one is named."""
+
+import json
+
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.runs.params import REDIRECTOR, params_of
+
+OLD = {
+    "nevts": 3000,
+    "shuffle": True,
+    "chunk_size": 1000,
+    "epochs": 5,
+    "batch_size": 100,
+    "identifier": "",
+    "branch": "boostedAk8/events",
+    "selected_branches": "",
+    "exclude_branches": ["pt", "eta"],
+    "hist": "pdfs",
+    "redirector": "root://stormgf1.pi.infn.it:1094",
+    "verbose": 1,
+}
+
+
+def test_the_originals_example_is_understood_whole() -> None:
+    params = params_of(json.dumps(OLD), "params.json")
+    assert params.recipe == {
+        "n_events": 3000,
+        "shuffle": True,
+        "epochs": 5,
+        "batch_size": 100,
+        "identifiers": (),
+        "tree": "boostedAk8/events",
+        "selected": (),
+        "excluded": ("pt", "eta"),
+    }
+    assert params.redirector == "root://stormgf1.pi.infn.it:1094"
+    assert [note.split("'")[1] for note in params.notes] == ["chunk_size", "hist"]
+
+
+def test_a_file_or_commas_may_name_the_excluded_branches() -> None:
+    assert params_of('{"exclude_branches": "out.txt"}', "p").branch_file == "out.txt"
+    assert params_of('{"exclude_branches": "pt, eta"}', "p").recipe == {"excluded": ("pt", "eta")}
+
+
+def test_defaults_are_the_originals() -> None:
+    assert params_of("{}", "p").redirector == REDIRECTOR
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "params.json is no JSON: .* at line 1 column 2"),
+        ("[1]", "params.json holds a list; it must be one JSON object"),
+        ('{"epoch": 5}', "params.json has the unknown key 'epoch'; closest: epochs"),
+        ('{"zzzz": 5}', "params.json has the unknown key 'zzzz'; known: batch_size"),
+        ('{"epochs": "five"}', "'epochs' is \"five\" \\(text\\); it takes a whole number from 1"),
+        ('{"epochs": 0}', "'epochs' is 0 .* a whole number from 1"),
+        ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
+        ('{"nevts": 0}', "'nevts' is 0 .* from 1, or -1 for all"),
+        ('{"shuffle": 1}', "'shuffle' is 1 \\(a whole number\\); it takes true or false"),
+        ('{"branch": ""}', "'branch' is \"\" \\(text\\); it takes a name"),
+        ('{"selected_branches": [1]}', "'selected_branches' is \\[1\\] \\(a list\\); it takes a list of branch names"),
+        ('{"metrics": {"threshold": 2}}', "'metrics' is .*threshold.*; it takes true"),
+        ('{"order": "file"}', '\'order\' is "file" \\(text\\); it takes "sorted" or "tree"'),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_takes(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        params_of(text, "params.json")

@@ -1,0 +1,265 @@
+"""The plan asks for what is missing, whatever the order, and for nothing that is there."""
+
+import dataclasses
+import json
+import random
+from typing import Any
+
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.runs import plan
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.steps import Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RECIPE = Recipe(
+    name="htautau",
+    files=(LabelledFile("a.root", 0), LabelledFile("b.root", 1)),
+    code="blobs/code",
+    epochs=3,
+)
+ENTRIES = {"a.root": 40_000, "b.root": 2_000}
+
+
+def ranges(entries: int) -> list[list[int]]:
+    return [[start, min(start + 1000, entries)] for start in range(0, entries, 1000)]
+
+
+class World:
+    """Results of steps as a store would hold them, made up from the step's names alone."""
+
+    def __init__(self, recipe: Recipe = RECIPE, entries: dict[str, int] | None = None) -> None:
+        self.recipe, self.entries = recipe, entries or ENTRIES
+        self.results: dict[str, dict[str, Any]] = {}
+        self.done: list[Step] = []
+
+    def coming(self) -> plan.Ready | plan.Finished:
+        return plan.next_steps(self.recipe, "run/1", self.results.get)
+
+    def perform(self, step: Step) -> None:
+        assert step.key not in self.results, "a finished step was asked for"
+        self.done.append(step)
+        self.results[step.key] = self.result(step)
+
+    def result(self, step: Step) -> dict[str, Any]:
+        match step:
+            case Open():
+                return {
+                    "identity": f"id of {step.url}",
+                    "entries": self.entries[step.url],
+                    "ranges": ranges(self.entries[step.url]),
+                    "features": [["met", False], ["mu_pt", True]],
+                    "identifiers": ["event"],
+                }
+            case Prepare():
+                count = step.entries[1] - step.entries[0]
+                rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
+                part = {"key": step.key, "label": step.label, "rows": rows, "file": step.file}
+                return {"parts": [part]}
+            case Sum(of="prepare"):
+                return {"parts": [part for key in step.members for part in self.results[key]["parts"]]}
+            case Train():
+                return {"metrics": {"val_loss": abs(step.epoch - 1.0)}}
+        return {
+            "spec": {"columns": "blobs/spec", "n_features": 5},
+            "export": {"n_classes": 2},
+            "publish": {"name": "htautau", "version": 1},
+        }.get(step.kind, {})
+
+    def finish(self, chooser: random.Random | None = None) -> list[Step]:
+        for _ in range(10_000):
+            coming = self.coming()
+            if isinstance(coming, plan.Finished):
+                return self.done
+            steps = list(coming.steps)
+            for step in steps if chooser is None else chooser.sample(steps, chooser.randint(1, len(steps))):
+                self.perform(step)
+        raise AssertionError("the plan does not end")
+
+
+def kinds(steps: list[Step]) -> dict[str, int]:
+    return {kind: sum(step.kind == kind for step in steps) for kind in {step.kind for step in steps}}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None:
+    assert {step.key for step in World().finish(chooser)} == {step.key for step in World().finish()}
+
+
+def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
+    assert kinds(World().finish()) == {
+        "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
+        "score": 42, "evaluate": 1, "publish": 1, "sum": 3 * (3 + 1),
+    }  # fmt: skip
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_a_deleted_result_is_asked_for_again_and_nothing_else(chooser: random.Random) -> None:
+    world = World()
+    world.finish()
+    lost = chooser.choice([step for step in world.done if not isinstance(step, Survey | Prepare | Score | Sum)])
+    del world.results[lost.key]
+    world.done.clear()
+    world.finish()
+    assert [step.key for step in world.done] == [lost.key]
+
+
+def test_a_lost_survey_costs_nothing_while_its_sum_is_there() -> None:
+    world = World()
+    world.finish()
+    for step in [step for step in world.done if isinstance(step, Survey)]:
+        del world.results[step.key]
+    assert isinstance(world.coming(), plan.Finished)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_who_makes_a_lost_result_can_be_told(chooser: random.Random) -> None:
+    world = World()
+    world.finish()
+    lost = chooser.choice([step for step in world.done if isinstance(step, Open | Survey | Prepare | Train | Sum)])
+    if isinstance(lost, Sum) and lost.of == "score":
+        return
+    assert plan.maker(RECIPE, "run/1", world.results.get, lost.key) == lost
+
+
+def test_another_model_reads_no_event_again() -> None:
+    world = World()
+    world.finish()
+    world.recipe, world.done = dataclasses.replace(RECIPE, code="blobs/other"), []
+    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "evaluate", "publish"}
+
+
+def test_more_epochs_go_on_from_the_last_checkpoint() -> None:
+    world = World()
+    world.finish()
+    world.recipe, world.done = dataclasses.replace(RECIPE, epochs=5), []
+    assert kinds(world.finish())["train"] == 2
+
+
+def test_a_new_attempt_opens_the_files_again_and_does_nothing_else() -> None:
+    world = World()
+    world.finish()
+    coming = plan.next_steps(RECIPE, "run/2", world.results.get)
+    assert isinstance(coming, plan.Ready)
+    assert [step.kind for step in coming.steps] == ["open", "open"]
+
+
+OTHER: dict[str, Any] = {
+    "name": "other",
+    "files": (LabelledFile("a.root", 1), LabelledFile("b.root", 0)),
+    "code": "blobs/other",
+    "module": "net.py",
+    "tree": "events",
+    "selected": ("met",),
+    "excluded": ("mu_pt",),
+    "identifiers": ("run",),
+    "n_events": 30_000,
+    "range_events": 500,
+    "order": "tree",
+    "surplus": "error",
+    "split_seed": 1,
+    "epochs": 4,
+    "batch_size": 100,
+    "shuffle": False,
+    "seed": 1,
+    "threads": 1,
+    "xla": True,
+    "segment_rows": 10_000,
+    "threshold": 0.4,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
+def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
+    base, changed = World(), World(dataclasses.replace(RECIPE, **{name: OTHER[name]}))
+    assert base.finish()[-1].key != changed.finish()[-1].key
+
+
+MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
+def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
+    def prepared(world: World) -> set[str]:
+        return {step.key for step in world.finish() if step.kind == "prepare"}
+
+    base, changed = prepared(World()), prepared(World(dataclasses.replace(RECIPE, **{name: OTHER[name]})))
+    if name in {"files", "tree", "n_events", "split_seed"}:
+        assert base != changed
+    elif name in MODEL_KEYS | {"threshold"}:
+        assert base == changed
+    # the others change what open and spec find, which this world makes up
+
+
+def test_where_a_file_lies_is_no_part_of_a_step() -> None:
+    one = Survey("id", "Events", ("met",), (0, 10), "a.root")
+    assert one.key == dataclasses.replace(one, url="root://host//a.root").key
+    assert one.key != dataclasses.replace(one, entries=(0, 11)).key
+
+
+def test_a_step_survives_json() -> None:
+    for step in World().finish():
+        again = step_from_json(json.loads(json.dumps(step.to_json())))
+        assert (again, again.key) == (step, step.key)
+
+
+def test_the_event_limit_is_shared_in_proportion() -> None:
+    world = World(dataclasses.replace(RECIPE, n_events=4_200))
+    prepared = [step for step in world.finish() if isinstance(step, Prepare)]
+    assert sum(step.entries[1] - step.entries[0] for step in prepared if step.label == 0) == 4_000
+    assert sum(step.entries[1] - step.entries[0] for step in prepared if step.label == 1) == 200
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"a.root": 0, "b.root": 2_000}, "label 0 has no event in TTree 'Events' of its files"),
+        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split 64/16/20"),
+    ],
+)
+def test_too_few_events_are_an_error(entries: dict[str, int], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        World(entries=entries).finish()
+
+
+class SameFile(World):
+    def result(self, step: Step) -> dict[str, Any]:
+        found = super().result(step)
+        return {**found, "identity": "one"} if isinstance(step, Open) else found
+
+
+def test_a_file_listed_twice_under_two_names_is_an_error() -> None:
+    with pytest.raises(RequestError, match="'b.root' and 'a.root' are the same file"):
+        SameFile().finish()
+
+
+class OtherBranches(World):
+    features: list[list[Any]]
+
+    def result(self, step: Step) -> dict[str, Any]:
+        found = super().result(step)
+        return {**found, "features": self.features} if isinstance(step, Open) and step.url == "b.root" else found
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ([["met", False]], "'b.root' has no branch 'mu_pt', which 'a.root' has; exclude it"),
+        ([["met", False], ["mu_pt", True], ["x", False]], "'a.root' has no branch 'x', which 'b.root' has"),
+        ([["met", False], ["mu_pt", False]], "branch 'mu_pt' is flat in 'b.root' and jagged in 'a.root'"),
+    ],
+)
+def test_files_with_other_branches_are_an_error(features: list[list[Any]], message: str) -> None:
+    world = OtherBranches()
+    world.features = features
+    with pytest.raises(RequestError, match=message):
+        world.finish()
+
+
+def test_a_loss_that_is_no_number_ends_the_run() -> None:
+    with pytest.raises(RequestError, match="the loss after epoch 2 is nan: the training diverged"):
+        plan.best_epoch([0.5, float("nan")])

@@ -1,0 +1,65 @@
+"""Each epoch draws every row once, mixes the labels in proportion, and is the same for the same seed."""
+
+from collections import Counter
+
+from hepfaas.runs.epochs import BATCH_ROWS, BLOCK_ROWS, n_segments
+from hepfaas.training.segments import Block, Part, blocks_of, first_rows, rows_in, seed_of, segments_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+parts_of_data = st.lists(
+    st.builds(lambda label, rows: (label, rows), st.integers(0, 2), st.integers(1, 30_000)), min_size=1, max_size=12
+).map(lambda found: [Part(f"p{i}", label, i, rows) for i, (label, rows) in enumerate(found)])
+
+
+def counted(blocks: list[Block]) -> Counter[tuple[str, int]]:
+    return Counter((piece.batch, row) for block in blocks for piece in block for row in range(piece.start, piece.stop))
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts_of_data, st.integers(0, 5))
+def test_every_row_is_drawn_once(parts: list[Part], seed: int) -> None:
+    blocks = blocks_of(parts, seed)
+    rows = counted(blocks)
+    assert set(rows.values()) == {1}
+    assert len(rows) == sum(part.rows for part in parts)
+    assert max(rows_in([block]) for block in blocks) <= BLOCK_ROWS + len(parts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts_of_data, st.integers(0, 5))
+def test_every_block_mixes_the_labels_in_proportion(parts: list[Part], seed: int) -> None:
+    label_of = {part.key: part.label for part in parts}
+    total = Counter[int]()
+    for part in parts:
+        total[part.label] += part.rows
+    blocks = blocks_of(parts, seed)
+    for block in blocks:
+        here = Counter[int]()
+        for piece in block:
+            here[label_of[piece.batch.split("/")[0]]] += piece.stop - piece.start
+        for label, count in total.items():
+            assert abs(here[label] - count / len(blocks)) <= 1
+
+
+@given(st.integers(1, 400_000), st.integers(1, 300_000))
+@settings(deadline=None)
+def test_an_epoch_has_as_many_segments_as_the_plan_says(rows: int, segment_rows: int) -> None:
+    blocks = blocks_of([Part("p", 0, 0, rows)], 1)
+    segments = segments_of(blocks, segment_rows)
+    assert len(segments) == n_segments(rows, segment_rows)
+    assert [block for segment in segments for block in segment] == blocks
+
+
+def test_another_epoch_is_another_order() -> None:
+    parts = [Part("p", 0, 0, 40 * BATCH_ROWS)]
+    assert blocks_of(parts, seed_of(1, "epoch", 0)) == blocks_of(parts, seed_of(1, "epoch", 0))
+    assert blocks_of(parts, seed_of(1, "epoch", 0)) != blocks_of(parts, seed_of(1, "epoch", 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts_of_data, st.integers(1, 200_000))
+def test_a_bounded_look_takes_no_row_twice_and_no_more_than_asked(parts: list[Part], most: int) -> None:
+    taken = first_rows(blocks_of(parts, 1), most)
+    assert max(counted(taken).values(), default=1) == 1
+    assert rows_in(taken) <= most
