@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from hepfaas.errors import MissingError, RequestError
 
 LEFT_OVER_S = 86_400
 """Age after which a temporary file is somebody's who was killed."""
+
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FULL = "free some space, or give a store elsewhere with --store"
+_WAYS_OUT = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EPERM: "its file system may have no hard links; give another folder with --store",
+}
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._@+=-]+")
 
@@ -38,7 +48,7 @@ class FolderStore:
         """The whole object."""
         try:
             return self._path(key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except _ABSENT as error:
             raise MissingError(key, self.url) from error
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
@@ -47,15 +57,16 @@ class FolderStore:
             with self._path(key).open("rb") as file:
                 file.seek(start)
                 return file.read(max(0, stop - start))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except _ABSENT as error:
             raise MissingError(key, self.url) from error
 
     def size_bytes(self, key: str) -> int | None:
         """Size of the object, None if it is not there."""
         try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            found = self._path(key).stat()
+        except _ABSENT:
             return None
+        return found.st_size if S_ISREG(found.st_mode) else None
 
     def create(self, key: str, data: bytes | memoryview) -> bool:
         """Stores the object whole if there is none under this key."""
@@ -89,17 +100,21 @@ class FolderStore:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
+        if not all(_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in key.split("/")):
+            raise ValueError(f"'{key}' cannot be the key of an object")
         return self._root / key
 
     def _sweep(self) -> None:
         old = time.time() - LEFT_OVER_S
-        for path in self._aside.iterdir():
-            if path.stat().st_mtime < old:
-                path.unlink(missing_ok=True)
+        for entry in os.scandir(self._aside):
+            with suppress(FileNotFoundError):  # it was somebody's who has just finished
+                if entry.stat().st_mtime < old:
+                    Path(entry).unlink()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise RequestError(f"store '{self.url}' cannot be written: {error.strerror}") from error
+            way_out = _WAYS_OUT.get(error.errno or 0, "give another folder with --store")
+            raise RequestError(f"store '{self.url}' cannot be written: {error.strerror}; {way_out}") from error

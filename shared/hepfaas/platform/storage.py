@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
+
+from hepfaas.errors import RequestError
+
+PROBERS = 8
+"""How many try at once to create one object in a probe."""
 
 
 class Store(Protocol):
@@ -24,8 +31,7 @@ class Store(Protocol):
         ...
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the object, fewer at its end; a negative start counts from the end, as does
-        stop 0 then. Raises: MissingError if it is not there."""
+        """Bytes [start, stop) of the object, fewer at its end. Raises: MissingError if it is not there."""
         ...
 
     def size_bytes(self, key: str) -> int | None:
@@ -46,11 +52,35 @@ class Store(Protocol):
 
 
 def open_store(url: str) -> Store:
-    """The store at an address: s3://bucket/prefix, or a folder."""
+    """The store at an address: s3://bucket/prefix, or a folder. Raises: RequestError if there can be none."""
+    if url.startswith("s3://"):
+        from hepfaas.platform.s3 import S3Store  # boto3: only where it is used
+
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        return S3Store(bucket, prefix)
+    if "://" in url:
+        raise RequestError(f"'{url}' is no store; give a folder or s3://bucket/prefix")
     from hepfaas.platform.folder import FolderStore
 
     return FolderStore(Path(url))
 
 
 def probe(store: Store) -> None:
-    """TODO(helper)"""
+    """Tries what every promise of ours rests on: of many who create one object at once, one succeeds.
+
+    Raises: RequestError if the store lets two of them, or gives back what another than the winner wrote.
+    """
+    key = f"probe/{uuid.uuid4().hex}"
+    offers = [f"{number}".encode() for number in range(PROBERS)]
+    try:
+        with ThreadPoolExecutor(PROBERS) as pool:
+            won = list(pool.map(lambda offer: open_store(store.url).create(key, offer), offers))
+        winners = [offer for offer, created in zip(offers, won, strict=True) if created]
+        if winners != [store.get(key)] or store.create(key, b"late"):
+            raise RequestError(
+                f"store {store.url} ignores create-if-absent (If-None-Match: *): {len(winners)} of {PROBERS} who "
+                "created one object at once succeeded; results would be overwritten. Use a store that honours it, "
+                "SeaweedFS for one"
+            )
+    finally:
+        store.delete(key)

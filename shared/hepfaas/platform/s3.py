@@ -1,0 +1,137 @@
+"""A store of objects in a bucket of an S3-compatible server. The only module that imports boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from hepfaas.errors import MissingError, RequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5})
+_SOMEBODY_WAS_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_NOT_THERE = ("NoSuchKey", "NotFound", "404")
+_LATER = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed")
+
+
+class S3Store:
+    """Objects of the bucket whose keys start with the prefix; one client, which threads may share.
+
+    `create` sends `If-None-Match: *`. When the server's answer is lost, boto3 sends again and meets its own object:
+    False then means what it always means, that somebody was first and the object is there.
+    """
+
+    def __init__(self, bucket: str, prefix: str) -> None:
+        self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        with self._explained():
+            self._client: S3Client = boto3.Session().client("s3", config=CONFIG)
+
+    @property
+    def url(self) -> str:
+        """s3://bucket/prefix"""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def get(self, key: str) -> bytes:
+        """The whole object."""
+        with self._explained(key):
+            return self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the object."""
+        if stop <= start:
+            return b""
+        wanted = f"bytes={start}-{stop - 1}"
+        try:
+            with self._explained(key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=wanted)
+                return answer["Body"].read()
+        except _PastTheEnd:
+            return b""
+
+    def size_bytes(self, key: str) -> int | None:
+        """Size of the object, None if it is not there."""
+        try:
+            with self._explained(key):
+                return self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)["ContentLength"]
+        except MissingError:
+            return None
+
+    def create(self, key: str, data: bytes | memoryview) -> bool:
+        """Stores the object whole if there is none under this key."""
+        try:
+            with self._explained(key):
+                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=bytes(data), IfNoneMatch="*")
+        except _Taken:
+            return False
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Keys that start with the prefix, sorted."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix
+        )
+        with self._explained():
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    yield found["Key"][len(self._prefix) :]
+
+    def delete(self, key: str) -> None:
+        """Removes the object."""
+        with self._explained(key):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+    @contextmanager
+    def _explained(self, key: str = "") -> Iterator[None]:
+        """What boto3 raises, in our two families."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._by_code(key, error) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise RequestError(
+                f"store {self.url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
+                "AWS_ENDPOINT_URL, if the server is not Amazon's)"
+            ) from error
+        except (ConnectionError, HTTPClientError) as error:  # connections refused, cut and timed out
+            raise UnavailableError(f"store {self.url} does not answer: {error}") from error
+        except BotoCoreError as error:
+            raise RequestError(f"store {self.url} cannot be used: {error}; look at the AWS_* variables") from error
+
+    def _by_code(self, key: str, error: ClientError) -> Exception:
+        code = str(error.response["Error"].get("Code"))
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        if code in _SOMEBODY_WAS_FIRST:
+            return _Taken()
+        if code == "InvalidRange":
+            return _PastTheEnd()
+        if code in _NOT_THERE and key:
+            return MissingError(key, self.url)
+        if code == "NoSuchBucket":
+            return RequestError(f"store {self.url}: there is no bucket '{self._bucket}'; make it first")
+        if code in _LATER or status >= 500:
+            return UnavailableError(f"store {self.url} does not answer: {code}")
+        return RequestError(
+            f"store {self.url} refuses: {code}; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+        )
+
+
+class _Taken(Exception):
+    """Somebody was first."""
+
+
+class _PastTheEnd(Exception):
+    """The range starts after the object's end."""
