@@ -47,6 +47,61 @@ def is_open(port: int) -> bool:
     return True
 
 
+class XRootD:
+    """An XRootD server of its own, while the `with` lasts; only loopback reaches it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self._data = folder / "data"
+
+    def __enter__(self) -> "XRootD":
+        program = server_binary("xrootd", "Debian xrootd-server")
+        for name in ("data/store", "admin"):
+            (self._folder / name).mkdir(parents=True)
+        config = self._folder / "xrootd.cfg"
+        config.write_text(
+            f"all.role server\nxrd.port {self._port}\nall.export /store r/o\noss.localroot {self._data}\n"
+            f"all.adminpath {self._folder}/admin\nall.pidpath {self._folder}/admin\nxrd.network nodnr\n"
+        )
+        _open_to_all(self._folder)
+        user = ["-R", "xrootd"] if os.geteuid() == 0 else []
+        command = [program, *user, "-l", str(self._folder / "admin" / "log"), "-c", str(config)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_open(self._port), self._process, "xrootd")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait(timeout=LIMIT_S)
+
+    def url(self, name: str) -> str:
+        """Where a file of this name is."""
+        return f"root://127.0.0.1:{self._port}//store/{name}"
+
+    def serve(self, path: Path) -> str:
+        """Puts a copy of a file there, and gives its URL."""
+        target = self._data / "store" / path.name
+        shutil.copyfile(path, target)
+        target.chmod(0o644)
+        return self.url(path.name)
+
+
+def _open_to_all(folder: Path) -> None:
+    """The server runs as a user of its own: it must get to its files."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+@pytest.fixture(scope="session")
+def xrootd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XRootD]:
+    """An XRootD server for the whole run."""
+    with XRootD(tmp_path_factory.mktemp("xrootd")) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A SeaweedFS of its own; gives the AWS_* variables that lead to it."""

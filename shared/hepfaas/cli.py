@@ -110,14 +110,14 @@ def _document(values: Any) -> None:
 def _inspect(given: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from hepfaas.datasets.root import trees
+    from hepfaas.datasets.summary import trees_of
     from hepfaas.local.tables import described
 
-    found = trees(given.file)
+    found = trees_of(given.file)
     if given.json:
         _document([asdict(tree) for tree in found])
     else:
-        _print(described(given.file, found))
+        _print("\n\n".join(map(described, found)) or f"'{given.file}' has no TTree")
 
 
 def _train(given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cramjam
 import uproot
 
 from hepfaas.errors import RequestError, UnavailableError
@@ -21,6 +22,7 @@ _BROKEN = (
     AssertionError,
     struct.error,
     zlib.error,
+    cramjam.DecompressionError,
 )
 """What uproot and the decompressors raise on bytes that are not what a header promised."""
 
@@ -37,6 +39,8 @@ def explained(url: str) -> Iterator[None]:
     except PermissionError as error:
         raise RequestError(f"file '{url}' cannot be read: no permission") from error
     except OSError as error:
+        if error.errno:
+            raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
         raise _by_text(url, str(error)) from error
     except _BROKEN as error:
         raise RequestError(f"'{url}' is no whole ROOT file: {_first_line(error)}; copy it anew") from error
@@ -48,9 +52,14 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
         return RequestError(f"file '{url}' does not exist on its server")
     if "[3010]" in text:
         return RequestError(f"file '{url}' cannot be read: its server refuses (credential or path)")
-    if url.startswith(("root://", "roots://", "xroot://")):
+    if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
-    return RequestError(f"file '{url}' cannot be read: {text.splitlines()[0]}")
+    return RequestError(f"'{url}' is no whole ROOT file: {text.splitlines()[0].rstrip(',')}; copy it anew")
+
+
+def is_xrootd(url: str) -> bool:
+    """Whether an XRootD server has the file."""
+    return url.startswith(("root://", "roots://", "xroot://"))
 
 
 def _first_line(error: Exception) -> str:

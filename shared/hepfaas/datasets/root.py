@@ -18,7 +18,7 @@ import awkward as ak
 import uproot
 
 from hepfaas.datasets.chosen import Branch, missing_branch
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.faults import explained, is_xrootd
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
 
@@ -32,6 +32,7 @@ XROOTD_LIMITS = {
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
 
 MOST_OPEN = 4
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 
 
 @dataclass(frozen=True)
@@ -67,28 +68,10 @@ class OpenedFile:
 
 def opened(url: str, tree: str) -> OpenedFile:
     """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
-    with explained(url), _open(url) as file:
+    with explained(url), open_root(url) as file:
         found = _tree(file, url, tree)
-        branches, left_out, edges = [], [], {}
-        for name, branch in found.iteritems(recursive=True, full_paths=True):
-            if len(branch.branches):
-                continue
-            described = _described(name, branch)
-            if isinstance(described, Branch):
-                branches.append(described)
-                edges[name] = tuple(branch.entry_offsets)
-            else:
-                left_out.append((name, described))
-        return OpenedFile(
-            _identity(file),
-            url,
-            tree,
-            int(found.num_entries),
-            _size(file),
-            tuple(branches),
-            tuple(left_out),
-            edges,
-        )
+        branches, left_out, edges = branches_of(found)
+        return OpenedFile(_identity(file), url, tree, int(found.num_entries), _size(file), branches, left_out, edges)
 
 
 def read(url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange) -> dict[str, ak.Array]:
@@ -109,24 +92,52 @@ def read(url: str, identity: str, tree: str, branches: Sequence[str], entries: E
         return arrays
 
 
-def _open(url: str) -> Any:
-    if url.startswith(("root://", "roots://", "xroot://")):
+def open_root(url: str) -> Any:
+    """The file, to be closed by who asked for it; its faults are for `explained` to translate."""
+    if is_xrootd(url):
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
-        return uproot.open(url, handler=uproot.XRootDSource, timeout=60)
-    if "://" in url:
+        file = uproot.open(url, handler=uproot.XRootDSource, timeout=60)
+    elif "://" in url:
         raise RequestError(f"'{url}': files are read from disk and from root:// servers; others are not there yet")
-    return uproot.open({url: None}, handler=uproot.MemmapSource)
+    else:
+        file = uproot.open({url: None}, handler=uproot.MemmapSource)
+    size, whole = _size(file), int(file.file.fEND)
+    if size < whole:
+        file.close()
+        raise RequestError(f"'{url}' is cut short: it has {size:,} of its {whole:,} bytes; copy it anew")
+    return file
 
 
 def _tree(file: Any, url: str, tree: str) -> Any:
     classes = file.classnames(recursive=True, cycle=False)
-    if classes.get(tree) == "TTree":
+    if classes.get(tree) in TREE_CLASSES:
         return file[tree]
     if tree in classes:
-        raise RequestError(f"'{tree}' in '{url}' is a {classes[tree]}, not a TTree; only TTrees are read")
-    trees = [name for name, kind in classes.items() if kind == "TTree"]
-    raise RequestError(f"'{url}' has no TTree '{tree}'; it has: {', '.join(trees) or 'no TTree'}")
+        raise RequestError(f"'{tree}' in '{url}' is of class {classes[tree]}; only TTrees are read")
+    raise RequestError(f"'{url}' has no TTree '{tree}'; it has: {', '.join(tree_names(file)) or 'none'}")
+
+
+def tree_names(file: Any) -> list[str]:
+    """Paths of the TTrees in a file."""
+    classes = file.classnames(recursive=True, cycle=False)
+    return [name for name, kind in classes.items() if kind in TREE_CLASSES]
+
+
+def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
+    """Branches of numbers in the order of the tree, those that are none with what they are, and the entries at which
+    each branch's baskets end."""
+    branches, left_out, edges = [], [], {}
+    for name, branch in tree.iteritems(recursive=True, full_paths=True):
+        if len(branch.branches):
+            continue
+        described = _described(name, branch)
+        if isinstance(described, Branch):
+            branches.append(described)
+            edges[name] = tuple(branch.entry_offsets)
+        else:
+            left_out.append((name, described))
+    return tuple(branches), tuple(left_out), edges
 
 
 def _described(name: str, branch: Any) -> Branch | str:
@@ -134,12 +145,14 @@ def _described(name: str, branch: Any) -> Branch | str:
     how = branch.interpretation
     jagged = isinstance(how, uproot.AsJagged)
     content = how.content if jagged else how
-    if not isinstance(content, uproot.AsDtype) or content.to_dtype.kind not in "biuf":
+    if not isinstance(content, uproot.AsDtype):
         return str(branch.typename)
-    shape = content.to_dtype.shape or content.inner_shape
-    if jagged and shape:
+    values, shape = content.to_dtype.base, content.to_dtype.shape
+    if values.kind not in "biuf" or (jagged and shape) or len(shape) > 1:
         return str(branch.typename)
-    return Branch(name, jagged or bool(shape), content.to_dtype.base.name, int(branch.uncompressed_bytes))
+    # A tree that was never flushed keeps its baskets inside its own description.
+    inside = sum(basket.member("fLast") - basket.member("fKeylen") for basket in branch.embedded_baskets)
+    return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
 
 
 def _size(file: Any) -> int:
@@ -157,7 +170,7 @@ class _Found:
     """A tree kept open, and its branches' names."""
 
     def __init__(self, url: str, identity: str, tree: str) -> None:
-        self.file = _open(url)
+        self.file = open_root(url)
         if _identity(self.file) != identity:
             self.file.close()
             raise RequestError(f"'{url}' has changed since the run opened it; start again to train on it as it is now")

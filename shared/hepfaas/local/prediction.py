@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.models import versions
@@ -67,7 +68,7 @@ class _Summary:
         self._events += len(some.entries)
         self._n_surplus += some.n_surplus
         self._sums += some.scores.sum(axis=0, dtype=np.float64)
-        columns = {
+        columns: dict[str, NDArray[Any]] = {
             "file": np.full(len(some.entries), file, dtype=np.int32),
             "entry": some.entries,
             **some.identifiers,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from hepfaas.datasets.summary import TreeSummary
+
 
 def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
     """Rows under the names of their columns, numbers to the right; `empty` if there are none."""
@@ -27,6 +29,26 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
         else:
             lines.append(f"{indent}{name:<{width}}  {_text(value)}".rstrip())
     return "\n".join(line for line in lines if line)
+
+
+def described(tree: TreeSummary) -> str:
+    """One TTree with its branches."""
+    title = f" ({tree.title})" if tree.title else ""
+    head = (
+        f"TTree '{tree.name}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
+        f"{size(tree.compressed_bytes)} on disk ({tree.compression}), {size(tree.uncompressed_bytes)} uncompressed"
+    )
+    rows = [
+        {
+            "branch": branch.name,
+            "form": "jagged" if branch.jagged else "flat",
+            "type": branch.type,
+            "size": size(branch.size_bytes),
+        }
+        for branch in tree.branches
+    ]
+    others = [{"branch": name, "form": "left out", "type": why, "size": ""} for name, why in tree.left_out]
+    return f"{head}\n{table([*rows, *others], 'no branch')}"
 
 
 def size(size_bytes: float) -> str:

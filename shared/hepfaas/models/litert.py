@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
@@ -14,7 +19,9 @@ class LiteRtModel:
     """A graph in memory, with an interpreter of its own: not to be shared by threads."""
 
     def __init__(self, graph: bytes, threads: int = 1) -> None:
-        self._interpreter = Interpreter(model_content=graph, num_threads=threads)
+        with _silent():
+            self._interpreter = Interpreter(model_content=graph, num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._rows = 0
@@ -33,3 +40,16 @@ class LiteRtModel:
         self._interpreter.invoke()
         outputs: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
         return outputs
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """While it lasts, standard error goes nowhere: the library greets there, and says what is wrong by raising."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

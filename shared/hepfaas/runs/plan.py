@@ -173,8 +173,8 @@ def maker(recipe: Recipe, attempt: str, results: Results, key: str) -> Step | No
     found = [results(step.key) or {} for step in opening]
     below = [*tree_of(surveys(recipe, found)), *tree_of(prepares(recipe, found, made.spec))]
     chain = trains(recipe, made.spec, made.data, made.prepared)
-    steps: list[Step] = [*opening, *(step for level in [*below, *chain] for step in level)]
-    return next((step for step in steps if step.key == key), None)
+    levels: list[Sequence[Step]] = [opening, *below, *chain]
+    return next((step for level in levels for step in level if step.key == key), None)
 
 
 def tree_of(steps: Sequence[Step]) -> list[list[Step]]:
@@ -244,7 +244,7 @@ def _published(recipe: Recipe, attempt: str, results: Results) -> Mapping[str, A
         Score(export_step.key, part["key"], export["n_classes"], recipe.threshold) for part in made.prepared["parts"]
     ]
     score = _phase("score", scores, results)
-    evaluate_step = Evaluate(score.key, tuple(step.key for step in ends), best, recipe.labels)
+    evaluate_step = Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes)
     _all("evaluate", [evaluate_step], results)
     publish_step = Publish(
         recipe.name, _told(recipe), made.data.key, made.spec_step.key, export_step.key, evaluate_step.key

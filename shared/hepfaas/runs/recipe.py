@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 
@@ -53,6 +54,14 @@ class Recipe:
     def labels(self) -> tuple[int, ...]:
         """The distinct labels, sorted."""
         return tuple(sorted({file.label for file in self.files}))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a person calls each label: the name of its file if it has only one, else 'label <n>'."""
+        files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
+        return tuple(
+            PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -136,13 +136,14 @@ class Score(Step):
 
 @dataclass(frozen=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores. `epochs`: the last train step of each epoch."""
+    """Metrics, curves and plots from the sum of all scores. `epochs`: the last train step of each epoch; `classes`:
+    what the plots call them."""
 
     kind = "evaluate"
     score: str
     epochs: tuple[str, ...]
     best_epoch: int
-    labels: tuple[int, ...]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
 from hepfaas.training import plots
-from hepfaas.training.metrics import SPLITS, ScoreCounts, names_of, quality
+from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
 
 
 def perform(step: Evaluate, store: Store) -> None:
@@ -17,12 +17,11 @@ def perform(step: Evaluate, store: Store) -> None:
         raise RequestError(f"the model's score of {counts.n_not_finite} held-back events is no number")
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
     metrics = {name: quality(counts, number) for number, name in enumerate(SPLITS)}
-    names = names_of(step.labels)
     pictures = {
-        **plots.roc(metrics, names),
-        **plots.scores(counts, names),
+        **plots.roc(metrics, step.classes),
+        **plots.scores(counts, step.classes),
         **plots.history(history, step.best_epoch),
-        **plots.confusion(metrics["test"]["confusion"], names),
+        **plots.confusion(metrics["test"]["confusion"], step.classes),
     }
     curves = {split: found.pop("curves") for split, found in metrics.items()}
     result = {

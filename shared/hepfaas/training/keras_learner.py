@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from hepfaas.training.learner import processor
 from hepfaas.training.learner_process import Feed, Mixed, ModelError
 
-PREDICT_ROWS = 2_000
+LOOK_ROWS = 2_000
+"""Rows of a batch where nothing is learned from it."""
+
 ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
 
 Tell = Callable[[int], None]
@@ -53,8 +55,8 @@ class KerasLearner:
         self.model = self._checked(self._define(self.settings["n_features"]))
         self._one_hot = _loss_name(self.model) in ONE_HOT
         self._built()
-        self._train = _Loop(self, self.model.train_step, self.settings["xla"])
-        self._test = _Loop(self, self.model.test_step, xla=False)
+        self._train = _Loop(self, self.model.train_step, self.batch_size, self.settings["xla"])
+        self._test = _Loop(self, self.model.test_step, LOOK_ROWS, xla=False)
         lines: list[str] = []
         self.model.summary(print_fn=lines.append)
         return {
@@ -121,8 +123,8 @@ class KerasLearner:
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs, (events, outputs)."""
         parts = [
-            np.asarray(self._call(tf.constant(features[start : start + PREDICT_ROWS])))
-            for start in range(0, len(features), PREDICT_ROWS)
+            np.asarray(self._call(tf.constant(features[start : start + LOOK_ROWS])))
+            for start in range(0, len(features), LOOK_ROWS)
         ]
         return np.concatenate(parts)
 
@@ -228,9 +230,8 @@ class KerasLearner:
 class _Loop:
     """One of the model's steps, over the rows of a pass, batch after batch; only the last batch may be smaller."""
 
-    def __init__(self, learner: KerasLearner, step: Callable[[Any], Any], xla: bool) -> None:
-        self._learner, self._size = learner, learner.batch_size
-        self._step, self._xla = step, xla
+    def __init__(self, learner: KerasLearner, step: Callable[[Any], Any], size: int, xla: bool) -> None:
+        self._learner, self._step, self._size, self._xla = learner, step, size, xla
         self._eager = bool(learner.model.run_eagerly)
         self._compiled: dict[int, Any] = {}
         # The last batch of a pass has any size: compiling XLA for it would not pay.

@@ -6,7 +6,7 @@ A score is looked at on the logit axis, ln(p / (1 - p)), where a network's outpu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def counts_of(
     shape = (len(SPLITS), curves.shape[1], n_classes, BINS)
     histograms = np.zeros(shape, dtype=np.int64)
     for curve in range(curves.shape[1]):
-        np.add.at(histograms, (splits, curve, labels, curves[:, curve]), 1)
+        np.add.at(histograms[:, curve], (splits, labels, curves[:, curve]), 1)
     said = (chances[:, 1] > threshold).astype(np.int64) if n_classes == 2 else chances.argmax(axis=1)
     confusion = np.zeros((len(SPLITS), n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (splits, labels, said), 1)
@@ -209,8 +209,3 @@ def _thinned(signal: NDArray[np.float64], background: NDArray[np.float64]) -> ND
 def _rejection(signal: NDArray[np.float64], background: NDArray[np.float64], at: float) -> float | None:
     left = background[int(np.searchsorted(signal, at))]
     return float(1 / left) if left else None
-
-
-def names_of(labels: Sequence[int]) -> list[str]:
-    """How plots call the classes."""
-    return [f"label {label}" for label in labels]

@@ -19,7 +19,7 @@ from hepfaas.training.metrics import ScoreCounts, distribution
 COLOURS = ("#3f90da", "#e76300", "#94a4a2", "#832db6", "#a96b59", "#717581")
 """Told apart by everybody: Petroff, arXiv:2107.02270, as CMS uses them."""
 
-BINS = 40
+BINS = 25
 FORMATS: Mapping[str, Mapping[str, Any]] = {
     "png": {"dpi": 150, "metadata": {"Software": None}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},

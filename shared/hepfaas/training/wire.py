@@ -22,20 +22,26 @@ def send(to: socket.socket, header: Mapping[str, Any], arrays: Sequence[NDArray[
     to.sendall(_LENGTH.pack(len(text)) + text)
     for array in whole:
         if array.size:
-            to.sendall(memoryview(array.reshape(-1)).cast("B"))
+            to.sendall(_memory(array))
 
 
 def receive(source: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """The next message. Raises: EOFError if the other side has gone, TimeoutError."""
     (length,) = _LENGTH.unpack(_exactly(source, bytearray(_LENGTH.size)))
-    header, shapes = json.loads(_exactly(source, bytearray(length)))
+    header, shapes = json.loads(bytes(_exactly(source, bytearray(length))))
     arrays = []
     for dtype, shape in shapes:
         array = np.empty(shape, dtype=np.dtype(dtype))
         if array.size:
-            _exactly(source, memoryview(array.reshape(-1)).cast("B"))
+            _exactly(source, _memory(array))
         arrays.append(array)
     return header, arrays
+
+
+def _memory(array: NDArray[Any]) -> memoryview:
+    """The bytes of a contiguous array, not copied."""
+    flat: Any = array.reshape(-1)
+    return memoryview(flat).cast("B")
 
 
 def _exactly(source: socket.socket, into: bytearray | memoryview) -> bytearray | memoryview:
