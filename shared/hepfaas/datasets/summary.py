@@ -12,7 +12,7 @@ from hepfaas.datasets.root import branches_of, open_root, tree_names
 
 @dataclass(frozen=True)
 class TreeSummary:
-    """One TTree. clusters: entry ranges at whose ends all branches end a basket. compressed_bytes: baskets on disk, of all
+    """One TTree. clusters: entry ranges at whose ends all branches end a basket. compressed_bytes: on disk, of all
     branches; uncompressed_bytes: of the branches of numbers.
 
     left_out: branches that are no numbers, and what they are.

@@ -1,0 +1,324 @@
+"""The learner process: bit-identical training, users' errors told where they are, nothing of ours inside."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.models.litert import LiteRtModel
+from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.training.segments import Block, Part, Rows, blocks_of, rows_in
+from numpy.typing import NDArray
+
+FEATURES, ROWS = 6, 5_300
+RNG = np.random.default_rng(5)
+X = RNG.random((ROWS, FEATURES), dtype=np.float32)
+Y = (X[:, 0] + 0.3 * X[:, 1] > 0.7).astype(np.int64)
+IDS = RNG.integers(0, 2**64, ROWS, dtype=np.uint64)
+PARTS = [Part("p", 0, 0, 2_800), Part("q", 1, 0, 2_500)]
+
+MODEL = """
+import keras
+def model(idim):
+    layers = keras.layers
+    net = keras.Sequential([
+        keras.Input((idim,)), layers.Dense(16, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.4),
+        layers.Dense(1, activation="sigmoid")])
+    net.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
+    print("made a network of", idim)
+    return net
+"""
+
+
+def fetch(batch: str) -> Rows:
+    part, number = batch.split("/")
+    start, stop = (0, 2_800) if part == "p" else (2_800, ROWS)
+    start += int(number) * 2_000
+    rows = slice(start, min(start + 2_000, stop))
+    return Rows(X[rows], Y[rows], IDS[rows])
+
+
+def ignore(rows: int) -> None:
+    """Where nobody looks at the progress."""
+
+
+def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
+    settings = LearnerSettings({"model.py": code.encode()}, "model.py", FEATURES, labels, 100, 3, 2, xla)
+    return Learner(settings, on_log=more.pop("on_log", lambda line: None), **more)
+
+
+def epoch(number: int) -> list[list[Block]]:
+    """An epoch in two segments."""
+    blocks = blocks_of(PARTS, number)
+    half = [[piece for piece in block if piece.batch.startswith(part)] for part in "pq" for block in blocks]
+    return [[half[0]], [half[1]]]
+
+
+def train(worker: Learner, epochs: range) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for number in epochs:
+        for place, segment in enumerate(epoch(number)):
+            fitted = worker.fit(segment, fetch, seed=10 * number + place, first=place == 0, on_rows=ignore)
+            metrics = dict(fitted.metrics)
+    return metrics
+
+
+def same(one: dict[str, NDArray[Any]], other: dict[str, NDArray[Any]]) -> bool:
+    return list(one) == list(other) and all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def warm(lines: list[str]) -> Iterator[Learner]:
+    with learner(on_log=lines.append) as worker:
+        yield worker
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: Learner, xla: bool) -> None:
+    with learner(xla=xla) as one, learner(xla=xla, cache_bytes=0) as other:
+        one.make()
+        whole = train(one, range(3))
+        if not xla:
+            warm.make()
+            train(warm, range(2))
+            other.make()
+            other.load(warm.state())
+        else:
+            other.make()
+            train(other, range(2))
+        assert train(other, range(2, 3)) == whole
+        assert same(one.state(), other.state())
+
+
+def test_a_slow_store_changes_nothing() -> None:
+    def slow(batch: str) -> Rows:
+        time.sleep(0.05)
+        return fetch(batch)
+
+    states = []
+    for source in (fetch, slow):
+        with learner() as other:
+            other.make()
+            other.fit(epoch(0)[0], source, 1, True, ignore)
+            states.append(other.state())
+    assert same(*states)
+
+
+def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
+    warm.make()
+    seen: list[int] = []
+    blocks = blocks_of(PARTS, 1)
+    fitted = warm.fit(blocks, fetch, 1, True, seen.append)
+    assert fitted.rows == sum(seen) == rows_in(blocks) == ROWS
+    assert fitted.id_sum == int(IDS.sum(dtype=np.uint64))
+    assert set(fitted.metrics) == {"loss", "accuracy"}
+
+
+def test_the_network_learns_and_validation_changes_nothing(warm: Learner) -> None:
+    warm.make()
+    train(warm, range(4))
+    before = warm.state()
+    found = warm.validate(blocks_of(PARTS, 9), fetch, ignore)
+    assert found["accuracy"] > 0.8
+    after = warm.state()
+    assert same({k: v for k, v in before.items() if not k.startswith("metrics")},
+                {k: v for k, v in after.items() if not k.startswith("metrics")})  # fmt: skip
+
+
+def test_what_is_served_computes_what_the_network_computes(warm: Learner) -> None:
+    warm.make()
+    train(warm, range(1))
+    exported = warm.export()
+    assert exported.keras[:2] == b"PK"
+    np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), warm.predict(X), atol=1e-5)
+
+
+def test_what_the_code_prints_is_the_log_and_nothing_else(warm: Learner, lines: list[str]) -> None:
+    warm.make()
+    deadline = time.monotonic() + 10
+    while not lines and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(lines) == {"made a network of 6"}
+
+
+def test_what_the_network_is_made_of_is_known(warm: Learner) -> None:
+    facts = warm.make()
+    assert (facts.parameters, facts.outputs, facts.logits, facts.own_fit) == (6 * 16 + 16 + 64 + 17, 1, False, False)
+    assert facts.loss == "binary_crossentropy"
+    assert set(facts.versions) == {"python", "numpy", "tensorflow", "keras"}
+    assert "Total params" in facts.summary
+
+
+def test_a_checkpoint_of_another_network_is_refused(warm: Learner) -> None:
+    warm.make()
+    state = warm.state()
+    name = next(iter(state))
+    with pytest.raises(RequestError, match=f"another network than the checkpoint's: '{name}' has shape"):
+        warm.load({**state, name: np.zeros((2, 2), dtype=np.float32)})
+
+
+def test_an_error_of_the_store_is_passed_on() -> None:
+    def away(batch: str) -> Rows:
+        raise UnavailableError("the store is away")
+
+    with learner() as worker:
+        worker.make()
+        with pytest.raises(UnavailableError, match="the store is away"):
+            worker.fit(blocks_of(PARTS, 1), away, 1, True, ignore)
+        assert worker.closed
+
+
+HEAD = "import keras\nL = keras.layers\n"
+
+
+def network(output: str, compiled: str) -> str:
+    return (
+        f"{HEAD}def model(idim):\n    net = keras.Sequential([keras.Input((idim,)), {output}])\n"
+        f"    net.compile({compiled})\n    return net\n"
+    )
+
+
+BINARY = 'loss="binary_crossentropy", optimizer="sgd"'
+WRONG = {
+    "def model(idim:\n    pass": r"model.py line 1: SyntaxError: '\(' was never closed",
+    "x = 1 / 0": "model.py line 1, in <module>: ZeroDivisionError: division by zero",
+    "def model(idim):\n    return help_me(idim)\ndef help_me(n):\n    return n.nothing": (
+        r"model.py line 2, in model; model.py line 4, in help_me: AttributeError: 'int' object has no attribute"
+    ),
+    "import sys\nsys.exit(3)": "model.py line 2, in <module>: SystemExit: 3",
+    "import nowhere": "model.py line 1, in <module>: ModuleNotFoundError: No module named 'nowhere'",
+    "net = 1": "model.py has no function 'model'; define model",
+    "def model(): return 1": r"model.py: model takes \(\); it must take one argument, idim",
+    "def model(idim): pass": "model.py: model\\(idim\\) returned nothing; end it with 'return'",
+    "def model(idim): return [1]": "model.py: model\\(idim\\) returned a list; return a keras.Model",
+    f"{HEAD}def model(idim): return keras.Sequential([keras.Input((idim,)), L.Dense(1)])": (
+        "model.py: the model is not compiled; call model.compile"
+    ),
+    f"{HEAD}def model(idim):\n    n = keras.Sequential([keras.Input((5,)), L.Dense(1)])\n    n.compile({BINARY})\n"
+    "    return n": "model.py: the network does not take 6 features: ",
+    network("L.Reshape((2, 3))", BINARY): r"model.py: an event gives shape \(2, 3\); it must be a row of scores",
+    "import os, signal\ndef model(idim): os.kill(os.getpid(), signal.SIGSEGV)": (
+        r"model.py: the learner process ended by signal 11 \(SIGSEGV\), for want of memory or by the model's own code"
+    ),
+    "import os\nprint('so far')\nos._exit(3)": r"ended with exit code 3, .* It said last:\n  so far",
+}
+
+
+def test_code_that_is_wrong_is_told_where_and_what() -> None:
+    for code, message in WRONG.items():
+        with learner(code) as worker, pytest.raises(RequestError, match=message):
+            worker.make()
+
+
+@pytest.mark.parametrize(
+    ("output", "labels", "message"),
+    [
+        ('L.Dense(1, activation="sigmoid")', (1, 2), "one output tells labels 0 and 1 apart; the labels are 1, 2"),
+        (
+            'L.Dense(1, activation="sigmoid")',
+            (0, 1, 2),
+            "one output tells labels 0 and 1 apart; the labels are 0, 1, 2",
+        ),
+        ('L.Dense(2, activation="softmax")', (0, 2), "2 outputs tell labels 0 to 1 apart; the labels are 0, 2"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_labels_are_told(output: str, labels: tuple[int, ...], message: str) -> None:
+    with learner(network(output, BINARY), labels=labels) as worker, pytest.raises(RequestError, match=message):
+        worker.make()
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_two_outputs_learn_too(loss: str) -> None:
+    code = network(
+        'L.Dense(2, activation="softmax")', f'loss="{loss}", optimizer=keras.optimizers.Adam(0.1), metrics=["accuracy"]'
+    )
+    with learner(code) as worker:
+        worker.make()
+        train(worker, range(6))
+        assert worker.validate(blocks_of(PARTS, 1), fetch, ignore)["accuracy"] > 0.7
+        assert worker.predict(X[:7]).shape == (7, 2)
+
+
+OWN = """
+import keras, tensorflow as tf
+class Net(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1, activation="sigmoid")
+    def call(self, x, training=False):
+        return self.dense(x)
+"""
+OWN_STEP = """
+    def train_step(self, data):
+        x, y = data
+        for variable in self.trainable_variables:
+            variable.assign_add(tf.ones_like(variable))
+        return {"loss": 0.0}
+"""
+OWN_FIT = """
+    def fit(self, x, y, batch_size, epochs, verbose):
+        print("fit of my own", x.shape, y.shape, batch_size)
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+"""
+MAKE = f"\ndef model(idim):\n    net = Net()\n    net.compile({BINARY})\n    return net\n"
+
+
+def test_a_train_step_of_the_users_own_is_the_one_that_runs() -> None:
+    with learner(OWN + OWN_STEP + MAKE) as worker:
+        worker.make()
+        before = worker.state()
+        worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        after = worker.state()
+        updates = ROWS // 100
+        name = next(name for name in after if name.endswith("kernel"))
+        np.testing.assert_allclose(after[name] - before[name], updates, rtol=1e-5)
+
+
+def test_a_fit_of_the_users_own_is_the_one_that_runs() -> None:
+    said: list[str] = []
+    with learner(OWN + OWN_FIT + MAKE, on_log=said.append) as worker:
+        assert worker.make().own_fit
+        fitted = worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        worker.state()
+    assert fitted.rows == ROWS
+    assert "loss" in fitted.metrics
+    assert said == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
+
+
+LOOKS = """
+import os, keras
+print(sorted(os.environ))
+print(os.getcwd() == os.environ["HOME"], sorted(os.listdir("code")))
+import helper
+def model(idim): return helper.net(idim)
+"""
+
+
+def test_the_process_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("X509_USER_PROXY", "/tmp/x509up")
+    said: list[str] = []
+    helper = network("L.Dense(1)", BINARY).replace("def model", "def net")
+    code = {"sub/net.py": LOOKS.encode(), "helper.py": helper.encode()}
+    settings = LearnerSettings(code, "sub/net.py", FEATURES, (0, 1), 100, 3, 1, False)
+    with Learner(settings, on_log=said.append) as worker:
+        worker.make()
+        worker.state()
+    variables = said[0]
+    assert "AWS" not in variables
+    assert "X509" not in variables
+    assert said[1] == "True ['helper.py', 'sub']"
+
+
+def test_code_that_hangs_is_ended() -> None:
+    with learner("import time\ntime.sleep(600)", limit_s=3) as worker:
+        with pytest.raises(RequestError, match="said nothing for 3 s and was ended; does the model's code wait"):
+            worker.make()
+        assert worker.closed

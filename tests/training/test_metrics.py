@@ -1,0 +1,120 @@
+"""What is concluded from binned scores is what the scores themselves say, however the events were parted."""
+
+import json
+from functools import reduce
+from itertools import pairwise
+from operator import or_
+
+import numpy as np
+import pytest
+from hepfaas.training.metrics import BINS, ScoreCounts, counts_of, curve_of, distribution, quality
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+RNG = np.random.default_rng(11)
+
+
+def sample(events: int, classes: int = 2) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    labels = RNG.integers(0, classes, events)
+    splits = RNG.integers(0, 2, events)
+    if classes == 2:
+        chances = 1 / (1 + np.exp(-(RNG.normal(size=events) + 1.5 * labels - 0.7)))
+        return chances[:, None].astype(np.float32), labels, splits
+    powers = np.exp(RNG.normal(size=(events, classes)) + 1.5 * np.eye(classes)[labels])
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), labels, splits
+
+
+def by_pairs(signal: NDArray[np.float32], background: NDArray[np.float32]) -> tuple[float, float]:
+    """AUC by counting all pairs, and DeLong's error from each event's placement."""
+    wins = (signal[:, None] > background) + 0.5 * (signal[:, None] == background)
+    auc = float(wins.mean())
+    variance = wins.mean(axis=1).var(ddof=1) / len(signal) + wins.mean(axis=0).var(ddof=1) / len(background)
+    return auc, float(np.sqrt(variance))
+
+
+@pytest.mark.parametrize("events", [40, 400, 3_000])
+def test_auc_and_its_error_are_those_of_all_pairs(events: int) -> None:
+    scores, labels, splits = sample(events)
+    found = quality(counts_of(scores, labels, splits, 2, logits=False), 1)
+    test = splits == 1
+    auc, error = by_pairs(scores[test & (labels == 1), 0], scores[test & (labels == 0), 0])
+    assert found["auc"] == pytest.approx(auc, abs=2e-3)
+    assert found["auc_uncertainty"] == pytest.approx(error, rel=0.01)
+
+
+def test_loss_accuracy_and_confusion_are_those_of_the_events() -> None:
+    scores, labels, splits = sample(5_000)
+    found = quality(counts_of(scores, labels, splits, 2, logits=False, threshold=0.6), 0)
+    mine = splits == 0
+    chance = np.where(labels == 1, scores[:, 0], 1 - scores[:, 0].astype(float))[mine]
+    said = scores[mine, 0] > 0.6
+    assert found["events"] == mine.sum()
+    assert found["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-6)
+    assert found["accuracy"] == pytest.approx((said == labels[mine]).mean())
+    assert found["confusion"][1][0] == (~said & (labels[mine] == 1)).sum()
+
+
+def test_logits_count_as_their_probabilities() -> None:
+    scores, labels, splits = sample(2_000)
+    logits = np.log(scores / (1 - scores))
+    one, other = counts_of(scores, labels, splits, 2, False), counts_of(logits, labels, splits, 2, True)
+    assert quality(one, 1)["auc"] == pytest.approx(quality(other, 1)["auc"], abs=1e-4)
+    assert quality(one, 1)["loss"] == pytest.approx(quality(other, 1)["loss"], rel=1e-4)
+
+
+def test_several_classes_have_a_curve_each() -> None:
+    scores, labels, splits = sample(3_000, classes=3)
+    found = quality(counts_of(scores, labels, splits, 3, logits=False), 1)
+    test = splits == 1
+    aucs = [by_pairs(scores[test & (labels == c), c], scores[test & (labels != c), c])[0] for c in range(3)]
+    assert [curve["auc"] for curve in found["curves"]] == pytest.approx(aucs, abs=2e-3)
+    assert found["auc"] == pytest.approx(np.mean(aucs), abs=2e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 300), max_size=5), st.randoms(use_true_random=False))
+def test_the_sum_does_not_depend_on_the_parts(cuts: list[int], chooser: object) -> None:
+    scores, labels, splits = sample(300)
+    edges = [0, *sorted(cuts), 300]
+    parts = [counts_of(scores[a:b], labels[a:b], splits[a:b], 2, False) for a, b in pairwise(edges)]
+    chooser.shuffle(parts)  # type: ignore[attr-defined]
+    whole = counts_of(scores, labels, splits, 2, False)
+    assert reduce(or_, parts).to_json() == whole.to_json()
+
+
+def test_counts_survive_json() -> None:
+    counts = counts_of(*sample(500), 2, False)
+    again = ScoreCounts.from_json(json.loads(json.dumps(counts.to_json())))
+    assert np.array_equal(again.histograms, counts.histograms)
+    assert (again.losses, again.n_not_finite) == (counts.losses, 0)
+
+
+def test_scores_that_are_no_numbers_are_counted_apart() -> None:
+    scores = np.array([[0.5], [np.nan], [np.inf]], dtype=np.float32)
+    counts = counts_of(scores, np.array([1, 1, 0]), np.array([0, 0, 0]), 2, False)
+    assert (counts.n_not_finite, counts.confusion.sum()) == (2, 1)
+
+
+def test_one_class_alone_has_no_curve_but_a_loss() -> None:
+    found = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), np.array([1]), 2, False), 1)
+    assert (found["auc"], found["curves"][0]["signal"]) == (None, ())
+    assert found["loss"] == pytest.approx(-np.log(0.9), rel=1e-6)
+    assert quality(counts_of(*sample(10), 2, False), 0)["events"] <= 10
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_perfect_score_is_one_and_a_useless_one_a_half() -> None:
+    low, high = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
+    low[10], high[4_000] = 50, 50
+    perfect, useless = curve_of(high, low), curve_of(high, high)
+    assert (perfect.auc, perfect.uncertainty) == (1, 0)
+    assert perfect.rejection["0.9"] is None
+    assert useless.auc == 0.5
+    assert useless.rejection["0.5"] == 1
+
+
+def test_a_distribution_keeps_every_event() -> None:
+    counts = counts_of(*sample(1_000), 2, False).histograms[1, 0, 1]
+    for bins in (10, 25, 40):
+        assert distribution(counts, bins).sum() == counts.sum()

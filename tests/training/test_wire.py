@@ -1,0 +1,48 @@
+"""What is sent arrives, and an end in the midst of it is noticed."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hepfaas.training import wire
+
+ARRAYS = [
+    np.arange(12, dtype=np.float32).reshape(3, 4),
+    np.array(7, dtype=np.int64),
+    np.zeros((0, 5), dtype=np.float32),
+    np.array([2**64 - 1], dtype=np.uint64),
+    np.arange(10)[::2],
+]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+def test_arrays_arrive_as_they_were(pair: tuple[socket.socket, socket.socket]) -> None:
+    wire.send(pair[0], {"do": "it", "n": [1, None]}, ARRAYS)
+    header, arrays = wire.receive(pair[1])
+    assert header == {"do": "it", "n": [1, None]}
+    for sent, got in zip(ARRAYS, arrays, strict=True):
+        assert (sent.dtype, sent.shape, sent.tolist()) == (got.dtype, got.shape, got.tolist())
+
+
+def test_arrays_larger_than_the_socket_arrive(pair: tuple[socket.socket, socket.socket]) -> None:
+    big = np.arange(5_000_000, dtype=np.int64)
+    sender = threading.Thread(target=wire.send, args=(pair[0], {}, [big]))
+    sender.start()
+    _, (got,) = wire.receive(pair[1])
+    sender.join()
+    assert np.array_equal(got, big)
+
+
+def test_an_end_in_the_midst_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
+    pair[0].sendall(b"\x40\x00\x00\x00half")
+    pair[0].close()
+    with pytest.raises(EOFError):
+        wire.receive(pair[1])
