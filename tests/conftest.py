@@ -47,6 +47,16 @@ def is_open(port: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real files of experiments, beside the project where CI runs."""
+    path = Path(__file__).parents[1].parent / "shared" / "data"
+    if not path.exists():
+        text = "no real files in ../shared/data"
+        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
+    return path
+
+
 class XRootD:
     """An XRootD server of its own, while the `with` lasts; only loopback reaches it."""
 

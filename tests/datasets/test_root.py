@@ -1,6 +1,5 @@
 """Reading real files, from disk and from a real XRootD server, and what is said when that fails."""
 
-import os
 import shutil
 import subprocess
 import time
@@ -18,14 +17,6 @@ from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def real(name: str) -> str:
-    """A file that experiments made; beside the project where CI runs."""
-    if not (REAL / name).exists():
-        pytest.fail(f"no {name}") if os.environ.get("CI") else pytest.skip(f"no {name} beside the project")
-    return str(REAL / name)
 
 
 @pytest.fixture
@@ -104,9 +95,9 @@ def test_a_file_that_changed_is_said(odd: Path, tmp_path: Path) -> None:
     ],
 )
 def test_files_of_experiments_are_read_whole(
-    name: str, tree: str, entries: int, flat: int | None, jagged: int | None
+    name: str, tree: str, entries: int, flat: int | None, jagged: int | None, data: Path
 ) -> None:
-    url = real(name)
+    url = str(data / name)
     file = opened(url, tree)
     names = [branch.name for branch in file.branches]
     arrays = read(url, file.identity, tree, names, EntryRange(0, entries))

@@ -114,7 +114,7 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[dict[st
 
 def _recounted(part: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """What a part's rows say: their entries, counted again, and the sum of the training rows' ids."""
-    stored = open_part(part["key"], part["size_bytes"], store)
+    stored = open_part(part["key"], store.size_bytes(part["key"]) or 0, store)
     entries = [stored.entries(split) for split in range(3)]
     start, stop = part["entries"]
     once = sorted(entry for some in entries for entry in some.tolist()) == list(range(start, stop))

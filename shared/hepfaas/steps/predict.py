@@ -37,7 +37,7 @@ class Scores:
 def predicted(published: Published, model: LiteRtModel, url: str, tree: str) -> Iterator[Scores]:
     """Scores of all events of a file, range after range. Raises: RequestError; UnavailableError."""
     spec = published.spec
-    features = [branch.name for branch in spec.branches if branch.width]
+    features = [branch.name for branch in spec.branches]
     file = opened(url, tree)
     there = {branch.name for branch in file.branches}
     identifiers = [name for name in spec.identifiers if name in there]

@@ -27,7 +27,7 @@ MATRIX_ROWS = 4 * BATCH_ROWS
 def perform(step: Prepare, store: Store) -> None:
     """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError; MissingError."""
     spec = Spec.from_json(json.loads(store.get(step.spec)))
-    features = [branch.name for branch in spec.branches if branch.width]
+    features = [branch.name for branch in spec.branches]
     start, stop = step.entries
     arrays = read(step.url, step.file, step.tree, [*features, *spec.identifiers], EntryRange(start, stop))
     entries = np.arange(start, stop, dtype=np.int64)

@@ -36,7 +36,7 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
     return {
         "name": version.name,
         "version": version.number,
-        "features": [_described(spec, branch.name) for branch in spec.branches if branch.width],
+        "features": [_described(spec, branch.name) for branch in spec.branches],
         "n_features": spec.n_features,
         "surplus": spec.surplus,
         "identifiers": list(spec.identifiers),

@@ -17,10 +17,11 @@ def perform(step: steps.Spec, store: Store) -> None:
     survey = Survey.from_json(result_of(step.survey, store))
     jagged = {name: found.jagged for name, found in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
-    branches = tuple(_feature(name, survey.branches[name]) for name in names)
+    features = (_feature(name, survey.branches[name]) for name in names)
+    branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no slot
+    if not branches:
+        raise RequestError(f"none of the {len(names)} branches has a value in any event; there is nothing to learn")
     spec = Spec(branches, cast(Surplus, step.surplus), step.identifiers)
-    if not spec.n_features:
-        raise RequestError(f"none of the {len(branches)} branches has a value in any event; there is nothing to learn")
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: found.n_missing for name, found in survey.branches.items() if found.n_missing}
     result = {

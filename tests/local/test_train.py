@@ -1,0 +1,282 @@
+"""The main job as a person does it: train on the sample, look, predict; and what is said when it cannot be done."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from conftest import XRootD
+from hepfaas.cli import main
+from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.root import opened, read
+from hepfaas.features.matrix import matrix
+from hepfaas.models import versions
+from hepfaas.platform import records
+from hepfaas.platform.storage import Store, open_store
+from hepfaas.steps.objects import open_part, result_of
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
+
+
+class Told:
+    """What a command wrote, and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def document(self) -> Any:
+        """Its JSON."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def hepfaas(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Types a command."""
+
+    def run(*words: object) -> Told:
+        code = main([str(word) for word in words])
+        return Told(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the sample trained in it."""
+    path = tmp_path_factory.mktemp("place")
+    folder = path / "htautau"
+    folder.mkdir()
+    for name in ("ggH_tautau.root", "VBF_tautau.root", "files.txt", "labels.txt", "model.py"):
+        shutil.copy(EXAMPLE / name, folder)
+    params = json.loads((EXAMPLE / "params.json").read_text())
+    (folder / "params.json").write_text(json.dumps({**params, "epochs": 6, "range_events": 1000}))
+    assert main(["train", str(folder), "--store", str(path / "store")]) == 0
+    return path
+
+
+@pytest.fixture
+def store(place: Path) -> Store:
+    return open_store(f"{place}/store/local")
+
+
+def test_the_sample_is_learned(place: Path, hepfaas: Any) -> None:
+    (row,) = hepfaas("models", "--store", place / "store", "--json").document
+    assert (row["model"], row["features"], row["events"]) == ("htautau/1", 276, 10_000)
+    assert row["AUC"] > 0.75
+    assert 0.005 < row["±"] < 0.02
+
+
+def test_everything_is_there_the_second_time(place: Path, hepfaas: Any) -> None:
+    told = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
+    assert told.document["model"] == "htautau/1"
+    entries = hepfaas("log", told.document["run"], "--store", place / "store", "--json").document
+    assert [entry["kind"] for entry in entries] == ["open", "open"]
+
+
+def test_a_dry_run_tells_and_stores_nothing(place: Path, hepfaas: Any, tmp_path: Path) -> None:
+    told = hepfaas("train", place / "htautau", "--store", tmp_path / "new", "--dry-run", "--json").document
+    assert (told["events"], told["features"], [file["ranges"] for file in told["files"]]) == (10_000, 66, [5, 5])
+    assert told["steps"][0] == {"step": "survey", "to do": 10, "there": 0}
+    assert told["steps"][2] == {"step": "train", "to do": 6, "there": 0}
+    assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
+    again = hepfaas("train", place / "htautau", "--store", place / "store", "--dry-run").out
+    assert "train        0      6" in again
+
+
+def test_the_ledger_holds_and_a_lost_event_is_found(place: Path, hepfaas: Any, tmp_path: Path) -> None:
+    found = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
+    assert found["ledger"] == {
+        "files": 2, "ranges": 10, "events": 10_000, "training_events": 6360, "epochs": 6, "findings": [], "holds": True,
+    }  # fmt: skip
+    shutil.copytree(place / "store", tmp_path / "store")
+    prepared = sorted((tmp_path / "store/local/steps/prepare").iterdir())
+    shutil.copy(prepared[0], prepared[1])
+    told = hepfaas("status", "htautau-1", "--verify", "--store", tmp_path / "store")
+    assert told.code == 1
+    assert "ledger of run 'htautau-1' does not hold" in told.err
+
+
+def test_features_at_prediction_are_those_of_training(place: Path, store: Store) -> None:
+    card = versions.card_of(store, versions.Version("htautau", 1))
+    spec = versions.load(store, "htautau").spec
+    url = str(place / "htautau" / "VBF_tautau.root")
+    file = opened(url, "Events")
+    names = [branch.name for branch in spec.branches]
+    arrays = read(url, file.identity, "Events", names, EntryRange(0, file.entries))
+    features = matrix(arrays, spec)
+    parts = [part for part in result_of(card["steps"]["data"], store)["parts"] if part["file"] == file.identity]
+    seen = 0
+    for facts in parts:
+        part = open_part(facts["key"], facts["size_bytes"], store)
+        for split in range(3):
+            stored = [part.rows(number).features for number in part.facts.batches(split)]
+            assert np.concatenate(stored).tobytes() == features[part.entries(split)].tobytes()
+            seen += len(part.entries(split))
+    assert seen == 5_000
+
+
+def test_a_remote_file_gets_the_scores_of_the_local_one(
+    place: Path, hepfaas: Any, tmp_path: Path, xrootd: XRootD
+) -> None:
+    scores = []
+    for number, url in enumerate((EXAMPLE / "unseen.root", xrootd.serve(EXAMPLE / "unseen.root"))):
+        out = tmp_path / f"{number}.root"
+        assert hepfaas("predict", "htautau", url, "--out", out, "--store", place / "store").code == 0
+        with uproot.open(out) as file:
+            scores.append(file["scores"].arrays())
+    assert ak.array_equal(*scores)
+    truth = np.loadtxt(EXAMPLE / "unseen_truth.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
+    score = scores[0]["score"].to_numpy()
+    assert score[truth == 1].mean() > score[truth == 0].mean() + 0.15
+    assert scores[0]["event"].tolist() == list(range(5_001, 6_001))
+
+
+def test_a_prediction_shows_the_first_scores(place: Path, hepfaas: Any) -> None:
+    told = hepfaas("predict", "htautau/1", EXAMPLE / "unseen.root", "--store", place / "store")
+    assert "model htautau/1: 1,000 events" in told.out
+    assert told.err == ""
+
+
+def test_training_on_a_remote_file_reads_nothing_again(place: Path, hepfaas: Any, xrootd: XRootD) -> None:
+    folder = place / "remote"
+    shutil.copytree(place / "htautau", folder)
+    urls = [xrootd.serve(folder / name) for name in ("ggH_tautau.root", "VBF_tautau.root")]
+    (folder / "files.txt").write_text("\n".join(urls))
+    told = hepfaas("train", folder, "--name", "htautau", "--store", place / "store", "--json").document
+    kinds = {entry["kind"] for entry in hepfaas("log", told["run"], "--store", place / "store", "--json").document}
+    assert kinds == {"open"}
+
+
+def test_a_submit_json_of_the_original_names_the_files(place: Path, hepfaas: Any) -> None:
+    folder = place / "submitted"
+    shutil.copytree(place / "htautau", folder)
+    renamed = {"files": "f.txt", "labels": "l.txt", "model": "net.py", "params": "p.json"}
+    for name, new in renamed.items():
+        (folder / f"{name}.{new.partition('.')[2]}").rename(folder / new)
+    submit = {"name": "mine", "device": "cpu", "memory": "3gb", "cpus": "2", **renamed}
+    (folder / "submit.json").write_text(json.dumps(submit))
+    told = hepfaas("train", folder, "--dry-run", "--store", place / "store", "--json").document
+    assert told["name"] == "mine"
+    assert "submit.json: 'memory' has no effect here" in told["notes"]
+
+
+def test_real_files_of_experiments_are_trained_on(hepfaas: Any, tmp_path: Path, data: Path) -> None:
+    shutil.copy(data / "uproot-HZZ.root", tmp_path / "a.root")
+    with uproot.open(tmp_path / "a.root") as file:
+        arrays = file["events"].arrays(["NJet", "Jet_Px", "Jet_E", "Muon_E", "MET_px", "triggerIsoMu24"], how=dict)
+    with uproot.recreate(tmp_path / "b.root") as file:
+        kinds = {
+            name: "var * float32" if branch.ndim == 2 else str(branch.type.content) for name, branch in arrays.items()
+        }
+        file.mktree("events", kinds).extend({name: branch[::-1] for name, branch in arrays.items()})
+    (tmp_path / "files.txt").write_text("a.root,b.root")
+    (tmp_path / "labels.txt").write_text("0,1")
+    shutil.copy(EXAMPLE / "model.py", tmp_path)
+    params = {"branch": "events", "epochs": 1, "selected_branches": list(arrays), "order": "tree", "nevts": 3000}
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    told = hepfaas("train", tmp_path, "--name", "hzz", "--store", tmp_path / "store", "--json")
+    assert told.code == 0, told.err
+    card = versions.card_of(open_store(f"{tmp_path}/store/local"), versions.Version("hzz", 1))
+    assert [file["events"] for file in card["data"]] == [1500, 1500]
+    assert card["features"][0]["branch"] in ("NJet", "MET_px", "triggerIsoMu24")
+
+
+def folder_with(tmp_path: Path, **files: str | None) -> Path:
+    """A folder like the sample's, with files changed or (None) missing."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for name in ("ggH_tautau.root", "VBF_tautau.root"):
+        (folder / name).symlink_to(EXAMPLE / name)
+    for name in ("files.txt", "labels.txt", "model.py", "params.json"):
+        shutil.copy(EXAMPLE / name, folder)
+    for key, text in files.items():
+        path = folder / key.replace("_", ".")
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+    return folder
+
+
+BAD: list[tuple[dict[str, str | None], str]] = [
+    ({"files_txt": None}, "has no 'files.txt'; it has: "),
+    ({"labels_txt": None}, "has no 'labels.txt'; it has: "),
+    ({"model_py": None}, "has no 'model.py'; it has: "),
+    ({"files_txt": "a.root\nVBF_tautau.root"}, "file 'a.root' does not exist at "),
+    ({"labels_txt": "0"}, "the list of files has 2 and the list of labels 1"),
+    ({"labels_txt": "1\n1"}, "all files have label 1; a classifier needs files of at least two labels"),
+    ({"labels_txt": "ggH\nVBF"}, "label 1 is 'ggH'; a label is a whole number"),
+    ({"params_json": "{"}, "params.json is no JSON"),
+    ({"params_json": '{"epochs": "x"}'}, "params.json: 'epochs' is \"x\" (text); it takes a whole number from 1"),
+    ({"params_json": '{"epohcs": 3}'}, "params.json has the unknown key 'epohcs'; closest: epochs"),
+    ({"params_json": '{"branch": "Event"}'}, "has no TTree 'Event'; it has: Events"),
+    ({"params_json": '{"selected_branches": ["Jet_Pt"]}'}, "has no branch 'Jet_Pt'; closest: Jet_pt"),
+    ({"params_json": '{"nevts": 2}'}, "events are too few to split 64/16/20"),
+    ({"files_txt": "model.py\nVBF_tautau.root"}, "model.py' is no whole ROOT file"),
+    (
+        {"model_py": "def model(idim):\n    return keras.Sequential()"},
+        "model.py line 2, in model: NameError: name 'keras'",
+    ),
+    ({"model_py": "def model(idim):\n    pass"}, "model.py: model(idim) returned nothing"),
+    ({"submit_json": '{"name": "x", "filse": "f"}'}, "submit.json has the unknown key 'filse'; closest: files"),
+]
+
+
+@pytest.mark.parametrize(("files", "message"), BAD, ids=[message[:30] for _, message in BAD])
+def test_a_folder_that_cannot_be_trained_on_is_told_why(
+    files: dict[str, str | None], message: str, tmp_path: Path, hepfaas: Any
+) -> None:
+    told = hepfaas("train", folder_with(tmp_path, **files), "--store", tmp_path / "store", "--name", "job")
+    assert told.code == 1
+    assert message in told.err.splitlines()[-1]
+    assert "Traceback" not in told.err
+
+
+def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: Any) -> None:
+    folder, store = folder_with(tmp_path, model_py="def model(idim):\n    pass"), tmp_path / "store"
+    for _ in range(2):
+        assert hepfaas("train", folder, "--store", store).code == 1
+    (row,) = hepfaas("runs", "--store", store, "--json").document
+    assert (row["run"], row["state"]) == ("job-1", "failed")
+    status = hepfaas("status", "job-1", "--store", store).out
+    assert "model.py: model(idim) returned nothing" in status
+    assert records.attempt_of(open_store(f"{store}/local"), "job-1") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "nothing", "x.root"], "has no model 'nothing'; it has: htautau/1"),
+        (["predict", "htautau/7", "x.root"], "has no model 'htautau/7'"),
+        (["predict", "htautau", "nowhere.root"], "file 'nowhere.root' does not exist"),
+        (["predict", "htautau", str(EXAMPLE / "unseen.root"), "--tree", "T"], "has no TTree 'T'; it has: Events"),
+        (["predict", "htautau", str(EXAMPLE / "unseen.root"), "--out", "x.pickle"], "ends in '.pickle'; scores are"),
+        (["status", "nothing"], "has no run 'nothing'; `hepfaas runs` lists them"),
+        (["log", "nothing"], "has no run 'nothing'"),
+        (["train", "nowhere"], "'nowhere' is no folder"),
+        (["inspect", "nowhere.root"], "file 'nowhere.root' does not exist"),
+    ],
+)
+def test_a_wrong_word_is_told(words: list[str], message: str, place: Path, hepfaas: Any) -> None:
+    more = [] if words[0] == "inspect" else ["--store", place / "store"]
+    told = hepfaas(*words, *more)
+    assert (told.code, message in told.err) == (1, True), told.err
+
+
+def test_a_file_without_the_models_branches_is_told(place: Path, hepfaas: Any, tmp_path: Path) -> None:
+    with uproot.recreate(tmp_path / "x.root") as file:
+        file.mktree("Events", {"MET_PT": np.float32}).extend({"MET_PT": np.zeros(3, dtype=np.float32)})
+    told = hepfaas("predict", "htautau", tmp_path / "x.root", "--store", place / "store")
+    assert told.code == 1
+    assert "has no branch 'HLT_" in told.err or "closest" in told.err
+
+
+def test_a_store_that_cannot_be_written_is_told(tmp_path: Path, hepfaas: Any) -> None:
+    (tmp_path / "store").write_text("a file")
+    told = hepfaas("train", EXAMPLE, "--store", tmp_path / "store")
+    assert told.code == 1
+    assert "cannot be written: Not a directory" in told.err
