@@ -280,3 +280,9 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path: Path, hepfaas: Any) ->
     told = hepfaas("train", EXAMPLE, "--store", tmp_path / "store")
     assert told.code == 1
     assert "cannot be written: Not a directory" in told.err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == "hepfaas 0.1.0\n"

@@ -1,0 +1,29 @@
+"""What the documents say of tests and keys is true."""
+
+import re
+from pathlib import Path
+
+from hepfaas.runs import params
+
+TOP = Path(__file__).parents[1]
+
+
+def test_every_capability_that_is_done_names_a_test_that_exists() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \|.*\| \*\*done\*\* \|[^|]*\| (.*) \|$", (TOP / "docs/capabilities.md").read_text(), re.M
+    )
+    assert len(rows) > 50
+    for number, shown in rows:
+        path, _, name = shown.split(";")[0].partition(": ")
+        assert (TOP / path).exists(), f"row {number}: no {path}"
+        assert f"def {name}(" in (TOP / path).read_text() or not name, f"row {number}: {path} has no {name}"
+
+
+def test_every_capability_of_the_old_systems_has_a_row() -> None:
+    numbers = re.findall(r"^\| (\d+) \|", (TOP / "docs/capabilities.md").read_text(), re.M)
+    assert [int(number) for number in numbers] == list(range(1, 173))
+
+
+def test_every_key_of_params_json_is_documented() -> None:
+    text = (TOP / "docs/params.md").read_text()
+    assert [key for key in params._KEYS if f"`{key}`" not in text] == []
