@@ -6,6 +6,7 @@ models/<name>/<version>/card.json   written last: a version without it is not th
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -46,15 +47,18 @@ class Published:
 
 
 def claim(store: Store, name: str, claimant: str) -> Version:
-    """The version that this claimant (the key of a publish step) has or gets: the same each time it asks."""
-    for key in store.keys(f"models/{name}/"):
-        if (match := _CLAIM.fullmatch(key)) and store.get(key).decode() == claimant:
-            return Version(name, int(match[2]))
-    number = 1 + max((version.number for version in _claimed(store, name)), default=0)
-    while not store.create(f"models/{name}/{number}/claim", claimant.encode()):
-        if store.get(f"models/{name}/{number}/claim").decode() == claimant:
+    """The version that this claimant (the key of a publish step) has or gets: the same each time it asks.
+
+    Numbers are tried one after the other from 1, so that none is left out: a second asker cannot get past the number
+    that the first one got.
+    """
+    numbers = {int(match[2]) for key in store.keys(f"models/{name}/") if (match := _CLAIM.fullmatch(key))}
+    for number in itertools.count(1):
+        key = f"models/{name}/{number}/claim"
+        if number not in numbers and store.create(key, claimant.encode()):
             break
-        number += 1
+        if store.get(key).decode() == claimant:
+            break
     return Version(name, number)
 
 
@@ -95,8 +99,3 @@ def load(store: Store, model: str) -> Published:
 
 _CARD = re.compile(r"models/([^/]+)/([0-9]+)/card\.json")
 _CLAIM = re.compile(r"models/([^/]+)/([0-9]+)/claim")
-
-
-def _claimed(store: Store, name: str) -> list[Version]:
-    found = [match for key in store.keys(f"models/{name}/") if (match := _CLAIM.fullmatch(key))]
-    return [Version(match[1], int(match[2])) for match in found]
