@@ -1,72 +1,81 @@
-"""A prepared part gives its rows back, one record batch at a time."""
+"""A prepared part gives its rows back, one record batch at a time, however many events are in it."""
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hepfaas.training.prepared import Part, PartFacts, PreparedRows, to_bytes
-from hepfaas.training.split import event_ids
+from hepfaas.training.prepared import Part, PreparedRows, part_of
+from hepfaas.training.split import event_ids, id_sum, split_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-RNG = np.random.default_rng(2)
-FEATURES = RNG.random((6_000, 7), dtype=np.float32)
-ROWS = (3_900, 1_000, 1_100)
-FACTS = PartFacts("file", (100, 6_100), 1, ROWS, 42)
-
-
-def rows() -> Iterator[PreparedRows]:
-    start = 0
-    for count in ROWS:
-        stop = start + count
-        for at in range(start, stop, 2_000):
-            some = np.arange(at, min(at + 2_000, stop))
-            yield PreparedRows(FEATURES[some], some + 100, {"event": some.astype(np.uint64)})
-        start = stop
+FEATURES = np.random.default_rng(2).random((30_000, 3), dtype=np.float32)
 
 
-@pytest.fixture(scope="module")
-def stored() -> bytes:
-    return to_bytes(FACTS, rows(), 7).to_pybytes()
+def events(rows: slice) -> PreparedRows:
+    entries = np.arange(rows.start, rows.stop) + 100
+    return PreparedRows(FEATURES[rows], entries, {"event": entries.astype(np.uint64)})
+
+
+def stored(split: NDArray[np.uint8]) -> bytes:
+    return part_of("file", (100, 100 + len(split)), 1, split, events).to_pybytes()
 
 
 def part(data: bytes) -> Part:
     return Part(lambda start, stop: data[start:stop], len(data))
 
 
-def test_every_batch_is_what_was_stored(stored: bytes) -> None:
-    found = part(stored)
-    assert found.facts == FACTS
-    assert [list(found.facts.batches(split)) for split in range(3)] == [[0, 1], [2], [3]]
-    batches = [found.rows(number) for number in range(4)]
-    assert [len(batch.labels) for batch in batches] == [2_000, 1_900, 1_000, 1_100]
-    np.testing.assert_array_equal(np.concatenate([batch.features for batch in batches]), FEATURES)
-    np.testing.assert_array_equal(batches[2].ids, event_ids("file", np.arange(4_000, 5_000)))
-    assert set(batches[0].labels) == {1}
-    np.testing.assert_array_equal(found.entries(1), np.arange(4_000, 5_000))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30_000), st.sampled_from(["mixed", "train only", "test last", "one each"]))
+def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
+    split = split_of("file", np.arange(count), 21)
+    if how == "train only":
+        split[:] = 0
+    elif how == "test last":
+        split.sort()
+    elif how == "one each":
+        split[:] = 0
+        split[: min(2, count)] = [1, 2][: min(2, count)]
+    found = part(stored(split))
+    assert found.facts.rows == tuple(np.bincount(split, minlength=3))
+    for number in range(3):
+        batches = [found.rows(batch) for batch in found.facts.batches(number)]
+        sizes = [len(batch.labels) for batch in batches]
+        assert all(size == 2_000 for size in sizes[:-1])
+        mine = np.flatnonzero(split == number)
+        assert sum(sizes) == len(mine)
+        if sizes:
+            np.testing.assert_array_equal(np.concatenate([batch.features for batch in batches]), FEATURES[mine])
+            np.testing.assert_array_equal(
+                np.concatenate([batch.ids for batch in batches]), event_ids("file", mine + 100)
+            )
+        np.testing.assert_array_equal(found.entries(number), mine + 100)
+    assert found.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
 
 
-def test_one_batch_takes_few_bytes_of_the_whole(stored: bytes) -> None:
-    reads: list[tuple[int, int]] = []
+def test_one_batch_takes_few_bytes_of_the_whole() -> None:
+    data = stored(split_of("file", np.arange(30_000), 21))
+    reads: list[int] = []
 
     def read(start: int, stop: int) -> bytes:
-        reads.append((start, stop))
-        return stored[start:stop]
+        reads.append(stop - start)
+        return data[start:stop]
 
-    found = Part(read, len(stored))
-    found.rows(0)
+    rows = Part(read, len(data)).rows(0)
+    assert rows.features.shape == (2_000, 3)
+    assert set(rows.labels) == {1}
     assert len(reads) <= 3
-    assert found.rows(0).features.shape == (2_000, 7)
+    assert sum(reads) < len(data) / 2
 
 
-def test_it_is_a_file_that_anybody_reads(stored: bytes) -> None:
-    table = pa.ipc.open_file(io.BytesIO(stored)).read_all()
+def test_it_is_a_file_that_anybody_reads() -> None:
+    table = pa.ipc.open_file(io.BytesIO(stored(np.zeros(6_000, dtype=np.uint8)))).read_all()
     assert table.column_names == ["features", "label", "entry", "event"]
     assert table.num_rows == 6_000
 
 
-def test_a_part_without_rows_is_a_part() -> None:
-    facts = PartFacts("file", (0, 0), 0, (0, 0, 0), 0)
-    data = to_bytes(facts, iter(()), 7).to_pybytes()
-    assert part(data).facts == facts
-    assert part(data).entries(0).shape == (0,)
+def test_a_range_without_events_is_nobodys() -> None:
+    with pytest.raises(ValueError, match="are no events"):
+        stored(np.zeros(0, dtype=np.uint8))

@@ -27,15 +27,15 @@ def matrix(arrays: Mapping[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
     """
     n_events = len(next(iter(arrays.values()), ()))
     features = np.zeros((n_events, spec.n_features), dtype=np.float32)
-    slots = _Slots()
+    slots = _Slots(spec)
     start = 0
     for branch in spec.branches:
         values, counts = _values(arrays, branch)
         if counts is None:
             features[:, start] = _scaled(values.astype(np.float64), branch)
         else:
-            rows, columns, kept = slots.of(counts, branch, spec)
-            features[rows, columns + start] = _scaled(values if kept is None else values[kept], branch)
+            places, kept = slots.of(counts, branch)
+            features.reshape(-1)[places + start] = _scaled(values if kept is None else values[kept], branch)
         start += branch.width
     return features
 
@@ -66,34 +66,35 @@ def denormalise(features: NDArray[np.float32], spec: Spec) -> NDArray[np.float64
 
 
 class _Slots:
-    """Row and column of each jagged value, computed once for branches that count alike (Muon_pt, Muon_eta, …)."""
+    """Where each jagged value goes, found once for branches that count alike (Muon_pt, Muon_eta, …)."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
         self._known: list[tuple[NDArray[np.int64], int, Any]] = []
 
-    def of(self, counts: NDArray[np.int64], branch: FeatureBranch, spec: Spec) -> Any:
-        """Row and slot of each value that has one, (values,), and which values those are (None: all)."""
-        for known, width, places in self._known:
+    def of(self, counts: NDArray[np.int64], branch: FeatureBranch) -> Any:
+        """Index into the flattened matrix of each value that has a slot, were the branch's first column the first of
+        all, (values,), and which values those are (None: all)."""
+        for known, width, found in self._known:
             if width == branch.width and np.array_equal(known, counts):
-                return places
-        if spec.surplus == "error" and len(counts) and counts.max() > branch.width:
+                return found
+        if self._spec.surplus == "error" and len(counts) and counts.max() > branch.width:
             raise RequestError(
                 f"branch '{branch.name}' has {counts.max()} values in event {int(counts.argmax())} of these, and "
                 f"the model's spec has room for {branch.width}; train with 'surplus': 'truncate' to drop the rest"
             )
-        places = _places(counts, branch.width)
-        self._known.append((counts, branch.width, places))
-        return places
+        found = self._places(counts, branch.width)
+        self._known.append((counts, branch.width, found))
+        return found
 
-
-def _places(counts: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Any]:
-    rows = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts
-    columns = np.arange(len(rows)) - first[rows]
-    if not len(counts) or counts.max() <= width:
-        return rows, columns, None
-    kept = columns < width
-    return rows[kept], columns[kept], kept
+    def _places(self, counts: NDArray[np.int64], width: int) -> tuple[NDArray[np.int64], Any]:
+        first_value = np.cumsum(counts) - counts
+        first_place = np.arange(len(counts)) * self._spec.n_features
+        places = np.arange(int(counts.sum())) + np.repeat(first_place - first_value, counts)
+        if not len(counts) or counts.max() <= width:
+            return places, None
+        kept = places - np.repeat(first_place, counts) < width
+        return places[kept], kept
 
 
 def _values(arrays: Mapping[str, ak.Array], branch: FeatureBranch) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
@@ -112,8 +113,7 @@ def _scaled(values: NDArray[Any], branch: FeatureBranch) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         if branch.high != branch.low:
             values = (values - branch.low) / (branch.high - branch.low)
-        scaled = values.astype(np.float32)
-    missing = ~np.isfinite(scaled)
-    if missing.any():
-        scaled[missing] = 0
-    return scaled
+        scaled = values.astype(np.float32, copy=False)
+        if np.isfinite(scaled.sum()):  # one NaN or infinite value would spoil the sum: all are numbers
+            return scaled
+    return np.where(np.isfinite(scaled), scaled, np.float32(0))

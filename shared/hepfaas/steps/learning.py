@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from hepfaas.platform.storage import Store
-from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
@@ -61,10 +60,14 @@ class Learners:
 def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
     """What the prepared parts offer of one split: 0 training, 1 validation, 2 test."""
     return [
-        Part(part["key"], part["label"], _first_batch(part["rows"], split), part["rows"][split])
+        Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
         for part in prepared["parts"]
         if part["rows"][split]
     ]
+
+
+def _numbers(order: str, split: int) -> list[int]:
+    return [number for number, digit in enumerate(order) if digit == str(split)]
 
 
 def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]:
@@ -80,10 +83,6 @@ def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]
         return rows
 
     return fetch
-
-
-def _first_batch(rows: Sequence[int], split: int) -> int:
-    return sum(-(-count // BATCH_ROWS) for count in rows[:split])
 
 
 def _settings(step: Learning, store: Store) -> LearnerSettings:

@@ -1,15 +1,15 @@
 """The stored form of a prepared entry range: an Arrow IPC file, zstd, that can be read one record batch at a time.
 
-Record batches have 2,000 rows; those with training rows come first, then validation, then test, each in the order
-of entries. Columns: `features` (fixed size list of float32), `label`, `entry`, and the identifiers as they were.
-What the part is and how many rows each split has stands in the schema's metadata.
+A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
+Columns: `features` (fixed size list of float32), `label`, `entry`, and the identifiers as they were. What the part
+is, how many rows each split has and which split each batch is of stands in the schema's metadata.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.training.segments import Rows
-from hepfaas.training.split import SPLITS, event_ids
+from hepfaas.training.split import SPLITS, event_ids, id_sum
+
+CHUNK_ROWS = 4 * BATCH_ROWS
+"""Events in memory at once as rows of the matrix: 25 MB at 800 features."""
 
 FOOTER_BYTES = 1 << 16
 """Read at once from the end of a part: the whole footer of all but the widest."""
@@ -28,51 +31,111 @@ FOOTER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class PartFacts:
-    """Whose events a part holds: file identity, entry range, label, rows of each split, and the sum of the
-    training rows' event ids (split.id_sum)."""
+    """Whose events a part holds.
+
+    file: identity; entries: range; rows: of each split; id_sum: of the training rows' event ids (split.id_sum);
+    order: the split of each record batch, one digit after the other.
+    """
 
     file: str
     entries: tuple[int, int]
     label: int
     rows: tuple[int, int, int]
     id_sum: int
+    order: str
 
-    def first_batch(self, split: int) -> int:
-        """Number of the first record batch of a split."""
-        return sum(-(-rows // BATCH_ROWS) for rows in self.rows[:split])
-
-    def batches(self, split: int) -> range:
+    def batches(self, split: int) -> list[int]:
         """Numbers of the record batches of a split."""
-        return range(self.first_batch(split), self.first_batch(split + 1))
+        return [number for number, digit in enumerate(self.order) if digit == str(split)]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PartFacts:
         """From the values of `dataclasses.asdict`, also after a journey through JSON text."""
-        return cls(values["file"], tuple(values["entries"]), values["label"], tuple(values["rows"]), values["id_sum"])
+        return cls(**{**values, "entries": tuple(values["entries"]), "rows": tuple(values["rows"])})
 
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Some rows of one split: features (rows, features), entry (rows,), identifiers by name (rows,)."""
+    """Some events: features (rows, features), entry (rows,), identifiers by name (rows,)."""
 
     features: NDArray[np.float32]
     entries: NDArray[np.int64]
     identifiers: Mapping[str, NDArray[Any]]
 
+    def __len__(self) -> int:
+        return len(self.entries)
 
-def to_bytes(facts: PartFacts, rows: Iterable[PreparedRows], n_features: int) -> pa.Buffer:
-    """The part as it is stored; `rows` come split after split, 2,000 at once, fewer only at a split's end."""
+    def __getitem__(self, rows: Any) -> PreparedRows:
+        identifiers = {name: values[rows] for name, values in self.identifiers.items()}
+        return PreparedRows(self.features[rows], self.entries[rows], identifiers)
+
+    @classmethod
+    def joined(cls, some: Sequence[PreparedRows]) -> PreparedRows:
+        """One after the other."""
+        if len(some) == 1:
+            return some[0]
+        return cls(
+            np.concatenate([rows.features for rows in some]),
+            np.concatenate([rows.entries for rows in some]),
+            {name: np.concatenate([rows.identifiers[name] for rows in some]) for name in some[0].identifiers},
+        )
+
+
+def part_of(
+    file: str,
+    entries: tuple[int, int],
+    label: int,
+    split: NDArray[np.uint8],
+    events: Callable[[slice], PreparedRows],
+) -> pa.Buffer:
+    """The part as it is stored. split: of each event of the range, (events,). events: gives some of them, in the
+    order of the file, a few thousand at a time: memory does not grow with the range."""
+    counts = np.bincount(split, minlength=len(SPLITS))
+    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == 0])
+    order = "".join(str(number) for number, _, _ in _batches(split))
+    rows = (int(counts[0]), int(counts[1]), int(counts[2]))
+    facts = PartFacts(file, entries, label, rows, id_sum(ids), order)
     sink = pa.BufferOutputStream()
     writer = None
-    for some in rows:
-        batch = _batch(facts.label, some)
+    for some in _rows(split, events):
+        batch = _batch(label, some)
         if writer is None:
             writer = _writer(sink, batch.schema, facts)
         writer.write_batch(batch)
     if writer is None:
-        writer = _writer(sink, _batch(facts.label, _no_rows(n_features)).schema, facts)
+        raise ValueError(f"entries {entries} are no events")
     writer.close()
     return sink.getvalue()
+
+
+def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
+    """Which batches can be stored after each chunk of events: (split, chunk, rows), those of ends last."""
+    waiting = [0] * len(SPLITS)
+    n_chunks = -(-len(split) // CHUNK_ROWS)
+    for chunk in range(n_chunks):
+        found = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(SPLITS))
+        for number, count in enumerate(found.tolist()):
+            waiting[number] += count
+            while waiting[number] >= BATCH_ROWS or (chunk == n_chunks - 1 and waiting[number]):
+                rows = min(BATCH_ROWS, waiting[number])
+                waiting[number] -= rows
+                yield number, chunk, rows
+
+
+def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> Iterator[PreparedRows]:
+    """The batches as `_batches` has them, each chunk of events asked for once."""
+    waiting: list[list[PreparedRows]] = [[] for _ in SPLITS]
+    asked = -1
+    for number, chunk, rows in _batches(split):
+        while asked < chunk:
+            asked += 1
+            chunk_rows = slice(asked * CHUNK_ROWS, min((asked + 1) * CHUNK_ROWS, len(split)))
+            some, whose = events(chunk_rows), split[chunk_rows]
+            for place, held in enumerate(waiting):
+                held.append(some[whose == place])
+        have = PreparedRows.joined(waiting[number])
+        yield have[:rows]
+        waiting[number] = [have[rows:]]
 
 
 class Part:
@@ -127,7 +190,7 @@ class _Ranged(io.RawIOBase):
 
 
 def _writer(sink: pa.BufferOutputStream, schema: pa.Schema, facts: PartFacts) -> pa.ipc.RecordBatchFileWriter:
-    described = schema.with_metadata({"hepfaas": json.dumps({**asdict(facts), "splits": SPLITS}, sort_keys=True)})
+    described = schema.with_metadata({"hepfaas": json.dumps(asdict(facts), sort_keys=True)})
     return pa.ipc.new_file(sink, described, options=pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1)))
 
 
@@ -141,10 +204,6 @@ def _batch(label: int, some: PreparedRows) -> pa.RecordBatch:
         **{name: pa.array(values) for name, values in some.identifiers.items()},
     }
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _no_rows(n_features: int) -> PreparedRows:
-    return PreparedRows(np.zeros((0, n_features), dtype=np.float32), np.zeros(0, dtype=np.int64), {})
 
 
 def _matrix_of(batch: pa.RecordBatch) -> NDArray[np.float32]:

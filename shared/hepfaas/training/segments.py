@@ -1,9 +1,8 @@
 """Which rows each update sees, in which order: epochs, blocks and segments drawn from the prepared parts. Pure.
 
-A prepared part holds record batches of `BATCH_ROWS` rows, those of one split one after the other. In each epoch
-the batches of each label are put into an order of their own; block b of B takes the b-th of B equal shares of
-every label's rows, so that each block, and so each segment, mixes the labels in proportion. The rows of a block
-are shuffled together by the learner.
+A prepared part holds record batches of `BATCH_ROWS` rows of one split each. In each epoch the batches of each label
+are put into an order of their own; block b of B takes the b-th of B equal shares of every label's rows, so that each
+block, and so each segment, mixes the labels in proportion. The rows of a block are shuffled together by the learner.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ Block = Sequence[Slice]
 
 @dataclass(frozen=True)
 class Part:
-    """What one prepared part offers to training: its key, its label, and its rows of the split."""
+    """What one prepared part offers of a split: its key, its label, its record batches' numbers, and its rows."""
 
     key: str
     label: int
-    first_batch: int
+    numbers: Sequence[int]
     rows: int
 
     def batches(self) -> Iterator[Slice]:
         """Its record batches of the split, whole."""
-        for number, start in enumerate(range(0, self.rows, BATCH_ROWS), self.first_batch):
-            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - start))
+        for place, number in enumerate(self.numbers):
+            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - place * BATCH_ROWS))
 
 
 def seed_of(*names: object) -> int:
