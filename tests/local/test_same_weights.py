@@ -1,0 +1,170 @@
+"""The same recipe gives the same weights, bit for bit, whoever did its steps, where, and in whatever order."""
+
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from hepfaas.local.loop import LEARNER_KINDS, Loop
+from hepfaas.local.progress import Progress
+from hepfaas.local.workers import perform
+from hepfaas.platform import records
+from hepfaas.platform.storage import Store, open_store
+from hepfaas.runs import plan
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.steps import Step
+from hepfaas.steps.learning import Learners
+from hepfaas.steps.objects import encoded, put_blob, result_if_there, result_of
+
+MODEL = b"""
+import keras
+def model(idim):
+    layers = keras.layers
+    net = keras.Sequential([
+        keras.Input((idim,)), layers.Dense(16, activation="relu"), layers.BatchNormalization(), layers.Dropout(0.3),
+        layers.Dense(1, activation="sigmoid")])
+    net.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
+    return net
+"""
+OTHER_MODEL = MODEL.replace(b"Dense(16", b"Dense(8")
+EVENTS = 30_000
+
+InOrder = Callable[[Sequence[Step]], Sequence[Step]]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Two files whose epochs have two segments."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(4)
+    for label, name in enumerate(("background", "signal")):
+        with uproot.recreate(folder / f"{name}.root") as file:
+            tree = file.mktree("Events", {"met": np.float32, "pt": "var * float32", "flag": np.bool_})
+            for _ in range(5):
+                n = EVENTS // 5
+                counts = rng.integers(0, 4, n)
+                pt = ak.unflatten(rng.exponential(20 + 10 * label, counts.sum()).astype(np.float32), counts)
+                met = rng.normal(10 + 5 * label, 6, n).astype(np.float32)
+                tree.extend({"met": met, "pt": pt, "flag": rng.random(n) < 0.5})
+    files = tuple(LabelledFile(str(folder / f"{name}.root"), n) for n, name in enumerate(("background", "signal")))
+    return Recipe("same", files, code="", epochs=2, batch_size=500, segment_rows=32_000, range_events=6_000)
+
+
+def with_code(store: Store, recipe: Recipe, code: bytes = MODEL) -> Recipe:
+    return dataclasses.replace(recipe, code=put_blob(store, encoded({"model.py": put_blob(store, code)})))
+
+
+def done(store: Store, recipe: Recipe, in_order: InOrder, forgetful: bool = False) -> list[Step]:
+    """Does a run in this process, its ready steps in an order of the test's; forgetful: each step of the learner in
+    a process of its own. Gives the steps that were done."""
+    steps: list[Step] = []
+    learners = Learners(lambda line: None)
+    while isinstance(coming := plan.next_steps(recipe, "run", lambda key: result_if_there(key, store)), plan.Ready):
+        for step in in_order(coming.steps):
+            tools: dict[str, Any] = {"learners": learners} if step.kind in LEARNER_KINDS else {}
+            if step.kind == "train":
+                tools["on_rows"] = lambda rows: None
+            perform(step, store, **tools)
+            steps.append(step)
+        if forgetful:
+            learners.close()
+    learners.close()
+    return steps
+
+
+def weights(steps: Sequence[Step], store: Store) -> str:
+    (export,) = (step for step in steps if step.kind == "export")
+    return str(result_of(export.key, store)["weights"])
+
+
+def kinds(steps: Sequence[Step]) -> list[str]:
+    return [step.kind for step in steps]
+
+
+@pytest.fixture(scope="module")
+def first(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Step], Store]:
+    store = open_store(str(tmp_path_factory.mktemp("first")))
+    steps = done(store, with_code(store, recipe), lambda steps: steps)
+    return weights(steps, store), steps, store
+
+
+def test_a_run_has_epochs_of_two_segments(first: tuple[str, list[Step], Store]) -> None:
+    assert kinds(first[1]).count("train") == 4
+    assert kinds(first[1]).count("prepare") == 10
+
+
+@pytest.mark.parametrize("how", ["reversed", "random", "a process for each step"])
+def test_the_order_and_the_process_change_nothing(
+    how: str, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
+) -> None:
+    store = open_store(str(tmp_path))
+    chooser = random.Random(8)
+    orders: dict[str, InOrder] = {"reversed": lambda s: s[::-1], "random": lambda s: chooser.sample(s, len(s))}
+    steps = done(store, with_code(store, recipe), orders.get(how, lambda s: s), forgetful=how not in orders)
+    assert weights(steps, store) == first[0]
+    assert {step.key for step in steps} == {step.key for step in first[1]}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(
+    workers: int, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
+) -> None:
+    store = open_store(str(tmp_path))
+    run = records.start(store, records.Request(with_code(store, recipe), 0.0))
+    Loop(store, run, workers, Progress()).finish()
+    (key,) = store.keys("steps/export/")
+    assert result_of(key, store)["weights"] == first[0]
+
+
+def test_the_kind_of_store_changes_nothing(recipe: Recipe, first: tuple[str, list[Step], Store], s3_url: str) -> None:
+    store = open_store(s3_url)
+    run = records.start(store, records.Request(with_code(store, recipe), 0.0))
+    Loop(store, run, 2, Progress()).finish()
+    (key,) = store.keys("steps/export/")
+    assert result_of(key, store)["weights"] == first[0]
+
+
+def test_another_model_reads_a_header_and_no_event(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:
+    steps = done(first[2], with_code(first[2], recipe, OTHER_MODEL), lambda steps: steps)
+    assert set(kinds(steps)) == {"train", "export", "score", "sum", "evaluate", "publish"}
+
+
+def test_more_epochs_train_those_that_are_missing(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:
+    longer = dataclasses.replace(with_code(first[2], recipe), epochs=5)
+    assert kinds(done(first[2], longer, lambda steps: steps)).count("train") == 3 * 2
+
+
+def test_the_cut_into_ranges_changes_no_spec(
+    recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
+) -> None:
+    def columns(store: Store, steps: Sequence[Step]) -> tuple[Any, Any]:
+        (spec,) = (step for step in steps if step.kind == "spec")
+        return result_of(spec.key, store)["columns"], result_of(spec.key, store)["events"]
+
+    store = open_store(str(tmp_path))
+    whole = dataclasses.replace(with_code(store, recipe), range_events=EVENTS, epochs=1)
+    steps = done(store, whole, lambda steps: steps)
+    assert kinds(steps).count("survey") == 2
+    assert columns(store, steps) == columns(first[2], first[1])
+
+
+def test_a_deleted_part_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    asked = with_code(store, recipe)
+    run = records.start(store, records.Request(asked, 0.0))
+    Loop(store, run, 1, Progress()).finish()
+    for key in [next(store.keys("steps/prepare/")), *store.keys("steps/export/"), *store.keys("steps/publish/")]:
+        store.delete(key)
+    for key in store.keys("steps/score/"):
+        store.delete(key)
+    for key in list(store.keys("steps/sum/")):
+        if "threshold" in str(result_of(key, store)) or "histograms" in str(result_of(key, store)):
+            store.delete(key)
+    again = records.start(store, records.Request(asked, 1.0))
+    assert Loop(store, again, 1, Progress()).finish()["version"] == 1
+    assert len(list(store.keys("steps/prepare/"))) == 10
