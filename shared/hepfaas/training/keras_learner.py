@@ -11,24 +11,29 @@ import importlib.util
 import inspect
 import io
 import platform
+import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
 from hepfaas.training.learner import processor
-from hepfaas.training.learner_process import Feed, Mixed, ModelError
+from hepfaas.training.learner_process import Feed, Mixed
+from hepfaas.training.user_errors import ModelError, not_exported, what
 
 LOOK_ROWS = 2_000
 """Rows of a batch where nothing is learned from it."""
 
 ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
+
+SPARSE = "sparse_categorical_crossentropy"
 
 Tell = Callable[[int], None]
 
@@ -43,20 +48,18 @@ class KerasLearner:
         tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_op_determinism()
-        sys.path.append(str(code))
-        self._define: Callable[[int], Any] | None = None
+        sys.path.insert(0, str(code))
 
     def make(self) -> dict[str, Any]:
         """A fresh network, seeded, and what is known of it."""
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
-        if self._define is None:
-            self._define = _defined(self._code, self.settings["module"])
-        self.model = self._checked(self._define(self.settings["n_features"]))
+        define = _defined(self._code, self.settings["module"])
+        self.model = self._checked(define(self.settings["n_features"]))
         self._one_hot = _loss_name(self.model) in ONE_HOT
         self._built()
-        self._train = _Loop(self, self.model.train_step, self.batch_size, self.settings["xla"])
-        self._test = _Loop(self, self.model.test_step, LOOK_ROWS, xla=False)
+        self._train = _Loop(self, "train_step", self.batch_size, self.settings["xla"])
+        self._test = _Loop(self, "test_step", LOOK_ROWS, xla=False)
         lines: list[str] = []
         self.model.summary(print_fn=lines.append)
         return {
@@ -96,14 +99,14 @@ class KerasLearner:
     def fit(self, feed: Feed, seed: int, first: bool, tell: Tell) -> dict[str, Any]:
         """One segment; the metrics go on from the segment before unless it is the `first` of an epoch."""
         began = time.monotonic()
-        keras.utils.set_random_seed(seed)
         if first:
             self.model.reset_metrics()
+        metrics: Mapping[str, Any]
         if self._own_fit:
+            keras.utils.set_random_seed(seed)
             rows, ids, metrics = self._fit_own(feed, tell)
         else:
-            rows, ids = self._train.over(feed, tell)
-            metrics = self.model.get_metrics_result()
+            rows, ids, metrics = self._train.over(feed, seed, tell)
         return {
             "rows": rows,
             "id_sum": ids % 2**64,
@@ -115,16 +118,16 @@ class KerasLearner:
     def validate(self, feed: Feed, tell: Tell) -> dict[str, Any]:
         """Loss and metrics of the rows."""
         self.model.reset_metrics()
-        self._test.over(feed, tell)
-        metrics = _numbers(self.model.get_metrics_result())
+        _, _, metrics = self._test.over(feed, self.settings["seed"], tell)
+        found = {"metrics": _numbers(metrics)}
         self.model.reset_metrics()
-        return {"metrics": metrics}
+        return found
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs, (events, outputs)."""
         parts = [
             np.asarray(self._call(tf.constant(features[start : start + LOOK_ROWS])))
-            for start in range(0, len(features), LOOK_ROWS)
+            for start in range(0, max(1, len(features)), LOOK_ROWS)
         ]
         return np.concatenate(parts)
 
@@ -137,10 +140,7 @@ class KerasLearner:
                 self.model.export(graph_file, format="litert", verbose=False)
             return graph_file.read_bytes(), keras_file.read_bytes()
         except Exception as error:  # converters raise what they like
-            raise ModelError(
-                f"{self.settings['module']}: the network cannot be exported for serving: "
-                f"{type(error).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+            raise ModelError(f"{self.settings['module']}: {not_exported(error)}") from error
         finally:
             keras_file.unlink(missing_ok=True)
             graph_file.unlink(missing_ok=True)
@@ -163,14 +163,12 @@ class KerasLearner:
 
     def _built(self) -> None:
         """Makes every variable before anything is compiled, and checks what comes out against the labels."""
-        width = self.settings["n_features"]
+        module, width = self.settings["module"], self.settings["n_features"]
         zeros = np.zeros((1, width), dtype=np.float32)
         try:
             outputs = self.model(zeros, training=False)
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise ModelError(
-                f"{self.settings['module']}: the network does not take {width} features: {str(error).splitlines()[0]}"
-            ) from error
+            raise ModelError(f"{module}: the network does not take {width} features: {what(error)}") from error
         self._check_outputs(outputs)
         self._own_fit = type(self.model).fit is not keras.Model.fit
         self._call = tf.function(
@@ -182,9 +180,7 @@ class KerasLearner:
         try:
             self.model.test_step((tf.constant(zeros), tf.constant(self.targets(labels))))
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise ModelError(
-                f"{self.settings['module']}: the loss does not fit the labels: {str(error).splitlines()[0]}"
-            ) from error
+            raise ModelError(f"{module}: the loss does not fit the labels: {what(error)}") from error
         self.model.reset_metrics()
 
     def _check_outputs(self, outputs: Any) -> None:
@@ -197,10 +193,30 @@ class KerasLearner:
         told = ", ".join(map(str, labels))
         if self._outputs == 1 and labels != [0, 1]:
             raise ModelError(f"{module}: one output tells labels 0 and 1 apart; the labels are {told}")
+        if self._outputs == 1 and _loss_name(self.model) in (*ONE_HOT, SPARSE):
+            raise ModelError(
+                f"{module}: loss '{_loss_name(self.model)}' needs an output for each label; the network has one: "
+                "give it two, or take binary_crossentropy"
+            )
         if self._outputs > 1 and (min(labels) < 0 or max(labels) >= self._outputs):
             raise ModelError(
                 f"{module}: {self._outputs} outputs tell labels 0 to {self._outputs - 1} apart; the labels are {told}"
             )
+
+    def check_kept(self, variables: Sequence[Any]) -> bool:
+        """Whether, besides the network's own, the TensorFlow variables are those of Keras's global random generator.
+
+        Raises: ModelError if there are others, which no checkpoint would hold.
+        """
+        kept = {id(variable.value) for _, variable in self._variables()}
+        other = [variable for variable in variables if id(variable) not in kept]
+        lost = [variable for variable in other if variable is not global_seed_generator().state.value]
+        if lost:
+            raise ModelError(
+                f"{self.settings['module']}: the network uses variable '{lost[0].name}' that is not its own and would "
+                "not be kept; make it in a layer by self.add_weight, and random generators as attributes of a layer"
+            )
+        return bool(other)
 
     def _variables(self) -> Iterator[tuple[str, Any]]:
         model = self.model
@@ -230,16 +246,20 @@ class KerasLearner:
 class _Loop:
     """One of the model's steps, over the rows of a pass, batch after batch; only the last batch may be smaller."""
 
-    def __init__(self, learner: KerasLearner, step: Callable[[Any], Any], size: int, xla: bool) -> None:
-        self._learner, self._step, self._size, self._xla = learner, step, size, xla
+    def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool) -> None:
+        self._learner, self._size, self._xla = learner, size, xla
+        self._step: Callable[[Any], Any] = getattr(learner.model, step)
+        self._is_own = getattr(type(learner.model), step) is not getattr(keras.Model, step)
         self._eager = bool(learner.model.run_eagerly)
-        self._compiled: dict[int, Any] = {}
-        # The last batch of a pass has any size: compiling XLA for it would not pay.
-        self._last = self._one if self._eager else tf.function(self._one, reduce_retracing=True)
+        self._rows: int | None = None
+        self._last: Any = self._one
+        self._draws = False
+        self._logs: Mapping[str, Any] = {}
         self.compile_s = 0.0
 
-    def over(self, feed: Feed, tell: Tell) -> tuple[int, int]:
-        """Does the step on all rows; gives their number and the sum of their event ids."""
+    def over(self, feed: Feed, seed: int, tell: Tell) -> tuple[int, int, Mapping[str, Any]]:
+        """Does the step on all rows; gives their number, the sum of their event ids, and the metrics."""
+        self._prepare(feed.most_rows + self._size, seed)
         rows = ids = 0
         left = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
         for block in feed.mixed(spare=self._size):
@@ -250,48 +270,95 @@ class _Loop:
             end = first + whole * self._size
             if whole:
                 self._run(block, first, whole)
-            left = block.features[end:stop], block.labels[end:stop]
+            left = block.features[end:stop].copy(), block.labels[end:stop]
             rows, ids = rows + end - first, ids + block.id_sum
             tell(end - first)
         if len(left[1]):
-            self._last(tf.constant(left[0]), tf.constant(self._learner.targets(left[1])))
+            self._logs = self._last(tf.constant(left[0]), tf.constant(self._learner.targets(left[1])))
             rows += len(left[1])
             tell(len(left[1]))
-        return rows, ids
+        return rows, ids, self._metrics()
+
+    def _metrics(self) -> Mapping[str, Any]:
+        """The model's metrics; if a step of the user's own tells of others, what it told last, as in Keras."""
+        metrics: Mapping[str, Any] = self._learner.model.get_metrics_result()
+        return self._logs if self._is_own and set(self._logs) != set(metrics) else metrics
+
+    def _prepare(self, capacity: int, seed: int) -> None:
+        """Compiles what is not compiled, and seeds what the step draws outside of the network's own generators.
+
+        What is seeded while a graph is made stays in it. So it is made under one seed, whichever segment a process
+        begins with, and anew in each segment if it draws.
+        """
+        began = time.monotonic()
+        self.compile_s = 0.0
+        if self._eager:
+            keras.utils.set_random_seed(seed)
+            return
+        if self._rows is None or capacity > self._rows:
+            self._compile(capacity, self._learner.settings["seed"])
+            self.compile_s = time.monotonic() - began
+        if self._draws:
+            self._compile(capacity, seed)
+            self.compile_s = time.monotonic() - began
+        random.seed(seed)
+        np.random.seed(seed)
+
+    def _compile(self, capacity: int, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        features = tf.TensorSpec([capacity, self._learner.settings["n_features"]], tf.float32)
+        targets = tf.TensorSpec.from_tensor(tf.constant(self._learner.targets(np.zeros(capacity, dtype=np.int64))))
+        scalar = tf.TensorSpec([], tf.int32)
+        # The last batch of a pass, for which compiling XLA would not pay. Its size is left open from the start: a graph
+        # made for one size adds in another order than one made for all, and which sizes came before must not matter.
+        self._last = tf.function(self._one, input_signature=[_any_rows(features), _any_rows(targets)])
+        last = self._last.get_concrete_function()
+        self._results = last.structured_outputs
+        self._loop = tf.function(
+            self._looped, input_signature=[features, targets, scalar, scalar], jit_compile=self._xla
+        )
+        loop = self._loop.get_concrete_function()
+        self._draws = self._learner.check_kept([*last.variables, *loop.variables]) or _has_seeds(loop.graph)
+        if self._xla:
+            self._loop(tf.zeros(features.shape), tf.zeros(targets.shape, targets.dtype), tf.constant(0), tf.constant(0))
+        self._rows = capacity
 
     def _run(self, block: Mixed, first: int, whole: int) -> None:
         targets = self._learner.targets(block.labels)
         if self._eager:
             for start in range(first, first + whole * self._size, self._size):
                 rows = slice(start, start + self._size)
-                self._one(tf.constant(block.features[rows]), tf.constant(targets[rows]))
+                self._logs = self._one(tf.constant(block.features[rows]), tf.constant(targets[rows]))
             return
-        began = time.monotonic()
-        capacity = len(targets)
-        new = capacity not in self._compiled
-        if new:
-            self._compiled[capacity] = self._looped(block.features, targets)
-        self._compiled[capacity](_tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(whole))
-        if new:
-            self.compile_s = time.monotonic() - began
+        done, self._logs = self._loop(
+            _tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(whole)
+        )
+        assert int(done) == whole  # and so all is computed before the buffer is written anew
 
-    def _looped(self, features: NDArray[np.float32], targets: NDArray[Any]) -> Any:
-        size = self._size
+    def _looped(self, x: Any, y: Any, first: Any, whole: Any) -> Any:
+        def body(number: Any, logs: Any) -> Any:
+            start = first + number * self._size
+            return number + 1, self._one(_rows(x, start, self._size), _rows(y, start, self._size))
 
-        def loop(x: Any, y: Any, first: Any, whole: Any) -> None:
-            def body(number: Any) -> Any:
-                start = first + number * size
-                self._one(_rows(x, start, size), _rows(y, start, size))
-                return number + 1
+        nothing = tf.nest.map_structure(lambda result: tf.zeros(result.shape, result.dtype), self._results)
+        return tf.while_loop(
+            lambda number, logs: number < whole, body, (tf.constant(0), nothing), parallel_iterations=1
+        )
 
-            tf.while_loop(lambda number: number < whole, body, [tf.constant(0)], parallel_iterations=1)
+    def _one(self, x: Any, y: Any) -> Mapping[str, Any]:
+        logs = self._step((x, y))
+        return {name: tf.convert_to_tensor(value) for name, value in logs.items()} if self._is_own else {}
 
-        scalar = tf.TensorSpec([], tf.int32)
-        signature = [tf.TensorSpec(array.shape, array.dtype) for array in (features, targets)]
-        return tf.function(loop, input_signature=[*signature, scalar, scalar], jit_compile=self._xla)
 
-    def _one(self, x: Any, y: Any) -> None:
-        self._step((x, y))
+def _any_rows(spec: Any) -> Any:
+    return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+
+
+def _has_seeds(graph: Any) -> bool:
+    """Whether an operation of the graph is a random one of TensorFlow's, with a seed and a state of its own."""
+    made = graph.as_graph_def()
+    nodes = [*made.node, *(node for function in made.library.function for node in function.node_def)]
+    return any("seed2" in node.attr for node in nodes)
 
 
 def _tensor(array: NDArray[np.float32]) -> Any:
@@ -307,8 +374,12 @@ def _rows(tensor: Any, start: Any, size: int) -> Any:
 
 
 def _defined(code: Path, module: str) -> Callable[[int], Any]:
-    """The user's function `model`."""
-    spec = importlib.util.spec_from_file_location(Path(module).stem, code / module)
+    """The user's function `model`, from files that run anew: what they do to random generators is done each time."""
+    for name, loaded in list(sys.modules.items()):
+        if Path(getattr(loaded, "__file__", None) or "/").is_relative_to(code):
+            del sys.modules[name]
+    stem = Path(module).stem
+    spec = importlib.util.spec_from_file_location(f"user_{stem}" if stem in sys.modules else stem, code / module)
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)

@@ -6,6 +6,8 @@ environment, and is kept warm: `holds` says which checkpoint its network has.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import socket
@@ -15,8 +17,9 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +33,9 @@ from hepfaas.training.segments import Block, Rows
 PACKAGES = Path(__file__).parents[2]
 LAST_LINES = 5
 START_S = 120.0
+FETCHED_AHEAD = 2
+"""Record batches that are fetched while an earlier one is sent."""
+
 NOISE = re.compile(r"^([IWE]\d{4} .*\.cc:\d+\]|WARNING: All log messages before absl::InitializeLog)")
 """What TensorFlow's own C++ says at its start: nothing of it is the user's."""
 
@@ -89,7 +95,7 @@ class Learner:
     """A learner process with one user's code in it.
 
     Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or says
-    nothing for `limit_s`; after the last two the learner is closed.
+    nothing for `limit_s`. After the last two, and after any error of `fit` and `validate`, the learner is closed.
     """
 
     holds: str | None = None
@@ -102,6 +108,9 @@ class Learner:
         cache_bytes: int = 1 << 30,
         limit_s: float = 3600,
     ) -> None:
+        for name in settings.code:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise RequestError(f"code file '{name}' lies outside its folder; give its path within the folder")
         self._settings, self._on_log, self._limit_s = settings, on_log, limit_s
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-learner-")
@@ -113,7 +122,11 @@ class Learner:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         values = {name: value for name, value in vars(settings).items() if name != "code"}
-        self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
+        try:
+            self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
+        except RequestError:
+            self.close()
+            raise
 
     def __enter__(self) -> Learner:
         return self
@@ -127,9 +140,10 @@ class Learner:
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """Ends the process and removes its scratch folder."""
+        """Ends the process, with those it started, and removes its scratch folder."""
         self.holds = None
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(timeout=5)
         self._socket.close()
@@ -202,14 +216,13 @@ class Learner:
         try:
             while "rows_done" in (answer := self._answer(self._limit_s))[0]:
                 on_rows(answer[0]["rows_done"])
-        except RequestError:
-            if sender.error:
+        except BaseException as error:
+            self.close()  # what was under way in the socket belongs to a pass that is over
+            sender.join(timeout=self._limit_s)
+            if sender.error and isinstance(error, RequestError):
                 raise sender.error from None
             raise
-        finally:
-            if sender.is_alive() or sender.error:
-                self.close()
-            sender.join(timeout=self._limit_s)
+        sender.join(timeout=self._limit_s)
         return answer
 
     def _ask(
@@ -238,12 +251,11 @@ class Learner:
         return header, arrays
 
     def _ended(self) -> RequestError:
-        try:
+        how = "without leave: it closed its connection"
+        with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = 0
+            how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         self.close()
-        how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         lines = "".join(f"\n  {line}" for line in self._last_lines)
         return RequestError(
             f"{self._settings.module}: the learner process ended {how}, for want of memory or by the model's own "
@@ -264,6 +276,7 @@ class Learner:
             "TMPDIR": scratch,
             "PYTHONPATH": str(PACKAGES),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONHASHSEED": "0",  # else the order of a set of names, and so a network, is another in each process
             "KERAS_BACKEND": "tensorflow",
             "CUDA_VISIBLE_DEVICES": "-1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -276,6 +289,7 @@ class Learner:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
 
     def _read_log(self) -> None:
@@ -288,7 +302,8 @@ class Learner:
 
 
 class _Sender(threading.Thread):
-    """Fetches record batches and sends them while the process already trains; the socket holds it back."""
+    """Fetches record batches, one after the other, and sends them while the process already trains; the socket holds
+    it back."""
 
     def __init__(self, to: socket.socket, needed: Sequence[str], fetch: Callable[[str], Rows]) -> None:
         super().__init__(daemon=True)
@@ -297,11 +312,19 @@ class _Sender(threading.Thread):
 
     def run(self) -> None:
         try:
-            for batch in self._needed:
-                wire.send(self._to, {"batch": batch}, self._fetch(batch))
+            with ThreadPoolExecutor(1) as fetcher:
+                self._send_all(fetcher)
         except Exception as error:  # handed to the caller of fit, which raises it
             self.error = error
-            self._to.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                self._to.shutdown(socket.SHUT_RDWR)
+
+    def _send_all(self, fetcher: ThreadPoolExecutor) -> None:
+        coming: deque[Future[Rows]] = deque()
+        for place, batch in enumerate(self._needed):
+            while len(coming) <= FETCHED_AHEAD and place + len(coming) < len(self._needed):
+                coming.append(fetcher.submit(self._fetch, self._needed[place + len(coming)]))
+            wire.send(self._to, {"batch": batch}, coming.popleft().result())
 
 
 def processor() -> str:

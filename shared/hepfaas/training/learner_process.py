@@ -1,15 +1,17 @@
 """The learner process: runs the user's code on arrays that come in by a socket. Started by learner.py.
 
-It ends when its socket closes, so it never outlives the function that started it.
+It ends when its socket closes, whatever the user's code is doing then, so it never outlives the function that
+started it.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BLOCK_ROWS
 from hepfaas.training import wire
+from hepfaas.training.user_errors import ModelError, told
 
 AHEAD = 2
 """Blocks that may arrive before they are needed."""
@@ -32,15 +35,12 @@ ALIGNMENT = 64
 """Bytes; TensorFlow takes a NumPy array as it is, without a copy, if it starts at a multiple of this."""
 
 
-class ModelError(Exception):
-    """What the user has to change, said to them."""
-
-
 class Mixed(NamedTuple):
     """Rows of a block in the order of training, in a buffer: features (capacity, features), labels (capacity,).
 
     The block's are rows [spare, spare + rows); before them is room for `spare` rows left of the block before. All
-    buffers of a learner have one capacity, so that what is compiled for one serves all.
+    buffers of a learner have one capacity, so that what is compiled for one serves all. Two buffers take turns: a
+    block's is written anew while the one after it is trained.
     """
 
     features: NDArray[np.float32]
@@ -50,11 +50,26 @@ class Mixed(NamedTuple):
     id_sum: int
 
 
+class Buffers:
+    """Two matrices that take turns, kept from pass to pass: fresh memory costs as much time as filling it."""
+
+    def __init__(self, n_features: int) -> None:
+        self._n_features = n_features
+        self._matrices: list[NDArray[np.float32]] = []
+
+    def __call__(self, turn: int, capacity: int) -> NDArray[np.float32]:
+        """The matrix (capacity, features) of this turn; what it held two turns ago is lost."""
+        if not self._matrices or len(self._matrices[0]) != capacity:
+            self._matrices = [aligned((capacity, self._n_features)) for _ in range(2)]
+        return self._matrices[turn % 2]
+
+
 class Feed:
     """The record batches of one pass: those kept from earlier passes, and those that arrive meanwhile."""
 
-    def __init__(self, kept: Kept, blocks: Sequence[Sequence[Sequence[Any]]], seed: int, n_features: int) -> None:
-        self._kept, self._blocks, self._seed, self._n_features = kept, blocks, seed, n_features
+    def __init__(self, kept: Kept, buffers: Buffers, blocks: Sequence[Sequence[Sequence[Any]]], seed: int) -> None:
+        self._kept, self._buffers, self._blocks, self._seed = kept, buffers, blocks, seed
+        self.most_rows = max([USUAL_ROWS, *map(_rows_of, blocks)])
         self._first_use: dict[str, int] = {}
         self._last_use: dict[str, int] = {}
         for number, block in enumerate(blocks):
@@ -99,8 +114,8 @@ class Feed:
         block = self._blocks[number]
         rows = _rows_of(block)
         order = np.random.Generator(np.random.PCG64([self._seed, number])).permutation(rows)
-        capacity = spare + max(rows, USUAL_ROWS)
-        features = aligned((capacity, self._n_features))
+        capacity = spare + self.most_rows
+        features = self._buffers(number, capacity)
         labels = np.zeros(capacity, dtype=np.int64)
         ids, done = 0, 0
         for batch, start, stop in block:
@@ -184,8 +199,6 @@ class Session:
     def _answer(self, header: dict[str, Any], arrays: list[NDArray[Any]]) -> None:
         try:
             answer, results = getattr(self, f"_do_{header.pop('do')}")(arrays, **header)
-        except EOFError:
-            return
         except ModelError as error:
             answer, results = {"error": str(error)}, []
         except (Exception, SystemExit) as error:  # whatever the user's code raises is the answer
@@ -195,9 +208,8 @@ class Session:
     def _do_begin(self, arrays: object, cache_bytes: int, **settings: Any) -> Any:
         with silent():
             from hepfaas.training.keras_learner import KerasLearner
-        self._kept = Kept(cache_bytes)
+        self._kept, self._buffers = Kept(cache_bytes), Buffers(settings["n_features"])
         self._learner = KerasLearner(self._code, settings)
-        self._n_features: int = settings["n_features"]
         return {}, []
 
     def _do_make(self, arrays: object) -> Any:
@@ -221,11 +233,12 @@ class Session:
         return {}, [self._learner.predict(arrays[0])]
 
     def _do_export(self, arrays: object) -> Any:
-        exported = self._learner.export()
+        with silent():
+            exported = self._learner.export()
         return {}, [np.frombuffer(part, dtype=np.uint8) for part in exported]
 
     def _passed(self, blocks: Any, seed: int, use: Callable[[Feed], dict[str, Any]]) -> dict[str, Any]:
-        feed = Feed(self._kept, blocks, seed, self._n_features)
+        feed = Feed(self._kept, self._buffers, blocks, seed)
         wire.send(self._socket, {"need": feed.needed})
         receiver = threading.Thread(target=feed.receive, args=(self._socket,), daemon=True)
         receiver.start()
@@ -235,16 +248,6 @@ class Session:
 
     def _tell(self, rows: int) -> None:
         wire.send(self._socket, {"rows_done": rows})
-
-
-def told(error: BaseException, code: Path) -> str:
-    """An error of the user's code as they can act on it: where in their files, and what."""
-    what = f"{type(error).__name__}: {error}".strip()
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(code):
-        return f"{Path(error.filename).relative_to(code)} line {error.lineno}: SyntaxError: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(code)]
-    places = [f"{Path(frame.filename).relative_to(code)} line {frame.lineno}, in {frame.name}" for frame in frames]
-    return f"{'; '.join(places)}: {what}" if places else f"the model cannot be trained: {what}"
 
 
 class silent:
@@ -263,10 +266,17 @@ class silent:
 def serve(descriptor: int) -> None:
     """Answers on the socket with this file descriptor until its other end closes."""
     with socket.socket(fileno=descriptor) as connection:
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         Session(connection).run()
 
 
-if __name__ == "__main__":
-    from hepfaas.training.learner_process import serve as serve_once  # not __main__'s: one ModelError, not two
+def _end_with(connection: socket.socket) -> None:
+    """Ends this process when the other end of its socket has gone, as it does when the function is killed."""
+    hung_up = select.poll()
+    hung_up.register(connection, 0)
+    hung_up.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    serve_once(int(sys.argv[1]))
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))
