@@ -1,7 +1,11 @@
 """The learner process: bit-identical training, users' errors told where they are, nothing of ours inside."""
 
+import re
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.litert import LiteRtModel
 from hepfaas.training.learner import Learner, LearnerSettings
-from hepfaas.training.segments import Block, Part, Rows, blocks_of, rows_in
+from hepfaas.training.segments import Block, Part, Rows, Slice, blocks_of, rows_in
 from numpy.typing import NDArray
 
 FEATURES, ROWS = 6, 5_300
@@ -42,6 +46,10 @@ def fetch(batch: str) -> Rows:
 
 def ignore(rows: int) -> None:
     """Where nobody looks at the progress."""
+
+
+def ignore_line(line: str) -> None:
+    """Where nobody reads the log."""
 
 
 def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
@@ -111,6 +119,42 @@ def test_a_slow_store_changes_nothing() -> None:
     assert same(*states)
 
 
+RANDOM = """
+import random, keras, tensorflow as tf
+width = random.randint(3, 300)
+class Noise(keras.layers.Layer):
+    def call(self, x, training=False):
+        if not training:
+            return x
+        shape = keras.ops.shape(x)
+        return x + random.random() + keras.random.normal(shape) + tf.random.normal(shape)
+def model(idim):
+    names = {"a", "bb", "ccc", "dddd"}
+    net = keras.Sequential([keras.Input((idim,)), Noise(), keras.layers.Dense(width)]
+                           + [keras.layers.Dense(len(name)) for name in names] + [keras.layers.Dense(1)])
+    net.compile(loss="mse", optimizer="adam")
+    return net
+"""
+
+
+def test_randomness_of_the_users_own_is_the_same_in_another_process() -> None:
+    """Drawn when the file runs, when the graph is made, and in each update outside of Keras's seed generators."""
+    with learner(RANDOM) as one, learner(RANDOM) as other:
+        one.make()
+        fresh = one.state()
+        train(one, range(2))
+        half = one.state()
+        train(one, range(2, 3))
+        whole = one.state()
+        one.make()
+        assert same(one.state(), fresh)
+        other.make()
+        assert same(other.state(), fresh)
+        other.load(half)
+        train(other, range(2, 3))
+        assert same(other.state(), whole)
+
+
 def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
     warm.make()
     seen: list[int] = []
@@ -119,6 +163,18 @@ def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
     assert fitted.rows == sum(seen) == rows_in(blocks) == ROWS
     assert fitted.id_sum == int(IDS.sum(dtype=np.uint64))
     assert set(fitted.metrics) == {"loss", "accuracy"}
+    assert fitted.compile_s > 0
+    assert warm.fit(blocks, fetch, 1, False, ignore).compile_s == 0
+
+
+def test_blocks_of_any_size_follow_each_other(warm: Learner) -> None:
+    """Also one that is larger than those that `blocks_of` makes, for which a larger graph is made."""
+    large = [Slice("p/0", 0, 2_000)] * 17
+    for block in ([Slice("p/0", 0, 1)], large, [Slice("q/0", 5, 5)], [Slice("p/0", 0, 150), Slice("q/1", 0, 350)]):
+        fitted = warm.fit([block], fetch, 1, True, ignore)
+        assert fitted.rows == rows_in([block])
+    assert warm.fit([], fetch, 1, True, ignore).rows == 0
+    assert warm.predict(X[:0]).shape == (0, 1)
 
 
 def test_the_network_learns_and_validation_changes_nothing(warm: Learner) -> None:
@@ -260,7 +316,7 @@ OWN_STEP = """
         x, y = data
         for variable in self.trainable_variables:
             variable.assign_add(tf.ones_like(variable))
-        return {"loss": 0.0}
+        return {"added": tf.constant(4.0)}
 """
 OWN_FIT = """
     def fit(self, x, y, batch_size, epochs, verbose):
@@ -274,7 +330,8 @@ def test_a_train_step_of_the_users_own_is_the_one_that_runs() -> None:
     with learner(OWN + OWN_STEP + MAKE) as worker:
         worker.make()
         before = worker.state()
-        worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        fitted = worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        assert fitted.metrics == {"added": 4.0}
         after = worker.state()
         updates = ROWS // 100
         name = next(name for name in after if name.endswith("kernel"))
@@ -290,6 +347,56 @@ def test_a_fit_of_the_users_own_is_the_one_that_runs() -> None:
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
     assert said == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
+
+
+LAYER = """
+import keras, tensorflow as tf
+class Odd(keras.layers.Layer):
+    def call(self, x, training=False):
+        BODY
+def model(idim):
+    net = keras.Sequential([keras.Input((idim,)), Odd(), keras.layers.Dense(1)])
+    net.compile(loss="mse", optimizer="adam")
+    return net
+"""
+
+
+def fit(worker: Learner) -> None:
+    worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+
+
+@pytest.mark.parametrize(
+    ("body", "use", "message"),
+    [
+        (
+            "return nothing(x) if training else x",
+            fit,
+            "model.py line 5, in call: NameError: name 'nothing' is not defined",
+        ),
+        (
+            "return x + tf.reduce_sum(tf.linalg.svd(tf.reshape(x, (-1, 2, 3)), compute_uv=False))",
+            Learner.export,
+            "model.py: LiteRT, which serves the network, has no operation Svd; make do without in the layers",
+        ),
+        (
+            "counter.assign_add(1.0); return x\ncounter = tf.Variable(0.0, name='seen')",
+            fit,
+            "model.py: the network uses variable 'seen:0' that is not its own and would not be kept; make it in a "
+            "layer by self.add_weight, and random generators as attributes of a layer",
+        ),
+    ],
+)
+def test_a_layer_that_is_wrong_is_told(body: str, use: Callable[[Learner], object], message: str) -> None:
+    with learner(LAYER.replace("BODY", body)) as worker:
+        worker.make()
+        with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+            use(worker)
+
+
+def test_code_outside_of_its_folder_is_refused() -> None:
+    settings = LearnerSettings({"../net.py": b""}, "../net.py", FEATURES, (0, 1), 100, 3, 1, False)
+    with pytest.raises(RequestError, match=r"code file '\.\./net\.py' lies outside its folder"):
+        Learner(settings, on_log=ignore_line)
 
 
 LOOKS = """
@@ -317,8 +424,49 @@ def test_the_process_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPa
     assert said[1] == "True ['helper.py', 'sub']"
 
 
-def test_code_that_hangs_is_ended() -> None:
-    with learner("import time\ntime.sleep(600)", limit_s=3) as worker:
+HANGS = """
+import os, subprocess, time
+print(os.getpid(), subprocess.Popen(["sleep", "600"]).pid)
+while True:
+    pass
+"""
+
+
+def test_code_that_hangs_is_ended_with_what_it_started() -> None:
+    said: list[str] = []
+    with learner(HANGS, limit_s=3, on_log=said.append) as worker:
         with pytest.raises(RequestError, match="said nothing for 3 s and was ended; does the model's code wait"):
             worker.make()
         assert worker.closed
+    for pid in said[0].split():
+        wait_for_the_end_of(int(pid))
+
+
+ALONE = f"""
+from hepfaas.training.learner import Learner, LearnerSettings
+settings = LearnerSettings({{"model.py": {HANGS!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
+with Learner(settings, on_log=lambda line: print(line, flush=True)) as worker:
+    worker.make()
+"""
+
+
+def test_the_process_ends_when_the_function_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ALONE], stdout=subprocess.PIPE, text=True) as function:
+        assert function.stdout is not None
+        learner_pid, _ = map(int, function.stdout.readline().split())
+        function.kill()
+        wait_for_the_end_of(learner_pid)
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    end = time.monotonic() + 10
+    while runs(pid):
+        assert time.monotonic() < end, f"process {pid} goes on"
+        time.sleep(0.01)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False

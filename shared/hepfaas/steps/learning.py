@@ -21,7 +21,7 @@ class Learners:
     """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
 
     def __init__(self, on_log: Callable[[str], None]) -> None:
-        self._on_log = on_log
+        self.on_log = on_log
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
 
@@ -51,7 +51,7 @@ class Learners:
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:
             self.close()
-            self._learner, self._settings = Learner(settings, on_log=self._on_log), settings
+            self._learner, self._settings = Learner(settings, on_log=self.on_log), settings
             self._learner.make()
             self._learner.holds = FRESH
         return self._learner

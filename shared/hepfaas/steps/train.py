@@ -14,6 +14,8 @@ from hepfaas.training import checkpoint
 from hepfaas.training.learner import Fitted, Learner
 from hepfaas.training.segments import Block, blocks_of, first_rows, rows_in, seed_of, segments_of
 
+COMPILED = "the training loop was compiled in"
+
 
 def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[int], None]) -> None:
     """`on_rows` is told how many rows were trained since it was last called.
@@ -30,6 +32,8 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
     fitted = learner.fit(segment, fetch, seed, first=step.segment == 0, on_rows=on_rows)
     if fitted.rows != rows_in(segment):
         raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
+    if fitted.compile_s:
+        learners.on_log(f"{COMPILED} {fitted.compile_s:.2f} s")
     metrics = dict(fitted.metrics)
     if step.segment == len(epoch) - 1:
         metrics |= _validated(step, prepared, learner, fetch)

@@ -25,7 +25,7 @@ from keras.src.random.seed_generator import global_seed_generator  # Keras has n
 from numpy.typing import NDArray
 
 from hepfaas.training.learner import processor
-from hepfaas.training.learner_process import Feed, Mixed
+from hepfaas.training.learner_process import Feed, Mixed, aligned
 from hepfaas.training.user_errors import ModelError, not_exported, what
 
 LOOK_ROWS = 2_000
@@ -295,7 +295,7 @@ class _Loop:
         if self._eager:
             keras.utils.set_random_seed(seed)
             return
-        if self._rows is None or capacity > self._rows:
+        if capacity != self._rows:
             self._compile(capacity, self._learner.settings["seed"])
             self.compile_s = time.monotonic() - began
         if self._draws:
@@ -319,8 +319,8 @@ class _Loop:
         )
         loop = self._loop.get_concrete_function()
         self._draws = self._learner.check_kept([*last.variables, *loop.variables]) or _has_seeds(loop.graph)
-        if self._xla:
-            self._loop(tf.zeros(features.shape), tf.zeros(targets.shape, targets.dtype), tf.constant(0), tf.constant(0))
+        no_rows = _tensor(aligned(tuple(features.shape))), tf.zeros(targets.shape, targets.dtype)
+        self._loop(*no_rows, tf.constant(0), tf.constant(0))  # compiles: no row is trained
         self._rows = capacity
 
     def _run(self, block: Mixed, first: int, whole: int) -> None:

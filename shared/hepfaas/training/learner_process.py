@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -266,16 +267,18 @@ class silent:
 def serve(descriptor: int) -> None:
     """Answers on the socket with this file descriptor until its other end closes."""
     with socket.socket(fileno=descriptor) as connection:
-        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(connection, Path.cwd()), daemon=True).start()
         Session(connection).run()
 
 
-def _end_with(connection: socket.socket) -> None:
-    """Ends this process when the other end of its socket has gone, as it does when the function is killed."""
+def _end_with(connection: socket.socket, scratch: Path) -> None:
+    """Ends this process, with those it started, and its folder when the other end of the socket has gone: the
+    function has closed it or was killed."""
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()
-    os.kill(os.getpid(), signal.SIGKILL)
+    shutil.rmtree(scratch, ignore_errors=True)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
