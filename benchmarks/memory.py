@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 import subprocess
 import sys
 
 from hepfaas.platform.storage import open_store
+from hepfaas.runs import steps
+from hepfaas.steps import prepare
 from measured import CACHE, Ratio
-from prepare import Case, case, to_store
+from prepare import case
 from sample import multiplied
 
-SIZES = (50_000, 200_000, 1_000_000)
+SIZES = (10_000, 100_000, 1_000_000)
 
 
 def measure() -> list[Ratio]:
@@ -26,21 +29,17 @@ def measure() -> list[Ratio]:
 
 
 def _peak_mb(events: int) -> float:
-    multiplied(events, 1_000)
-    done = subprocess.run(
-        [sys.executable, __file__, str(events)], capture_output=True, text=True, check=True, timeout=600
-    )
+    """Of a process that does one step, the first of the file, and nothing else."""
+    folder = CACHE / f"memory-{events}"
+    shutil.rmtree(folder, ignore_errors=True)
+    one = case(multiplied(events, 5_000), open_store(str(folder)))
+    step = steps.Prepare(one.identity, "Events", tuple(one.ranges[0]), one.columns, 0, 21, one.url)
+    command = [sys.executable, __file__, str(folder), json.dumps(step.to_json())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    shutil.rmtree(folder)
     return float(done.stdout)
 
 
-def _first_range(one: Case) -> Case:
-    return Case(**{**vars(one), "ranges": one.ranges[:1]})
-
-
 if __name__ == "__main__":
-    folder = CACHE / f"memory-{sys.argv[1]}"
-    shutil.rmtree(folder, ignore_errors=True)
-    prepared = case(multiplied(int(sys.argv[1]), 1_000), open_store(str(folder)))
-    to_store(_first_range(prepared), 0)
-    shutil.rmtree(folder)
+    prepare.perform(steps.step_from_json(json.loads(sys.argv[2])), open_store(sys.argv[1]))  # type: ignore[arg-type]
     sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
