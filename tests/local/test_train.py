@@ -286,3 +286,25 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == "hepfaas 0.1.0\n"
+
+
+def test_the_log_shows_the_network(place: Path, hepfaas: Any) -> None:
+    told = hepfaas("log", "htautau-1", "--store", place / "store").out
+    assert "Trainable params: 43,777" in told
+    assert "the training loop was compiled in" in told
+
+
+def test_what_is_left_out_is_named_once(hepfaas: Any, tmp_path: Path, data: Path) -> None:
+    shutil.copy(data / "uproot-Zmumu.root", tmp_path / "a.root")
+    with uproot.open(tmp_path / "a.root") as file, uproot.recreate(tmp_path / "b.root") as other:
+        arrays = file["events"].arrays(filter_typename=["double", "int32_t"], library="np")
+        kinds = {name: values.dtype.newbyteorder("=") for name, values in arrays.items()}
+        other.mktree("events", {**kinds, "Type": str}).extend({**arrays, "Type": ["GG"] * len(arrays["M"])})
+    (tmp_path / "files.txt").write_text("a.root\nb.root")
+    (tmp_path / "labels.txt").write_text("0\n1")
+    (tmp_path / "model.py").write_text("def model(idim): pass")
+    (tmp_path / "params.json").write_text('{"branch": "events", "exclude_branches": ["Muon_pt"]}')
+    told = hepfaas("train", tmp_path, "--name", "zmumu", "--store", tmp_path / "store")
+    assert told.err.count("are no numbers are left out: ") == 1
+    assert "Type (" in told.err
+    assert "'Muon_pt' of exclude_branches is no branch of TTree 'events'" in told.err

@@ -16,7 +16,7 @@ from hepfaas.runs import plan
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
-from hepfaas.steps.objects import result_if_there
+from hepfaas.steps.objects import result_if_there, result_of
 
 LEARNER_KINDS = ("train", "export")
 
@@ -31,8 +31,10 @@ class Loop:
         self._store, self._run, self._progress = store, run, progress
         self._recipe: Recipe = records.request_of(store, run).recipe
         self._attempt = records.attempt_of(store, run)
+        self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._lines: list[str] = []
+        self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
     def finish(self) -> Mapping[str, Any]:
@@ -63,11 +65,13 @@ class Loop:
                     self._learn(found.steps, learners)
                 else:
                     self._spread(found.steps)
+                    if found.phase == "open":
+                        self._tell_opened()
             self._progress.finish()
         return found.model
 
     def _next(self) -> plan.Ready | plan.Finished:
-        return plan.next_steps(self._recipe, f"{self._run}/{self._attempt}", self._result)
+        return plan.next_steps(self._recipe, self._name, self._result)
 
     def _result(self, key: str) -> dict[str, Any] | None:
         if key not in self._known:
@@ -103,7 +107,7 @@ class Loop:
     def _remake(self, missing: MissingError) -> None:
         """Somebody deleted what a step needs: it is made again. Raises: UnavailableError if nobody makes it."""
         self._known.pop(missing.key, None)
-        maker = plan.maker(self._recipe, f"{self._run}/{self._attempt}", self._result, missing.key)
+        maker = plan.maker(self._recipe, self._name, self._result, missing.key)
         if maker is not None:
             self._spread([maker])
         elif missing.key.startswith("blobs/"):
@@ -118,6 +122,8 @@ class Loop:
         """Shows the phase, if it is a new one, with what of it is there already."""
         if found.phase == self._progress.phase:
             return
+        if found.phase == "score":
+            self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if found.phase == "train":
             total = self._rows(0) * self._recipe.epochs
             self._progress.begin("train", total * found.done // found.total, total)
@@ -129,8 +135,21 @@ class Loop:
         else:
             self._progress.begin(found.phase, 0, 0)
 
+    def _tell_opened(self) -> None:
+        """Says once, for all files, what of them is not used as the user may expect."""
+        opened = [result_of(step.key, self._store) for step in plan.opens(self._recipe, self._name)]
+        left_out = {f"{name} ({why})" for file in opened for name, why in file["left_out"]}
+        notes = {note for file in opened for note in file["notes"]}
+        if left_out:
+            notes.add(f"branches that are no numbers are left out: {', '.join(sorted(left_out))}")
+        twice = sum(file["baskets_read_twice"] for file in opened)
+        if twice:
+            notes.add(f"{twice} baskets are read twice: branches of these files share no boundaries")
+        for note in sorted(notes):
+            self._progress.say(f"note: {note}")
+
     def _opened(self) -> list[Mapping[str, Any]]:
-        opens = plan.opens(self._recipe, f"{self._run}/{self._attempt}")
+        opens = plan.opens(self._recipe, self._name)
         return [self._known[step.key] for step in opens]
 
     def _entries(self) -> int:
@@ -149,7 +168,7 @@ class Loop:
         if isinstance(step, Survey | Prepare):
             return step.entries[1] - step.entries[0]
         if isinstance(step, Score):
-            return sum(self._parts()[step.part]["rows"][1:])
+            return self._held_back[step.part]
         return 0
 
     def _size_bytes(self, step: Step) -> float:

@@ -33,13 +33,16 @@ def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
     """State, phase, steps done, metrics so far; with `verify` the ledger, recounted from the stored rows."""
     request = records.request_of(store, run)
     end = records.last_end(store, run)
-    found: dict[str, Any] = {**_row(store, run), "notes": list(request.notes), "error": end.error if end else ""}
+    found: dict[str, Any] = _row(store, run)
+    found |= {"notes": list(request.notes)} if request.notes else {}
+    found |= {"error": end.error} if end and end.error else {}
     attempt = _attempt(store, run)
     try:
         coming = plan.next_steps(request.recipe, attempt, lambda key: result_if_there(key, store))
-        found["epochs"] = [epoch[-1]["metrics"] for epoch in _epochs(_chain(request.recipe, attempt, store), store)]
+        chain = _epochs(_chain(request.recipe, attempt, store), store)
+        found["epochs"] = [{"epoch": number, **epoch[-1]["metrics"]} for number, epoch in enumerate(chain, 1)]
     except RequestError as error:
-        found["error"] = found["error"] or str(error)
+        found.setdefault("error", str(error))
     else:
         if isinstance(coming, plan.Ready):
             found |= {"phase": coming.phase, "steps_done": coming.done, "steps_of_phase": coming.total}

@@ -26,6 +26,10 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
     for name, value in values.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}", facts(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines += [f"{indent}{name}", *(f"{indent}  {row}" for row in table(value, "").splitlines())]
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            lines += [f"{indent}{name}", *(f"{indent}  {text}" for text in value)]
         else:
             lines.append(f"{indent}{name:<{width}}  {_text(value)}".rstrip())
     return "\n".join(line for line in lines if line)

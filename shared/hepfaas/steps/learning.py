@@ -52,7 +52,8 @@ class Learners:
         if self._learner is None or self._learner.closed or settings != self._settings:
             self.close()
             self._learner, self._settings = Learner(settings, on_log=self.on_log), settings
-            self._learner.make()
+            for line in self._learner.make().summary.splitlines():
+                self.on_log(line)
             self._learner.holds = FRESH
         return self._learner
 
