@@ -7,7 +7,16 @@ from operator import or_
 
 import numpy as np
 import pytest
-from hepfaas.training.metrics import BINS, ScoreCounts, counts_of, curve_of, distribution, quality
+from hepfaas.training.metrics import (
+    BINS,
+    LOSS_LIMIT,
+    LOSS_UNIT,
+    ScoreCounts,
+    counts_of,
+    curve_of,
+    distribution,
+    quality,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -72,6 +81,28 @@ def test_several_classes_have_a_curve_each() -> None:
     assert found["auc"] == pytest.approx(np.mean(aucs), abs=2e-3)
 
 
+def test_the_loss_of_a_logit_has_no_end_at_twenty() -> None:
+    wrong_by_50 = counts_of(np.array([[50.0], [-50.0]], dtype=np.float32), np.array([0, 0]), np.array([1, 1]), 2, True)
+    assert quality(wrong_by_50, 1)["loss"] == pytest.approx(25)
+    logits = np.array([[0, 60, 0], [0, 60, 0]], dtype=np.float32)
+    assert quality(counts_of(logits, np.array([1, 2]), np.array([1, 1]), 3, True), 1)["loss"] == pytest.approx(30)
+
+
+def test_the_loss_of_the_largest_logits_can_still_be_added() -> None:
+    huge = np.full((3_000, 1), np.finfo(np.float32).max)
+    counts = counts_of(huge, np.zeros(3_000, dtype=np.int64), np.ones(3_000, dtype=np.int64), 2, True)
+    assert counts.losses[1] == 3_000 * round(LOSS_LIMIT / LOSS_UNIT)
+
+
+def test_the_error_of_the_mean_over_classes_is_a_bound_on_its_spread() -> None:
+    found = []
+    for _ in range(200):
+        scores, labels, _ = sample(300, classes=3)
+        found.append(quality(counts_of(scores, labels, np.ones(300, dtype=np.int64), 3, logits=False), 1))
+    spread, told = np.std([each["auc"] for each in found]), np.mean([each["auc_uncertainty"] for each in found])
+    assert spread < told < 2 * spread
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=5), st.randoms(use_true_random=False))
 def test_the_sum_does_not_depend_on_the_parts(cuts: list[int], chooser: object) -> None:
@@ -87,7 +118,25 @@ def test_counts_survive_json() -> None:
     counts = counts_of(*sample(500), 2, False)
     again = ScoreCounts.from_json(json.loads(json.dumps(counts.to_json())))
     assert np.array_equal(again.histograms, counts.histograms)
-    assert (again.losses, again.n_not_finite) == (counts.losses, 0)
+    assert (again.losses, again.n_not_finite, again.n_not_probable) == (counts.losses, 0, 0)
+
+
+def test_counts_of_many_events_are_small_as_json() -> None:
+    assert len(json.dumps(counts_of(*sample(200_000), 2, False).to_json())) < 25_000
+
+
+@pytest.mark.parametrize("score", [-0.2, 1.2, 30])
+def test_scores_that_are_no_probabilities_are_counted_apart_unless_they_are_logits(score: float) -> None:
+    scores, labels, splits = np.array([[0.5], [score]], dtype=np.float32), np.array([1, 0]), np.array([0, 0])
+    counts = counts_of(scores, labels, splits, 2, logits=False)
+    assert (counts.n_not_probable, counts.n_not_finite, counts.confusion.sum()) == (1, 0, 1)
+    assert (counts | counts).n_not_probable == 2
+    assert counts_of(scores, labels, splits, 2, logits=True).n_not_probable == 0
+
+
+def test_a_probability_may_be_off_by_rounding() -> None:
+    scores = np.array([[1 + 3e-7], [-3e-7]], dtype=np.float32)
+    assert counts_of(scores, np.array([1, 0]), np.array([0, 0]), 2, logits=False).n_not_probable == 0
 
 
 def test_scores_that_are_no_numbers_are_counted_apart() -> None:

@@ -1,5 +1,9 @@
 """Plots are made for whatever was measured, and the same for the same."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hepfaas.training import plots
@@ -16,26 +20,67 @@ def measured(classes: int, events: int = 600) -> tuple[ScoreCounts, dict[str, di
     return counts, {name: quality(counts, number) for number, name in enumerate(SPLITS)}
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_every_picture_is_a_png_and_a_pdf(classes: int) -> None:
+def drawn(classes: int, names: list[str]) -> plots.Pictures:
     counts, metrics = measured(classes)
-    names = [f"class_{number}" for number in range(classes)]
-    history = [{"loss": 1 / n, "val_loss": 1.1 / n} for n in range(1, 5)]
-    pictures = {
+    history = [{"loss": 1 / n, "val_loss": 1.1 / n, "auc": 1 - 1 / n, "val_auc": 1 - 1.1 / n} for n in range(1, 5)]
+    return {
         **plots.roc(metrics, names),
         **plots.scores(counts, names),
         **plots.history(history, 3),
         **plots.confusion(metrics["test"]["confusion"], names),  # type: ignore[arg-type]
     }
-    assert {name for name in pictures if name.endswith(".png")} >= {"roc.png", "loss.png", "confusion.png"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "scores"), [(2, {"scores"}), (3, {"scores_0", "scores_1", "scores_2"})], ids=["two", "three"]
+)
+def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> None:
+    pictures = drawn(classes, [f"class_{number}" for number in range(classes)])
+    figures = {"roc", "roc_efficiencies", "loss", "confusion"} | scores
+    assert set(pictures) == {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
     for name, data in pictures.items():
         assert data.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
         assert len(data) > 5_000
 
 
-def test_equal_values_give_equal_bytes() -> None:
-    _, metrics = measured(2)
-    assert plots.roc(metrics, ["a", "b"]) == plots.roc(metrics, ["a", "b"])
+def test_equal_values_give_equal_bytes_in_another_process() -> None:
+    """One process a hash seed: what is drawn must not follow the order of a set."""
+    code = (
+        "import hashlib, numpy as np; from hepfaas.training import plots; "
+        "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
+        "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1]
+    assert b"loss.pdf" in said[0]
+
+
+def test_a_pdf_does_not_say_when_it_was_made() -> None:
+    for name, data in plots.confusion([[5, 1], [2, 7]], ["a", "b"]).items():
+        assert b"CreationDate" not in data, name
+
+
+@pytest.mark.parametrize(
+    "name", ["$5", "$\\nosuchsymbol$", "a_b^c{", "gg→H→ττ", "GluGluHToTauTau_M125_13TeV_powheg_pythia8"]
+)
+def test_a_class_may_have_any_name(name: str) -> None:
+    assert drawn(2, [name, "background"])
+
+
+def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
+    loss = [{"loss": 1.0, "val_loss": 1.1}, {"loss": 0.5, "val_loss": 0.6}]
+    both = [epoch | {"auc": 0.7, "val_auc": 0.6} for epoch in loss]
+    low, high = (int.from_bytes(plots.history(epochs, 1)["loss.png"][20:24]) for epochs in (loss, both))  # PNG's height
+    assert high > low
 
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:

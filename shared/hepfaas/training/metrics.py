@@ -19,6 +19,12 @@ EDGE = 20.0
 LOSS_UNIT = 2.0**-32
 """Losses are added as whole multiples of this."""
 
+LOSS_LIMIT = 1e6
+"""Most that one event adds to the loss; only logits get there, a probability is worth at most 20 (EDGE)."""
+
+ROUNDING = 1e-5
+"""How far float32 arithmetic may take a probability below 0 or above 1."""
+
 CURVE_POINTS = 200
 EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
 """Signal efficiencies at which the background rejection is told."""
@@ -32,13 +38,15 @@ class ScoreCounts:
 
     histograms: (splits, curves, classes, bins); a binary network has one curve, the score of class 1, others one a
     class. confusion: (splits, true class, class said). losses: log-loss in units of 2**-32. n_not_finite: events
-    whose scores are no numbers; they are in no other count.
+    whose scores are no numbers, n_not_probable: events with one that was to be a probability and is below 0 or above
+    1; neither are in any other count.
     """
 
     histograms: Counts
     confusion: Counts
     losses: tuple[int, ...]
     n_not_finite: int
+    n_not_probable: int
 
     def __or__(self, other: ScoreCounts) -> ScoreCounts:
         """The counts of both sets of events."""
@@ -47,31 +55,34 @@ class ScoreCounts:
             self.confusion + other.confusion,
             tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
             self.n_not_finite + other.n_not_finite,
+            self.n_not_probable + other.n_not_probable,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; of the histograms the bins that are not empty."""
+        """As JSON values; of the histograms the bins that are not empty, each by its distance from the one before."""
         flat = self.histograms.reshape(-1)
         filled = np.flatnonzero(flat)
         return {
             "shape": list(self.histograms.shape),
-            "bins": filled.tolist(),
+            "gaps": np.diff(filled, prepend=0).tolist(),
             "counts": flat[filled].tolist(),
             "confusion": self.confusion.tolist(),
             "losses": list(self.losses),
             "n_not_finite": self.n_not_finite,
+            "n_not_probable": self.n_not_probable,
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ScoreCounts:
         """What `to_json` gave."""
         flat = np.zeros(int(np.prod(values["shape"])), dtype=np.int64)
-        flat[values["bins"]] = values["counts"]
+        flat[np.cumsum(values["gaps"], dtype=np.int64)] = values["counts"]
         return cls(
             flat.reshape(values["shape"]),
             np.array(values["confusion"], dtype=np.int64),
             tuple(values["losses"]),
             values["n_not_finite"],
+            values["n_not_probable"],
         )
 
 
@@ -89,8 +100,9 @@ def counts_of(
     network says 1; others say the class with the highest score.
     """
     finite = np.isfinite(scores).all(axis=1)
-    chances = _chances(scores[finite].astype(np.float64), logits)
-    labels, splits = labels[finite], splits[finite]
+    probable = finite if logits else finite & (np.abs(scores - 0.5) <= 0.5 + ROUNDING).all(axis=1)
+    levels, labels, splits = scores[probable].astype(np.float64), labels[probable], splits[probable]
+    chances = _chances(levels, logits)
     axis = np.log(chances) - np.log1p(-chances)
     bins = np.clip((axis + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
     curves = bins[:, 1:] if n_classes == 2 else bins
@@ -101,9 +113,9 @@ def counts_of(
     said = (chances[:, 1] > threshold).astype(np.int64) if n_classes == 2 else chances.argmax(axis=1)
     confusion = np.zeros((len(SPLITS), n_classes, n_classes), dtype=np.int64)
     np.add.at(confusion, (splits, labels, said), 1)
-    loss = np.rint(-np.log(chances[np.arange(len(labels)), labels]) / LOSS_UNIT).astype(np.int64)
+    loss = np.rint(_losses(levels, chances, labels, logits) / LOSS_UNIT).astype(np.int64)
     losses = tuple(sum(loss[splits == split].tolist()) for split in range(len(SPLITS)))
-    return ScoreCounts(histograms, confusion, losses, int((~finite).sum()))
+    return ScoreCounts(histograms, confusion, losses, int((~finite).sum()), int((finite & ~probable).sum()))
 
 
 @dataclass(frozen=True)
@@ -149,20 +161,23 @@ def curve_of(signal: Counts, background: Counts) -> Curve:
 
 
 def quality(counts: ScoreCounts, split: int) -> dict[str, Any]:
-    """Metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its uncertainty (of
-    several classes: the mean over one against the rest), and a curve for each output."""
+    """Metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its uncertainty, and
+    a curve for each output.
+
+    Of several classes auc is the mean over one against the rest, and its uncertainty the mean of theirs: the most it
+    can be, as the curves share their events and histograms do not tell how far they move together.
+    """
     confusion = counts.confusion[split]
     events = int(confusion.sum())
     curves = _curves(counts.histograms[split])
-    known = [curve for curve in curves if curve.auc is not None and curve.uncertainty is not None]
+    known = [(curve.auc, curve.uncertainty) for curve in curves if curve.auc is not None]
+    auc, uncertainty = np.array(known, dtype=float).mean(axis=0).tolist() if known else (None, None)
     return {
         "events": events,
         "loss": counts.losses[split] * LOSS_UNIT / events if events else None,
         "accuracy": float(np.trace(confusion) / events) if events else None,
-        "auc": float(np.mean([curve.auc for curve in known])) if known else None,
-        "auc_uncertainty": (
-            float(np.sqrt(np.sum([(curve.uncertainty or 0) ** 2 for curve in known])) / len(known)) if known else None
-        ),
+        "auc": auc,
+        "auc_uncertainty": uncertainty,
         "confusion": confusion.tolist(),
         "curves": [vars(curve) for curve in curves],
     }
@@ -192,6 +207,19 @@ def _chances(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
         scores = powers / powers.sum(axis=1, keepdims=True)
     least = 1 / (1 + np.exp(EDGE))
     return np.clip(scores, least, 1 - least)
+
+
+def _losses(
+    scores: NDArray[np.float64], chances: NDArray[np.float64], labels: NDArray[np.int64], logits: bool
+) -> NDArray[np.float64]:
+    """Log-loss of each event, (events,). Of logits without the detour over a probability, which ends at 20."""
+    rows = np.arange(len(labels))
+    if not logits:
+        return -np.log(chances[rows, labels])
+    levels = np.concatenate([np.zeros_like(scores), scores], axis=1) if scores.shape[1] == 1 else scores
+    levels = levels - levels.max(axis=1, keepdims=True)
+    losses: NDArray[np.float64] = np.log(np.exp(levels).sum(axis=1)) - levels[rows, labels]
+    return np.minimum(losses, LOSS_LIMIT)
 
 
 def _variance(places: NDArray[np.float64], counts: Counts, mean: float) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import matplotlib
 import mplhep
@@ -16,10 +16,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hepfaas.training.metrics import ScoreCounts, distribution
 
-COLOURS = ("#3f90da", "#e76300", "#94a4a2", "#832db6", "#a96b59", "#717581")
-"""Told apart by everybody: Petroff, arXiv:2107.02270, as CMS uses them."""
+COLOURS = (
+    "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+"""Told apart by everybody: the ten of Petroff, arXiv:2107.02270, which CMS uses."""
 
 BINS = 25
+LONGEST_NAME = 26
 FORMATS: Mapping[str, Mapping[str, Any]] = {
     "png": {"dpi": 150, "metadata": {"Software": None}},
     "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
@@ -29,110 +32,154 @@ Pictures = dict[str, bytes]
 
 
 def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
-    """Signal efficiency against background rejection of each class and split; `metrics` as quality() gives them."""
+    """Signal efficiency against background rejection, and against background efficiency, of each class and split;
+    `metrics` as quality() gives them."""
 
-    def draw(axes: Axes) -> None:
+    def rejection(figure: Figure) -> None:
+        axes = figure.add_subplot()
         lowest = 1.0
-        for split, style in (("test", "-"), ("validation", "--")):
-            for number, curve in enumerate(metrics[split]["curves"]):
-                if curve["auc"] is None:
-                    continue
-                signal, background = np.array(curve["signal"]), np.array(curve["background"])
-                shown = background > 0
-                lowest = min(lowest, background[shown].min())
-                axes.plot(
-                    signal[shown],
-                    1 / background[shown],
-                    style,
-                    color=COLOURS[(number + (split == "validation" and len(names) == 2)) % len(COLOURS)],
-                    label=_curve_name(split, curve, names, number, len(metrics[split]["curves"])),
-                )
+        for curve, style in _curves(metrics, names):
+            signal, background = np.array(curve["signal"]), np.array(curve["background"])
+            shown = background > 0
+            lowest = min(lowest, background[shown].min())
+            axes.plot(signal[shown], 1 / background[shown], **style)
         chance = np.linspace(lowest, 1, 200)
         axes.plot(chance, 1 / chance, ":", color="black", label="no separation")
         axes.set(xlim=(0, 1), xlabel="Signal efficiency", ylabel="Background rejection, 1 / efficiency", yscale="log")
         axes.set_ylim(1, 2 / lowest)
-        axes.legend(loc="upper right")
+        _legend(axes, names, "upper right")
 
-    return _pictures("roc", draw)
+    def classical(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for curve, style in _curves(metrics, names):
+            axes.plot(curve["background"], curve["signal"], **style)
+        axes.plot([0, 1], [0, 1], ":", color="black", label="no separation")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Background efficiency", ylabel="Signal efficiency")
+        _legend(axes, names, "lower right")
+
+    return _pictures("roc", rejection) | _pictures("roc_efficiencies", classical)
 
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
-    """Distribution of the score by true class: test events filled, validation events as points with errors."""
+    """Distribution of the score by true class: test events as histograms, validation events as points with errors."""
     several = counts.histograms.shape[1] > 1
     pictures: Pictures = {}
     for curve in range(counts.histograms.shape[1]):
 
-        def draw(axes: Axes, curve: int = curve) -> None:
-            edges = np.linspace(0, 1, BINS + 1)
+        def draw(figure: Figure, curve: int = curve) -> None:
+            axes = figure.add_subplot()
             for number, name in enumerate(names):
                 validation, test = (distribution(counts.histograms[split, curve, number], BINS) for split in (0, 1))
-                colour = COLOURS[number % len(COLOURS)]
-                axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
-                axes.stairs(_density(test), edges, color=colour, linewidth=2, label=f"{name}, test")
-                axes.errorbar(
-                    (edges[1:] + edges[:-1]) / 2,
-                    _density(validation),
-                    yerr=_density(validation) / np.sqrt(np.maximum(validation, 1)),
-                    fmt="o",
-                    markersize=5,
-                    color=colour,
-                    label=f"{name}, validation",
-                )
-            axes.set(
-                xlim=(0, 1), xlabel=f"Score of {names[curve] if several else names[-1]}", ylabel="Events, normalised"
-            )
-            axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
-            axes.legend(loc="upper center", ncols=2)
+                filled = not several or number == curve
+                _draw_class(axes, validation, test, _readable(name), COLOURS[number % len(COLOURS)], filled)
+            score_of = _readable(names[curve] if several else names[-1])
+            axes.set(xlim=(0, 1), xlabel=f"Score of {score_of}", ylabel="Events, normalised")
+            columns = 1 if max(map(len, names)) > 20 else 2
+            axes.set_ylim(0, axes.get_ylim()[1] * (1.2 + 0.1 * len(names) / columns))
+            axes.legend(loc="upper center", ncols=columns, title="test (points: validation)", title_fontsize=16)
 
         pictures |= _pictures(f"scores_{curve}" if several else "scores", draw)
     return pictures
 
 
 def history(epochs: Sequence[Mapping[str, float]], best: int) -> Pictures:
-    """Loss by epoch in training and validation; `best` (from 0) is the epoch that is published."""
+    """Loss by epoch in training and validation, below it accuracies and AUC if the model was compiled with them;
+    `best` (from 0) is the epoch that is published."""
+    further = [name for name in epochs[0] if ("acc" in name or "auc" in name) and not name.startswith("val_")]
 
-    def draw(axes: Axes) -> None:
-        numbers = np.arange(1, len(epochs) + 1)
-        marker = "o" if len(epochs) < 40 else ""
-        for name, key, style in (("training", "loss", "-"), ("validation", "val_loss", "--")):
-            losses = [epoch[key] for epoch in epochs]
-            axes.plot(numbers, losses, style, marker=marker, color=COLOURS[key != "loss"], label=name)
-        axes.axvline(best + 1, color=COLOURS[2], linestyle=":", label=f"published: epoch {best + 1}")
-        axes.set(xlabel="Epoch", ylabel="Loss", xlim=(0.5, len(epochs) + 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.minorticks_off()
-        axes.legend(loc="upper right")
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(2 if further else 1, 1, sharex=True, squeeze=False)[:, 0]
+        _draw_epochs(panels[0], epochs, {"loss": ""})
+        panels[0].set(ylabel="Loss")
+        if further:
+            _draw_epochs(panels[1], epochs, {name: f"{name}, " for name in further})
+            panels[1].set(ylabel="Metric")
+        for axes in panels:
+            axes.axvline(best + 1, color="black", linestyle=":", label=f"published: epoch {best + 1}")
+            axes.legend(loc="best")
+        panels[-1].set(xlabel="Epoch", xlim=(0.5, len(epochs) + 0.5))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
-    return _pictures("loss", draw)
+    return _pictures("loss", draw, height=11 if further else 8)
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures:
     """True class against the class that the model says, as a share of the true class, with the counts of events."""
+    readable = [_readable(name) for name in names]
+    side = max(9.0, 1.2 * len(names) + 2)
 
-    def draw(axes: Axes) -> None:
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
         matrix = np.array(counts, dtype=float)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for row, column in np.ndindex(matrix.shape):
-            dark = shares[row, column] > 0.5
             text = f"{shares[row, column]:.1%}\n{int(matrix[row, column]):,}"
-            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(names)), names, rotation=90, va="center")
+            colour = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, text, ha="center", va="center", color=colour)
+        crowded = len(names) * max(map(len, readable)) > 7 * side
+        axes.set_xticks(range(len(names)), readable, rotation=30 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_yticks(range(len(names)), readable, rotation=0 if crowded else 90, va="center")
         axes.set(xlabel="Model says", ylabel="Truth")
         axes.tick_params(which="both", length=0)
         axes.minorticks_off()
 
-    return _pictures("confusion", draw)
+    return _pictures("confusion", draw, width=side, height=side - 1)
 
 
-def _pictures(name: str, draw: Callable[[Axes], None]) -> Pictures:
+def _curves(metrics: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
+    """The curves that there are, each with how its line looks. Of several classes only those of test events are
+    named: `_legend` says what the others are."""
+    for split, line in (("test", "-"), ("validation", "--")):
+        curves = metrics[split]["curves"]
+        for number, curve in enumerate(curves):
+            if curve["auc"] is None:
+                continue
+            auc = f"AUC {curve['auc']:.3f} ± {curve['uncertainty']:.3f}"
+            if len(curves) == 1:
+                yield curve, {"linestyle": line, "color": COLOURS[int(line == "--")], "label": f"{split}: {auc}"}
+            else:
+                label = f"{_readable(names[number])}: {auc}" if split == "test" else None
+                yield curve, {"linestyle": line, "color": COLOURS[number % len(COLOURS)], "label": label}
+
+
+def _legend(axes: Axes, names: Sequence[str], loc: Literal["upper right", "lower right"]) -> None:
+    axes.legend(loc=loc, title="test (dashed: validation)" if len(names) > 2 else None, title_fontsize=16)
+
+
+def _draw_class(axes: Axes, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
+    edges = np.linspace(0, 1, BINS + 1)
+    if filled:
+        axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
+    axes.stairs(_density(test), edges, color=colour, linewidth=2, label=name)
+    axes.errorbar(
+        (edges[1:] + edges[:-1]) / 2,
+        _density(validation),
+        yerr=_density(validation) / np.sqrt(np.maximum(validation, 1)),
+        fmt="o",
+        markersize=5,
+        color=colour,
+    )
+
+
+def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
+    """Lines of some metrics, by key with what the legend says before 'training' or 'validation'."""
+    numbers = np.arange(1, len(epochs) + 1)
+    marker = "o" if len(epochs) < 40 else ""
+    for number, (key, said) in enumerate(names.items()):
+        for name, prefix, style in (("training", "", "-"), ("validation", "val_", "--")):
+            values = [epoch[prefix + key] for epoch in epochs]
+            colour = COLOURS[(2 * number + bool(prefix)) % len(COLOURS)]
+            axes.plot(numbers, values, style, marker=marker, color=colour, label=f"{_readable(said)}{name}")
+    axes.minorticks_off()
+
+
+def _pictures(name: str, draw: Callable[[Figure], None], width: float = 9, height: float = 8) -> Pictures:
     with matplotlib.rc_context({**mplhep.style.CMS, "pdf.fonttype": 42, "font.size": 20, "legend.fontsize": 16}):
-        figure = Figure(figsize=(9, 8), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_title("hepfaas", loc="left", fontweight="bold", fontsize=22)
+        draw(figure)
+        figure.axes[0].set_title("hepfaas", loc="left", fontweight="bold", fontsize=22)
         return {f"{name}.{kind}": _saved(figure, kind) for kind in FORMATS}
 
 
@@ -146,6 +193,8 @@ def _density(counts: Any) -> Any:
     return counts * (BINS / max(1, counts.sum()))
 
 
-def _curve_name(split: str, curve: Mapping[str, Any], names: Sequence[str], number: int, curves: int) -> str:
-    who = f"{names[number]}, {split}" if curves > 1 else split
-    return f"{who}: AUC {curve['auc']:.3f} ± {curve['uncertainty']:.3f}"
+def _readable(name: str) -> str:
+    """A name as it is written, its middle left out if it is long; a '$' begins no formula."""
+    half = LONGEST_NAME // 2
+    short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half + 1 :]}"
+    return short.replace("$", r"\$")

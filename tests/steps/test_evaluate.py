@@ -1,0 +1,32 @@
+"""evaluate refuses scores from which nothing can be concluded, and says what to change in the model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.platform.storage import open_store
+from hepfaas.runs.steps import Evaluate
+from hepfaas.steps import evaluate
+from hepfaas.steps.objects import encoded
+from hepfaas.training.metrics import counts_of
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (np.nan, "the model's score of 1 held-back events is no number"),
+        (3.5, "the model's score of 1 held-back events is below 0 or above 1.*end the network in a sigmoid"),
+    ],
+    ids=["not a number", "no probability"],
+)
+def test_scores_that_say_nothing_are_refused(score: float, message: str, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    counts = counts_of(
+        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([1, 1]), 2, logits=False
+    )
+    store.create("steps/score/1", encoded(counts.to_json()))
+    step = Evaluate("steps/score/1", (), 0, ("background", "signal"))
+    with pytest.raises(RequestError, match=message):
+        evaluate.perform(step, store)
+    assert store.size_bytes(step.key) is None
