@@ -4,6 +4,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ LIMIT_S = 60
 
 def server_binary(name: str, package: str) -> str:
     """Path of a server's program; without it a test fails in CI and is skipped elsewhere."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(os.sys.executable).parent))  # type: ignore[attr-defined]
+    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
     if found is None:
         text = f"no program '{name}' ({package})"
         pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
@@ -58,24 +60,27 @@ def data() -> Path:
 
 
 class XRootD:
-    """An XRootD server of its own, while the `with` lasts; only loopback reaches it."""
+    """An XRootD server of its own, while the `with` lasts; only loopback reaches it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
-        self._data = folder / "data"
+    It runs as a user of its own, so its folder is none of pytest's, which are for our user alone.
+    """
 
     def __enter__(self) -> "XRootD":
         program = server_binary("xrootd", "Debian xrootd-server")
-        for name in ("data/store", "admin"):
-            (self._folder / name).mkdir(parents=True)
-        config = self._folder / "xrootd.cfg"
+        self._folder = tempfile.TemporaryDirectory(prefix="hepfaas-xrootd-")
+        self._port, folder = free_port(), Path(self._folder.name)
+        self._data = folder / "data" / "store"
+        self._data.mkdir(parents=True)
+        (folder / "admin").mkdir()
+        config = folder / "xrootd.cfg"
         config.write_text(
-            f"all.role server\nxrd.port {self._port}\nall.export /store r/o\noss.localroot {self._data}\n"
-            f"all.adminpath {self._folder}/admin\nall.pidpath {self._folder}/admin\nxrd.network nodnr\n"
+            f"all.role server\nxrd.port {self._port}\nall.export /store r/o\noss.localroot {folder}/data\n"
+            f"all.adminpath {folder}/admin\nall.pidpath {folder}/admin\nxrd.network nodnr\n"
         )
-        _open_to_all(self._folder)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777)
         user = ["-R", "xrootd"] if os.geteuid() == 0 else []
-        command = [program, *user, "-l", str(self._folder / "admin" / "log"), "-c", str(config)]
+        command = [program, *user, "-l", f"{folder}/admin/log", "-c", str(config)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: is_open(self._port), self._process, "xrootd")
         return self
@@ -83,6 +88,7 @@ class XRootD:
     def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.wait(timeout=LIMIT_S)
+        self._folder.cleanup()
 
     def url(self, name: str) -> str:
         """Where a file of this name is."""
@@ -90,25 +96,15 @@ class XRootD:
 
     def serve(self, path: Path) -> str:
         """Puts a copy of a file there, and gives its URL."""
-        target = self._data / "store" / path.name
-        shutil.copyfile(path, target)
-        target.chmod(0o644)
+        shutil.copyfile(path, self._data / path.name)
+        (self._data / path.name).chmod(0o644)
         return self.url(path.name)
 
 
-def _open_to_all(folder: Path) -> None:
-    """The server runs as a user of its own: it must get to its files."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-
-
 @pytest.fixture(scope="session")
-def xrootd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[XRootD]:
+def xrootd() -> Iterator[XRootD]:
     """An XRootD server for the whole run."""
-    with XRootD(tmp_path_factory.mktemp("xrootd")) as server:
+    with XRootD() as server:
         yield server
 
 

@@ -213,8 +213,8 @@ def test_a_server_that_is_away_is_unavailable() -> None:
     assert time.monotonic() - began < 60
 
 
-def test_a_server_that_goes_away_while_we_read_is_unavailable(tmp_path: Path) -> None:
-    with XRootD(tmp_path) as server:
+def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
+    with XRootD() as server:
         url = server.serve(SAMPLE)
         identity = opened(url, "Events").identity
         read(url, identity, "Events", ["Muon_pt"], EntryRange(0, 1000))
