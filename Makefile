@@ -32,8 +32,9 @@ clean:  ## remove what the targets above made
 	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(UV):
-	@echo "setting up uv" && (python3 -m venv .cache/uv || (apt-get install -qq -y python3-venv && python3 -m venv .cache/uv))
-	@.cache/uv/bin/python -m pip install --quiet uv
+	@echo "setting up uv"
+	@python3 -m ensurepip --version >/dev/null 2>&1 || (apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null)
+	@python3 -m venv .cache/uv && .cache/uv/bin/python -m pip install --quiet uv
 
 .venv/ready: locks/local.txt pyproject.toml | $(UV)
 	@echo "setting up Python packages (TensorFlow among them: some 2 GB)"

@@ -120,6 +120,14 @@ def test_a_slow_store_changes_nothing() -> None:
     assert same(*states)
 
 
+def test_xla_compiles_once_whatever_a_block_leaves_to_the_next() -> None:
+    with learner(xla=True) as worker:
+        worker.make()
+        compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, 1, True, ignore).compile_s
+        uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
+        assert worker.fit(uneven, fetch, 1, True, ignore).seconds < compile_s
+
+
 RANDOM = """
 import random, keras, tensorflow as tf
 width = random.randint(3, 300)

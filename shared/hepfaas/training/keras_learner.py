@@ -266,10 +266,9 @@ class _Loop:
             first, stop = block.spare - len(left[1]), block.spare + block.rows
             if len(left[1]):
                 block.features[first : block.spare], block.labels[first : block.spare] = left
-            whole = (stop - first) // self._size
-            end = first + whole * self._size
-            if whole:
-                self._run(block, first, whole)
+            end = stop - (stop - first) % self._size
+            if end > first:
+                self._run(block, first, end)
             left = block.features[end:stop].copy(), block.labels[end:stop]
             rows, ids = rows + end - first, ids + block.id_sum
             tell(end - first)
@@ -323,27 +322,26 @@ class _Loop:
         self._loop(*no_rows, tf.constant(0), tf.constant(0))  # compiles: no row is trained
         self._rows = capacity
 
-    def _run(self, block: Mixed, first: int, whole: int) -> None:
+    def _run(self, block: Mixed, first: int, end: int) -> None:
         targets = self._learner.targets(block.labels)
         if self._eager:
-            for start in range(first, first + whole * self._size, self._size):
+            for start in range(first, end, self._size):
                 rows = slice(start, start + self._size)
                 self._logs = self._one(tf.constant(block.features[rows]), tf.constant(targets[rows]))
             return
         done, self._logs = self._loop(
-            _tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(whole)
+            _tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(end)
         )
-        assert int(done) == whole  # and so all is computed before the buffer is written anew
+        assert int(done) == end  # and so all is computed before the buffer is written anew
 
-    def _looped(self, x: Any, y: Any, first: Any, whole: Any) -> Any:
-        def body(number: Any, logs: Any) -> Any:
-            start = first + number * self._size
-            return number + 1, self._one(_rows(x, start, self._size), _rows(y, start, self._size))
+    def _looped(self, x: Any, y: Any, first: Any, end: Any) -> Any:
+        def body(start: Any, logs: Any) -> Any:
+            return start + self._size, self._one(_rows(x, start, self._size), _rows(y, start, self._size))
 
+        # The start of a batch is the loop's own variable: XLA compiles anew for each value of one that the loop only
+        # adds to, so for each number of rows that the block before may leave.
         nothing = tf.nest.map_structure(lambda result: tf.zeros(result.shape, result.dtype), self._results)
-        return tf.while_loop(
-            lambda number, logs: number < whole, body, (tf.constant(0), nothing), parallel_iterations=1
-        )
+        return tf.while_loop(lambda start, logs: start < end, body, (first, nothing), parallel_iterations=1)
 
     def _one(self, x: Any, y: Any) -> Mapping[str, Any]:
         logs = self._step((x, y))
