@@ -60,7 +60,10 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", parents=[common], help="train on a folder: files.txt, labels.txt, model.py")
     train.add_argument("folder", type=Path, metavar="FOLDER")
-    train.add_argument("--workers", type=_count, default=len(os.sched_getaffinity(0)), metavar="N")
+    processors = len(os.sched_getaffinity(0))
+    train.add_argument(
+        "--workers", type=_count, default=processors, metavar="N", help="processes; default: %(default)s"
+    )
     train.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
     for name in ("files", "labels", "model", "params", "name"):
         what = "name of the model" if name == "name" else f"name of the {name} file in FOLDER"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hepfaas.datasets.summary import TreeSummary
+if TYPE_CHECKING:  # it comes with uproot, which tables need not
+    from hepfaas.datasets.summary import TreeSummary
 
 
 def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:

@@ -32,6 +32,9 @@ AHEAD = 2
 USUAL_ROWS = BLOCK_ROWS + 64
 """Rows for which there is room: a block's, and the few by which shares of labels are rounded up."""
 
+END_S = 5
+"""Longest wait for the folder's removal once the function has gone."""
+
 ALIGNMENT = 64
 """Bytes; TensorFlow takes a NumPy array as it is, without a copy, if it starts at a multiple of this."""
 
@@ -267,8 +270,12 @@ class silent:
 def serve(descriptor: int) -> None:
     """Answers on the socket with this file descriptor until its other end closes."""
     with socket.socket(fileno=descriptor) as connection:
-        threading.Thread(target=_end_with, args=(connection, Path.cwd()), daemon=True).start()
-        Session(connection).run()
+        end = threading.Thread(target=_end_with, args=(connection, Path.cwd()), daemon=True)
+        end.start()
+        try:
+            Session(connection).run()
+        finally:
+            end.join(timeout=END_S)
 
 
 def _end_with(connection: socket.socket, scratch: Path) -> None:
