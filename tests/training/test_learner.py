@@ -391,6 +391,11 @@ def fit(worker: Learner) -> None:
             "model.py line 5, in call: NameError: name 'nothing' is not defined",
         ),
         (
+            "return x + tf.gather(x, [9 + tf.cast(0 * x[0, 0], tf.int32)], axis=1) if training else x",
+            fit,
+            "model.py line 5, in call: InvalidArgumentError: indices[0] = 9 is not in [0, 6)",
+        ),
+        (
             "return x + tf.reduce_sum(tf.linalg.svd(tf.reshape(x, (-1, 2, 3)), compute_uv=False))",
             Learner.export,
             "model.py: LiteRT, which serves the network, has no operation Svd; make do without in the layers",
@@ -403,7 +408,7 @@ def fit(worker: Learner) -> None:
         ),
     ],
 )
-def test_a_layer_that_is_wrong_is_told(body: str, use: Callable[[Learner], object], message: str) -> None:
+def test_a_layer_that_fails_in_the_graph_is_told(body: str, use: Callable[[Learner], object], message: str) -> None:
     with learner(LAYER.replace("BODY", body)) as worker:
         worker.make()
         with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):

@@ -1,0 +1,91 @@
+"""Workers do every step, whoever of them is killed, and say so when it is of no use."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hepfaas.datasets.root import opened
+from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.local import workers
+from hepfaas.local.workers import Workers
+from hepfaas.platform.storage import open_store
+from hepfaas.runs.steps import Score, Survey
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"
+
+
+@pytest.fixture
+def surveys() -> list[Survey]:
+    file = opened(str(SAMPLE), "Events")
+    ranges = [(start, start + 1_000) for start in range(0, 5_000, 1_000)]
+    return [Survey(file.identity, "Events", ("MET_pt", "Jet_pt"), found, str(SAMPLE)) for found in ranges]
+
+
+def children() -> list[int]:
+    """Worker processes of this one."""
+    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@contextmanager
+def killer(times: int) -> Iterator[None]:
+    """Kills workers as soon as they appear, so often."""
+    over = threading.Event()
+
+    def kill() -> None:
+        seen: set[int] = set()
+        while len(seen) < times and not over.wait(0.002):
+            for pid in set(children()) - seen:
+                os.kill(pid, signal.SIGKILL)
+                seen.add(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    over.set()
+    thread.join(timeout=10)
+
+
+@pytest.mark.parametrize("kills", [0, 1, 2])
+def test_every_step_is_done_whoever_is_killed(kills: int, surveys: list[Survey], tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with Workers(1, store.url) as pool, killer(kills):
+        done = [step.key for step, _ in pool.perform(surveys)]
+    assert sorted(done) == sorted(step.key for step in surveys)
+    assert all(store.size_bytes(step.key) for step in surveys)
+    assert children() == []
+
+
+def test_a_step_whose_process_is_always_killed_is_given_up(
+    surveys: list[Survey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
+    with (
+        Workers(1, str(tmp_path)) as pool,
+        killer(workers.MOST_TRIES),
+        pytest.raises(
+            UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"
+        ),
+    ):
+        list(pool.perform(surveys))
+
+
+def test_what_a_step_misses_is_told_and_what_it_cannot_do_is_raised(surveys: list[Survey], tmp_path: Path) -> None:
+    with Workers(2, str(tmp_path)) as pool:
+        ((_, missing),) = pool.perform([Score("steps/export/nothing", "steps/prepare/nothing", 2, 0.5)])
+        assert isinstance(missing, MissingError)
+        assert missing.key == "steps/export/nothing"
+        with pytest.raises(RequestError, match="has changed since the run opened it"):
+            list(pool.perform([Survey("another", "Events", ("MET_pt",), (0, 10), str(SAMPLE))]))
+
+
+def test_a_server_that_is_away_is_tried_again_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(workers, "MOST_TRIES", 2)
+    away = Survey("file", "Events", ("MET_pt",), (0, 10), "root://127.0.0.1:1//x.root")
+    with Workers(1, str(tmp_path)) as pool, pytest.raises(UnavailableError, match="root://127.0.0.1:1//x.root"):
+        list(pool.perform([away]))
