@@ -67,9 +67,7 @@ def test_a_step_whose_process_is_always_killed_is_given_up(
     with (
         Workers(1, str(tmp_path)) as pool,
         killer(workers.MOST_TRIES),
-        pytest.raises(
-            UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"
-        ),
+        pytest.raises(UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"),
     ):
         list(pool.perform(surveys))
 
