@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from hepfaas.platform.storage import open_store
 from hepfaas.runs import steps
@@ -42,4 +42,6 @@ def _peak_mb(events: int) -> float:
 
 if __name__ == "__main__":
     prepare.perform(steps.step_from_json(json.loads(sys.argv[2])), open_store(sys.argv[1]))  # type: ignore[arg-type]
-    sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
+    # Not getrusage: what that tells begins with the memory of the process that started this one.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    sys.stdout.write(str(int(status["VmHWM"].split()[0]) / 1000))
