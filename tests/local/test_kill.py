@@ -73,7 +73,7 @@ def half_written(store: Path) -> set[str]:
 def phase_of(store: Path) -> str:
     """The first phase that is not done: the one that a process at work is in."""
     there = {kind: len(names(store / "local" / "steps" / kind)) for kind in (*PHASES, "sum")}
-    sums = {"survey": 1, "prepare": 2, "score": 3}
+    sums = {"open": 1, "survey": 2, "prepare": 3, "score": 4}
     wanted = {"open": 2, "survey": 10, "spec": 1, "prepare": 10, "train": 4, "export": 1, "score": 10, "evaluate": 1}
     for phase in PHASES[:-1]:
         if there[phase] < wanted[phase] or there["sum"] < sums.get(phase, 0):

@@ -75,7 +75,7 @@ def test_everything_is_there_the_second_time(place: Path, hepfaas: Any) -> None:
     told = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
     assert told.document["model"] == "htautau/1"
     entries = hepfaas("log", told.document["run"], "--store", place / "store", "--json").document
-    assert [entry["kind"] for entry in entries] == ["open", "open"]
+    assert [entry["kind"] for entry in entries] == ["open", "open", "sum"]
 
 
 def test_a_dry_run_tells_and_stores_nothing(place: Path, hepfaas: Any, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_training_on_a_remote_file_reads_nothing_again(place: Path, hepfaas: Any
     (folder / "files.txt").write_text("\n".join(urls))
     told = hepfaas("train", folder, "--name", "htautau", "--store", place / "store", "--json").document
     kinds = {entry["kind"] for entry in hepfaas("log", told["run"], "--store", place / "store", "--json").document}
-    assert kinds == {"open"}
+    assert kinds == {"open", "sum"}
 
 
 def test_a_submit_json_of_the_original_names_the_files(place: Path, hepfaas: Any) -> None:

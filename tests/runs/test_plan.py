@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
+from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
 from hypothesis import given, settings
@@ -51,12 +52,15 @@ class World:
                     "ranges": ranges(self.entries[step.url]),
                     "features": [["met", False], ["mu_pt", True]],
                     "identifiers": ["event"],
+                    "left_out": [],
                 }
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
                 part = {"key": step.key, "label": step.label, "rows": rows, "file": step.file}
                 return {"parts": [part]}
+            case Sum(of="open"):
+                return joined([self.results[key] for key in step.members])
             case Sum(of="prepare"):
                 return {"parts": [part for key in step.members for part in self.results[key]["parts"]]}
             case Train():
@@ -91,7 +95,7 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
         "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "evaluate": 1, "publish": 1, "sum": 3 * (3 + 1),
+        "score": 42, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
     }  # fmt: skip
 
 
@@ -100,7 +104,7 @@ def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None
 def test_a_deleted_result_is_asked_for_again_and_nothing_else(chooser: random.Random) -> None:
     world = World()
     world.finish()
-    lost = chooser.choice([step for step in world.done if not isinstance(step, Survey | Prepare | Score | Sum)])
+    lost = chooser.choice([step for step in world.done if not isinstance(step, Open | Survey | Prepare | Score | Sum)])
     del world.results[lost.key]
     world.done.clear()
     world.finish()
@@ -124,6 +128,28 @@ def test_who_makes_a_lost_result_can_be_told(chooser: random.Random) -> None:
     if isinstance(lost, Sum) and lost.of == "score":
         return
     assert plan.maker(RECIPE, "run/1", world.results.get, lost.key) == lost
+
+
+def test_the_sum_of_what_was_opened_gives_it_back_and_holds_equal_lists_once() -> None:
+    step = World()
+    one, two = (step.result(opening) for opening in plan.opens(RECIPE, "run/1"))
+    other = {**two, "features": [["met", False]]}
+    added = joined([joined([one, two]), joined([other])])
+    assert files_of(added) == [one, two, other]
+    assert len(added["lists"]) == 3
+
+
+def test_a_chain_of_train_steps_can_be_followed_without_the_plan() -> None:
+    world = World(dataclasses.replace(RECIPE, segment_rows=32_000), {"a.root": 90_000, "b.root": 2_000})
+    world.finish()
+    chain = plan.chain_of(world.recipe, "run/1", world.results.get)
+    assert len(chain[0]) > 1
+    step: Train | None = chain[0][0]
+    followed = []
+    while step:
+        followed.append(step)
+        step = plan.following(step, len(chain[0]), len(chain))
+    assert followed == [step for segments in chain for step in segments]
 
 
 def test_another_model_reads_no_event_again() -> None:

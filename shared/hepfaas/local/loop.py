@@ -16,7 +16,7 @@ from hepfaas.runs import plan
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
-from hepfaas.steps.objects import result_if_there, result_of
+from hepfaas.steps.objects import result_if_there
 
 LEARNER_KINDS = ("train", "export")
 
@@ -34,6 +34,7 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._lines: list[str] = []
+        self._told_opened = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
@@ -65,7 +66,7 @@ class Loop:
                     self._learn(found.steps, learners)
                 else:
                     self._spread(found.steps)
-                    if found.phase == "open":
+                    if found.phase == "open" and not self._told_opened and self._opened():
                         self._tell_opened()
             self._progress.finish()
         return found.model
@@ -137,7 +138,8 @@ class Loop:
 
     def _tell_opened(self) -> None:
         """Says once, for all files, what of them is not used as the user may expect."""
-        opened = [result_of(step.key, self._store) for step in plan.opens(self._recipe, self._name)]
+        self._told_opened = True
+        opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file["left_out"]}
         notes = {note for file in opened for note in file["notes"]}
         if left_out:
@@ -149,8 +151,7 @@ class Loop:
             self._progress.say(f"note: {note}")
 
     def _opened(self) -> list[Mapping[str, Any]]:
-        opens = plan.opens(self._recipe, self._name)
-        return [self._known[step.key] for step in opens]
+        return plan.opened_files(self._recipe, self._name, self._result)
 
     def _entries(self) -> int:
         return sum(file.entries for file in plan.inputs(self._recipe, self._opened()))

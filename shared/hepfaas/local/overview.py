@@ -61,7 +61,7 @@ def verified(store: Store, run: str) -> Ledger:
     chain = _chain(recipe, attempt, store)
     if not chain:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
-    opened = [result_of(step.key, store) for step in plan.opens(recipe, attempt)]
+    opened = plan.opened_files(recipe, attempt, lambda key: result_if_there(key, store))
     prepared = result_of(chain[0][0].data, store)
     parts = [_recounted(part, store) for part in prepared["parts"]]
     return ledger(plan.inputs(recipe, opened), parts, _epochs(chain, store))

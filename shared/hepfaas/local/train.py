@@ -11,12 +11,12 @@ from hepfaas.local.job import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import size, table
+from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.storage import Store, probe
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.recipe import Recipe
-from hepfaas.steps import open as open_step
 from hepfaas.steps.objects import result_if_there
 
 
@@ -68,14 +68,14 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     """What training on the folder would read and do, and what of it is there already. Stores nothing."""
     unsaved = _Unsaved(store)
     recipe, notes = recipe_of(folder, names, unsaved)
-    opens = plan.opens(recipe, "dry-run")
-    for step in opens:
-        open_step.perform(step, unsaved)
+    for level in plan.open_levels(recipe, "dry-run"):
+        for step in level:
+            perform(step, unsaved)
 
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, unsaved)
 
-    found = [results(step.key) or {} for step in opens]
+    found = plan.opened_files(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,

@@ -2,31 +2,72 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.runs import epochs
+from hepfaas.runs.opened import files_of
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Evaluate, Export, Open, Prepare, Publish, Score, Spec, Step, Sum, Survey, Train
 
 FAN_OUT = 16
+KEPT = 64
+"""Trees of steps and chains kept in memory: to name 10,000 steps takes a fifth of a second."""
 
 Results = Callable[[str], Mapping[str, Any] | None]
 """The result under a step's key, None if it is not there."""
 
+Levels = tuple[tuple[Step, ...], ...]
+"""The steps of a phase, and above them sums of up to 16 until one is left; of a single step only itself."""
+
 
 @dataclass(frozen=True)
 class Ready:
-    """Steps that can be done now, in any order, all of one phase; `done` of the `total` of that phase are there."""
+    """The phase that a run is in. `chain`: steps done and steps in all, where the phase is a chain of steps."""
 
     phase: str
-    steps: tuple[Step, ...]
-    done: int
-    total: int
+    levels: Levels
+    results: Results = field(repr=False, compare=False)
+    chain: tuple[int, int] | None = None
+
+    @functools.cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that can be done now, in any order."""
+        missing = self._missing
+        return tuple(
+            step
+            for step in missing.values()
+            if not isinstance(step, Sum) or not any(member in missing for member in step.members)
+        )
+
+    @property
+    def done(self) -> int:
+        """Steps of the phase whose results are there, sums not counted."""
+        if self.chain:
+            return self.chain[0]
+        return self.total - sum(1 for step in self._missing.values() if not isinstance(step, Sum))
+
+    @property
+    def total(self) -> int:
+        """Steps of the phase, sums not counted."""
+        return self.chain[1] if self.chain else len(self.levels[0])
+
+    @functools.cached_property
+    def _missing(self) -> dict[str, Step]:
+        """From the root down: below a sum that is there nothing is looked at."""
+        missing: dict[str, Step] = {}
+        wanted = {self.levels[-1][0].key}
+        for level in reversed(self.levels):
+            absent = [step for step in level if step.key in wanted and self.results(step.key) is None]
+            wanted = {member for step in absent if isinstance(step, Sum) for member in step.members}
+            missing.update((step.key, step) for step in absent)
+        return missing
 
 
 @dataclass(frozen=True)
@@ -101,29 +142,57 @@ def inputs(recipe: Recipe, found: Sequence[Mapping[str, Any]]) -> list[Input]:
     return files
 
 
-def surveys(recipe: Recipe, found: Sequence[Mapping[str, Any]]) -> list[Survey]:
-    """The survey step of each entry range, file after file."""
-    names = tuple(name for name, _ in found[0]["features"])
-    return [
+@dataclass(frozen=True)
+class Found:
+    """A result under its key. Values are compared too: the key of an open step tells a place, not what is there."""
+
+    key: str
+    values: Mapping[str, Any] = field(hash=False, repr=False)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def open_levels(recipe: Recipe, attempt: str) -> Levels:
+    """The open steps and their sums."""
+    return tree_of(opens(recipe, attempt))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def survey_levels(recipe: Recipe, opened: Found) -> Levels:
+    """The survey steps of all entry ranges, file after file, and their sums."""
+    files = files_of(opened.values)
+    names = tuple(name for name, _ in files[0]["features"])
+    steps = [
         Survey(file.identity, recipe.tree, names, entries, file.url)
-        for file in inputs(recipe, found)
+        for file in inputs(recipe, files)
         for entries in file.ranges
     ]
+    return tree_of(steps)
 
 
-def prepares(recipe: Recipe, found: Sequence[Mapping[str, Any]], spec: Mapping[str, Any]) -> list[Prepare]:
-    """The prepare step of each entry range, file after file."""
-    return [
-        Prepare(file.identity, recipe.tree, entries, spec["columns"], file.label, recipe.split_seed, file.url)
-        for file in inputs(recipe, found)
+@functools.lru_cache(maxsize=KEPT)
+def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
+    """The prepare steps of all entry ranges, file after file, and their sums."""
+    columns = spec.values["columns"]
+    steps = [
+        Prepare(file.identity, recipe.tree, entries, columns, file.label, recipe.split_seed, file.url)
+        for file in inputs(recipe, files_of(opened.values))
         for entries in file.ranges
     ]
+    return tree_of(steps)
 
 
-def trains(recipe: Recipe, spec: Mapping[str, Any], data: Sum, prepared: Mapping[str, Any]) -> list[list[Train]]:
+@functools.lru_cache(maxsize=KEPT)
+def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
+    """The score steps of all parts, and their sums."""
+    n_classes = export.values["n_classes"]
+    return tree_of([Score(export.key, part["key"], n_classes, recipe.threshold) for part in prepared.values["parts"]])
+
+
+@functools.lru_cache(maxsize=KEPT)
+def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
     """The train steps, one list of segments an epoch."""
-    rows = sum(part["rows"][0] for part in prepared["parts"])
-    n_features = int(spec["n_features"])
+    rows = sum(part["rows"][0] for part in prepared.values["parts"])
+    n_features = int(spec.values["n_features"])
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before: str | None = None
     chain: list[list[Train]] = []
@@ -131,7 +200,7 @@ def trains(recipe: Recipe, spec: Mapping[str, Any], data: Sum, prepared: Mapping
         chain.append([])
         for segment in range(epochs.n_segments(rows, segment_rows)):
             step = Train(
-                data.key,
+                prepared.key,
                 recipe.code,
                 recipe.module,
                 n_features,
@@ -151,13 +220,25 @@ def trains(recipe: Recipe, spec: Mapping[str, Any], data: Sum, prepared: Mapping
     return chain
 
 
+def following(step: Train, segments: int, n_epochs: int) -> Train | None:
+    """The step after this one in a chain of so many segments an epoch; None after the last."""
+    epoch, segment = divmod(step.epoch * segments + step.segment + 1, segments)
+    return None if epoch == n_epochs else replace(step, before=step.key, epoch=epoch, segment=segment)
+
+
 def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]]:
     """The train steps, one list of segments an epoch; none before all events are prepared."""
     try:
         made = _matrix(recipe, attempt, results)
     except _Wait:
         return []
-    return trains(recipe, made.spec, made.data, made.prepared)
+    return trains(recipe, made.spec, made.prepared)
+
+
+def opened_files(recipe: Recipe, attempt: str, results: Results) -> list[Mapping[str, Any]]:
+    """What the open steps found, file after file; nothing before all are opened."""
+    found = results(open_levels(recipe, attempt)[-1][0].key)
+    return files_of(found) if found else []
 
 
 def maker(recipe: Recipe, attempt: str, results: Results, key: str) -> Step | None:
@@ -169,22 +250,23 @@ def maker(recipe: Recipe, attempt: str, results: Results, key: str) -> Step | No
         made = _matrix(recipe, attempt, results)
     except _Wait:
         return None
-    opening = opens(recipe, attempt)
-    found = [results(step.key) or {} for step in opening]
-    below = [*tree_of(surveys(recipe, found)), *tree_of(prepares(recipe, found, made.spec))]
-    chain = trains(recipe, made.spec, made.data, made.prepared)
-    levels: list[Sequence[Step]] = [opening, *below, *chain]
+    levels: list[Sequence[Step]] = [
+        *open_levels(recipe, attempt),
+        *survey_levels(recipe, made.opened),
+        *prepare_levels(recipe, made.opened, made.spec),
+        *trains(recipe, made.spec, made.prepared),
+    ]
     return next((step for level in levels for step in level if step.key == key), None)
 
 
-def tree_of(steps: Sequence[Step]) -> list[list[Step]]:
-    """The steps, and above them sums of up to 16 until one is left: the root, last list's only member."""
-    levels = [list(steps)]
+def tree_of(steps: Sequence[Step]) -> Levels:
+    """The steps, and above them sums of up to 16 until one is left: the root, last level's only member."""
+    levels: list[tuple[Step, ...]] = [tuple(steps)]
     while len(levels[-1]) > 1 or len(levels) == 1:
         below = levels[-1]
         groups = [below[start : start + FAN_OUT] for start in range(0, len(below), FAN_OUT)]
-        levels.append([Sum(steps[0].kind, tuple(step.key for step in group)) for group in groups])
-    return levels
+        levels.append(tuple(Sum(steps[0].kind, tuple(step.key for step in group)) for group in groups))
+    return tuple(levels)
 
 
 def best_epoch(losses: Sequence[float]) -> int:
@@ -202,55 +284,47 @@ def best_epoch(losses: Sequence[float]) -> int:
 class _Matrix:
     """Everything that comes before training."""
 
-    spec_step: Spec
-    spec: Mapping[str, Any]
-    data: Sum
-    prepared: Mapping[str, Any]
+    opened: Found
+    spec: Found
+    prepared: Found
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
-    found = _all("open", opens(recipe, attempt), results)
-    survey = _phase("survey", surveys(recipe, found), results)
-    names = tuple(name for name, _ in found[0]["features"])
-    spec_step = Spec(survey.key, names, tuple(found[0]["identifiers"]), recipe.order, recipe.surplus)
-    (spec,) = _all("spec", [spec_step], results)
-    data = _phase("prepare", prepares(recipe, found, spec), results)
-    prepared = results(data.key) or {}
-    _check_rows(prepared)
-    return _Matrix(spec_step, spec, data, prepared)
+    opened = _phase("open", open_levels(recipe, attempt), results)
+    survey = _phase("survey", survey_levels(recipe, opened), results)
+    first = files_of(opened.values)[0]
+    names = tuple(name for name, _ in first["features"])
+    spec = _one(Spec(survey.key, names, tuple(first["identifiers"]), recipe.order, recipe.surplus), results)
+    prepared = _phase("prepare", prepare_levels(recipe, opened, spec), results)
+    _check_rows(prepared.values)
+    return _Matrix(opened, spec, prepared)
 
 
 def _published(recipe: Recipe, attempt: str, results: Results) -> Mapping[str, Any]:
     made = _matrix(recipe, attempt, results)
-    chain = trains(recipe, made.spec, made.data, made.prepared)
-    trained = _trained(chain, results)
+    chain = trains(recipe, made.spec, made.prepared)
     ends = [segments[-1] for segments in chain]
-    best = best_epoch([trained[step.key]["metrics"]["val_loss"] for step in ends])
+    best = best_epoch([found["metrics"]["val_loss"] for found in _trained(chain, results)])
     last = ends[best]
-    export_step = Export(
-        made.data.key,
-        recipe.code,
-        recipe.module,
-        last.n_features,
-        recipe.labels,
-        recipe.batch_size,
-        recipe.seed,
-        recipe.threads,
-        last.xla,
-        last.key,
+    export = _one(
+        Export(
+            made.prepared.key,
+            recipe.code,
+            recipe.module,
+            last.n_features,
+            recipe.labels,
+            recipe.batch_size,
+            recipe.seed,
+            recipe.threads,
+            last.xla,
+            last.key,
+        ),
+        results,
     )
-    (export,) = _all("export", [export_step], results)
-    scores = [
-        Score(export_step.key, part["key"], export["n_classes"], recipe.threshold) for part in made.prepared["parts"]
-    ]
-    score = _phase("score", scores, results)
-    evaluate_step = Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes)
-    _all("evaluate", [evaluate_step], results)
-    publish_step = Publish(
-        recipe.name, _told(recipe), made.data.key, made.spec_step.key, export_step.key, evaluate_step.key
-    )
-    (published,) = _all("publish", [publish_step], results)
-    return published
+    score = _phase("score", score_levels(recipe, export, made.prepared), results)
+    evaluate = _one(Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes), results)
+    publish = Publish(recipe.name, _told(recipe), made.prepared.key, made.spec.key, export.key, evaluate.key)
+    return _one(publish, results).values
 
 
 def _told(recipe: Recipe) -> str:
@@ -260,47 +334,30 @@ def _told(recipe: Recipe) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _all(phase: str, steps: Sequence[Step], results: Results) -> list[Mapping[str, Any]]:
-    found = [results(step.key) for step in steps]
-    missing = tuple(step for step, result in zip(steps, found, strict=True) if result is None)
-    if missing:
-        raise _Wait(Ready(phase, missing, len(steps) - len(missing), len(steps)))
-    return [result for result in found if result is not None]
+def _one(step: Step, results: Results) -> Found:
+    """The result of a step that is a phase of its own."""
+    return _phase(step.kind, ((step,),), results)
 
 
-def _phase(phase: str, steps: Sequence[Step], results: Results) -> Sum:
-    """The root of a parallel phase, once it is there: one look settles a phase that was done before."""
-    levels = tree_of(steps)
-    root = levels[-1][0]
-    assert isinstance(root, Sum)
-    if results(root.key) is not None:
-        return root
-    missing: dict[str, Step] = {}
-    wanted = set()
-    for depth in range(len(levels) - 1, -1, -1):
-        looked = [step for step in levels[depth] if depth == len(levels) - 1 or step.key in wanted]
-        absent = [step for step in looked if results(step.key) is None]
-        wanted = {member for step in absent if isinstance(step, Sum) for member in step.members}
-        missing.update((step.key, step) for step in absent)
-    ready = tuple(
-        step
-        for step in missing.values()
-        if not isinstance(step, Sum) or not any(member in missing for member in step.members)
-    )
-    leaves = sum(1 for step in missing.values() if not isinstance(step, Sum))
-    raise _Wait(Ready(phase, ready, len(steps) - leaves, len(steps)))
+def _phase(phase: str, levels: Levels, results: Results) -> Found:
+    """The root of a phase, once it is there: one look settles a phase that was done before."""
+    root = levels[-1][0].key
+    found = results(root)
+    if found is None:
+        raise _Wait(Ready(phase, levels, results))
+    return Found(root, found)
 
 
-def _trained(chain: Sequence[Sequence[Train]], results: Results) -> dict[str, Mapping[str, Any]]:
-    """Results of the chain of train steps; a chain has one next step only."""
+def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping[str, Any]]:
+    """Result of the last step of each epoch. In a chain the steps before one that is there were there too, so the
+    first that is not is found by halving."""
     flat = [step for segments in chain for step in segments]
-    trained: dict[str, Mapping[str, Any]] = {}
-    for done, step in enumerate(flat):
-        result = results(step.key)
-        if result is None:
-            raise _Wait(Ready("train", (step,), done, len(flat)))
-        trained[step.key] = result
-    return trained
+    done = bisect_left(flat, True, key=lambda step: results(step.key) is None)
+    ends = [segments[-1] for segments in chain]
+    missing = [flat[done]] if done < len(flat) else [end for end in ends if results(end.key) is None]
+    if missing:
+        raise _Wait(Ready("train", ((missing[0],),), results, (done, len(flat))))
+    return [results(end.key) or {} for end in ends]
 
 
 def _check_files(files: Sequence[LabelledFile], found: Sequence[Mapping[str, Any]]) -> None:

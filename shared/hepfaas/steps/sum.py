@@ -8,6 +8,7 @@ from operator import or_
 from typing import Any
 
 from hepfaas.platform.storage import Store
+from hepfaas.runs.opened import joined
 from hepfaas.runs.steps import Sum
 from hepfaas.steps.objects import encoded, result_of
 
@@ -34,4 +35,4 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return reduce(or_, (ScoreCounts.from_json(result) for result in results)).to_json()
 
 
-_ADDED = {"survey": _surveys, "prepare": _parts, "score": _scores}
+_ADDED = {"open": joined, "survey": _surveys, "prepare": _parts, "score": _scores}

@@ -1,0 +1,33 @@
+"""What the open steps of all files found, added up: one list, in which equal lists of branches stand once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_SHARED = ("features", "left_out")
+
+
+def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of results of open steps, or of such sums."""
+    lists: list[Any] = []
+    files = [
+        {**file, **{name: _number(lists, file[name]) for name in _SHARED}}
+        for result in results
+        for file in files_of(result)
+    ]
+    return {"lists": lists, "files": files}
+
+
+def files_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each file's result, from the sum of many or from its own."""
+    if "lists" not in result:
+        return [result]
+    lists = result["lists"]
+    return [{**file, **{name: lists[file[name]] for name in _SHARED}} for file in result["files"]]
+
+
+def _number(lists: list[Any], wanted: Any) -> int:
+    if wanted not in lists:
+        lists.append(wanted)
+    return lists.index(wanted)
