@@ -69,9 +69,7 @@ def verified(store: Store, run: str) -> Ledger:
 
 def _attempt(store: Store, run: str) -> str:
     """The attempt that is under way, or the last of a run that has ended."""
-    end = records.last_end(store, run)
-    number = records.attempt_of(store, run)
-    return f"{run}/{number if end is None else number - 1}"
+    return f"{run}/{records.attempt(store, run).number}"
 
 
 def _row(store: Store, run: str) -> dict[str, Any]:

@@ -157,8 +157,8 @@ class _Unsaved:
         self._kept[key] = bytes(data)
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        return self._below.keys(prefix)
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        return self._below.keys(prefix, after)
 
     def delete(self, key: str) -> None:
         self._kept.pop(key, None)

@@ -88,12 +88,14 @@ class FolderStore:
                 aside.unlink(missing_ok=True)
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys that start with the prefix, sorted."""
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with the prefix, sorted; only those behind the key `after`."""
         top = self._root / prefix.rpartition("/")[0]
         found = (Path(folder, name) for folder, _, names in os.walk(top) for name in names)
         keys = (path.relative_to(self._root).as_posix() for path in found)
-        return iter(sorted(key for key in keys if key.startswith(prefix) and not key.startswith(".tmp/")))
+        return iter(
+            sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(".tmp/"))
+        )
 
     def delete(self, key: str) -> None:
         """Removes the object."""

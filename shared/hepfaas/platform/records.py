@@ -1,15 +1,22 @@
 """What the store remembers of runs beside their results: what was asked, how attempts ended, and the log.
 
-runs/<run>/request.json            the recipe and what was told the user
-runs/<run>/attempts/<n>/end.json   completed or failed; whoever creates it decides, a retry is attempt n + 1
-runs/<run>/log/<time>-<kind>-<key> one object a step that was done: seconds, and what the user's code printed
+runs/<run>/request.json              the recipe and what was told the user
+runs/<run>/attempts/<n>/begin.json   a retry; the first attempt needs none
+runs/<run>/attempts/<n>/failed/<kind>-<hash>   why a step cannot be done
+runs/<run>/attempts/<n>/end.json     completed, failed or cancelled; whoever creates it decides
+runs/<run>/sent/<n>/<phase>/<first>-<count>/<k>   when the k-th events went out for these steps of a phase
+runs/<run>/log/<time>-<kind>-<key>   one object a step that was done: seconds, and what the user's code printed
+runs/<run>/trouble/<n>/<time>-<kind>-<key>     something was away, and the step will be tried again
+runs/<run>/deleted.json              a tombstone
+newest/<time, backwards>-<run>       the list of runs, newest first
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,24 +24,53 @@ from hepfaas.errors import MissingError, RequestError
 from hepfaas.platform.storage import Store
 from hepfaas.runs.recipe import Recipe
 
+MOST_MS = 10**14
+"""Milliseconds since 1970 that will not come before the year 5000."""
+
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: the recipe, when (seconds since 1970), and notes that the user was told."""
+    """What was asked: the recipe, when (seconds since 1970), and notes that the user was told.
+
+    trace: the W3C trace context of the request. webhook: who wants to be told of the run's events.
+    asked: values that the one who asked may want back, e.g. the rule that started the run.
+    """
 
     recipe: Recipe
     created: float
     notes: tuple[str, ...] = ()
+    trace: str = ""
+    webhook: str = ""
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. state: completed or failed; model: '<name>/<version>' of a completed one."""
+    """How an attempt ended. state: completed, failed or cancelled; model: '<name>/<version>' of a completed one."""
 
     state: str
     time: float
     error: str = ""
     model: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt of a run. failed: keys of steps that cannot be done, and why."""
+
+    number: int
+    end: End | None
+    failed: dict[str, str]
+    deleted: bool = False
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Events for `count` steps of a phase from the `first` on, sent so many times, last at `time`."""
+
+    first: int
+    count: int
+    times: int
 
 
 @dataclass(frozen=True)
@@ -51,66 +87,155 @@ class Entry:
 
 def start(store: Store, request: Request) -> str:
     """The run that this recipe asks for: one that has not completed goes on, otherwise a new '<name>-<k>'."""
-    name = request.recipe.name
-    known = [run for run in runs(store) if run.rpartition("-")[0] == name]
-    for run in reversed(known):
+    for run in reversed(_runs_named(store, request.recipe.name)):
         ended = last_end(store, run)
         if request_of(store, run).recipe == request.recipe and (ended is None or ended.state == "failed"):
             return run
+    return create(store, request)
+
+
+def create(store: Store, request: Request) -> str:
+    """A new run, '<name>-<k>'."""
+    name = request.recipe.name
     data = json.dumps(asdict(request), sort_keys=True).encode()
-    number = 1 + max((int(run.rpartition("-")[2]) for run in known), default=0)
+    number = 1 + max((int(run.rpartition("-")[2]) for run in _runs_named(store, name)), default=0)
     while not store.create(f"runs/{name}-{number}/request.json", data):
         number += 1
+    store.create(f"newest/{MOST_MS - int(request.created * 1000):014d}-{name}-{number}", b"")
     return f"{name}-{number}"
 
 
 def runs(store: Store) -> list[str]:
     """All runs, in the order of their names and numbers."""
-    found = {match[1] for key in store.keys("runs/") if (match := _REQUEST.fullmatch(key))}
+    found = {run for _, run in newest(store)}
     return sorted(found, key=lambda run: (run.rpartition("-")[0], int(run.rpartition("-")[2])))
+
+
+def newest(store: Store, after: str = "") -> Iterator[tuple[str, str]]:
+    """All runs, newest first, each with what to give as `after` to go on behind it."""
+    for key in store.keys("newest/", f"newest/{after}" if after else ""):
+        mark = key.partition("/")[2]
+        yield mark, mark[15:]
 
 
 def request_of(store: Store, run: str) -> Request:
     """What was asked. Raises: RequestError if there is no such run."""
     try:
         values = json.loads(store.get(f"runs/{run}/request.json"))
-    except MissingError as error:
+    except (MissingError, ValueError) as error:
         raise RequestError(f"store {store.url} has no run '{run}'; `hepfaas runs` lists them") from error
-    return Request(Recipe.from_json(values["recipe"]), values["created"], tuple(values["notes"]))
+    return Request(**{**values, "recipe": Recipe.from_json(values["recipe"]), "notes": tuple(values["notes"])})
 
 
 def attempt_of(store: Store, run: str) -> int:
     """Number of the attempt that is under way or would be next: one more than have ended."""
-    return 1 + len(_ends(store, run))
+    last = attempt(store, run)
+    return last.number + (last.end is not None)
 
 
-def end(store: Store, run: str, attempt: int, how: End) -> None:
-    """Says how an attempt ended; the first to say so decides."""
-    store.create(f"runs/{run}/attempts/{attempt}/end.json", json.dumps(asdict(how)).encode())
+def attempt(store: Store, run: str) -> Attempt:
+    """The last attempt that was begun."""
+    keys = list(store.keys(f"runs/{run}/attempts/"))
+    number = max((int(key.split("/")[3]) for key in keys), default=1)
+    place = f"runs/{run}/attempts/{number}/"
+    end = End(**json.loads(store.get(f"{place}end.json"))) if f"{place}end.json" in keys else None
+    failed = [json.loads(store.get(key)) for key in keys if key.startswith(f"{place}failed/")]
+    return Attempt(number, end, {found["key"]: found["error"] for found in failed})
+
+
+def has_ended(store: Store, run: str, number: int) -> bool:
+    """Whether somebody said how this attempt ended."""
+    return store.size_bytes(f"runs/{run}/attempts/{number}/end.json") is not None
+
+
+def begin(store: Store, run: str, number: int) -> bool:
+    """Begins an attempt after one that has ended; False if somebody was first."""
+    return store.create(f"runs/{run}/attempts/{number}/begin.json", b"{}")
+
+
+def fail(store: Store, run: str, number: int, step: str, error: str) -> None:
+    """Remembers that a step cannot be done, and why."""
+    _, kind, name = step.split("/")
+    data = json.dumps({"key": step, "error": error}).encode()
+    store.create(f"runs/{run}/attempts/{number}/failed/{kind}-{name}", data)
+
+
+def end(store: Store, run: str, attempt: int, how: End) -> bool:
+    """Says how an attempt ended; the first to say so decides, and is told True."""
+    return store.create(f"runs/{run}/attempts/{attempt}/end.json", json.dumps(asdict(how)).encode())
 
 
 def last_end(store: Store, run: str) -> End | None:
-    """How the last attempt ended, None while the first is under way."""
-    ends = _ends(store, run)
-    return End(**json.loads(store.get(ends[-1]))) if ends else None
+    """How the last attempt ended, None while it is under way."""
+    return attempt(store, run).end
+
+
+def is_deleted(store: Store, run: str) -> bool:
+    """Whether a run has its tombstone."""
+    return store.size_bytes(f"runs/{run}/deleted.json") is not None
+
+
+def sent(store: Store, run: str, attempt: int, phase: str) -> list[Sent]:
+    """What was sent of a phase, in the order of its steps."""
+    times: defaultdict[tuple[int, int], int] = defaultdict(int)
+    for key in store.keys(f"runs/{run}/sent/{attempt}/{phase}/"):
+        slice_, number = key.split("/")[5:]
+        first, count = map(int, slice_.split("-"))
+        times[first, count] = max(times[first, count], int(number))
+    return [Sent(first, count, number) for (first, count), number in sorted(times.items())]
+
+
+def mark_sent(store: Store, run: str, attempt: int, phase: str, what: Sent, time: float) -> None:
+    """Remembers that events went out."""
+    data = json.dumps({"time": time}).encode()
+    store.create(f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}", data)
+
+
+def sent_at(store: Store, run: str, attempt: int, phase: str, what: Sent) -> float:
+    """When they last did (seconds since 1970)."""
+    key = f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}"
+    return float(json.loads(store.get(key))["time"])
+
+
+def trouble(store: Store, run: str, attempt: int, step: str, time: float, error: str) -> None:
+    """Remembers that something was away while a step was tried."""
+    data = json.dumps({"key": step, "time": time, "error": error}).encode()
+    store.create(f"runs/{run}/trouble/{attempt}/{_stamp(time, step)}", data)
+
+
+def troubles(store: Store, run: str, attempt: int) -> list[str]:
+    """Keys of what is remembered of such, in the order of time."""
+    return list(store.keys(f"runs/{run}/trouble/{attempt}/"))
+
+
+def trouble_at(store: Store, key: str) -> str:
+    """What one of them was."""
+    return str(json.loads(store.get(key))["error"])
 
 
 def log(store: Store, run: str, entry: Entry) -> None:
     """Adds one step to the run's log."""
-    name = f"{int(entry.time * 1e6):017d}-{entry.kind}-{entry.key.rpartition('/')[2][:12]}"
-    store.create(f"runs/{run}/log/{name}", json.dumps(asdict(entry)).encode())
+    store.create(f"runs/{run}/log/{_stamp(entry.time, entry.key)}", json.dumps(asdict(entry)).encode())
 
 
-def log_of(store: Store, run: str) -> Iterator[Entry]:
-    """The run's log, in the order of time."""
-    for key in store.keys(f"runs/{run}/log/"):
+def log_of(store: Store, run: str, after: str = "") -> Iterator[Entry]:
+    """The run's log, in the order of time; after an entry's mark only what came later."""
+    for key in store.keys(f"runs/{run}/log/", f"runs/{run}/log/{after}" if after else ""):
         values: dict[str, Any] = json.loads(store.get(key))
         yield Entry(**{**values, "lines": tuple(values["lines"])})
 
 
-_REQUEST = re.compile(r"runs/([^/]+-[0-9]+)/request\.json")
+def mark_of(entry: Entry) -> str:
+    """What to give as `after`."""
+    return _stamp(entry.time, entry.key)
 
 
-def _ends(store: Store, run: str) -> Sequence[str]:
-    keys = store.keys(f"runs/{run}/attempts/")
-    return sorted(keys, key=lambda key: int(key.split("/")[3]))
+def _stamp(time: float, step: str) -> str:
+    _, kind, name = step.split("/")
+    return f"{int(time * 1e6):017d}-{kind}-{name[:12]}"
+
+
+def _runs_named(store: Store, name: str) -> list[str]:
+    found = re.compile(rf"runs/({re.escape(name)}-[0-9]+)/(request|deleted)\.json")
+    runs = {match[1] for key in store.keys(f"runs/{name}-") if (match := found.fullmatch(key))}
+    return sorted(runs, key=lambda run: int(run.rpartition("-")[2]))

@@ -79,10 +79,10 @@ class S3Store:
             return False
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys that start with the prefix, sorted."""
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with the prefix, sorted; only those behind the key `after`."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + prefix
+            Bucket=self._bucket, Prefix=self._prefix + prefix, StartAfter=self._prefix + after if after else ""
         )
         with self._explained():
             for page in pages:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +43,8 @@ class Store(Protocol):
         """Stores the object whole if there is none under this key; False if somebody was first."""
         ...
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys that start with the prefix, sorted."""
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys that start with the prefix, sorted; only those behind the key `after`."""
         ...
 
     def delete(self, key: str) -> None:
@@ -63,6 +64,11 @@ def open_store(url: str) -> Store:
     from hepfaas.platform.folder import FolderStore
 
     return FolderStore(Path(url))
+
+
+def store_of_owner(url: str) -> Callable[[str], Store]:
+    """Gives the store of an owner, the first part of every key below the address; opened once."""
+    return functools.cache(lambda owner: open_store(f"{url}/{owner}"))
 
 
 def probe(store: Store) -> None:

@@ -29,12 +29,14 @@ Levels = tuple[tuple[Step, ...], ...]
 
 @dataclass(frozen=True)
 class Ready:
-    """The phase that a run is in. `chain`: steps done and steps in all, where the phase is a chain of steps."""
+    """The phase that a run is in. `chain`: steps done and steps in all, where the phase is a chain of steps, and
+    `segments` how many of them make an epoch."""
 
     phase: str
     levels: Levels
     results: Results = field(repr=False, compare=False)
     chain: tuple[int, int] | None = None
+    segments: int = 1
 
     @functools.cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -356,7 +358,7 @@ def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping
     ends = [segments[-1] for segments in chain]
     missing = [flat[done]] if done < len(flat) else [end for end in ends if results(end.key) is None]
     if missing:
-        raise _Wait(Ready("train", ((missing[0],),), results, (done, len(flat))))
+        raise _Wait(Ready("train", ((missing[0],),), results, (done, len(flat)), len(chain[0])))
     return [results(end.key) or {} for end in ends]
 
 

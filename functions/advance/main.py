@@ -1,0 +1,33 @@
+"""advance: looks at what exists of a run and sends the steps that are next.
+
+Takes CloudEvents org.hepfaas.run.submitted, .phase.completed, .step.completed, .step.failed, .step.missing, dead
+letters, and dev.knative.sources.ping, which looks at all unfinished runs (docs/events.md). Sends the .requested events
+of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 422 if there is no such run,
+503 to be asked again.
+"""
+
+import os
+from collections.abc import Callable
+
+import functions_framework
+from flask import Request, Response
+from hepfaas.platform.cloud_events import Broker, CloudEvent
+from hepfaas.platform.http import takes_events
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import open_store, store_of_owner
+from hepfaas.service.advancing import Advancing
+
+SETTINGS = Settings.from_environ(os.environ)
+
+
+def made() -> Callable[[CloudEvent], None]:
+    root, stores, broker = open_store(SETTINGS.store), store_of_owner(SETTINGS.store), Broker(SETTINGS.broker)
+    return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
+
+
+ANSWER = takes_events("advance", made)
+
+
+@functions_framework.http
+def advance(request: Request) -> Response:
+    return ANSWER(request)

@@ -1,0 +1,31 @@
+"""prepare: prepare steps: the matrix of an entry range.
+
+Takes a CloudEvent org.hepfaas.prepare.requested (docs/events.md); stores the step's result and the sums that
+are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 422 if the
+step cannot be done, 503 to be asked again.
+"""
+
+import os
+from collections.abc import Callable
+
+import functions_framework
+from flask import Request, Response
+from hepfaas.platform.cloud_events import Broker, CloudEvent
+from hepfaas.platform.http import takes_events
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import store_of_owner
+from hepfaas.service.stepping import Stepping
+
+SETTINGS = Settings.from_environ(os.environ)
+
+
+def made() -> Callable[[CloudEvent], None]:
+    return Stepping("prepare", store_of_owner(SETTINGS.store), Broker(SETTINGS.broker), SETTINGS.budget_s).handle
+
+
+ANSWER = takes_events("prepare", made)
+
+
+@functions_framework.http
+def prepare(request: Request) -> Response:
+    return ANSWER(request)

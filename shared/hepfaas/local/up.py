@@ -1,0 +1,240 @@
+"""`hepfaas up`: the whole system on one machine. SeaweedFS, every function in its own processes, a broker, a ping a
+minute, one front door. All state is in the store's folder: started again, it goes on with every run."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from hepfaas.errors import RequestError
+from hepfaas.local.broker import Broker, Delivery, Trigger
+from hepfaas.local.replicas import Function, Replicas
+from hepfaas.local.seaweed import SeaweedFS
+from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.service import events
+
+PING_S = 60.0
+REAP_S = 5.0
+STOP_S = 5.0
+DOOR_CONCURRENCY = 64
+HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"})
+
+TRIGGERS = (
+    *(
+        Trigger(frozenset(f"{events.PREFIX}.{kind}.requested" for kind in kinds), name)
+        for name, kinds in events.DOES.items()
+    ),
+    Trigger(
+        frozenset(
+            {
+                events.RUN_SUBMITTED,
+                events.PHASE_COMPLETED,
+                events.STEP_COMPLETED,
+                events.STEP_FAILED,
+                events.STEP_MISSING,
+                events.PING,
+            }
+        ),
+        "advance",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """folder: where the store lies. workers: processes of each function that reads or scores events.
+
+    variables: further variables of the functions' environment.
+    """
+
+    folder: Path
+    port: int = 8080
+    workers: int = 2
+    ping_s: float = PING_S
+    idle_s: float = 120.0
+    delivery: Delivery = field(default_factory=Delivery)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class Up:
+    """The system, while the `async with` lasts."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.store = SeaweedFS(options.folder / "seaweedfs")
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._serving: list[asyncio.Task[None]] = []
+        self._servers: list[uvicorn.Server] = []
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        return f"http://127.0.0.1:{self.options.port}"
+
+    async def __aenter__(self) -> Up:
+        self._lock = _locked(self.options.folder)
+        await asyncio.to_thread(self.store.start)
+        logs = self.options.folder / "log"
+        logs.mkdir(exist_ok=True)
+        self.replicas = Replicas(functions_folder(), self._environ(), logs)
+        for function in _functions(self.options):
+            self.replicas.add(function)
+        self.broker = Broker(TRIGGERS, "advance", self.replicas, self.options.delivery)
+        sink = await self._serve(self.broker.app, 0)
+        self.replicas.set_variable("K_SINK", f"http://127.0.0.1:{sink}/")
+        self._client = httpx.AsyncClient(timeout=None, trust_env=False)
+        self.options = _at_port(self.options, await self._serve(self._door(), self.options.port))
+        self._tasks += [asyncio.create_task(self._ping()), asyncio.create_task(self._reap())]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.broker.forget()
+        for server in self._servers:
+            server.should_exit = server.force_exit = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._serving, timeout=STOP_S)
+        await self.replicas.close()
+        await self._client.aclose()
+        await asyncio.to_thread(self.store.stop)
+        os.close(self._lock)
+
+    def ping(self) -> None:
+        """What the PingSource sends: a look at every unfinished run."""
+        self.broker.take(CloudEvent(events.PING, "/hepfaas/up", "ping", uuid.uuid4().hex, {}))
+
+    async def _ping(self) -> None:
+        while True:
+            self.ping()
+            await asyncio.sleep(self.options.ping_s)
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_S)
+            self.replicas.reap()
+
+    def _environ(self) -> dict[str, str]:
+        mine = {
+            "HEPFAAS_STORE": self.store.url,
+            "HEPFAAS_OWNER": "local",
+            "HEPFAAS_MAX_SCALE": str(self.options.workers),
+            "HEPFAAS_ALLOW_PRIVATE": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return {**os.environ, **self.store.variables, **mine, **self.options.variables}
+
+    async def _serve(self, app: Starlette, port: int) -> int:
+        """Serves an app on this machine and gives its port."""
+        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # signals are ours
+        self._servers.append(server)
+        self._serving.append(asyncio.create_task(_served(server)))
+        while not server.started:
+            if self._serving[-1].done():
+                raise RequestError(f"port {port} is taken; give another one with --port")
+            await asyncio.sleep(0.01)
+        return int(server.servers[0].sockets[0].getsockname()[1])
+
+    def _door(self) -> Starlette:
+        methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
+        return Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)])
+
+    async def _forward(self, request: Request) -> Response:
+        """Hands a request to the function that answers people, and its answer back as it comes."""
+        name = "intake" if request.url.path.startswith(("/v1/rules", "/v1/notifications")) else "runs"
+        lent = self.replicas.lent(name)
+        try:
+            url = await asyncio.wait_for(lent.__aenter__(), 60)
+            target = httpx.URL(url + request.url.path, query=request.url.query.encode())
+            headers = [(key, value) for key, value in request.headers.items() if key not in HOP_BY_HOP]
+            headers.append(("X-Forwarded-Host", request.headers.get("host", "")))
+            asked = self._client.build_request(request.method, target, headers=headers, content=request.stream())
+            answer = await self._client.send(asked, stream=True)
+        except (httpx.HTTPError, TimeoutError) as error:
+            with suppress(Exception):
+                await lent.__aexit__(None, None, None)
+            return JSONResponse({"error": f"function '{name}' does not answer: {error}"}, 503)
+
+        async def ended() -> None:
+            await answer.aclose()
+            await lent.__aexit__(None, None, None)
+
+        kept = {key: value for key, value in answer.headers.items() if key not in HOP_BY_HOP}
+        return StreamingResponse(_raw(answer), answer.status_code, kept, background=BackgroundTask(ended))
+
+
+def run(options: Options) -> None:
+    """Runs the system until Ctrl-C."""
+    asyncio.run(_run(options))
+
+
+async def _run(options: Options) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with Up(options) as system:
+        sys.stderr.write(
+            f"hepfaas is up at {system.url}; store and logs in {options.folder}\n"
+            f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops; nothing is lost)\n"
+        )
+        await stopped.wait()
+        sys.stderr.write("hepfaas: stopping\n")
+
+
+async def _served(server: uvicorn.Server) -> None:
+    with suppress(SystemExit):  # uvicorn's way to say that it cannot have the port
+        await server.serve()
+
+
+async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
+    async for data in answer.aiter_raw():
+        yield data
+
+
+def functions_folder() -> Path:
+    """Where the functions' entry points are: beside the package when installed, else in the repository."""
+    here = Path(__file__).parents[1]
+    installed, cloned = here / "_functions", here.parents[1] / "functions"
+    return installed if installed.exists() else cloned
+
+
+def _functions(options: Options) -> list[Function]:
+    spread = ("survey", "prepare", "score")
+    steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
+    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake")]
+    return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
+
+
+def _at_port(options: Options, port: int) -> Options:
+    return Options(**{**vars(options), "port": port})
+
+
+def _locked(folder: Path) -> int:
+    """Holds the folder. Raises: RequestError if another `up` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise RequestError(f"'{folder}' is in use by another `hepfaas up`; stop it or give another --folder") from error
+    return lock

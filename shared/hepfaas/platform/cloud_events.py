@@ -1,0 +1,103 @@
+"""CloudEvents: read from a request, posted to a broker. The only module that knows their form on the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import urllib3
+from cloudevents.exceptions import GenericException
+from cloudevents.http import CloudEvent as Wire
+from cloudevents.http import from_http, to_binary
+
+from hepfaas.errors import RequestError, UnavailableError
+
+MOST_BYTES = 64 * 1024
+"""An event carries keys, never data."""
+
+LIMITS = urllib3.Timeout(connect=5, read=20)
+
+
+@dataclass(frozen=True)
+class CloudEvent:
+    """One message. extensions: further attributes, `traceparent` and what a broker adds to a dead letter."""
+
+    type: str
+    source: str
+    subject: str
+    id: str
+    data: Mapping[str, Any]
+    extensions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def trace(self) -> str:
+        """The W3C trace context that it belongs to."""
+        return self.extensions.get("traceparent", "")
+
+
+class Sender(Protocol):
+    """Takes events for delivery."""
+
+    def send(self, event: CloudEvent) -> None:
+        """Gives the event away. Raises: UnavailableError if nobody said that he has it; he may have it."""
+        ...
+
+
+class Broker:
+    """Posts events to a URL, in binary form."""
+
+    def __init__(self, url: str) -> None:
+        if not url:
+            raise RequestError("there is no broker to send events to: set K_SINK to its URL")
+        self._url = url
+        self._pool = urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=4)
+
+    def send(self, event: CloudEvent) -> None:
+        """Gives the event away."""
+        headers, body = on_the_wire(event)
+        try:
+            answer = self._pool.request("POST", self._url, headers=headers, body=body)
+        except urllib3.exceptions.HTTPError as error:
+            raise UnavailableError(f"the broker does not answer: {error}") from error
+        if answer.status >= 300:
+            raise UnavailableError(f"the broker answers {answer.status} to an event of type {event.type}")
+
+
+def on_the_wire(event: CloudEvent) -> tuple[dict[str, str], bytes]:
+    """Headers and body of the binary form."""
+    attributes = {
+        "type": event.type,
+        "source": event.source,
+        "subject": event.subject,
+        "id": event.id,
+        "datacontenttype": "application/json",
+        **event.extensions,
+    }
+    headers, body = to_binary(Wire(attributes, json.dumps(event.data)))
+    data = body if isinstance(body, bytes) else str(body).encode()
+    if len(data) > MOST_BYTES:
+        raise RequestError(
+            f"an event of type {event.type} has {len(data)} bytes; at most {MOST_BYTES} go through brokers"
+        )
+    return dict(headers), data
+
+
+def read_event(headers: Mapping[str, str], body: bytes) -> CloudEvent:
+    """The event in a request, in binary or structured form. Raises: RequestError if there is none."""
+    try:
+        wire = from_http(dict(headers), body)
+        attributes = {name: str(value) for name, value in wire.get_attributes().items()}
+        data = _json(wire.get_data())
+    except (GenericException, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise RequestError("the request holds no CloudEvent with a JSON object as its data") from error
+    known = {name: attributes.pop(name, "") for name in ("type", "source", "subject", "id")}
+    return CloudEvent(**known, data=data, extensions=attributes)
+
+
+def _json(data: Any) -> Mapping[str, Any]:
+    values = json.loads(data) if isinstance(data, str | bytes) else data
+    if not isinstance(values, dict):
+        raise ValueError(type(values).__name__)
+    return values

@@ -1,0 +1,97 @@
+"""Answers of functions: JSON, and our two families of errors as statuses. The outermost shell of every function."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Request, Response
+from werkzeug.exceptions import HTTPException
+
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.cloud_events import CloudEvent, read_event
+
+LOG = logging.getLogger("hepfaas")
+MOST_EVENT_BYTES = 256 * 1024
+RETRY_AFTER_S = "2"
+
+Handler = Callable[[Request], Response]
+
+
+def json_answer(values: Any, status: int = 200, **headers: str) -> Response:
+    """A JSON document."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(json.dumps(values), status, named, mimetype="application/json")
+
+
+def answers(name: str) -> Callable[[Handler], Handler]:
+    """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself."""
+
+    def decorate(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def answered(request: Request) -> Response:
+            if request.path == "/healthz":
+                return Response(status=204)
+            began = time.monotonic()
+            response, said = _answer(handler, request)
+            fields = {
+                "function": name,
+                "method": request.method,
+                "path": request.path,
+                "id": request.headers.get("ce-id", ""),
+                "type": request.headers.get("ce-type", ""),
+                "status": response.status_code,
+                "seconds": round(time.monotonic() - began, 4),
+                "outcome": said,
+            }
+            LOG.warning(json.dumps({key: value for key, value in fields.items() if value != ""}))
+            return response
+
+        return answered
+
+    return decorate
+
+
+def takes_events(name: str, made: Callable[[], Callable[[CloudEvent], None]]) -> Handler:
+    """A function that is called by CloudEvents, one at a time: after a 504 the one before computes on.
+
+    `made` gives what handles them; it is called at the first event, never at import.
+    """
+    lock = threading.Lock()
+    kept: list[Callable[[CloudEvent], None]] = []
+
+    @answers(name)
+    def function(request: Request) -> Response:
+        if request.method != "POST":
+            return json_answer({"error": f"function '{name}' takes CloudEvents by POST"}, 405, Allow="POST")
+        if (request.content_length or 0) > MOST_EVENT_BYTES:
+            raise RequestError(f"the event has {request.content_length} bytes; at most {MOST_EVENT_BYTES} are read")
+        event = read_event(dict(request.headers), request.get_data())
+        with lock:
+            if not kept:
+                kept.append(made())
+            kept[0](event)
+        return Response(status=204)
+
+    return function
+
+
+def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
+    try:
+        return handler(request), "done"
+    except RequestError as error:
+        return json_answer({"error": str(error)}, 422), str(error)
+    except UnavailableError as error:
+        return json_answer({"error": str(error)}, 503, Retry_After=RETRY_AFTER_S), str(error)
+    except HTTPException as error:
+        return json_answer({"error": error.description or error.name}, error.code or 500), error.name
+    except Exception as error:
+        LOG.exception("a fault of ours")
+        return json_answer(
+            {"error": "the function failed; this is a fault of ours, and its log tells more"}, 500
+        ), repr(error)

@@ -1,0 +1,284 @@
+"""Looks at what exists of a run and sends what is next. The only place that sends steps; holds nothing."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hepfaas.errors import RequestError
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import CloudEvent, Sender
+from hepfaas.platform.records import Attempt, End, Request, Sent
+from hepfaas.platform.storage import Store
+from hepfaas.runs import plan
+from hepfaas.runs.plan import FAN_OUT, Levels
+from hepfaas.runs.steps import Train
+from hepfaas.service import events
+from hepfaas.service.events import RunName, Task, groups_of, requested
+from hepfaas.steps.objects import result_if_there
+
+SOURCE = "advance"
+MOST_SENT = 5
+"""How often events for a step go out before the run is ended."""
+
+KEPT_RESULTS = 256
+DEADLINES = 2
+"""So many deadlines after an event went out it counts as lost."""
+
+
+class Advancing:
+    """Advances runs of all owners. root: the store above the owners' ones."""
+
+    def __init__(
+        self,
+        root: Store,
+        store_of: Callable[[str], Store],
+        sender: Sender,
+        max_scale: int,
+        deadline_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._root, self._store_of, self._sender = root, store_of, sender
+        self._max_scale, self._deadline_s, self._clock = max_scale, deadline_s, clock
+        self._known: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+
+    def handle(self, event: CloudEvent) -> None:
+        """Does what one event is a reason for. Raises: RequestError if it names no run; UnavailableError."""
+        if event.type == events.PING:
+            self._look_at_all()
+            return
+        name = events.run_name(event.data)
+        store = self._store_of(name.owner)
+        request, attempt = records.request_of(store, name.run), records.attempt(store, name.run)
+        if event.type == events.STEP_MISSING:
+            self._remake(request, name, store, event)
+        elif "knativeerrordest" in event.extensions and "step" in event.data:
+            self._bury(event, store, attempt)
+        told = event.type == events.STEP_COMPLETED and event.data.get("kind") == "train"
+        self._advance(request, RunName(name.owner, name.run, attempt.number), store, told=told)
+
+    def _look_at_all(self) -> None:
+        """Every unfinished run: what should have come by now is sent again."""
+        for key in self._root.keys("active/"):
+            _, owner, run = key.split("/")
+            store = self._store_of(owner)
+            request, attempt = records.request_of(store, run), records.attempt(store, run)
+            self._advance(request, RunName(owner, run, attempt.number), store, again=True)
+
+    def _advance(self, request: Request, name: RunName, store: Store, again: bool = False, told: bool = False) -> None:
+        """again: look for what is late. told: the function that does a chain of steps has let go of it."""
+        attempt = records.attempt(store, name.run)
+        if attempt.end:
+            self._close(name, attempt.end, request)
+            return
+        try:
+            coming = plan.next_steps(request.recipe, name.name, self._results(store))
+            self._check_failed(attempt, store)
+            if isinstance(coming, plan.Finished):
+                model = f"{coming.model['name']}/{coming.model['version']}"
+                self._end(request, name, store, End("completed", self._clock(), model=model))
+                return
+            if coming.chain:
+                self._send_chain(coming, coming.chain[0], request, name, store, told)
+                return
+            if again:
+                self._send_again(coming, request, name, store)
+            self._send_next(coming, request, name, store)
+        except RequestError as error:
+            self._end(request, name, store, End("failed", self._clock(), str(error)))
+
+    def _check_failed(self, attempt: Attempt, store: Store) -> None:
+        """Raises: RequestError with the reason, if a step cannot be done; a result that came counts more."""
+        for key, error in attempt.failed.items():
+            if store.size_bytes(key) is None:
+                raise RequestError(error)
+
+    def _end(self, request: Request, name: RunName, store: Store, how: End) -> None:
+        records.end(store, name.run, name.attempt, how)
+        self._close(name, records.attempt(store, name.run).end or how, request)
+
+    def _close(self, name: RunName, end: End, request: Request) -> None:
+        """Tells how the attempt ended, until somebody has told it: then nothing of it is active any more."""
+        active = f"active/{name.owner}/{name.run}"
+        if self._root.size_bytes(active) is None:
+            return
+        data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model}
+        if request.webhook:
+            data["webhook"] = request.webhook
+        if end.state == "completed":
+            self._tell(events.MODEL_PUBLISHED, f"models/{end.model}", name, data, request.trace)
+        self._tell(f"{events.PREFIX}.run.{end.state}", f"runs/{name.run}", name, data, request.trace)
+        self._root.delete(active)
+
+    def _tell(self, type_: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> None:
+        self._sender.send(events.event(type_, SOURCE, subject, name, data, trace))
+
+    def _send_next(self, coming: plan.Ready, request: Request, name: RunName, store: Store) -> None:
+        """Sends the first steps that were not sent yet, as many as the window allows."""
+        phase = phase_of(coming)
+        sent = records.sent(store, name.run, name.attempt, phase)
+        first = max((slice_.first + slice_.count for slice_ in sent), default=0)
+        left = len(coming.levels[0]) - first
+        if not left:
+            return
+        window = self._window()
+        room = window - len(missing(coming.levels, first, store)) if first else window
+        for start, count in slices(first, min(room, left), max(1, window // 2)):
+            self._send(coming, request, name, range(start, start + count), (start, count))
+            records.mark_sent(store, name.run, name.attempt, phase, Sent(start, count, 1), self._clock())
+
+    def _send_chain(
+        self, coming: plan.Ready, index: int, request: Request, name: RunName, store: Store, told: bool
+    ) -> None:
+        """Sends the next step of a chain, unless who was sent one may still be going on with it."""
+        sent = records.sent(store, name.run, name.attempt, phase_of(coming))
+        again = next((slice_ for slice_ in sent if slice_.first == index), None)
+        if sent and not (told and again is None) and not self._is_late(store, name, phase_of(coming), sent[-1]):
+            return
+        if again:
+            self._resend(coming, request, name, store, [0], again)
+            return
+        self._send(coming, request, name, [0], (index, 1))
+        records.mark_sent(store, name.run, name.attempt, phase_of(coming), Sent(index, 1, 1), self._clock())
+
+    def _send_again(self, coming: plan.Ready, request: Request, name: RunName, store: Store) -> None:
+        """Sends once more what was sent long ago and has no result. Raises: RequestError if it was sent too often."""
+        phase = phase_of(coming)
+        sent = records.sent(store, name.run, name.attempt, phase)
+        if not sent:
+            return
+        lost = missing(coming.levels, max(slice_.first + slice_.count for slice_ in sent), store)
+        if not lost and sent[-1].first + sent[-1].count == len(coming.levels[0]):
+            lost = [len(coming.levels[0]) - 1]  # all results are there and their sum is not: who stores it was killed
+        for slice_ in sent:
+            indexes = [index for index in lost if slice_.first <= index < slice_.first + slice_.count]
+            if indexes and self._is_late(store, name, phase, slice_):
+                self._resend(coming, request, name, store, indexes, slice_)
+
+    def _is_late(self, store: Store, name: RunName, phase: str, slice_: Sent) -> bool:
+        at = records.sent_at(store, name.run, name.attempt, phase, slice_)
+        return self._clock() - at > DEADLINES * self._deadline_s
+
+    def _resend(
+        self, coming: plan.Ready, request: Request, name: RunName, store: Store, indexes: list[int], slice_: Sent
+    ) -> None:
+        if slice_.times >= MOST_SENT:
+            raise RequestError(self._why_lost(coming, indexes[0], name, store))
+        self._send(coming, request, name, indexes, (slice_.first, slice_.count))
+        again = Sent(slice_.first, slice_.count, slice_.times + 1)
+        records.mark_sent(store, name.run, name.attempt, phase_of(coming), again, self._clock())
+
+    def _why_lost(self, coming: plan.Ready, index: int, name: RunName, store: Store) -> str:
+        """What is known of a step that gives no result however often it is asked for."""
+        step = coming.levels[0][index]
+        what = f"step '{step.kind}' gave no result though it was asked for {MOST_SENT} times"
+        found = records.troubles(store, name.run, name.attempt)
+        if not found:
+            return f"{what}; perhaps it needs more memory or time than function '{events.function_of(step.kind)}' has"
+        return f"{what}; last: {records.trouble_at(store, found[-1])}"
+
+    def _send(self, coming: plan.Ready, request: Request, name: RunName, indexes: Any, slice_: tuple[int, int]) -> None:
+        """Events for some steps; the last of them will tell when it is done, so that more can be sent."""
+        phase = phase_of(coming)
+        for index in indexes:
+            step = coming.levels[0][index]
+            chain = (coming.segments, request.recipe.epochs) if isinstance(step, Train) else None
+            tell = index == indexes[-1]
+            groups = groups_of(coming.levels, index)
+            task = Task(name, step, groups, chain, tell, phase=phase, slice=slice_)
+            self._sender.send(requested(task, SOURCE, request.trace))
+
+    def _window(self) -> int:
+        """Steps of one run that may be under way at a time, so that none waits for another's ten thousand."""
+        active = sum(1 for _ in self._root.keys("active/"))
+        return max(1, DEADLINES * self._max_scale // max(1, active))
+
+    def _remake(self, request: Request, name: RunName, store: Store, event: CloudEvent) -> None:
+        """Asks for the step that makes what another one misses, and for that one behind it."""
+        key = str(event.data.get("missing", ""))
+        self._known.pop((store.url, key), None)
+        maker = plan.maker(request.recipe, name.name, self._results(store), key)
+        then = event.data.get("then")
+        if maker is not None and store.size_bytes(key) is None:
+            self._sender.send(requested(Task(name, maker, then=then), SOURCE, request.trace))
+        elif store.size_bytes(key) is not None and then:
+            self._sender.send(requested(events.task_of(then), SOURCE, request.trace))
+        elif key.startswith("blobs/"):
+            step = str(events.task_of(then or {}).step.key)
+            records.fail(
+                store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
+            )
+
+    def _bury(self, event: CloudEvent, store: Store, attempt: Attempt) -> None:
+        """A task that was delivered in vain: the run fails with what its function answered, or it is tried again."""
+        task = events.task_of(event.data)
+        code = event.extensions.get("knativeerrorcode", "")
+        if task.name.attempt != attempt.number or attempt.end:
+            return
+        tries = [sent.times for sent in self._sent_of(task, store) if (sent.first, sent.count) == task.slice]
+        if code in ("503", "504", "502", "429", "-1", "") and tries and max(tries) < MOST_SENT:
+            self._sender.send(requested(task, SOURCE, event.trace))
+            again = Sent(*task.slice, max(tries) + 1)
+            records.mark_sent(store, task.name.run, task.name.attempt, task.phase, again, self._clock())
+            return
+        said = _said(event.extensions.get("knativeerrordata", "")) or f"its function answers {code}"
+        records.fail(store, task.name.run, attempt.number, task.step.key, f"step '{task.step.kind}': {said}")
+
+    def _sent_of(self, task: Task, store: Store) -> list[Sent]:
+        return records.sent(store, task.name.run, task.name.attempt, task.phase) if task.phase else []
+
+    def _results(self, store: Store) -> plan.Results:
+        return functools.partial(self._result, store)
+
+    def _result(self, store: Store, key: str) -> dict[str, Any] | None:
+        """A result, kept in memory: it never changes."""
+        place = (store.url, key)
+        if place not in self._known:
+            found = result_if_there(key, store)
+            if found is None:
+                return None
+            self._known[place] = found
+            if len(self._known) > KEPT_RESULTS:
+                self._known.popitem(last=False)
+        self._known.move_to_end(place)
+        return self._known[place]
+
+
+def _said(data: str) -> str:
+    """The message in what a function answered, which dead letters carry in base64, cut off after 1,024 bytes."""
+    try:
+        text = base64.b64decode(data).decode(errors="replace")
+        return str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def phase_of(coming: plan.Ready) -> str:
+    """Name of a phase among what was sent: its kind and the root that it makes; a chain has no root."""
+    if coming.chain:
+        return coming.phase
+    return f"{coming.phase}-{coming.levels[-1][0].key.rpartition('/')[2][:16]}"
+
+
+def slices(first: int, count: int, size: int) -> Iterator[tuple[int, int]]:
+    """`count` steps from the first on, in slices of a size."""
+    for start in range(first, first + max(0, count), size):
+        yield start, min(size, first + count - start)
+
+
+def missing(levels: Levels, stop: int, store: Store) -> list[int]:
+    """Indexes below `stop` of steps without a result. Below a sum that is there nothing is looked at."""
+    nodes = [0]
+    for depth in range(len(levels) - 1, -1, -1):
+        span = FAN_OUT**depth
+        absent = [node for node in nodes if node * span < stop and store.size_bytes(levels[depth][node].key) is None]
+        if not depth:
+            return absent
+        below = len(levels[depth - 1])
+        nodes = [child for node in absent for child in range(node * FAN_OUT, min((node + 1) * FAN_OUT, below))]
+    return []

@@ -1,0 +1,146 @@
+"""The CloudEvents of a run: their types, and what they carry. docs/events.md describes them for others."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hepfaas.errors import RequestError
+from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.runs.plan import FAN_OUT, Levels
+from hepfaas.runs.steps import Step, step_from_json
+
+_NAME = re.compile(r"[A-Za-z0-9._@+=-]{1,200}")
+
+PREFIX = "org.hepfaas"
+PHASE_COMPLETED = f"{PREFIX}.phase.completed"
+STEP_COMPLETED = f"{PREFIX}.step.completed"
+STEP_FAILED = f"{PREFIX}.step.failed"
+STEP_MISSING = f"{PREFIX}.step.missing"
+RUN_SUBMITTED = f"{PREFIX}.run.submitted"
+MODEL_PUBLISHED = f"{PREFIX}.model.published"
+PING = "dev.knative.sources.ping"
+
+DOES = {
+    "survey": ("open", "survey", "spec"),
+    "prepare": ("prepare",),
+    "train": ("train", "export"),
+    "score": ("score",),
+    "evaluate": ("evaluate",),
+    "publish": ("publish",),
+}
+"""Which kinds of steps each function does; sums are done by who completes their last member."""
+
+
+@dataclass(frozen=True)
+class RunName:
+    """One attempt of a run, as every event of ours names it."""
+
+    owner: str
+    run: str
+    attempt: int
+
+    @property
+    def name(self) -> str:
+        """What the steps of this attempt call it."""
+        return f"{self.run}/{self.attempt}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"owner": self.owner, "run": self.run, "attempt": self.attempt}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step to be done for a run.
+
+    groups: keys of the members of each sum above the step, from its own group up to the root. chain: segments of an
+    epoch and epochs, where steps of the same kind follow. tell: whether to say at its end that more may be sent.
+    then: the data of another task that waits for this one. phase, slice: where it is remembered as sent.
+    """
+
+    name: RunName
+    step: Step
+    groups: tuple[tuple[str, ...], ...] = ()
+    chain: tuple[int, int] | None = None
+    tell: bool = False
+    then: Mapping[str, Any] | None = None
+    phase: str = ""
+    slice: tuple[int, int] = field(default=(0, 0))
+
+
+def requested(task: Task, source: str, trace: str) -> CloudEvent:
+    """Asks for a step."""
+    data = {
+        **task.name.to_json(),
+        "step": task.step.to_json(),
+        "groups": [list(group) for group in task.groups],
+        "chain": list(task.chain) if task.chain else None,
+        "tell": task.tell,
+        "then": task.then,
+        "phase": task.phase,
+        "slice": list(task.slice),
+    }
+    return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data, trace)
+
+
+def task_of(data: Mapping[str, Any]) -> Task:
+    """What the data of such an event ask for. Raises: RequestError if they are none of ours."""
+    try:
+        first, count = map(int, data.get("slice", (0, 0)))
+        chain = data.get("chain")
+        return Task(
+            name=run_name(data),
+            step=step_from_json(data["step"]),
+            groups=tuple(tuple(map(str, group)) for group in data.get("groups", ())),
+            chain=(int(chain[0]), int(chain[1])) if chain else None,
+            tell=bool(data.get("tell")),
+            then=data.get("then"),
+            phase=str(data.get("phase", "")),
+            slice=(first, count),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise RequestError("the event asks for no step that there is: its data have no valid 'step'") from error
+
+
+def run_name(data: Mapping[str, Any]) -> RunName:
+    """The run that an event is about. Raises: RequestError if it names none."""
+    owner, run, attempt = data.get("owner"), data.get("run"), data.get("attempt", 0)
+    names = isinstance(owner, str) and isinstance(run, str) and isinstance(attempt, int)
+    if not names or not _is_name(str(owner)) or not _is_name(str(run)):
+        raise RequestError("the event names no run: its data need 'owner' and 'run', and 'attempt' as a number")
+    return RunName(str(owner), str(run), int(str(attempt)))
+
+
+def event(type_: str, source: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> CloudEvent:
+    """An event of a run; a doubled one has the same id."""
+    text = "\n".join((type_, subject, name.owner, name.name))
+    extensions = {"traceparent": trace} if trace else {}
+    return CloudEvent(type_, f"/hepfaas/{source}", subject, hashlib.sha256(text.encode()).hexdigest(), data, extensions)
+
+
+def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
+    """The groups above one step of a phase: keys of the 16 it belongs to, of the sums that theirs belongs to, ..."""
+    groups = []
+    for level in levels[:-1]:
+        start = index - index % FAN_OUT
+        groups.append(tuple(step.key for step in level[start : start + FAN_OUT]))
+        index //= FAN_OUT
+    return tuple(groups)
+
+
+def _is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text) and text.strip("."))
+
+
+def function_of(kind: str) -> str:
+    """The function that does steps of a kind."""
+    return next(function for function, kinds in DOES.items() if kind in kinds)
+
+
+def missing_members(group: Sequence[str], there: Any) -> bool:
+    """Whether a member of a group is not there; the last are looked at first, since they are done last."""
+    return any(not there(key) for key in reversed(group))

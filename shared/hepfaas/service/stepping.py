@@ -1,0 +1,132 @@
+"""What every step function does with an event: perform the step, store, add up, tell. Holds nothing between them."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import CloudEvent, Sender
+from hepfaas.platform.storage import Store
+from hepfaas.runs.plan import following
+from hepfaas.runs.steps import Step, Sum, Train
+from hepfaas.service import events
+from hepfaas.service.events import Task, missing_members
+
+Tools = Mapping[str, Mapping[str, Any]]
+"""What `perform` of a kind of steps takes beside the step and the store."""
+
+
+class Stepping:
+    """Does the steps of one function, `name`, for all owners.
+
+    store_of: the store of an owner. lines: what the learner prints, emptied by each step. Clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store_of: Callable[[str], Store],
+        sender: Sender,
+        budget_s: float,
+        tools: Tools | None = None,
+        lines: list[str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
+        self._tools, self._lines, self._clock = tools or {}, lines if lines is not None else [], clock
+
+    def handle(self, event: CloudEvent) -> None:
+        """Does what one event asks for.
+
+        Raises: RequestError if it cannot be done, which the run is told; UnavailableError to be asked again.
+        """
+        task = events.task_of(event.data)
+        if task.step.kind not in events.DOES[self._name]:
+            raise RequestError(f"function '{self._name}' does no step of kind '{task.step.kind}'")
+        store = self._store_of(task.name.owner)
+        try:
+            last = self._performed(task, store)
+            whole = last is not None and _after(last, task) is None
+            complete = whole and self._added_up(task, store)
+        except RequestError as error:
+            records.fail(store, task.name.run, task.name.attempt, task.step.key, str(error))
+            self._tell(events.STEP_FAILED, task, event.trace, {"error": str(error)})
+            raise
+        except MissingError as error:
+            self._tell(events.STEP_MISSING, task, event.trace, {"missing": error.key, "then": dict(event.data)})
+            return
+        except UnavailableError as error:
+            records.trouble(store, task.name.run, task.name.attempt, task.step.key, self._clock(), str(error))
+            raise
+        if last is None:
+            return
+        if task.then:
+            self._sender.send(events.requested(events.task_of(task.then), self._name, event.trace))
+        elif complete:
+            self._tell(events.PHASE_COMPLETED, replace(task, step=last), event.trace, {})
+        elif task.tell or not whole:
+            self._tell(events.STEP_COMPLETED, replace(task, step=last), event.trace, {})
+
+    def _performed(self, task: Task, store: Store) -> Step | None:
+        """The last step that was done: the task's, or where steps follow in a chain the last the budget allowed.
+
+        None if the run has ended meanwhile.
+        """
+        step, end = task.step, time.monotonic() + self._budget_s
+        while True:
+            if records.has_ended(store, task.name.run, task.name.attempt):
+                return None
+            self._perform(step, task, store)
+            after = _after(step, task)
+            if after is None or time.monotonic() > end:
+                return step
+            step = after
+
+    def _perform(self, step: Step, task: Task, store: Store) -> None:
+        if store.size_bytes(step.key) is not None:
+            return
+        began = time.monotonic()
+        module = importlib.import_module(f"hepfaas.steps.{step.kind}")
+        module.perform(_located(step, store), store, **self._tools.get(step.kind, {}))
+        lines, self._lines[:] = tuple(self._lines), []
+        start, stop = getattr(step, "entries", (0, 0))
+        entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines)
+        records.log(store, task.name.run, entry)
+
+    def _added_up(self, task: Task, store: Store) -> bool:
+        """Stores the sums that are complete, and tells whether the phase is.
+
+        Whoever stores a result after all others of its group finds them all: the store shows what was written.
+        """
+        kind = task.step.kind
+        for group in task.groups:
+            if missing_members(group, lambda key: store.size_bytes(key) is not None):
+                return False
+            self._sum(Sum(kind, group), store)
+        return True
+
+    def _sum(self, step: Sum, store: Store) -> None:
+        if store.size_bytes(step.key) is None:
+            importlib.import_module("hepfaas.steps.sum").perform(step, store)
+
+    def _tell(self, type_: str, task: Task, trace: str, more: Mapping[str, Any]) -> None:
+        data = {**task.name.to_json(), "step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
+        self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
+
+
+def _after(step: Step, task: Task) -> Step | None:
+    """The only step that comes next, if it is of the same kind."""
+    return following(step, *task.chain) if task.chain and isinstance(step, Train) else None
+
+
+def _located(step: Step, store: Store) -> Step:
+    """The step with the address of an uploaded file, which lies in the store itself."""
+    url = getattr(step, "url", "")
+    if not url.startswith("store:"):
+        return step
+    return replace(step, url=f"{store.url}/{url.removeprefix('store:')}")  # type: ignore[call-arg]
