@@ -70,17 +70,50 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         train.add_argument(f"--{name}", metavar="NAME", help=what)
     train.set_defaults(command=_train)
 
+    up = commands.add_parser("up", help="the whole service on this machine: store, functions, broker, front door")
+    up.add_argument("--folder", type=Path, default=Path(settings.store), metavar="DIR", help="default: %(default)s")
+    up.add_argument("--port", type=int, default=8080, metavar="N", help="of the front door; default: %(default)s")
+    up.add_argument("--workers", type=_count, default=processors, metavar="N", help="processes of each function")
+    up.set_defaults(command=_up)
+
+    remote = argparse.ArgumentParser(add_help=False)
+    remote.add_argument("--url", default=settings.url, metavar="URL", help="of a service; default: %(default)s")
+    submit = commands.add_parser("submit", parents=[remote], help="train on a folder at a service")
+    submit.add_argument("folder", type=Path, metavar="FOLDER")
+    submit.add_argument("--wait", action="store_true", help="show how far it is, until it has ended")
+    submit.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    for name in ("files", "labels", "model", "params", "name"):
+        what = "name of the model" if name == "name" else f"name of the {name} file in FOLDER"
+        submit.add_argument(f"--{name}", metavar="NAME", help=what)
+    submit.set_defaults(command=_submit)
+    for name, help_text, command in (
+        ("cancel", "end a run at a service", _cancel),
+        ("retry", "a new attempt of a run that failed at a service", _retry),
+        ("report", "metrics of a run at a service, and its pictures", _report),
+    ):
+        one = commands.add_parser(name, parents=[remote], help=help_text)
+        one.add_argument("run", metavar="RUN")
+        one.add_argument("--json", action="store_true", help="one JSON document on standard output")
+        if name == "report":
+            one.add_argument("--out", type=Path, metavar="DIR", help="put the pictures there")
+        one.set_defaults(command=command)
+
     for name, help_text, command in (
         ("runs", "all runs", _runs),
         ("models", "all published model versions", _models),
     ):
-        commands.add_parser(name, parents=[common], help=help_text).set_defaults(command=command)
+        listing = commands.add_parser(name, parents=[common], help=help_text)
+        listing.add_argument("--url", metavar="URL", help="of a service, instead of a store")
+        listing.set_defaults(command=command)
     status = commands.add_parser("status", parents=[common], help="how far a run is")
     status.add_argument("run", metavar="RUN")
+    status.add_argument("--url", metavar="URL", help="of a service, instead of a store")
     status.add_argument("--verify", action="store_true", help="recount every event from what is stored")
     status.set_defaults(command=_status)
     log = commands.add_parser("log", parents=[common], help="what was done, and what model.py printed")
     log.add_argument("run", metavar="RUN")
+    log.add_argument("--url", metavar="URL", help="of a service, instead of a store")
+    log.add_argument("--follow", action="store_true", help="go on until the run has ended; at a service")
     log.set_defaults(command=_log)
 
     predict = commands.add_parser("predict", parents=[common], help="scores of raw events")
@@ -137,24 +170,112 @@ def _train(given: argparse.Namespace) -> None:
     _document(report) if given.json else _print(train.report_text(report))
 
 
-def _runs(given: argparse.Namespace) -> None:
-    from hepfaas.local import overview, tables
+def _up(given: argparse.Namespace) -> None:
+    from hepfaas.local.up import Options, run
 
-    rows = overview.runs(_store(given))
+    run(Options(given.folder, given.port, given.workers))
+
+
+def _submit(given: argparse.Namespace) -> None:
+    from hepfaas.client import Client
+    from hepfaas.local.progress import lines_of
+
+    names = {name: getattr(given, name) for name in ("files", "labels", "model", "params", "name")}
+    with Client(given.url) as client:
+        run = client.submit(given.folder, **{name: value for name, value in names.items() if value})
+        sys.stderr.write(f"run {run} at {given.url}\n")
+        if not given.wait:
+            _document({"run": run}) if given.json else _print(f"Next: hepfaas status {run} --url {given.url}")
+            return
+        with lines_of(sys.stderr) as say:
+            ended = client.wait(run, lambda status: say(status.line()))
+        if ended.state != "completed":
+            raise RequestError(f"run '{run}' {ended.state}{': ' + ended.error if ended.error else ''}")
+        _show_report(client.report(run), given.json)
+
+
+def _cancel(given: argparse.Namespace) -> None:
+    from hepfaas.client import Client
+
+    with Client(given.url) as client:
+        found = client.cancel(given.run)
+    _document(found) if given.json else _print(f"run '{given.run}' is {found['state']}")
+
+
+def _retry(given: argparse.Namespace) -> None:
+    from hepfaas.client import Client
+
+    with Client(given.url) as client:
+        found = client.retry(given.run)
+    _document(found) if given.json else _print(f"run '{given.run}': attempt {found['attempt']}")
+
+
+def _report(given: argparse.Namespace) -> None:
+    from hepfaas.client import Client
+
+    with Client(given.url) as client:
+        found = client.report(given.run)
+        if given.out:
+            given.out.mkdir(parents=True, exist_ok=True)
+            for name, path in found["pictures"].items():
+                (given.out / name).write_bytes(client.fetch(path))
+    _show_report(found, given.json)
+    if given.out and not given.json:
+        _print(f"pictures are in {given.out}")
+
+
+def _show_report(found: dict[str, Any], as_json: bool) -> None:
+    from hepfaas.local.tables import metrics_table
+
+    if as_json:
+        _document(found)
+        return
+    _print(f"{metrics_table(found['metrics'])}\n\nmodel {found['model']} (best epoch {found['best_epoch']})")
+
+
+def _runs(given: argparse.Namespace) -> None:
+    from hepfaas.local import tables
+
+    if given.url:
+        from hepfaas.client import Client
+
+        with Client(given.url) as client:
+            rows = list(client.runs())
+    else:
+        from hepfaas.service import overview
+
+        rows = overview.runs(_store(given))
     _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
 
 
 def _models(given: argparse.Namespace) -> None:
-    from hepfaas.local import overview, tables
+    from hepfaas.local import tables
 
-    rows = overview.models(_store(given))
+    if given.url:
+        from hepfaas.client import Client
+
+        with Client(given.url) as client:
+            rows = client.models()
+    else:
+        from hepfaas.service import overview
+
+        rows = overview.models(_store(given))
     _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
 
 
 def _status(given: argparse.Namespace) -> None:
-    from hepfaas.local import overview, tables
+    from hepfaas.local import tables
 
-    found = overview.status(_store(given), given.run, given.verify)
+    if given.url:
+        from hepfaas.client import Client
+
+        with Client(given.url) as client:
+            found = dict(client.status(given.run).values)
+            found |= {"ledger": client.ledger(given.run)} if given.verify else {}
+    else:
+        from hepfaas.service import overview
+
+        found = overview.status(_store(given), given.run, given.verify)
     _document(found) if given.json else _print(tables.facts(found))
     if given.verify and not found["ledger"]["holds"]:
         raise RequestError(f"the ledger of run '{given.run}' does not hold: {'; '.join(found['ledger']['findings'])}")
@@ -165,6 +286,13 @@ def _log(given: argparse.Namespace) -> None:
 
     from hepfaas.platform import records
 
+    if given.url:
+        from hepfaas.client import Client
+
+        with Client(given.url) as client:
+            for line in client.log(given.run, given.follow):
+                _print(line)
+        return
     store = _store(given)
     records.request_of(store, given.run)
     entries = list(records.log_of(store, given.run))

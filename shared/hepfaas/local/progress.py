@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TextIO
@@ -97,6 +98,26 @@ class Progress:
         if rate and left > 0:
             parts.append(f"ETA {left / rate:.0f} s")
         return "  " + "  ".join(parts)
+
+
+@contextmanager
+def lines_of(out: TextIO) -> Iterator[Callable[[str], None]]:
+    """What shows one line that changes: in its place on a terminal, elsewhere each time it has changed."""
+    if out.isatty():
+        from rich.console import Console
+
+        with Console(file=out).status("") as shown:
+            yield lambda text: shown.update(text)
+        return
+    last = [""]
+
+    def say(text: str) -> None:
+        if text != last[0]:
+            out.write(f"{text}\n")
+            out.flush()
+            last[0] = text
+
+    yield say
 
 
 def _bar(out: TextIO) -> Any:

@@ -20,6 +20,21 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
     return "\n".join(_line(line, widths, right) for line in [names, *cells])
 
 
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Loss, accuracy and AUC of each sample."""
+    rows = [
+        {
+            "sample": split,
+            "events": found["events"],
+            "loss": found["loss"],
+            "accuracy": found["accuracy"],
+            "AUC": f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-",
+        }
+        for split, found in metrics.items()
+    ]
+    return table(rows, "")
+
+
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
     """One line a fact, facts of facts indented."""
     width = max((len(name) for name in values), default=0)

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hepfaas.local.job import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import size, table
+from hepfaas.local.tables import metrics_table, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.platform import records
-from hepfaas.platform.storage import Store, probe
+from hepfaas.platform.storage import Data, Store, probe
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.recipe import Recipe
+from hepfaas.service.folder import recipe_of
 from hepfaas.steps.objects import result_if_there
 
 
@@ -46,19 +46,9 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
 
 def report_text(report: Mapping[str, Any]) -> str:
     """What a person reads at the end."""
-    rows = [
-        {
-            "sample": split,
-            "events": found["events"],
-            "loss": found["loss"],
-            "accuracy": found["accuracy"],
-            "AUC": _auc(found),
-        }
-        for split, found in report["metrics"].items()
-    ]
     plots = "\n".join(f"  {name}" for name in report["files"] if name.endswith((".png", ".pdf")))
     return (
-        f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
+        f"{metrics_table(report['metrics'])}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
         f"in {report['seconds']:.1f} s. Plots:\n{plots}\n"
         f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE.root"
     )
@@ -132,10 +122,6 @@ def _read(file: plan.Input, opened: Mapping[str, Any]) -> int:
     return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
 
 
-def _auc(found: Mapping[str, Any]) -> str:
-    return f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-"
-
-
 class _Unsaved:
     """A store that reads from another one and keeps in memory what it is given."""
 
@@ -153,7 +139,7 @@ class _Unsaved:
     def size_bytes(self, key: str) -> int | None:
         return len(self._kept[key]) if key in self._kept else self._below.size_bytes(key)
 
-    def create(self, key: str, data: bytes | memoryview) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         self._kept[key] = bytes(data)
         return True
 

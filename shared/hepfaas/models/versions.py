@@ -81,6 +81,12 @@ def card_of(store: Store, version: Version) -> dict[str, Any]:
     return card
 
 
+def files_of(store: Store, version: Version) -> list[str]:
+    """Names of the files of a version."""
+    names = (key.removeprefix(version.prefix) for key in store.keys(version.prefix))
+    return [name for name in names if name != "claim"]
+
+
 def load(store: Store, model: str) -> Published:
     """The model that a user names, '<name>' (its newest version) or '<name>/<version>'.
 

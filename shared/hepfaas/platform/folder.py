@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.platform.storage import Data, is_name
 
 LEFT_OVER_S = 86_400
 """Age after which a temporary file is somebody's who was killed."""
@@ -24,8 +24,6 @@ _WAYS_OUT = {
     errno.EDQUOT: _FULL,
     errno.EPERM: "its file system may have no hard links; give another folder with --store",
 }
-
-_SEGMENT = re.compile(r"[A-Za-z0-9._@+=-]+")
 
 
 class FolderStore:
@@ -68,7 +66,7 @@ class FolderStore:
             return None
         return found.st_size if S_ISREG(found.st_mode) else None
 
-    def create(self, key: str, data: bytes | memoryview) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         """Stores the object whole if there is none under this key."""
         path = self._path(key)
         if path.exists():
@@ -102,7 +100,7 @@ class FolderStore:
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        if not all(_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in key.split("/")):
+        if not all(map(is_name, key.split("/"))):
             raise ValueError(f"'{key}' cannot be the key of an object")
         return self._root / key
 

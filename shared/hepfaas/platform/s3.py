@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import mmap
 from typing import TYPE_CHECKING
 
 import boto3
@@ -18,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.platform.storage import Data
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -70,11 +72,12 @@ class S3Store:
         except MissingError:
             return None
 
-    def create(self, key: str, data: bytes | memoryview) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         """Stores the object whole if there is none under this key."""
+        body = data if isinstance(data, mmap) else bytes(data)
         try:
             with self._explained(key):
-                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=bytes(data), IfNoneMatch="*")
+                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=body, IfNoneMatch="*")  # type: ignore[arg-type]
         except _Taken:
             return False
         return True

@@ -18,7 +18,7 @@ class Settings:
     max_scale: instances of each step function, HEPFAAS_MAX_SCALE. budget_s: how long a request goes on with further
     steps, HEPFAAS_BUDGET_S. deadline_s: how long one may take, HEPFAAS_DEADLINE_S.
     allow_private: whether files may be read from private addresses, HEPFAAS_ALLOW_PRIVATE=1.
-    most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES.
+    most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. url: of the service that commands ask, HEPFAAS_URL.
     """
 
     store: str
@@ -29,6 +29,7 @@ class Settings:
     deadline_s: float = 300.0
     allow_private: bool = False
     most_upload_bytes: int = 2_000_000_000
+    url: str = "http://127.0.0.1:8080"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -43,6 +44,7 @@ class Settings:
             deadline_s=_number(environ, "HEPFAAS_DEADLINE_S", cls.deadline_s),
             allow_private=environ.get("HEPFAAS_ALLOW_PRIVATE", "") == "1",
             most_upload_bytes=int(_number(environ, "HEPFAAS_MOST_UPLOAD_BYTES", cls.most_upload_bytes)),
+            url=environ.get("HEPFAAS_URL") or cls.url,
         )
 
 

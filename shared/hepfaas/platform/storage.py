@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +15,10 @@ from hepfaas.errors import RequestError
 
 PROBERS = 8
 """How many try at once to create one object in a probe."""
+
+
+Data = bytes | memoryview | mmap
+"""What can be stored; a mapped file is sent without a copy in memory."""
 
 
 class Store(Protocol):
@@ -39,7 +45,7 @@ class Store(Protocol):
         """Size of the object, None if it is not there."""
         ...
 
-    def create(self, key: str, data: bytes | memoryview) -> bool:
+    def create(self, key: str, data: Data) -> bool:
         """Stores the object whole if there is none under this key; False if somebody was first."""
         ...
 
@@ -50,6 +56,14 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Removes the object; nothing happens if it is not there."""
         ...
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be one part of a key."""
+    return bool(_NAME.fullmatch(text) and text.strip("."))
+
+
+_NAME = re.compile(r"[A-Za-z0-9._@+=-]{1,200}")
 
 
 def open_store(url: str) -> Store:

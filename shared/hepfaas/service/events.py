@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.storage import is_name
 from hepfaas.runs.plan import FAN_OUT, Levels
 from hepfaas.runs.steps import Step, step_from_json
-
-_NAME = re.compile(r"[A-Za-z0-9._@+=-]{1,200}")
 
 PREFIX = "org.hepfaas"
 PHASE_COMPLETED = f"{PREFIX}.phase.completed"
@@ -110,7 +108,7 @@ def run_name(data: Mapping[str, Any]) -> RunName:
     """The run that an event is about. Raises: RequestError if it names none."""
     owner, run, attempt = data.get("owner"), data.get("run"), data.get("attempt", 0)
     names = isinstance(owner, str) and isinstance(run, str) and isinstance(attempt, int)
-    if not names or not _is_name(str(owner)) or not _is_name(str(run)):
+    if not names or not is_name(str(owner)) or not is_name(str(run)):
         raise RequestError("the event names no run: its data need 'owner' and 'run', and 'attempt' as a number")
     return RunName(str(owner), str(run), int(str(attempt)))
 
@@ -130,10 +128,6 @@ def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
         groups.append(tuple(step.key for step in level[start : start + FAN_OUT]))
         index //= FAN_OUT
     return tuple(groups)
-
-
-def _is_name(text: str) -> bool:
-    return bool(_NAME.fullmatch(text) and text.strip("."))
 
 
 def function_of(kind: str) -> str:

@@ -29,10 +29,7 @@ class Submitting:
 
         Raises: RequestError if another recipe was submitted with that key; UnavailableError.
         """
-        if not idempotency_key:
-            run = records.create(self._store, request)
-        else:
-            run = self._once(request, idempotency_key)
+        run = self._once(request, idempotency_key) if idempotency_key else records.create(self._store, request)
         self._activate(run)
         return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,17 @@ class Names:
     name: str | None = None
 
 
-def recipe_of(folder: Path, given: Mapping[str, str], store: Store) -> tuple[Recipe, tuple[str, ...]]:
+Place = Callable[[str, Path], str]
+"""Where steps find a listed file: its URL, given the URL or path that was listed and the job's folder."""
+
+
+def recipe_of(
+    folder: Path, given: Mapping[str, str], store: Store, place: Place = lambda url, folder: url
+) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe that the folder asks for, its code stored, and notes for the user.
 
     `given`: names that the user gave by option; they win over those of a submit.json, and these over the usual.
+    `place`: what becomes of a listed file where steps run on other machines.
     Raises: RequestError naming the file and what is wrong with it.
     """
     if not folder.is_dir():
@@ -45,7 +52,7 @@ def recipe_of(folder: Path, given: Mapping[str, str], store: Store) -> tuple[Rec
     params = params_of(_text(folder, names.params), names.params) if _has_params(folder, names, given) else Params({})
     recipe = Recipe(
         name=_model_name(names.name or folder.resolve().name),
-        files=_files(folder, names, params.redirector),
+        files=tuple(LabelledFile(place(url, folder), label) for url, label in _files(folder, names, params.redirector)),
         code=_stored_code(folder, names.model, store),
         module=names.model,
         **{**params.recipe, **_excluded(folder, params)},
@@ -94,10 +101,9 @@ def _text(folder: Path, name: str) -> str:
         raise RequestError(f"'{path}' cannot be read as text: {error}") from error
 
 
-def _files(folder: Path, names: Names, redirector: str) -> tuple[LabelledFile, ...]:
+def _files(folder: Path, names: Names, redirector: str) -> tuple[tuple[str, int], ...]:
     urls = [located(path, folder, redirector) for path in listed(_text(folder, names.files))]
-    pairs = paired(urls, labels_of(_text(folder, names.labels)))
-    return tuple(LabelledFile(url, label) for url, label in pairs)
+    return paired(urls, labels_of(_text(folder, names.labels)))
 
 
 def _excluded(folder: Path, params: Params) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""runs: what people ask of runs and models by HTTPS: submit, list, follow, cancel, retry, report, model, ledger; and
+the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
+
+Takes JSON, forms and tar.gz; sends org.hepfaas.run.submitted (docs/events.md). Answers 2xx, 404 for what is not there
+or another owner's, 405, 422 if the request must change, 503 to ask again.
+"""
+
+import functools
+import os
+
+import functions_framework
+from flask import Request, Response
+from hepfaas.platform.cloud_events import Broker
+from hepfaas.platform.http import answers
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import open_store, store_of_owner
+from hepfaas.service import api, old_api, openapi
+from hepfaas.service.api import Asked, Routes
+
+SETTINGS = Settings.from_environ(os.environ)
+ROUTES = Routes((*api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
+
+root = functools.cache(lambda: open_store(SETTINGS.store))
+stores = functools.cache(lambda: store_of_owner(SETTINGS.store))
+broker = functools.cache(lambda: Broker(SETTINGS.broker))
+
+
+@functions_framework.http
+@answers("runs")
+def runs(request: Request) -> Response:
+    owner = SETTINGS.owner
+    store = stores()(owner)
+    asked = Asked(request, root(), store, broker(), owner, SETTINGS.allow_private, SETTINGS.most_upload_bytes)
+    return ROUTES.answer(asked)

@@ -1,0 +1,55 @@
+"""Which addresses a function may read for a person it does not know. Light: no reader is imported here."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from hepfaas.errors import RequestError, UnavailableError
+
+SCHEMES = ("root", "roots", "xroot", "xroots", "s3", "http", "https")
+_READ = "functions read root://, s3:// and http(s):// addresses, and files that came with the job"
+
+
+def check_address(url: str, allow_private: bool) -> None:
+    """Raises: RequestError if a function must not read it: a path of its own machine, an unknown scheme, an address
+    with a password in it, or a host on a private network unless those are allowed; UnavailableError if the host's
+    name cannot be resolved just now."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise RequestError(f"'{url[:200]}' is no address: {error}") from error
+    if parts.scheme not in SCHEMES:
+        raise RequestError(f"'{url[:200]}' cannot be read by a function: {_READ}")
+    if parts.password:
+        raise RequestError(f"the address of host '{host}' has a password in it; addresses are stored and shown")
+    if not host:
+        raise RequestError(f"'{url[:200]}' names no host")
+    if parts.scheme != "s3" and not allow_private:
+        _check_host(host, port)
+
+
+def _check_host(host: str, port: int | None) -> None:
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)}
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise UnavailableError(f"the name of host '{host}' cannot be resolved just now") from error
+        raise RequestError(f"there is no host '{host}'") from error
+    except UnicodeError as error:
+        raise RequestError(f"'{host[:100]}' is no name of a host") from error
+    for address in found:
+        if not _is_public(str(address)):
+            raise RequestError(
+                f"host '{host}' is at {address}, a private address, which functions do not read from; its operator "
+                "may allow it (HEPFAAS_ALLOW_PRIVATE=1)"
+            )
+
+
+def _is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_global and not address.is_multicast

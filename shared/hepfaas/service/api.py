@@ -1,0 +1,398 @@
+"""The HTTP of `runs`: routes to what a person asks of runs and models. Every answer is made of objects in the store,
+so that any replica gives the same one. Old clients' nine calls are in old_api.py, the document of both in openapi.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import Request, Response
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
+from werkzeug.routing import Map, Rule
+from werkzeug.utils import secure_filename
+
+from hepfaas.datasets.addresses import check_address
+from hepfaas.errors import MissingError, RequestError
+from hepfaas.models import versions
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import Sender
+from hepfaas.platform.http import json_answer
+from hepfaas.platform.storage import Store, is_name
+from hepfaas.service import overview
+from hepfaas.service.folder import recipe_of
+from hepfaas.service.following import follow_events, follow_log
+from hepfaas.service.submitting import Submitting, new_trace
+from hepfaas.service.uploads import Unpacked, given_names, write_job
+
+PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
+RETRY_AFTER_S = "2"
+NAMES = ("files", "labels", "model", "params", "name")
+TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/json"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, and what it may touch: the owner's store."""
+
+    request: Request
+    root: Store
+    store: Store
+    sender: Sender
+    owner: str
+    allow_private: bool
+    most_upload_bytes: int
+
+    @property
+    def submitting(self) -> Submitting:
+        """What begins and ends runs for this owner."""
+        return Submitting(self.root, self.store, self.sender, self.owner)
+
+    @property
+    def trace(self) -> str:
+        """The W3C trace context that the client sent, or a new one."""
+        return self.request.headers.get("traceparent", "")[:200] or new_trace()
+
+    def run(self, run: str) -> str:
+        """The run, if it is there. Raises: NotFound."""
+        if self.store.size_bytes(f"runs/{run}/request.json") is None or records.is_deleted(self.store, run):
+            raise NotFound(f"there is no run '{run}'; GET /v1/runs lists them")
+        return run
+
+
+def submit(asked: Asked) -> Response:
+    """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
+    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+        folder, given, webhook = _received(asked, Path(scratch))
+        recipe, notes = recipe_of(folder, given, asked.store, _placed(asked))
+    request = records.Request(recipe, time.time(), notes, asked.trace, webhook)
+    run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
+    links = {"self": f"/v1/runs/{run}", "events": f"/v1/runs/{run}/events", "log": f"/v1/runs/{run}/log"}
+    values = {"run": run, "notes": list(notes), "links": links}
+    return json_answer(values, 202, Location=f"/v1/runs/{run}", Retry_After=RETRY_AFTER_S)
+
+
+def list_runs(asked: Asked) -> Response:
+    """Runs, newest first; ?state= only those, ?limit= so many, ?after= goes on behind a page."""
+    args = asked.request.args
+    limit, state = _limit(args.get("limit", "")), args.get("state", "")
+    if state and state not in overview.STATES:
+        raise RequestError(f"state is '{state}'; it takes {', '.join(overview.STATES)}")
+    rows: list[dict[str, Any]] = []
+    after = ""
+    for looked, (mark, run) in enumerate(records.newest(asked.store, _mark(args.get("after", "")))):
+        if len(rows) == limit or looked == MOST_LOOKED:
+            return json_answer({"runs": rows, "after": after})
+        after = mark
+        if not records.is_deleted(asked.store, run):
+            row = overview.row(asked.store, run)
+            rows += [row] if state in ("", row["state"]) else []
+    return json_answer({"runs": rows, "after": None})
+
+
+def show_run(asked: Asked, run: str) -> Response:
+    """How far a run is."""
+    found = overview.status(asked.store, asked.run(run))
+    if found["state"] in overview.ENDED:
+        return json_answer(found)
+    return json_answer(found, Retry_After=RETRY_AFTER_S)
+
+
+def run_events(asked: Asked, run: str) -> Response:
+    """Server-sent events: every step as it is done, then how the run ended; at most 300 s, then ask again."""
+    last = asked.request.headers.get("Last-Event-ID", "") or asked.request.args.get("after", "")
+    stream = follow_events(asked.store, asked.run(run), _mark(last))
+    return Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def run_log(asked: Asked, run: str) -> Response:
+    """The log of all steps, or of one (?step=kind or the start of its hash); ?follow=1 goes on as it grows."""
+    args = asked.request.args
+    lines = follow_log(asked.store, asked.run(run), args.get("step", ""), args.get("follow", "") in ("1", "true"))
+    return Response(lines, mimetype="text/plain")
+
+
+def run_report(asked: Asked, run: str) -> Response:
+    """Metrics and the addresses of the pictures; as a page for a browser."""
+    version = _version_of(asked, asked.run(run))
+    card = versions.card_of(asked.store, version)
+    names = [name for name in versions.files_of(asked.store, version) if name.endswith((".png", ".pdf"))]
+    values = {
+        "run": run,
+        "model": str(version),
+        "metrics": card["metrics"],
+        "best_epoch": card["best_epoch"],
+        "pictures": {name: f"/v1/runs/{run}/report/{name}" for name in names},
+    }
+    if asked.request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        return Response(_page(values), mimetype="text/html")
+    return json_answer(values)
+
+
+def run_picture(asked: Asked, run: str, name: str) -> Response:
+    """One picture of the report."""
+    return _file(asked, _version_of(asked, asked.run(run)), name)
+
+
+def run_model(asked: Asked, run: str) -> Response:
+    """The model version that the run published, as tar.gz."""
+    version = _version_of(asked, asked.run(run))
+    data = archive(asked.store, version)
+    name = f"{version.name}-{version.number}.tar.gz"
+    return Response(data, mimetype="application/gzip", headers={"Content-Disposition": f"attachment; filename={name}"})
+
+
+def run_ledger(asked: Asked, run: str) -> Response:
+    """Recounts every event of every epoch from what is stored."""
+    counted = overview.verified(asked.store, asked.run(run))
+    return json_answer({**asdict(counted), "findings": list(counted.findings), "holds": counted.holds})
+
+
+def cancel_run(asked: Asked, run: str) -> Response:
+    """Ends a run; what it has stored stays for a retry."""
+    asked.submitting.cancel(asked.run(run))
+    return json_answer(overview.row(asked.store, run))
+
+
+def retry_run(asked: Asked, run: str) -> Response:
+    """A new attempt of a run that failed or was cancelled; it goes on from what is there."""
+    attempt = asked.submitting.retry(asked.run(run))
+    return json_answer({"run": run, "attempt": attempt}, 202, Location=f"/v1/runs/{run}", Retry_After=RETRY_AFTER_S)
+
+
+def delete_run(asked: Asked, run: str) -> Response:
+    """Cancels a run and forgets it; the model versions it published stay."""
+    asked.submitting.delete(asked.run(run))
+    return Response(status=204)
+
+
+def list_models(asked: Asked) -> Response:
+    """All model versions with what their cards say."""
+    return json_answer({"models": overview.models(asked.store)})
+
+
+def list_versions(asked: Asked, name: str) -> Response:
+    """The versions of one model."""
+    rows = [row for row in overview.models(asked.store) if row["model"].rpartition("/")[0] == name]
+    if not rows:
+        raise NotFound(f"there is no model '{name}'; GET /v1/models lists them")
+    return json_answer({"models": rows})
+
+
+def show_version(asked: Asked, name: str, number: int) -> Response:
+    """The card of a version, and its files."""
+    version = _version(asked, name, number)
+    files = {file: f"/v1/models/{name}/{number}/{file}" for file in versions.files_of(asked.store, version)}
+    return json_answer({"card": versions.card_of(asked.store, version), "files": files})
+
+
+def version_file(asked: Asked, name: str, number: int, file: str) -> Response:
+    """One file of a version."""
+    return _file(asked, _version(asked, name, number), file)
+
+
+Call = Callable[..., Response]
+
+ROUTES: tuple[tuple[str, str, Call], ...] = (
+    ("POST", "/v1/runs", submit),
+    ("GET", "/v1/runs", list_runs),
+    ("GET", "/v1/runs/<run>", show_run),
+    ("DELETE", "/v1/runs/<run>", delete_run),
+    ("GET", "/v1/runs/<run>/events", run_events),
+    ("GET", "/v1/runs/<run>/log", run_log),
+    ("GET", "/v1/runs/<run>/report", run_report),
+    ("GET", "/v1/runs/<run>/report/<name>", run_picture),
+    ("GET", "/v1/runs/<run>/model", run_model),
+    ("GET", "/v1/runs/<run>/ledger", run_ledger),
+    ("POST", "/v1/runs/<run>/cancel", cancel_run),
+    ("POST", "/v1/runs/<run>/retry", retry_run),
+    ("GET", "/v1/models", list_models),
+    ("GET", "/v1/models/<name>", list_versions),
+    ("GET", "/v1/models/<name>/<int(max=999999):number>", show_version),
+    ("GET", "/v1/models/<name>/<int(max=999999):number>/<file>", version_file),
+)
+
+
+class Routes:
+    """Which call answers which request."""
+
+    def __init__(self, routes: tuple[tuple[str, str, Call], ...]) -> None:
+        self._map = Map([Rule(path, methods=[method], endpoint=call) for method, path, call in routes])
+
+    def answer(self, asked: Asked) -> Response:
+        """Raises: NotFound; MethodNotAllowed; RequestError."""
+        adapter = self._map.bind("")
+        try:
+            call, values = adapter.match(asked.request.path, asked.request.method)
+        except NotFound as error:
+            raise NotFound(f"there is no '{asked.request.path}'; /openapi.json tells what there is") from error
+        except MethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            return json_answer({"error": f"{asked.request.path} takes {allowed}"}, 405, Allow=allowed)
+        for value in values.values():
+            if isinstance(value, str) and not is_name(value):
+                raise NotFound(f"there is no '{value[:100]}'")
+        response: Response = call(asked, **values)
+        return response
+
+
+def archive(store: Store, version: versions.Version, more: Mapping[str, bytes] | None = None) -> bytes:
+    """All files of a version as tar.gz, under its name."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        files = {name: store.get(f"{version.prefix}{name}") for name in versions.files_of(store, version)}
+        for name, data in {**files, **(more or {})}.items():
+            info = tarfile.TarInfo(f"{version.name}/{name}")
+            info.size, info.mode = len(data), 0o644
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]:
+    """Where steps find the files of a job: one that came with it goes to the store, an address must be allowed."""
+
+    def place(url: str, folder: Path) -> str:
+        if "://" in url:
+            check_address(url, allow_private)
+            return url
+        path = Path(url)
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            raise RequestError(
+                f"file '{path.name}' is not in the folder; functions read root://, s3://, http(s):// addresses and "
+                "files that came with the job"
+            )
+        return f"store:{stored_file(path, store)}"
+
+    return place
+
+
+def _placed(asked: Asked) -> Callable[[str, Path], str]:
+    return place_files(asked.store, asked.allow_private)
+
+
+def stored_file(path: Path, store: Store) -> str:
+    """Stores a file under its hash and name, and gives the key."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise RequestError(f"file '{path.name}' is empty")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"uploads/{digest}/{secure_filename(path.name) or 'file'}"
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            store.create(key, data)
+    return key
+
+
+def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
+    """What was sent as a job's folder, names of its files that were given, and the webhook."""
+    request = asked.request
+    request.max_content_length = asked.most_upload_bytes
+    if request.mimetype == "application/json":
+        values = body_object(request)
+        folder = _named(scratch, "")
+        write_job(values, folder)
+        return folder, given_names(values, ("name", "model")), str(values.get("webhook") or "")
+    folder = _named(scratch, request.args.get("folder", "") or request.form.get("folder", ""))
+    unpacked = Unpacked(folder, asked.most_upload_bytes)
+    given = given_names({**request.args.to_dict()}, NAMES)
+    webhook = request.args.get("webhook", "")
+    if request.mimetype in ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip"):
+        unpacked.add_tar(request.stream)
+    elif request.mimetype == "multipart/form-data":
+        sent = [file for files in request.files.listvalues() for file in files]
+        if not sent:
+            raise RequestError("the form has no file; send the folder as tar.gz, or each of its files")
+        for file in sent:
+            name = file.filename or ""
+            if len(sent) == 1 and name.endswith((".tar.gz", ".tgz", ".tar")):
+                unpacked.add_tar(file.stream)
+            else:
+                unpacked.add(name, file.stream)
+        given |= given_names(request.form.to_dict(), NAMES)
+        webhook = request.form.get("webhook", webhook)
+    else:
+        raise RequestError(
+            f"a job is sent as application/json, multipart/form-data or application/gzip, not as "
+            f"'{request.mimetype or 'nothing'}'"
+        )
+    return unpacked.job(), given, webhook
+
+
+def _named(scratch: Path, name: str) -> Path:
+    """A folder of that name: a job without any other is called like its folder."""
+    folder = scratch / (secure_filename(name) or "model")
+    folder.mkdir()
+    return folder
+
+
+def body_object(request: Request) -> Mapping[str, Any]:
+    """The JSON object that was sent. Raises: RequestError if there is none."""
+    try:
+        values = request.get_json()
+    except (BadRequest, RecursionError) as error:
+        raise RequestError("the body is no JSON") from error
+    if not isinstance(values, dict):
+        raise RequestError("the body is no JSON object")
+    return values
+
+
+def _limit(text: str) -> int:
+    if not text:
+        return PAGE
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) <= MOST_PAGE):
+        raise RequestError(f"limit is '{text[:20]}'; it takes 1 to {MOST_PAGE}")
+    return int(text)
+
+
+def _mark(text: str) -> str:
+    if text and not is_name(text):
+        raise RequestError(f"'{text[:40]}' is no place to go on from; give the 'after' of the page before")
+    return text
+
+
+def _version_of(asked: Asked, run: str) -> versions.Version:
+    end = records.last_end(asked.store, run)
+    if end is None or not end.model:
+        state = end.state if end else "under way"
+        raise NotFound(f"run '{run}' has published no model: it is {state}")
+    name, _, number = end.model.rpartition("/")
+    return versions.Version(name, int(number))
+
+
+def _version(asked: Asked, name: str, number: int) -> versions.Version:
+    version = versions.Version(name, number)
+    if asked.store.size_bytes(f"{version.prefix}{versions.CARD}") is None:
+        raise NotFound(f"there is no model version '{name}/{number}'; GET /v1/models lists them")
+    return version
+
+
+def _file(asked: Asked, version: versions.Version, name: str) -> Response:
+    try:
+        data = asked.store.get(f"{version.prefix}{name}")
+    except MissingError as error:
+        raise NotFound(f"model version '{version}' has no file '{name}'") from error
+    return Response(data, mimetype=TYPES.get(Path(name).suffix, "application/octet-stream"))
+
+
+STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}img{max-width:100%}td,th{padding-right:2em}"
+
+
+def _page(values: Mapping[str, Any]) -> Iterator[str]:
+    """The report for a browser."""
+    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{values['run']}</title><style>{STYLE}</style>"
+    yield f"<h1>{values['run']}: model {values['model']}</h1>"
+    yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
+    for split, found in values["metrics"].items():
+        auc = f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-"
+        yield f"<tr><td>{split}<td>{found['events']}<td>{found['loss']:.4f}<td>{found['accuracy']:.4f}<td>{auc}"
+    yield f"</table><p>best epoch: {values['best_epoch']}</p>"
+    for name, url in values["pictures"].items():
+        shown = f"<img src='{url}' alt='{name}'>" if name.endswith(".png") else f"<a href='{url}'>{name}</a>"
+        yield f"<p>{shown}</p>"

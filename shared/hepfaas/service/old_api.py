@@ -1,0 +1,238 @@
+"""The nine calls of MLaaS4HEP_server for clients written for it: same parameters, same replies (originals.md 2 and 8).
+
+What was a defect there is not copied: values go into no shell, names may hold '_', a restart loses nothing, errors
+have a status of their own, and a folder is its owner's. Folders are numbered lists of what was sent, the newest counts.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Response
+from werkzeug.exceptions import NotFound
+from werkzeug.utils import secure_filename
+
+from hepfaas.errors import RequestError
+from hepfaas.models import versions
+from hepfaas.platform import records
+from hepfaas.platform.http import json_answer
+from hepfaas.platform.storage import Store, is_name
+from hepfaas.service import overview
+from hepfaas.service.api import Asked, Call, archive, body_object, place_files, stored_file
+from hepfaas.service.folder import recipe_of
+from hepfaas.service.following import follow_log
+from hepfaas.service.uploads import Unpacked, checked_name
+
+EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
+SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")
+MOST_EXTRA_BYTES = 100_000_000
+
+
+def upload(asked: Asked) -> Response:
+    """POST /upload?name=N, form field 'file': the job's folder as tar.gz, whatever its own name is."""
+    file = asked.request.files.get("file")
+    if file is None:
+        return _text("No file was provided \n", 422)
+    name = asked.request.args.get("name")
+    if not name:
+        return _text("No name was provided \n", 422)
+    _check_folder_name(name)
+    if not (file.filename or "").lower().endswith(EXTENSIONS):
+        raise RequestError(f"'{(file.filename or '')[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
+    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+        unpacked = Unpacked(Path(scratch), asked.most_upload_bytes)
+        if (file.filename or "").lower().endswith(EXTENSIONS[:3]):
+            unpacked.add_tar(file.stream)
+        else:
+            unpacked.add(file.filename or "", file.stream)
+        job = unpacked.job()
+        paths = sorted(path for path in job.rglob("*") if path.is_file() and path.stat().st_size)
+        _write(asked.store, name, {path.relative_to(job).as_posix(): stored_file(path, asked.store) for path in paths})
+    return _text("Successfully uploaded!\n")
+
+
+def submit(asked: Asked) -> Response:
+    """POST /submit: all eight keys; trains on the folder N and says which process that is, 'N_k'."""
+    values = body_object(asked.request)
+    for key in SUBMITTED:
+        if key not in values:
+            raise RequestError(f"'{key}' is missing; submit takes {', '.join(SUBMITTED)}")
+        if not isinstance(values[key], str | int) or isinstance(values[key], bool):
+            raise RequestError(f"'{key}' is {json.dumps(values[key])[:100]}; it takes text")
+    name = str(values["name"])
+    given = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
+    for file in given.values():
+        checked_name(file)
+    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+        folder = Path(scratch)
+        _unpack(asked.store, name, folder)
+        place = place_files(asked.store, asked.allow_private)
+        recipe, notes = recipe_of(folder, {**given, "name": name}, asked.store, place)
+    told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
+    request = records.Request(recipe, time.time(), (*told, *notes), asked.trace)
+    run = asked.submitting.submit(request)
+    return _json({"process_name": process_of(run), "job_id": int(run.rpartition("-")[2])})
+
+
+def status_docker(asked: Asked) -> Response:
+    """GET /status_docker?process_name=P: how long it has been up, or how it exited, in docker's words."""
+    run = _run(asked)
+    request, end = records.request_of(asked.store, run), records.last_end(asked.store, run)
+    state = overview.row(asked.store, run)["state"]
+    if end is None:
+        text = f"Up {_ago(time.time() - request.created)}"
+    else:
+        text = f"Exited ({0 if end.state == 'completed' else 1}) {_ago(time.time() - end.time)} ago"
+    return _json({"process_name": process_of(run), "status": text, "state": state})
+
+
+def logs(asked: Asked) -> Response:
+    """GET /logs?process_name=P: the log as a text file."""
+    run = _run(asked)
+    return _attached("".join(follow_log(asked.store, run, "", False)), f"logs_{process_of(run)}.txt", "text/plain")
+
+
+def model(asked: Asked) -> Response:
+    """GET /model?process_name=P: the published model as tar.gz, with a params.json."""
+    run = _run(asked)
+    end = records.last_end(asked.store, run)
+    if end is None or not end.model:
+        raise NotFound(f"process '{process_of(run)}' has no model: it is {end.state if end else 'not done yet'}")
+    name, _, number = end.model.rpartition("/")
+    params = json.dumps({"name": process_of(run), "model": versions.GRAPH}).encode()
+    data = archive(asked.store, versions.Version(name, int(number)), {"params.json": params})
+    return _attached(data, f"{process_of(run)}.tar.gz", "application/gzip")
+
+
+def delete_specs(asked: Asked) -> Response:
+    """GET /delete_specs?name=N: removes '*specs*' from the folder; nothing reads such files: specs cannot be stale."""
+    name = _folder_name(asked)
+    files = _folder(asked.store, name)
+    _write(asked.store, name, {path: key for path, key in files.items() if "specs" not in path.rpartition("/")[2]})
+    return _text("Specs deletion completed!\n")
+
+
+def delete_folder(asked: Asked) -> Response:
+    """GET /delete_folder?name=N: removes the folder; runs and models that were made of it stay."""
+    name = _folder_name(asked)
+    _folder(asked.store, name)
+    _write(asked.store, name, None)
+    return _text("Folder deletion completed!\n")
+
+
+def setup_tfaas(asked: Asked) -> Response:
+    """POST /setup_tfaas?process_name=P, form field 'file': a further file beside the model that P published."""
+    run = _run(asked)
+    file = asked.request.files.get("file")
+    if file is None:
+        return _text("No file was provided \n", 422)
+    end = records.last_end(asked.store, run)
+    if end is None or not end.model:
+        raise RequestError(f"process '{process_of(run)}' has no model yet")
+    name, _, number = end.model.rpartition("/")
+    named = secure_filename(file.filename or "")
+    data = file.stream.read(MOST_EXTRA_BYTES + 1)
+    if not named or len(data) > MOST_EXTRA_BYTES:
+        raise RequestError(f"the file needs a name and at most {MOST_EXTRA_BYTES / 1e6:.0f} MB")
+    if not asked.store.create(f"{versions.Version(name, int(number)).prefix}{named}", data):
+        raise RequestError(f"model version '{end.model}' has a file '{named}', and a version never changes")
+    return _text("Successfully uploaded!\n")
+
+
+def hello(asked: Asked) -> Response:
+    """GET /hello"""
+    return _text("Hello World\n")
+
+
+ROUTES: tuple[tuple[str, str, Call], ...] = (
+    ("POST", "/upload", upload),
+    ("POST", "/submit", submit),
+    ("GET", "/status_docker", status_docker),
+    ("GET", "/logs", logs),
+    ("GET", "/model", model),
+    ("GET", "/delete_specs", delete_specs),
+    ("DELETE", "/delete_specs", delete_specs),
+    ("GET", "/delete_folder", delete_folder),
+    ("DELETE", "/delete_folder", delete_folder),
+    ("POST", "/setup_tfaas", setup_tfaas),
+    ("GET", "/hello", hello),
+)
+
+
+def process_of(run: str) -> str:
+    """The old name of a run: 'N_k' of 'N-k'."""
+    name, _, number = run.rpartition("-")
+    return f"{name}_{number}"
+
+
+def _run(asked: Asked) -> str:
+    name, _, number = asked.request.args.get("process_name", "").rpartition("_")
+    if not is_name(f"{name}-{number}") or not number.isdecimal():
+        raise NotFound("there is no such process; 'process_name' is what submit answered, e.g. luca_1")
+    return asked.run(f"{name}-{number}")
+
+
+def _check_folder_name(name: str) -> None:
+    if not is_name(name):
+        raise RequestError(f"'{name[:100]}' cannot name a folder: use letters, digits, '.', '_' and '-'")
+
+
+def _folder_name(asked: Asked) -> str:
+    name = asked.request.args.get("name", "")
+    _check_folder_name(name)
+    return name
+
+
+def _folder(store: Store, name: str) -> dict[str, str]:
+    """Key of each file of a folder. Raises: NotFound."""
+    _check_folder_name(name)
+    keys = sorted(store.keys(f"folders/{name}/"), key=_number)
+    found = json.loads(store.get(keys[-1])) if keys else None
+    if found is None:
+        raise NotFound(f"there is no folder '{name}'; upload it first")
+    files: dict[str, str] = found
+    return files
+
+
+def _write(store: Store, name: str, files: Mapping[str, str] | None) -> None:
+    """The folder as it is from now on; None removes it."""
+    number = 1 + max(map(_number, store.keys(f"folders/{name}/")), default=0)
+    while not store.create(f"folders/{name}/{number}", json.dumps(files).encode()):
+        number += 1
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
+def _unpack(store: Store, name: str, folder: Path) -> None:
+    for path, key in _folder(store, name).items():
+        target = folder / checked_name(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.get(key))
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(1, int(seconds))} seconds"
+
+
+def _json(values: Mapping[str, Any]) -> Response:
+    answer = json_answer({})
+    answer.set_data(json.dumps(values, indent=True))
+    return answer
+
+
+def _text(text: str, status: int = 200) -> Response:
+    return Response(text, status, mimetype="text/html")
+
+
+def _attached(data: str | bytes, name: str, mimetype: str) -> Response:
+    return Response(data, mimetype=mimetype, headers={"Content-Disposition": f"attachment; filename={name}"})
