@@ -109,7 +109,7 @@ class Client:
         """Waits until the run has ended; `on_status` is told on the way. Raises: UnavailableError after `most_s`."""
         end = time.monotonic() + most_s
         while not (found := self.status(run)).ended:
-            if on_status:
+            if on_status is not None:
                 on_status(found)
             if time.monotonic() > end:
                 raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")

@@ -98,8 +98,14 @@ def open_root(url: str) -> Any:
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
         file = uproot.open(url, handler=uproot.XRootDSource, timeout=60)
+    elif url.startswith("s3://"):
+        from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
+
+        file = uproot.open(url, handler=S3Source)
+    elif url.startswith(("http://", "https://")):
+        file = uproot.open(url, handler=uproot.HTTPSource, timeout=60)
     elif "://" in url:
-        raise RequestError(f"'{url}': files are read from disk and from root:// servers; others are not there yet")
+        raise RequestError(f"'{url}' cannot be read; files are read from disk, root://, s3:// and http(s)://")
     else:
         file = uproot.open({url: None}, handler=uproot.MemmapSource)
     size, whole = _size(file), int(file.file.fEND)

@@ -262,6 +262,8 @@ def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]
     def place(url: str, folder: Path) -> str:
         if "://" in url:
             check_address(url, allow_private)
+            if url.startswith("s3://") and url.split("/")[2] == store.url.removeprefix("s3://").split("/")[0]:
+                raise RequestError(f"'{url}' is in the bucket of this service, which holds what others sent as well")
             return url
         path = Path(url)
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
@@ -269,7 +271,7 @@ def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]
                 f"file '{path.name}' is not in the folder; functions read root://, s3://, http(s):// addresses and "
                 "files that came with the job"
             )
-        return f"store:{stored_file(path, store)}"
+        return f"{store.url}/{stored_file(path, store)}"
 
     return place
 

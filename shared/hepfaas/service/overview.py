@@ -127,7 +127,7 @@ def _troubles(store: Store, run: str, attempt: records.Attempt) -> dict[str, Any
 def _doors(recipe: Recipe) -> dict[str, int]:
     """Who serves the data: hosts, and how many of the files each."""
     places = (urlsplit(file.url) for file in recipe.files)
-    return dict(Counter(place.hostname or ("the store" if place.scheme == "store" else "disk") for place in places))
+    return dict(Counter(place.netloc if place.scheme else "disk" for place in places))
 
 
 def verified(store: Store, run: str) -> Ledger:

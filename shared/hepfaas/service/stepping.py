@@ -92,7 +92,7 @@ class Stepping:
             return
         began = time.monotonic()
         module = importlib.import_module(f"hepfaas.steps.{step.kind}")
-        module.perform(_located(step, store), store, **self._tools.get(step.kind, {}))
+        module.perform(step, store, **self._tools.get(step.kind, {}))
         lines, self._lines[:] = tuple(self._lines), []
         start, stop = getattr(step, "entries", (0, 0))
         entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines)
@@ -122,11 +122,3 @@ class Stepping:
 def _after(step: Step, task: Task) -> Step | None:
     """The only step that comes next, if it is of the same kind."""
     return following(step, *task.chain) if task.chain and isinstance(step, Train) else None
-
-
-def _located(step: Step, store: Store) -> Step:
-    """The step with the address of an uploaded file, which lies in the store itself."""
-    url = getattr(step, "url", "")
-    if not url.startswith("store:"):
-        return step
-    return replace(step, url=f"{store.url}/{url.removeprefix('store:')}")  # type: ignore[call-arg]
