@@ -172,3 +172,12 @@ def s3_url(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     return f"s3://tests/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """The whole system, for the tests that may share one."""
+    from system import System  # it needs this module
+
+    with System(tmp_path_factory.mktemp("up")) as started:
+        yield started

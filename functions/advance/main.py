@@ -11,17 +11,17 @@ from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import Broker, CloudEvent
+from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import takes_events
+from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import open_store, store_of_owner
 from hepfaas.service.advancing import Advancing
 
 SETTINGS = Settings.from_environ(os.environ)
 
 
 def made() -> Callable[[CloudEvent], None]:
-    root, stores, broker = open_store(SETTINGS.store), store_of_owner(SETTINGS.store), Broker(SETTINGS.broker)
+    root, stores, broker = root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
 
 

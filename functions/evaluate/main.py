@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import Broker, CloudEvent
+from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import takes_events
+from hepfaas.platform.outside import sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import store_of_owner
 from hepfaas.service.stepping import Stepping
 
 SETTINGS = Settings.from_environ(os.environ)
 
 
 def made() -> Callable[[CloudEvent], None]:
-    return Stepping("evaluate", store_of_owner(SETTINGS.store), Broker(SETTINGS.broker), SETTINGS.budget_s).handle
+    return Stepping("evaluate", store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.budget_s).handle
 
 
 ANSWER = takes_events("evaluate", made)

@@ -10,25 +10,22 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.http import answers
+from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import open_store, store_of_owner
 from hepfaas.service import api, old_api, openapi
 from hepfaas.service.api import Asked, Routes
 
 SETTINGS = Settings.from_environ(os.environ)
 ROUTES = Routes((*api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
 
-root = functools.cache(lambda: open_store(SETTINGS.store))
-stores = functools.cache(lambda: store_of_owner(SETTINGS.store))
-broker = functools.cache(lambda: Broker(SETTINGS.broker))
+outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
 
 
 @functions_framework.http
 @answers("runs")
 def runs(request: Request) -> Response:
+    root, stores, broker = outside()
     owner = SETTINGS.owner
-    store = stores()(owner)
-    asked = Asked(request, root(), store, broker(), owner, SETTINGS.allow_private, SETTINGS.most_upload_bytes)
+    asked = Asked(request, root, stores(owner), broker, owner, SETTINGS.allow_private, SETTINGS.most_upload_bytes)
     return ROUTES.answer(asked)

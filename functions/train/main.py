@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import Broker, CloudEvent
+from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import takes_events
+from hepfaas.platform.outside import sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import store_of_owner
 from hepfaas.service.stepping import Stepping, Tools
 from hepfaas.steps.learning import Learners
 
@@ -24,7 +24,7 @@ def made() -> Callable[[CloudEvent], None]:
     lines: list[str] = []
     learners = Learners(lines.append)
     tools: Tools = {"train": {"learners": learners, "on_rows": lambda rows: None}, "export": {"learners": learners}}
-    stores, broker = store_of_owner(SETTINGS.store), Broker(SETTINGS.broker)
+    stores, broker = store_of_owner(SETTINGS), sender(SETTINGS)
     return Stepping("train", stores, broker, SETTINGS.budget_s, tools, lines).handle
 
 

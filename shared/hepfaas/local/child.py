@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
@@ -21,14 +22,15 @@ def started(command: Sequence[str], environ: Mapping[str, str], out: BinaryIO) -
     return subprocess.Popen(wrapped, env=dict(environ), stdout=out, stderr=out, start_new_session=True)
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends processes: asks, waits, kills."""
+def stop(processes: Sequence[subprocess.Popen[bytes]], most_s: float = STOP_S) -> None:
+    """Ends processes: asks, waits at most so long, kills them with all that they have started."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
+    end = time.monotonic() + most_s
     for process in processes:
         try:
-            process.wait(timeout=STOP_S)
+            process.wait(timeout=max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=STOP_S)

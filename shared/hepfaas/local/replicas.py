@@ -23,6 +23,7 @@ from hepfaas.local import child
 START_S = 60
 IDLE_S = 120.0
 POLL_S = 0.03
+STOP_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,9 @@ class Replicas:
                     replica.process.terminate()
 
     async def close(self) -> None:
-        """Ends them all."""
+        """Ends them all. A step that is under way may be cut off: it loses its work and nothing else."""
         processes = [replica.process for some in self._replicas.values() for replica in some]
-        await asyncio.to_thread(child.stop, processes)
+        await asyncio.to_thread(child.stop, processes, STOP_S)
         await self._client.aclose()
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import urllib3
+from cloudevents.conversion import to_binary
 from cloudevents.exceptions import GenericException
 from cloudevents.http import CloudEvent as Wire
-from cloudevents.http import from_http, to_binary
+from cloudevents.http import from_http
 
 from hepfaas.errors import RequestError, UnavailableError
 

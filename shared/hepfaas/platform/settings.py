@@ -19,6 +19,7 @@ class Settings:
     steps, HEPFAAS_BUDGET_S. deadline_s: how long one may take, HEPFAAS_DEADLINE_S.
     allow_private: whether files may be read from private addresses, HEPFAAS_ALLOW_PRIVATE=1.
     most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. url: of the service that commands ask, HEPFAAS_URL.
+    faults: folder of a plan of faults, HEPFAAS_FAULTS; for chaos tests alone.
     """
 
     store: str
@@ -30,6 +31,7 @@ class Settings:
     allow_private: bool = False
     most_upload_bytes: int = 2_000_000_000
     url: str = "http://127.0.0.1:8080"
+    faults: str = ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -45,6 +47,7 @@ class Settings:
             allow_private=environ.get("HEPFAAS_ALLOW_PRIVATE", "") == "1",
             most_upload_bytes=int(_number(environ, "HEPFAAS_MOST_UPLOAD_BYTES", cls.most_upload_bytes)),
             url=environ.get("HEPFAAS_URL") or cls.url,
+            faults=environ.get("HEPFAAS_FAULTS", ""),
         )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
 from pathlib import Path
@@ -78,11 +77,6 @@ def open_store(url: str) -> Store:
     from hepfaas.platform.folder import FolderStore
 
     return FolderStore(Path(url))
-
-
-def store_of_owner(url: str) -> Callable[[str], Store]:
-    """Gives the store of an owner, the first part of every key below the address; opened once."""
-    return functools.cache(lambda owner: open_store(f"{url}/{owner}"))
 
 
 def probe(store: Store) -> None:

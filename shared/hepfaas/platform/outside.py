@@ -1,0 +1,39 @@
+"""What a function reaches outside, by its settings: stores and the broker; with planned faults in chaos tests."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from hepfaas.platform.cloud_events import Broker, Sender
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import Store, open_store
+
+
+def root_store(settings: Settings) -> Store:
+    """The store above all owners."""
+    return _with_faults(open_store(settings.store), settings)
+
+
+def store_of_owner(settings: Settings) -> Callable[[str], Store]:
+    """Gives the store of an owner, the first part of every key; opened once."""
+    return functools.cache(lambda owner: _with_faults(open_store(f"{settings.store}/{owner}"), settings))
+
+
+def sender(settings: Settings) -> Sender:
+    """The way to the broker. Raises: RequestError if there is none."""
+    broker = Broker(settings.broker)
+    if not settings.faults:
+        return broker
+    from hepfaas.platform.faults import FaultySender, Plan
+
+    return FaultySender(broker, Plan(Path(settings.faults)))
+
+
+def _with_faults(store: Store, settings: Settings) -> Store:
+    if not settings.faults:
+        return store
+    from hepfaas.platform.faults import FaultyStore, Plan
+
+    return FaultyStore(store, Plan(Path(settings.faults)))

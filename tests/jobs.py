@@ -1,0 +1,44 @@
+"""Small jobs for tests of the service: a folder whose run takes seconds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import uproot
+
+MODEL = """
+import keras
+
+def model(idim):
+    net = keras.Sequential([keras.layers.Input((idim,)), keras.layers.Dense(4, "relu"), keras.layers.Dropout(0.1),
+                            keras.layers.Dense(1, "sigmoid")])
+    net.compile("adam", "binary_crossentropy", metrics=["accuracy"])
+    return net
+"""
+PARAMS = {"epochs": 2, "batch_size": 32, "range_events": 100}
+
+
+def write_root(path: Path, seed: int, shift: float, events: int = 300) -> None:
+    """A ROOT file with a flat branch and one of several values."""
+    chooser = np.random.default_rng(seed)
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {"met": "float32", "lep_pt": "float32", "event": "int64"})
+        file["Events"].extend(
+            {
+                "met": chooser.normal(shift, 1, events).astype("float32"),
+                "lep_pt": chooser.exponential(30 + shift, events).astype("float32"),
+                "event": np.arange(events),
+            }
+        )
+
+
+def small_job(folder: Path, seed: int = 1, events: int = 300, **params: object) -> Path:
+    """A job's folder with two small files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_root(folder / "signal.root", seed, 1.0, events)
+    write_root(folder / "background.root", seed + 1000, 0.0, events)
+    (folder / "files.txt").write_text("signal.root\nbackground.root\n")
+    (folder / "labels.txt").write_text("1\n0\n")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "params.json").write_text(json.dumps({**PARAMS, **params}))
+    return folder

@@ -1,0 +1,252 @@
+"""Runs at a service, as people and programs ask for them: real functions, store and broker."""
+
+import asyncio
+import io
+import json
+import re
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hepfaas import AsyncClient, Client
+from hepfaas.cli import main
+from hepfaas.errors import RequestError
+from hepfaas.models import versions
+from hepfaas.platform.storage import open_store
+from jobs import MODEL, small_job
+from system import System
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
+MOST_S = 120
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_job(tmp_path_factory.mktemp("job") / "small")
+
+
+@pytest.fixture(scope="module")
+def done(system: System, job: Path) -> str:
+    """A run that has completed."""
+    with Client(system.url) as client:
+        run = client.submit(job, name="done")
+        assert client.wait(run, most_s=MOST_S).state == "completed"
+    return run
+
+
+def door(system: System) -> httpx.Client:
+    return httpx.Client(base_url=system.url, timeout=60)
+
+
+def test_the_demo_gives_the_weights_of_the_embedded_loop(
+    system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", str(EXAMPLE), "--name", "demo", "--url", system.url, "--wait", "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert main(["train", str(EXAMPLE), "--name", "demo", "--store", str(tmp_path), "--json"]) == 0
+    weights = json.loads(capsys.readouterr().out)["weights"]
+    name, number = model.split("/")
+    assert versions.card_of(system.store(), versions.Version(name, int(number)))["weights"] == weights
+
+
+def test_a_run_tells_how_far_it_is_until_it_has_completed(system: System, done: str) -> None:
+    with Client(system.url) as client:
+        status = client.status(done)
+        assert status.state == "completed"
+        assert status.model == "done/1"
+        assert [epoch["epoch"] for epoch in status.values["epochs"]] == [1, 2]
+        assert client.ledger(done)["holds"]
+        assert client.ledger(done)["events"] == 600
+        assert "train" in "".join(client.log(done))
+        assert next(client.log(done, step="spec")).split()[1] == "spec"
+
+
+def test_the_report_has_metrics_and_pictures(system: System, done: str) -> None:
+    with Client(system.url) as client:
+        report = client.report(done)
+        assert set(report["metrics"]) == {"test", "validation"}
+        assert client.fetch(report["pictures"]["roc.png"]).startswith(b"\x89PNG")
+    with door(system) as http:
+        page = http.get(f"/v1/runs/{done}/report", headers={"Accept": "text/html"}).text
+        assert f"/v1/runs/{done}/report/roc.png" in page
+        packed = http.get(f"/v1/runs/{done}/model").content
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            names = tar.getnames()
+        assert {"done/model.tflite", "done/model.keras", "done/card.json"} <= set(names)
+        assert http.get("/v1/models/done/1").json()["card"]["name"] == "done"
+        assert http.get("/v1/models/done/1/model.tflite").content[4:8] == b"TFL3"
+        assert [row["model"] for row in http.get("/v1/models/done").json()["models"]] == ["done/1"]
+
+
+def test_events_go_on_where_the_client_lost_them(system: System, done: str) -> None:
+    with door(system) as http:
+        whole = http.get(f"/v1/runs/{done}/events").text
+        marks = re.findall(r"event: step\nid: (\S+)", whole)
+        assert len(marks) > 10
+        rest = http.get(f"/v1/runs/{done}/events", headers={"Last-Event-ID": marks[4]}).text
+        assert re.findall(r"event: step\nid: (\S+)", rest) == marks[5:]
+        assert "event: end" in rest
+
+
+def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done: str) -> None:
+    with door(system) as http:
+        page = http.get("/v1/runs", params={"limit": 1}).json()
+        assert len(page["runs"]) == 1
+        with Client(system.url) as client:
+            assert done in [row["run"] for row in client.runs()]
+        created = [row["created"] for row in http.get("/v1/runs").json()["runs"]]
+        assert created == sorted(created, reverse=True)
+        assert all(row["state"] == "failed" for row in http.get("/v1/runs?state=failed").json()["runs"])
+        assert http.get("/v1/runs?state=lost").status_code == 422
+
+
+def test_the_same_idempotency_key_begins_one_run(system: System, job: Path) -> None:
+    from hepfaas.client import packed
+
+    headers = {"Content-Type": "application/gzip", "Idempotency-Key": "once"}
+    with door(system) as http:
+        answers = [http.post("/v1/runs?name=once", content=packed(job), headers=headers) for _ in range(3)]
+        assert {answer.json()["run"] for answer in answers} == {"once-1"}
+        assert answers[0].status_code == 202
+        assert answers[0].headers["Location"] == "/v1/runs/once-1"
+        assert http.post("/v1/runs?name=twice", content=packed(job), headers=headers).status_code == 422
+
+
+def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: System) -> None:
+    job: dict[str, Any] = {"files": ["/etc/passwd", "root://h//x.root"], "labels": [0, 1], "code": {"model.py": MODEL}}
+    with door(system) as http:
+        answer = http.post("/v1/runs", json=job)
+        assert answer.status_code == 422
+        assert "'passwd' is not in the folder" in answer.json()["error"]
+        job["files"] = [f"{system.up.store.url}/other/uploads/x.root", "s3://b/y.root"]
+        assert "bucket of this service" in http.post("/v1/runs", json=job).json()["error"]
+        job["code"] = {"../model.py": MODEL}
+        assert "no name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
+
+
+def test_a_job_can_be_sent_as_the_files_of_a_form(system: System, job: Path) -> None:
+    files = [("file", (path.name, path.read_bytes())) for path in job.iterdir() if path.is_file()]
+    with door(system) as http:
+        answer = http.post("/v1/runs?name=form", files=files)
+        assert answer.status_code == 202, answer.text
+        with Client(system.url) as client:
+            assert client.wait(answer.json()["run"], most_s=MOST_S).state == "completed"
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_archives_with_links_are_refused(system: System, kind: bytes) -> None:
+    info = tarfile.TarInfo("model.py")
+    info.type, info.linkname = kind, "/etc/passwd"
+    check_refused(system, info, "is no plain file")
+
+
+@pytest.mark.parametrize("name", ["/etc/cron.d/x", "../../x", "a/../../x"])
+def test_archives_that_lead_elsewhere_are_refused(system: System, name: str) -> None:
+    check_refused(system, tarfile.TarInfo(name), "no name of a file inside a folder")
+
+
+def check_refused(system: System, info: tarfile.TarInfo, why: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        tar.addfile(info)
+    with door(system) as http:
+        answer = http.post("/v1/runs", content=out.getvalue(), headers={"Content-Type": "application/gzip"})
+    assert answer.status_code == 422
+    assert why in answer.json()["error"]
+
+
+def test_a_model_that_raises_fails_the_run_with_its_line_and_a_retry_is_a_new_attempt(
+    system: System, tmp_path: Path
+) -> None:
+    folder = small_job(tmp_path / "broken", seed=5)
+    (folder / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
+    with Client(system.url) as client:
+        run = client.submit(folder)
+        ended = client.wait(run, most_s=MOST_S)
+        assert ended.state == "failed"
+        assert "division by zero" in ended.error
+        assert "model.py" in ended.error
+        assert client.retry(run)["attempt"] == 2
+        assert client.wait(run, most_s=MOST_S).state == "failed"
+        client.delete(run)
+        with pytest.raises(RequestError, match=f"there is no run '{run}'"):
+            client.status(run)
+        assert run not in [row["run"] for row in client.runs()]
+
+
+def test_a_cancelled_run_does_nothing_more(system: System, tmp_path: Path) -> None:
+    folder = small_job(tmp_path / "long", seed=7, epochs=5000)
+    with Client(system.url) as client:
+        run = client.submit(folder)
+        wait_for(lambda: client.status(run).values.get("steps_done", 0) > 2, "the third train step")
+        assert client.cancel(run)["state"] == "cancelled"
+        with pytest.raises(RequestError, match="cancelled"):
+            client.report(run)
+        time.sleep(1)  # the step under way may still end
+        before = len(list(client.log(run)))
+        time.sleep(1)
+        assert len(list(client.log(run))) == before
+
+
+def wait_for(holds: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + MOST_S
+    while not holds():
+        assert time.monotonic() < end, f"no {what} in {MOST_S} s"
+        time.sleep(0.1)
+
+
+def test_many_can_be_followed_at_once(system: System, tmp_path: Path) -> None:
+    async def follow(number: int) -> str:
+        async with AsyncClient(system.url) as client:
+            run = await client.submit(small_job(tmp_path / f"job{number}", seed=20 + number), name="many")
+            return [status.state async for status in client.follow(run, MOST_S)][-1]
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*(follow(number) for number in range(4)))
+
+    assert asyncio.run(all_of_them()) == ["completed"] * 4
+
+
+def test_what_is_not_there_is_said_so(system: System) -> None:
+    with door(system) as http:
+        assert http.get("/v1/runs/none-1").status_code == 404
+        assert http.get("/v1/nothing").json() == {
+            "error": "there is no '/v1/nothing'; /openapi.json tells what there is"
+        }
+        assert http.put("/v1/runs").status_code == 405
+        assert http.get("/v1/models/none/1").status_code == 404
+        assert http.get("/v1/runs/..%2f..%2fetc").status_code == 404
+
+
+def test_started_again_the_system_goes_on_with_every_run(tmp_path: Path) -> None:
+    folder = small_job(tmp_path / "again", seed=9, epochs=30)
+    with System(tmp_path / "up") as system, Client(system.url) as client:
+        run = client.submit(folder)
+    assert left_running(tmp_path) == []
+    with System(tmp_path / "up") as system, Client(system.url) as client:
+        assert client.wait(run, most_s=MOST_S).state == "completed"
+        card = versions.card_of(system.store(), versions.Version("again", 1))
+    assert main(["train", str(folder), "--store", str(tmp_path / "loop")]) == 0
+    assert (
+        versions.card_of(open_store(f"{tmp_path}/loop/local"), versions.Version("again", 1))["weights"]
+        == card["weights"]
+    )
+    assert left_running(tmp_path) == []
+
+
+def left_running(folder: Path) -> list[str]:
+    """Command lines of processes that were started for this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (path / "environ").read_bytes().decode(errors="replace")
+            line = (path / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if (str(folder) in line and "weed" in line) or f"HEPFAAS_TEST={folder}" in variables:
+            found.append(line)
+    return found
