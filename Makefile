@@ -12,6 +12,9 @@ help:  ## this help
 demo: .venv/ready  ## train on the shipped sample and predict events it never saw
 	@examples/htautau/demo
 
+up-demo: .venv/ready  ## the same through the whole service: store, functions, broker, front door on this machine
+	@examples/htautau/up-demo
+
 test: .venv/ready-to-test  ## all tests, with the real servers they need
 	$(PYTHON) -m pytest
 
@@ -19,6 +22,9 @@ check: .venv/ready-to-test  ## style, types and the arrows between the rooms
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
+	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py
@@ -49,4 +55,4 @@ $(UV):
 	  else echo "no xrootd: its tests are skipped (apt-get install xrootd-server)"; fi
 	@touch $@
 
-.PHONY: help demo test check bench locks clean
+.PHONY: help demo up-demo test check chaos bench locks clean

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 from conftest import LIMIT_S, server_binary
 from hepfaas.local.broker import Delivery
@@ -62,3 +63,13 @@ class System:
     def end_of(self, run: str, owner: str = "local") -> records.End | None:
         """How a run ended."""
         return records.last_end(self.store(owner), run)
+
+    def post(self, function: str, **request: Any) -> httpx.Response:
+        """A request straight to a function, past the broker."""
+
+        async def posted() -> httpx.Response:
+            async with self.up.replicas.lent(function) as url, httpx.AsyncClient(timeout=LIMIT_S) as client:
+                return await client.post(f"{url}/", **request)
+
+        answer: httpx.Response = self.run(posted)
+        return answer

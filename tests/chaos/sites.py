@@ -35,6 +35,9 @@ NOT_IN_A_RUN = {
     "models.versions.files_of": "lists of models",
     "models.versions.load": "predictions",
     "service.advancing.Advancing._check_failed": "a run that ends in failure: tests/service/test_runs.py",
+    "service.advancing.Advancing._bury": "dead letters: see the random plans",
+    "service.stepping.Stepping.handle:send": "an object that was deleted: test_deleted_objects_are_made_again",
+    "steps.learning.Learners.holding:get": "a learner that does not hold the checkpoint any more",
     "service.advancing.Advancing._remake": "an object that was deleted: test_deleted_objects_are_made_again",
 }
 """Where a run that ends well does not come, and why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hepfaas.local.tables import metrics_table, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.platform import records
-from hepfaas.platform.storage import Data, Store, probe
+from hepfaas.platform.storage import Staged, Store, probe
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service.folder import recipe_of
@@ -56,14 +56,14 @@ def report_text(report: Mapping[str, Any]) -> str:
 
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """What training on the folder would read and do, and what of it is there already. Stores nothing."""
-    unsaved = _Unsaved(store)
-    recipe, notes = recipe_of(folder, names, unsaved)
+    staged = Staged(store)
+    recipe, notes = recipe_of(folder, names, staged)
     for level in plan.open_levels(recipe, "dry-run"):
         for step in level:
-            perform(step, unsaved)
+            perform(step, staged)
 
     def results(key: str) -> dict[str, Any] | None:
-        return result_if_there(key, unsaved)
+        return result_if_there(key, staged)
 
     found = plan.opened_files(recipe, "dry-run", results)
     files = [
@@ -120,31 +120,3 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: plan.Ready | pla
 
 def _read(file: plan.Input, opened: Mapping[str, Any]) -> int:
     return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
-
-
-class _Unsaved:
-    """A store that reads from another one and keeps in memory what it is given."""
-
-    def __init__(self, below: Store) -> None:
-        self.url = below.url
-        self._below = below
-        self._kept: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes:
-        return self._kept[key] if key in self._kept else self._below.get(key)
-
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
-        return self._kept[key][start:stop] if key in self._kept else self._below.get_range(key, start, stop)
-
-    def size_bytes(self, key: str) -> int | None:
-        return len(self._kept[key]) if key in self._kept else self._below.size_bytes(key)
-
-    def create(self, key: str, data: Data) -> bool:
-        self._kept[key] = bytes(data)
-        return True
-
-    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        return self._below.keys(prefix, after)
-
-    def delete(self, key: str) -> None:
-        self._kept.pop(key, None)

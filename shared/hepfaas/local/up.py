@@ -163,9 +163,9 @@ class Up:
         lent = self.replicas.lent(name)
         try:
             url = await asyncio.wait_for(lent.__aenter__(), 60)
-            target = httpx.URL(url + request.url.path, query=request.url.query.encode())
-            headers = [(key, value) for key, value in request.headers.items() if key not in HOP_BY_HOP]
-            headers.append(("X-Forwarded-Host", request.headers.get("host", "")))
+            query = request.scope["query_string"]
+            target = httpx.URL(url, raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
+            headers = [(key, value) for key, value in request.headers.raw if key.decode("latin-1") not in HOP_BY_HOP]
             asked = self._client.build_request(request.method, target, headers=headers, content=request.stream())
             answer = await self._client.send(asked, stream=True)
         except (httpx.HTTPError, TimeoutError) as error:

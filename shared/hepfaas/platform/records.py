@@ -127,6 +127,11 @@ def request_of(store: Store, run: str) -> Request:
     return Request(**{**values, "recipe": Recipe.from_json(values["recipe"]), "notes": tuple(values["notes"])})
 
 
+def is_there(store: Store, run: str) -> bool:
+    """Whether somebody asked for this run."""
+    return store.size_bytes(f"runs/{run}/request.json") is not None
+
+
 def attempt_of(store: Store, run: str) -> int:
     """Number of the attempt that is under way or would be next: one more than have ended."""
     last = attempt(store, run)

@@ -57,6 +57,45 @@ class Store(Protocol):
         ...
 
 
+class Staged:
+    """A store that reads from another one, and keeps in memory what it is given until it is told to store it."""
+
+    def __init__(self, below: Store) -> None:
+        self.url = below.url
+        self._below = below
+        self._kept: dict[str, Data] = {}
+
+    def store(self) -> None:
+        """Stores what was kept."""
+        for key, data in self._kept.items():
+            self._below.create(key, data)
+
+    def get(self, key: str) -> bytes:
+        """The whole object."""
+        return bytes(self._kept[key][:]) if key in self._kept else self._below.get(key)
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the object."""
+        return bytes(self._kept[key][start:stop]) if key in self._kept else self._below.get_range(key, start, stop)
+
+    def size_bytes(self, key: str) -> int | None:
+        """Size of the object, None if it is not there."""
+        return len(self._kept[key]) if key in self._kept else self._below.size_bytes(key)
+
+    def create(self, key: str, data: Data) -> bool:
+        """Keeps the object."""
+        self._kept[key] = data
+        return True
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """Keys of the store below."""
+        return self._below.keys(prefix, after)
+
+    def delete(self, key: str) -> None:
+        """Forgets the object."""
+        self._kept.pop(key, None)
+
+
 def is_name(text: str) -> bool:
     """Whether a text can be one part of a key."""
     return bool(_NAME.fullmatch(text) and text.strip("."))

@@ -236,8 +236,11 @@ class Advancing:
         return functools.partial(self._result, store)
 
     def _result(self, store: Store, key: str) -> dict[str, Any] | None:
-        """A result, kept in memory: it never changes."""
+        """A result. It never changes and so is kept in memory, but it may have been deleted."""
         place = (store.url, key)
+        if place in self._known and store.size_bytes(key) is None:
+            del self._known[place]
+            return None
         if place not in self._known:
             found = result_if_there(key, store)
             if found is None:

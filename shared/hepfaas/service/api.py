@@ -26,7 +26,8 @@ from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.http import json_answer
-from hepfaas.platform.storage import Store, is_name
+from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import recipe_of
 from hepfaas.service.following import follow_events, follow_log
@@ -63,7 +64,7 @@ class Asked:
 
     def run(self, run: str) -> str:
         """The run, if it is there. Raises: NotFound."""
-        if self.store.size_bytes(f"runs/{run}/request.json") is None or records.is_deleted(self.store, run):
+        if not records.is_there(self.store, run) or records.is_deleted(self.store, run):
             raise NotFound(f"there is no run '{run}'; GET /v1/runs lists them")
         return run
 
@@ -72,7 +73,7 @@ def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
-        recipe, notes = recipe_of(folder, given, asked.store, _placed(asked))
+        recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook)
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
     links = {"self": f"/v1/runs/{run}", "events": f"/v1/runs/{run}/events", "log": f"/v1/runs/{run}/log"}
@@ -276,8 +277,12 @@ def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]
     return place
 
 
-def _placed(asked: Asked) -> Callable[[str, Path], str]:
-    return place_files(asked.store, asked.allow_private)
+def stored_job(asked: Asked, folder: Path, given: Mapping[str, str]) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of a job and notes on it; its code and files are stored once all of it is right."""
+    staged = Staged(asked.store)
+    recipe, notes = recipe_of(folder, given, staged, place_files(staged, asked.allow_private))
+    staged.store()
+    return recipe, notes
 
 
 def stored_file(path: Path, store: Store) -> str:
@@ -287,8 +292,7 @@ def stored_file(path: Path, store: Store) -> str:
             raise RequestError(f"file '{path.name}' is empty")
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"uploads/{digest}/{secure_filename(path.name) or 'file'}"
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            store.create(key, data)
+        store.create(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     return key
 
 

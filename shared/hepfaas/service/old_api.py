@@ -23,8 +23,7 @@ from hepfaas.platform import records
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import overview
-from hepfaas.service.api import Asked, Call, archive, body_object, place_files, stored_file
-from hepfaas.service.folder import recipe_of
+from hepfaas.service.api import Asked, Call, archive, body_object, stored_file, stored_job
 from hepfaas.service.following import follow_log
 from hepfaas.service.uploads import Unpacked, checked_name
 
@@ -71,8 +70,7 @@ def submit(asked: Asked) -> Response:
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder = Path(scratch)
         _unpack(asked.store, name, folder)
-        place = place_files(asked.store, asked.allow_private)
-        recipe, notes = recipe_of(folder, {**given, "name": name}, asked.store, place)
+        recipe, notes = stored_job(asked, folder, {**given, "name": name})
     told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
     request = records.Request(recipe, time.time(), (*told, *notes), asked.trace)
     run = asked.submitting.submit(request)

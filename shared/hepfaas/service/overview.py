@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import urlsplit
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.storage import Store
@@ -191,7 +191,10 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[dict[st
 
 def _recounted(part: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """What a part's rows say: their entries, counted again, and the sum of the training rows' ids."""
-    stored = open_part(part["key"], store.size_bytes(part["key"]) or 0, store)
+    size_bytes = store.size_bytes(part["key"])
+    if size_bytes is None:
+        raise MissingError(part["key"], store.url)
+    stored = open_part(part["key"], size_bytes, store)
     entries = [stored.entries(split) for split in range(3)]
     start, stop = part["entries"]
     once = sorted(entry for some in entries for entry in some.tolist()) == list(range(start, stop))

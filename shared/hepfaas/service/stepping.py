@@ -49,6 +49,8 @@ class Stepping:
         if task.step.kind not in events.DOES[self._name]:
             raise RequestError(f"function '{self._name}' does no step of kind '{task.step.kind}'")
         store = self._store_of(task.name.owner)
+        if not records.is_there(store, task.name.run):
+            raise RequestError(f"owner '{task.name.owner}' has no run '{task.name.run}'")
         try:
             last = self._performed(task, store)
             whole = last is not None and _after(last, task) is None

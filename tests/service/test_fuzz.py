@@ -1,0 +1,91 @@
+"""Requests nobody would send, at every door: no fault of ours, no traceback, nothing written by a refused one."""
+
+import os
+import uuid
+
+import httpx
+import pytest
+import schemathesis
+from hepfaas.platform.storage import open_store
+from hepfaas.service.events import DOES, PREFIX
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from system import System
+
+ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
+AN_OPERATION = 240 if ALL else 5
+BODIES = 1000 if ALL else 60
+QUIET = settings(
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def written(system: System) -> set[str]:
+    """All objects of the store."""
+    return set(open_store(system.up.store.url).keys(""))
+
+
+def check(answer: httpx.Response) -> None:
+    """What holds for every answer, whatever was asked."""
+    assert answer.status_code < 500, answer.text
+    assert "Traceback" not in answer.text
+    if answer.status_code >= 400:
+        assert answer.json()["error"]
+
+
+@pytest.mark.timeout(1800)
+def test_the_document_tells_what_is_answered(system: System) -> None:
+    schema = schemathesis.openapi.from_url(f"{system.url}/openapi.json")
+    for found in schema.get_all_operations():
+        fuzz(system, found.ok())
+
+
+def fuzz(system: System, operation: schemathesis.APIOperation) -> None:  # type: ignore[type-arg]
+    @settings(QUIET, max_examples=AN_OPERATION)
+    @given(case=operation.as_strategy())
+    def fuzzed(case: schemathesis.Case) -> None:
+        before = written(system)
+        answer = case.call(base_url=system.url, timeout=60)
+        assert answer.status_code in (200, 202, 204, 400, 404, 405, 413, 422), (case.as_curl_command(), answer.text)
+        assert "Traceback" not in answer.text
+        if answer.status_code >= 400:
+            assert written(system) == before, case.as_curl_command()
+
+    fuzzed()
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["runs", "advance", "train", "survey"])
+def test_random_bodies_are_refused(system: System, name: str) -> None:
+    leaves = st.none() | st.booleans() | st.integers() | st.text()
+    json_values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+    types = st.sampled_from([*(f"{PREFIX}.{kind}.requested" for kind in DOES), f"{PREFIX}.phase.completed", "x"])
+    before = written(system)
+
+    @settings(QUIET, max_examples=BODIES)
+    @given(st.binary() | json_values, types, st.booleans())
+    def posted(body: object, type_: str, binary: bool) -> None:
+        headers = {"Content-Type": "application/json" if binary else "application/cloudevents+json"}
+        if binary:
+            headers |= {"ce-type": type_, "ce-source": "/x", "ce-id": uuid.uuid4().hex, "ce-specversion": "1.0"}
+        data = {"content": body} if isinstance(body, bytes) else {"json": body}
+        check(system.post(name, headers=headers, **data))
+
+    posted()
+    assert written(system) == before
+
+
+@pytest.mark.parametrize("step", [{}, {"kind": "train"}, {"kind": "sum", "of": "x", "members": ["../x"]}, {"kind": []}])
+@pytest.mark.parametrize("name", [{"owner": "o", "run": "none-1"}, {"owner": "..", "run": "x"}, {"owner": 1}, {}])
+def test_events_of_runs_that_are_not_there_are_refused(system: System, name: object, step: object) -> None:
+    headers = {"ce-type": "x", "ce-source": "/x", "ce-id": "1", "ce-specversion": "1.0"}
+    data = {**name, "attempt": 1, "step": step}  # type: ignore[dict-item]
+    before = written(system)
+    for function in ("survey", "train", "advance"):
+        answer = system.post(function, headers=headers, json=data)
+        check(answer)
+        assert answer.status_code == 422
+    assert written(system) == before
