@@ -31,7 +31,8 @@ bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and J
 
 locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
 	$(UV) pip compile $(COMPILE) --extra local --group dev -o locks/dev.txt --upgrade
-	$(UV) pip compile $(COMPILE) --extra local -c locks/dev.txt -o locks/local.txt
+	for name in local $(FUNCTIONS); do $(UV) pip compile $(COMPILE) --extra $$name -c locks/dev.txt -o locks/$$name.txt; done
+FUNCTIONS = $(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/main.py))))
 COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
 
 clean:  ## remove what the targets above made

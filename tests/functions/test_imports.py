@@ -1,0 +1,65 @@
+"""Each function needs what its extra names and nothing else."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hepfaas.service.events import DOES
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
+WITHOUT_ARRAYS = ("runs", "advance")
+
+PROGRAM = """
+import importlib.metadata, runpy, sys
+from pathlib import Path
+name, root, allowed, modules = sys.argv[1], Path(sys.argv[2]), set(sys.argv[3].split(",")), sys.argv[4].split(",")
+owners = importlib.metadata.packages_distributions()
+
+class Only:
+    def find_spec(self, module, path=None, target=None):
+        packages = {package.lower().replace("_", "-") for package in owners.get(module.partition(".")[0], ())}
+        if packages and not packages & allowed:
+            raise ModuleNotFoundError(f"{module} is of {packages}, which extra '{name}' does not name", name=module)
+
+sys.meta_path.insert(0, Only())
+runpy.run_path(str(root / "functions" / name / "main.py"))
+print(" ".join(sorted({module.partition(".")[0] for module in sys.modules})))
+for module in filter(None, modules):
+    importlib.import_module(module)
+"""
+
+
+def packages_of(name: str) -> set[str]:
+    lock = (ROOT / "locks" / f"{name}.txt").read_text()
+    return {match[1].lower() for match in re.finditer(r"^([A-Za-z0-9._-]+)==", lock, re.M)} | {"hepfaas"}
+
+
+def imported(name: str, *modules: str) -> set[str]:
+    """Packages that a function imports, in a process that finds only those of its lock."""
+    command = [sys.executable, "-c", PROGRAM, name, str(ROOT), ",".join(packages_of(name)), ",".join(modules)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_imports_what_its_extra_names_alone(name: str) -> None:
+    steps = [f"hepfaas.steps.{kind}" for kind in DOES.get(name, ())]
+    found = imported(name, *steps)
+    assert "tensorflow" not in found
+    assert "keras" not in found
+    if name in WITHOUT_ARRAYS:
+        assert not found & {"uproot", "awkward", "pyarrow"}
+
+
+def test_every_function_has_its_folder_extra_and_lock() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(FUNCTIONS) == {*DOES, "runs", "advance"}
+    assert set(FUNCTIONS) <= set(extras)
+    assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == {*FUNCTIONS, "local", "dev"}
+    for name in FUNCTIONS:
+        assert [path.name for path in (ROOT / "functions" / name).iterdir() if path.name != "__pycache__"] == ["main.py"]
