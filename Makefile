@@ -54,6 +54,8 @@ $(UV):
 	@$(PIP) --require-hashes -r locks/dev.txt
 	@command -v xrootd >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server >/dev/null; \
 	  else echo "no xrootd: its tests are skipped (apt-get install xrootd-server)"; fi
+	@command -v go >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y golang-go >/dev/null; fi
+	@tests/build-queue-proxy
 	@touch $@
 
 .PHONY: help demo up-demo test check chaos bench locks clean

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from measured import CACHE
 
-SUBJECTS = ("prepare", "epoch", "memory", "cold")
+SUBJECTS = ("prepare", "epoch", "memory", "cold", "service")
 
 
 def main(subjects: list[str]) -> None:

@@ -62,4 +62,6 @@ def test_every_function_has_its_folder_extra_and_lock() -> None:
     assert set(FUNCTIONS) <= set(extras)
     assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == {*FUNCTIONS, "local", "dev"}
     for name in FUNCTIONS:
-        assert [path.name for path in (ROOT / "functions" / name).iterdir() if path.name != "__pycache__"] == ["main.py"]
+        assert [path.name for path in (ROOT / "functions" / name).iterdir() if path.name != "__pycache__"] == [
+            "main.py"
+        ]

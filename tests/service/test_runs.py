@@ -5,8 +5,10 @@ import io
 import json
 import re
 import tarfile
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import httpx
 import pytest
 from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
+from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.platform.storage import open_store
@@ -105,8 +108,6 @@ def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done
 
 
 def test_the_same_idempotency_key_begins_one_run(system: System, job: Path) -> None:
-    from hepfaas.client import packed
-
     headers = {"Content-Type": "application/gzip", "Idempotency-Key": "once"}
     with door(system) as http:
         answers = [http.post("/v1/runs?name=once", content=packed(job), headers=headers) for _ in range(3)]
@@ -197,6 +198,44 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < end, f"no {what} in {MOST_S} s"
         time.sleep(0.1)
+
+
+def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system: System, job: Path) -> None:
+    got: list[tuple[dict[str, str], dict[str, Any]]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append(({key.lower(): value for key, value in self.headers.items()}, json.loads(body)))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server, door(system) as http, Client(system.url) as client:
+        threading.Thread(target=server.serve_forever).start()
+        headers = {"Content-Type": "application/gzip", "traceparent": trace}
+        query = {"name": "hooked", "webhook": f"http://127.0.0.1:{server.server_port}/"}
+        run = http.post("/v1/runs", params=query, content=packed(job), headers=headers).json()["run"]
+        client.wait(run, most_s=MOST_S)
+        wait_for(lambda: bool(got), "call of the webhook")
+        server.shutdown()
+        query["webhook"] = "file:///etc/passwd"
+        assert http.post("/v1/runs", params=query, content=packed(job), headers=headers).status_code == 422
+    assert got[0][0]["ce-type"] == "org.hepfaas.run.completed"
+    assert got[0][0]["ce-traceparent"] == trace
+    assert got[0][1]["model"] == "hooked/1"
+
+
+def test_the_records_of_a_deleted_run_go_a_while_later(system: System, job: Path) -> None:
+    with Client(system.url) as client:
+        run = client.submit(job, name="gone")
+        client.delete(run)
+        store = system.store()
+        wait_for(lambda: list(store.keys(f"runs/{run}/")) == [f"runs/{run}/deleted.json"], "removal")
+        assert client.submit(job, name="gone") == "gone-2"
 
 
 def test_many_can_be_followed_at_once(system: System, tmp_path: Path) -> None:

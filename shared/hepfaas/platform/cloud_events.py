@@ -76,7 +76,7 @@ def on_the_wire(event: CloudEvent) -> tuple[dict[str, str], bytes]:
         "datacontenttype": "application/json",
         **event.extensions,
     }
-    headers, body = to_binary(Wire(attributes, json.dumps(event.data)))
+    headers, body = to_binary(Wire(attributes, dict(event.data)))
     data = body if isinstance(body, bytes) else str(body).encode()
     if len(data) > MOST_BYTES:
         raise RequestError(

@@ -180,6 +180,23 @@ def is_deleted(store: Store, run: str) -> bool:
     return store.size_bytes(f"runs/{run}/deleted.json") is not None
 
 
+def deleted_at(store: Store, run: str) -> float | None:
+    """When a run got its tombstone (seconds since 1970)."""
+    try:
+        return float(json.loads(store.get(f"runs/{run}/deleted.json"))["time"])
+    except MissingError:
+        return None
+
+
+def remove(store: Store, run: str) -> None:
+    """Removes what is remembered of a run but its tombstone, so that its name is never used again."""
+    for key in list(store.keys(f"runs/{run}/")):
+        if not key.endswith("/deleted.json"):
+            store.delete(key)
+    for mark in [mark for mark, name in newest(store) if name == run]:
+        store.delete(f"newest/{mark}")
+
+
 def sent(store: Store, run: str, attempt: int, phase: str) -> list[Sent]:
     """What was sent of a phase, in the order of its steps."""
     times: defaultdict[tuple[int, int], int] = defaultdict(int)

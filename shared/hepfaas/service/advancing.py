@@ -12,7 +12,7 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.platform import records
-from hepfaas.platform.cloud_events import CloudEvent, Sender
+from hepfaas.platform.cloud_events import Broker, CloudEvent, Sender
 from hepfaas.platform.records import Attempt, End, Request, Sent
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
@@ -27,6 +27,9 @@ MOST_SENT = 5
 """How often events for a step go out before the run is ended."""
 
 KEPT_RESULTS = 256
+WEBHOOK_S = 3600.0
+"""So long after the end of a run its webhook is told, if it did not answer before."""
+
 DEADLINES = 2
 """So many deadlines after an event went out it counts as lost."""
 
@@ -42,7 +45,9 @@ class Advancing:
         max_scale: int,
         deadline_s: float,
         clock: Callable[[], float] = time.time,
+        webhook: Callable[[str], Sender] = Broker,
     ) -> None:
+        self._webhook = webhook
         self._root, self._store_of, self._sender = root, store_of, sender
         self._max_scale, self._deadline_s, self._clock = max_scale, deadline_s, clock
         self._known: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
@@ -63,7 +68,10 @@ class Advancing:
         self._advance(request, RunName(name.owner, name.run, attempt.number), store, told=told)
 
     def _look_at_all(self) -> None:
-        """Every unfinished run: what should have come by now is sent again."""
+        """Every unfinished run: what should have come by now is sent again. Runs deleted long ago are removed."""
+        for key in list(self._root.keys("deleted/")):
+            _, owner, run = key.split("/")
+            self._remove(RunName(owner, run, 0), self._store_of(owner), key)
         for key in self._root.keys("active/"):
             _, owner, run = key.split("/")
             store = self._store_of(owner)
@@ -108,12 +116,22 @@ class Advancing:
         if self._root.size_bytes(active) is None:
             return
         data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model}
-        if request.webhook:
-            data["webhook"] = request.webhook
         if end.state == "completed":
             self._tell(events.MODEL_PUBLISHED, f"models/{end.model}", name, data, request.trace)
-        self._tell(f"{events.PREFIX}.run.{end.state}", f"runs/{name.run}", name, data, request.trace)
+        ended = f"{events.PREFIX}.run.{end.state}"
+        self._tell(ended, f"runs/{name.run}", name, data, request.trace)
+        if request.webhook and self._clock() - end.time < WEBHOOK_S:
+            told = events.event(ended, SOURCE, f"runs/{name.run}", name, data, request.trace)
+            self._webhook(request.webhook).send(told)
         self._root.delete(active)
+
+    def _remove(self, name: RunName, store: Store, mark: str) -> None:
+        """Removes the records of a run that was deleted so long ago that nothing of it is under way."""
+        deleted = records.deleted_at(store, name.run)
+        if deleted is not None and self._clock() - deleted < DEADLINES * self._deadline_s:
+            return
+        records.remove(store, name.run)
+        self._root.delete(mark)
 
     def _tell(self, type_: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> None:
         self._sender.send(events.event(type_, SOURCE, subject, name, data, trace))

@@ -73,6 +73,8 @@ def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
+        if webhook:
+            _check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook)
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
@@ -329,6 +331,12 @@ def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
             f"'{request.mimetype or 'nothing'}'"
         )
     return unpacked.job(), given, webhook
+
+
+def _check_webhook(url: str, allow_private: bool) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
+    check_address(url, allow_private)
 
 
 def _named(scratch: Path, name: str) -> Path:

@@ -57,6 +57,7 @@ class Submitting:
         """Cancels the run and marks it as deleted; its records go a while later, published models stay."""
         self.cancel(run)
         self._store.create(f"runs/{run}/deleted.json", json.dumps({"time": time.time()}).encode())
+        self._root.create(f"deleted/{self._owner}/{run}", b"")
 
     def _once(self, request: Request, idempotency_key: str) -> str:
         """The run of an idempotency key: a recipe is claimed with it first, so two at once begin one run."""

@@ -1,0 +1,205 @@
+"""The job through `hepfaas up`, against the embedded loop; what it asks of the store and the broker; fairness."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from hepfaas.client import Client
+from hepfaas.errors import MissingError
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.storage import Data
+from hepfaas.runs import plan
+from hepfaas.runs.opened import joined
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.steps import Sum
+from hepfaas.service import events
+from hepfaas.service.advancing import Advancing
+from hepfaas.service.events import RunName
+from hepfaas.steps.objects import encoded
+from jobs import small_job
+from measured import CACHE, Ratio, seconds
+from system import System
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "htautau"
+RANGES = 10_000
+
+
+def measure() -> list[Ratio]:
+    """All of them; each system that is started is stopped again."""
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        folder = Path(name)
+        (folder / "faults" / "fired").mkdir(parents=True)
+        with System(folder / "up", HEPFAAS_FAULTS=str(folder / "faults"), HEPFAAS_BUDGET_S="60") as system:
+            return [*_demo(system, folder), *_chain(system, folder), *_fair(system, folder), *_advance()]
+
+
+def _demo(system: System, folder: Path) -> list[Ratio]:
+    """Another seed each time, so that nothing of the training is there; the processes are warm."""
+    times: dict[str, list[float]] = {"up": [], "loop": []}
+    for turn in range(4):
+        job = folder / f"demo{turn}"
+        shutil.copytree(EXAMPLE, job)
+        (job / "model.py").write_text(f"{(EXAMPLE / 'model.py').read_text()}\n# {turn}\n")
+        through_up = seconds(lambda job=job: _through(system, job))
+        store = folder / f"store{turn}"
+        command = [sys.executable, "-m", "hepfaas", "train", str(job), "--store", str(store)]
+        embedded = seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True))
+        if turn:
+            times["up"].append(through_up)
+            times["loop"].append(embedded)
+    found = {name: sorted(values)[1] for name, values in times.items()}
+    detail = f"{found['up']:.1f} s; the loop starts its processes, up reads no events again"
+    whole = _whole(system, folder)
+    return [
+        Ratio(
+            "demo through up, warm, events read before",
+            "the embedded loop",
+            found["up"] / found["loop"],
+            "<= 1.3",
+            detail,
+        ),
+        whole,
+    ]
+
+
+def _whole(system: System, folder: Path) -> Ratio:
+    """With another split seed also the events are prepared anew."""
+    up, loop = [], []
+    for turn in range(3):
+        job = folder / f"whole{turn}"
+        shutil.copytree(EXAMPLE, job)
+        params = (EXAMPLE / "params.json").read_text()
+        (job / "params.json").write_text(params.replace("{", f'{{"split_seed": {turn + 100}, ', 1))
+        up.append(seconds(lambda job=job: _through(system, job)))
+        command = [sys.executable, "-m", "hepfaas", "train", str(job), "--store", str(folder / f"wholestore{turn}")]
+        loop.append(seconds(lambda command=command: subprocess.run(command, check=True, capture_output=True)))
+    ratio = sorted(up)[1] / sorted(loop)[1]
+    return Ratio(
+        "demo through up, warm, all prepared anew", "the embedded loop", ratio, "<= 1.3", f"{sorted(up)[1]:.1f} s"
+    )
+
+
+def _through(system: System, job: Path) -> None:
+    with Client(system.url) as client:
+        ended = client.wait(client.submit(job), most_s=120)
+        assert ended.state == "completed", ended.error
+
+
+def _chain(system: System, folder: Path) -> list[Ratio]:
+    """A run of 30 short epochs: events, and what its train steps ask of the store."""
+    hits = folder / "faults" / "hits"
+    small = small_job(folder / "chain", seed=3, epochs=30)
+    system.up.broker.taken.clear()
+    hits.unlink(missing_ok=True)
+    _through(system, small)
+    taken = Counter(system.up.broker.taken)
+    calls = Counter(line for line in hits.read_text().split("\n") if ".train." in line or ".learning." in line)
+    steps = 30
+    reads = sum(count for site, count in calls.items() if site.endswith(":get_range"))
+    detail = ", ".join(f"{site.removeprefix('hepfaas.')} {count / steps:.1f}" for site, count in sorted(calls.items()))
+    asked = (sum(calls.values()) - reads) / steps + 3  # has it ended, is it there, the log
+    return [
+        Ratio("train events of 30 short epochs", "1", float(taken["org.hepfaas.train.requested"]), "<= 3"),
+        Ratio("events of a run of 6 ranges", "one range", sum(taken.values()) / 6, "<= 10", str(sum(taken.values()))),
+        Ratio(
+            "requests of a train step beside its rows",
+            "1",
+            asked,
+            "<= 6",
+            detail,
+        ),
+    ]
+
+
+def _fair(system: System, folder: Path) -> list[Ratio]:
+    """A small run alone, and behind a large one."""
+    alone = seconds(lambda: _through(system, small_job(folder / "small1", seed=11)))
+    with Client(system.url) as client:
+        large = client.submit(small_job(folder / "large", seed=12, events=20_000, epochs=1))
+        time.sleep(1.5)
+        behind = seconds(lambda: _through(system, small_job(folder / "small2", seed=13)))
+        state = client.status(large).state
+        client.cancel(large)
+    detail = f"{alone:.1f} s alone, {behind:.1f} s behind one of 400 ranges, which is {state} then"
+    return [Ratio("a small run behind a large one", "alone", behind / alone, "<= 3", detail)]
+
+
+class _Memory:
+    """A store in this process: what is measured is our own time."""
+
+    url = "memory"
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes:
+        if key not in self.kept:
+            raise MissingError(key, self.url)
+        return self.kept[key]
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        return self.get(key)[start:stop]
+
+    def size_bytes(self, key: str) -> int | None:
+        return len(self.kept[key]) if key in self.kept else None
+
+    def create(self, key: str, data: Data) -> bool:
+        if key in self.kept:
+            return False
+        self.kept[key] = bytes(data)  # type: ignore[arg-type]
+        return True
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        return iter(sorted(key for key in self.kept if key.startswith(prefix) and key > after))
+
+    def delete(self, key: str) -> None:
+        self.kept.pop(key, None)
+
+
+class _Taken:
+    def __init__(self) -> None:
+        self.events: list[CloudEvent] = []
+
+    def send(self, event: CloudEvent) -> None:
+        self.events.append(event)
+
+
+def _advance() -> list[Ratio]:
+    """`advance` through the survey phase of 10,000 ranges, whose steps end at once."""
+    store, sender = _Memory(), _Taken()
+    recipe = Recipe("large", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
+    run = records.create(store, records.Request(recipe, 0.0))
+    half = [[start, start + 1000] for start in range(0, RANGES // 2 * 1000, 1000)]
+    files: list[dict[str, Any]] = []
+    for step in plan.opens(recipe, f"{run}/1"):
+        common = {"features": [["met", False]], "left_out": [], "identifiers": [], "notes": []}
+        files.append({"identity": step.url, "entries": RANGES // 2 * 1000, "ranges": half, **common})
+    store.create(plan.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(files)))
+    store.create(f"active/o/{run}", b"")
+    advancing = Advancing(store, lambda owner: store, sender, 50, 300)
+    name = RunName("o", run, 1)
+    wake = events.event(events.STEP_COMPLETED, "x", "x", name, name.to_json(), "")
+    times: list[float] = []
+    calls = 0
+    while len(times) < 60:
+        times.append(seconds(lambda: advancing.handle(wake)))
+        for event in sender.events[calls:]:
+            store.create(event.subject, b"{}")
+            for group in events.task_of(event.data).groups:
+                if all(key in store.kept for key in group):
+                    store.create(Sum("survey", group).key, b"{}")
+        calls = len(sender.events)
+    cold, warm = times[0], sorted(times[1:])[-1]
+    detail = f"slowest of 59 {warm * 1e3:.0f} ms, the first of a process {cold * 1e3:.0f} ms"
+    return [Ratio("advance on a run of 10,000 ranges", "50 ms", warm / 0.05, "<= 1.0", detail)]

@@ -1,0 +1,41 @@
+"""Events on the wire are what the specification says, and come back as they went."""
+
+import json
+
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, read_event
+
+EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
+
+
+def test_the_binary_form_has_attributes_as_headers_and_the_data_as_its_body() -> None:
+    headers, body = on_the_wire(EVENT)
+    assert headers["ce-type"] == "org.hepfaas.x"
+    assert headers["ce-traceparent"] == "00-1"
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body) == EVENT.data
+
+
+def test_an_event_comes_back_as_it_went() -> None:
+    found = read_event(*on_the_wire(EVENT))
+    assert (found.type, found.source, found.subject, found.id) == ("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7")
+    assert found.data == EVENT.data
+    assert found.trace == "00-1"
+
+
+def test_the_structured_form_is_read_too() -> None:
+    attributes = {"specversion": "1.0", "type": "t", "source": "s", "id": "1", "subject": "k", "data": {"run": "a"}}
+    found = read_event({"Content-Type": "application/cloudevents+json"}, json.dumps(attributes).encode())
+    assert (found.type, found.subject, found.data) == ("t", "k", {"run": "a"})
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"no", b"7", b'"{}"x'])
+def test_what_is_no_event_is_refused(body: bytes) -> None:
+    with pytest.raises(RequestError, match="holds no CloudEvent"):
+        read_event({"ce-type": "t", "ce-source": "s", "ce-id": "1", "ce-specversion": "1.0"}, body)
+
+
+def test_an_event_carries_no_data() -> None:
+    with pytest.raises(RequestError, match="go through brokers"):
+        on_the_wire(CloudEvent("t", "s", "k", "1", {"data": "x" * 70_000}))
