@@ -24,7 +24,7 @@ check: .venv/ready-to-test  ## style, types and the arrows between the rooms
 	.venv/bin/lint-imports
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
-	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos
+	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/service
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py

@@ -15,6 +15,7 @@ def model(idim):
     net.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     return net
 """
+CLUSTER = 100
 PARAMS = {"epochs": 2, "batch_size": 32, "range_events": 100}
 
 
@@ -23,13 +24,15 @@ def write_root(path: Path, seed: int, shift: float, events: int = 300) -> None:
     chooser = np.random.default_rng(seed)
     with uproot.recreate(path) as file:
         file.mktree("Events", {"met": "float32", "lep_pt": "float32", "event": "int64"})
-        file["Events"].extend(
-            {
-                "met": chooser.normal(shift, 1, events).astype("float32"),
-                "lep_pt": chooser.exponential(30 + shift, events).astype("float32"),
-                "event": np.arange(events),
-            }
-        )
+        for start in range(0, events, CLUSTER):
+            count = min(CLUSTER, events - start)
+            file["Events"].extend(
+                {
+                    "met": chooser.normal(shift, 1, count).astype("float32"),
+                    "lep_pt": chooser.exponential(30 + shift, count).astype("float32"),
+                    "event": np.arange(start, start + count),
+                }
+            )
 
 
 def small_job(folder: Path, seed: int = 1, events: int = 300, **params: object) -> Path:

@@ -71,7 +71,10 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     up = commands.add_parser("up", help="the whole service on this machine: store, functions, broker, front door")
-    up.add_argument("--folder", type=Path, default=Path(settings.store), metavar="DIR", help="default: %(default)s")
+    usual = None if "://" in settings.store else Path(settings.store) / "up"
+    up.add_argument(
+        "--folder", type=Path, default=usual, required=usual is None, metavar="DIR", help="default: %(default)s"
+    )
     up.add_argument("--port", type=int, default=8080, metavar="N", help="of the front door; default: %(default)s")
     up.add_argument("--workers", type=_count, default=processors, metavar="N", help="processes of each function")
     up.set_defaults(command=_up)

@@ -159,8 +159,7 @@ class Up:
 
     async def _forward(self, request: Request) -> Response:
         """Hands a request to the function that answers people, and its answer back as it comes."""
-        name = "intake" if request.url.path.startswith(("/v1/rules", "/v1/notifications")) else "runs"
-        lent = self.replicas.lent(name)
+        lent = self.replicas.lent("runs")
         try:
             url = await asyncio.wait_for(lent.__aenter__(), 60)
             query = request.scope["query_string"]
@@ -171,7 +170,7 @@ class Up:
         except (httpx.HTTPError, TimeoutError) as error:
             with suppress(Exception):
                 await lent.__aexit__(None, None, None)
-            return JSONResponse({"error": f"function '{name}' does not answer: {error}"}, 503)
+            return JSONResponse({"error": f"function 'runs' does not answer: {error}"}, 503)
 
         async def ended() -> None:
             await answer.aclose()
@@ -220,8 +219,8 @@ def functions_folder() -> Path:
 def _functions(options: Options) -> list[Function]:
     spread = ("survey", "prepare", "score")
     steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
-    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake")]
-    return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
+    door = Function("runs", 1, DOOR_CONCURRENCY, options.idle_s)
+    return [*steps, Function("advance", 1, 1, options.idle_s), door]
 
 
 def _at_port(options: Options, port: int) -> Options:

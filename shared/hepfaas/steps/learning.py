@@ -24,6 +24,7 @@ class Learners:
         self.on_log = on_log
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
+        self._owner = ""
 
     def __enter__(self) -> Learners:
         return self
@@ -39,6 +40,9 @@ class Learners:
 
     def holding(self, before: str | None, step: Learning, store: Store) -> Learner:
         """A learner whose network has the weights of the checkpoint `before`; None: fresh ones."""
+        if store.url != self._owner:
+            self.close()  # one owner's code never meets another's in a process
+            self._owner = store.url
         learner = self._warm(_settings(step, store))
         if before is None and learner.holds != FRESH:
             learner.make()

@@ -1,0 +1,202 @@
+"""What is sent, how much at a time, and what is done about what does not come. On a folder, with a clock of its own."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.storage import Store, open_store
+from hepfaas.runs import plan
+from hepfaas.runs.opened import joined
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.steps import Sum
+from hepfaas.service import events
+from hepfaas.service.advancing import MOST_SENT, Advancing
+from hepfaas.service.events import RunName
+from hepfaas.steps.objects import encoded
+
+RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
+DEADLINE_S = 10.0
+PING = CloudEvent(events.PING, "/p", "ping", "1", {})
+
+
+class Sent:
+    """Remembers events."""
+
+    def __init__(self) -> None:
+        self.events: list[CloudEvent] = []
+
+    def send(self, event: CloudEvent) -> None:
+        self.events.append(event)
+
+    def types(self) -> list[str]:
+        return [event.type.removeprefix("org.hepfaas.") for event in self.events]
+
+
+class World:
+    """One run of 40 ranges whose files are open, and an `advance`."""
+
+    def __init__(self, folder: Path, max_scale: int = 4) -> None:
+        self.root, self.now, self.sent = open_store(str(folder)), 1000.0, Sent()
+        self.stores: dict[str, Store] = {}
+        self.run = self.begin("me")
+        self.store = self.store_of("me")
+        self.advancing = Advancing(self.root, self.store_of, self.sent, max_scale, DEADLINE_S, lambda: self.now)
+
+    def store_of(self, owner: str) -> Store:
+        return self.stores.setdefault(owner, open_store(f"{self.root.url}/{owner}"))
+
+    def begin(self, owner: str, webhook: str = "") -> str:
+        store = self.store_of(owner)
+        run = records.create(store, records.Request(RECIPE, self.now, trace="00-trace", webhook=webhook))
+        ranges = [[start, start + 100] for start in range(0, 2000, 100)]
+        common = {"entries": 2000, "ranges": ranges, "features": [["met", False]], "identifiers": [], "left_out": []}
+        files = [{"identity": file.url, **common} for file in RECIPE.files]
+        store.create(plan.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(files)))
+        self.root.create(f"active/{owner}/{run}", b"")
+        return run
+
+    def wake(self, type_: str = events.STEP_COMPLETED, **extensions: str) -> list[CloudEvent]:
+        """Gives advance an event of the run, and what it sent."""
+        name = RunName("me", self.run, 1)
+        return self.handle(CloudEvent(type_, "/t", "s", "1", name.to_json(), extensions))
+
+    def handle(self, event: CloudEvent) -> list[CloudEvent]:
+        before = len(self.sent.events)
+        self.advancing.handle(event)
+        return self.sent.events[before:]
+
+    def do(self, event: CloudEvent) -> None:
+        """What a step function does with a task."""
+        self.store.create(event.subject, b"{}")
+        for group in events.task_of(event.data).groups:
+            if all(self.store.size_bytes(key) is not None for key in group):
+                self.store.create(Sum("survey", group).key, b"{}")
+
+    @property
+    def end(self) -> records.End | None:
+        return records.last_end(self.store, self.run)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_no_more_is_sent_than_the_window_allows(world: World) -> None:
+    first = world.wake()
+    assert len(first) == 8
+    assert world.wake() == []
+    for event in first[:3]:
+        world.do(event)
+    assert len(world.wake()) == 3
+
+
+def test_each_step_is_sent_once_and_all_are(world: World) -> None:
+    waiting = world.wake()
+    done: list[str] = []
+    while waiting and len(done) < 39:
+        event = waiting.pop(0)
+        world.do(event)
+        done.append(event.subject)
+        if event.data["tell"]:
+            waiting += world.wake()
+    assert len({*done, *(event.subject for event in waiting)}) == len(done) + len(waiting) == 40
+
+
+def test_runs_share_the_window(world: World) -> None:
+    for number in range(3):
+        world.begin(f"other{number}")
+    assert len(world.wake()) == 2
+
+
+def test_every_event_has_the_trace_and_an_id_of_its_own(world: World) -> None:
+    sent = world.wake()
+    assert {event.trace for event in sent} == {"00-trace"}
+    assert len({event.id for event in sent}) == len(sent)
+    assert max(len(json.dumps(event.data)) for event in sent) < 8000
+
+
+def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World) -> None:
+    first = world.wake()
+    for event in first[1:]:
+        world.do(event)
+    lost = first[0].subject
+    world.now += DEADLINE_S
+    assert lost not in [event.subject for event in world.handle(PING)]
+    for _ in range(MOST_SENT - 1):
+        world.now += 2 * DEADLINE_S + 1
+        assert lost in [event.subject for event in world.handle(PING)]
+    assert world.end is None
+    world.now += 2 * DEADLINE_S + 1
+    sent = world.handle(PING)
+    assert world.end
+    assert world.end.state == "failed"
+    assert f"asked for {MOST_SENT} times" in world.end.error
+    assert [event.type for event in sent] == ["org.hepfaas.run.failed"]
+    assert world.root.size_bytes(f"active/me/{world.run}") is None
+
+
+def test_the_last_trouble_is_told_when_a_run_ends_for_want_of_a_result(world: World) -> None:
+    step = world.wake()[0].subject
+    records.trouble(world.store, world.run, 1, step, world.now, "door 'x' is shut")
+    for _ in range(MOST_SENT):
+        world.now += 2 * DEADLINE_S + 1
+        world.handle(PING)
+    assert world.end
+    assert "door 'x' is shut" in world.end.error
+
+
+def test_a_failed_step_fails_the_run_unless_its_result_came_all_the_same(world: World) -> None:
+    first, second = world.wake()[:2]
+    records.fail(world.store, world.run, 1, first.subject, "no branch 'x'")
+    world.do(first)
+    world.wake(events.STEP_FAILED)
+    assert world.end is None
+    records.fail(world.store, world.run, 1, second.subject, "no branch 'y'")
+    world.wake(events.STEP_FAILED)
+    assert world.end
+    assert world.end.error == "no branch 'y'"
+
+
+def dead(event: CloudEvent, code: str, said: str) -> CloudEvent:
+    data = base64.b64encode(json.dumps({"error": said}).encode()).decode()
+    extensions = {"knativeerrordest": "http://survey", "knativeerrorcode": code, "knativeerrordata": data}
+    return CloudEvent(event.type, event.source, event.subject, event.id, event.data, extensions)
+
+
+def test_a_dead_letter_is_sent_again_or_tells_why_the_run_fails(world: World) -> None:
+    first = world.wake()[0]
+    again = world.handle(dead(first, "503", "away"))
+    assert [event.subject for event in again] == [first.subject]
+    world.handle(dead(first, "500", "a fault of ours"))
+    assert world.end
+    assert "a fault of ours" in world.end.error
+
+
+def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) -> None:
+    first = world.wake()[0]
+    records.end(world.store, world.run, 1, records.End("cancelled", world.now))
+    assert [event.type for event in world.wake()] == ["org.hepfaas.run.cancelled"]
+    assert world.wake() == []
+    assert world.handle(dead(first, "500", "late")) == []
+
+
+def test_a_webhook_is_told_until_it_answers(tmp_path: Path) -> None:
+    world, told = World(tmp_path), Sent()
+    urls: list[str] = []
+
+    def webhook(url: str) -> Sent:
+        urls.append(url)
+        return told
+
+    made: Callable[[str], Sent] = webhook
+    world.advancing._webhook = made
+    run = world.begin("me", "https://hook")
+    records.end(world.store, run, 1, records.End("failed", world.now, "why"))
+    world.handle(PING)
+    assert urls == ["https://hook"]
+    assert told.events[0].data["error"] == "why"
