@@ -11,7 +11,7 @@ from hepfaas.service.events import DOES
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
-WITHOUT_ARRAYS = ("runs", "advance")
+WITHOUT_ARRAYS = ("runs", "advance", "intake")
 
 PROGRAM = """
 import importlib.metadata, runpy, sys
@@ -58,7 +58,7 @@ def test_a_function_imports_what_its_extra_names_alone(name: str) -> None:
 
 def test_every_function_has_its_folder_extra_and_lock() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(FUNCTIONS) == {*DOES, "runs", "advance"}
+    assert set(FUNCTIONS) == {*DOES, "runs", "advance", "intake"}
     assert set(FUNCTIONS) <= set(extras)
     assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == {*FUNCTIONS, "local", "dev"}
     for name in FUNCTIONS:

@@ -97,6 +97,16 @@ def test_events_go_on_where_the_client_lost_them(system: System, done: str) -> N
         assert "event: end" in rest
 
 
+def test_clients_that_hang_up_hold_no_place(system: System, tmp_path: Path) -> None:
+    with Client(system.url) as client:
+        run = client.submit(small_job(tmp_path / "hung", seed=61, epochs=3000))
+        for _ in range(3):
+            with door(system) as http, http.stream("GET", f"/v1/runs/{run}/events") as answer:
+                assert next(answer.iter_lines()) == "event: status"
+        client.cancel(run)
+    wait_for(lambda: not any(replica.busy for replica in system.up.replicas._replicas["runs"]), "free place")
+
+
 def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done: str) -> None:
     with door(system) as http:
         page = http.get("/v1/runs", params={"limit": 1}).json()

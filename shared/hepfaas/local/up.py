@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import uvicorn
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -54,6 +53,7 @@ TRIGGERS = (
         ),
         "advance",
     ),
+    Trigger(frozenset({events.PING}), "intake"),
 )
 
 
@@ -159,7 +159,8 @@ class Up:
 
     async def _forward(self, request: Request) -> Response:
         """Hands a request to the function that answers people, and its answer back as it comes."""
-        lent = self.replicas.lent("runs")
+        name = "intake" if request.url.path.startswith(("/v1/rules", "/v1/notifications")) else "runs"
+        lent = self.replicas.lent(name)
         try:
             url = await asyncio.wait_for(lent.__aenter__(), 60)
             query = request.scope["query_string"]
@@ -170,14 +171,18 @@ class Up:
         except (httpx.HTTPError, TimeoutError) as error:
             with suppress(Exception):
                 await lent.__aexit__(None, None, None)
-            return JSONResponse({"error": f"function 'runs' does not answer: {error}"}, 503)
+            return JSONResponse({"error": f"function '{name}' does not answer: {error}"}, 503)
 
-        async def ended() -> None:
-            await answer.aclose()
-            await lent.__aexit__(None, None, None)
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                async for data in answer.aiter_raw():
+                    yield data
+            finally:  # also when the client hangs up in the middle
+                await answer.aclose()
+                await lent.__aexit__(None, None, None)
 
         kept = {key: value for key, value in answer.headers.items() if key not in HOP_BY_HOP}
-        return StreamingResponse(_raw(answer), answer.status_code, kept, background=BackgroundTask(ended))
+        return StreamingResponse(body(), answer.status_code, kept)
 
 
 def run(options: Options) -> None:
@@ -204,11 +209,6 @@ async def _served(server: uvicorn.Server) -> None:
         await server.serve()
 
 
-async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
-    async for data in answer.aiter_raw():
-        yield data
-
-
 def functions_folder() -> Path:
     """Where the functions' entry points are: beside the package when installed, else in the repository."""
     here = Path(__file__).parents[1]
@@ -219,8 +219,8 @@ def functions_folder() -> Path:
 def _functions(options: Options) -> list[Function]:
     spread = ("survey", "prepare", "score")
     steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
-    door = Function("runs", 1, DOOR_CONCURRENCY, options.idle_s)
-    return [*steps, Function("advance", 1, 1, options.idle_s), door]
+    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake")]
+    return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
 
 
 def _at_port(options: Options, port: int) -> Options:

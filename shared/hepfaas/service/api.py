@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Request, Response
-from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
 
@@ -350,7 +350,7 @@ def body_object(request: Request) -> Mapping[str, Any]:
     """The JSON object that was sent. Raises: RequestError if there is none."""
     try:
         values = request.get_json()
-    except (BadRequest, RecursionError) as error:
+    except (BadRequest, UnsupportedMediaType, RecursionError) as error:
         raise RequestError("the body is no JSON") from error
     if not isinstance(values, dict):
         raise RequestError("the body is no JSON object")
