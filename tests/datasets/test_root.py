@@ -179,10 +179,9 @@ def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
         read(str(odd), identity, "folder/events", ["dubble"], EntryRange(0, 1))
 
 
-def test_other_protocols_are_not_there_yet() -> None:
-    for url in ("https://host/x.root", "s3://bucket/x.root"):
-        with pytest.raises(RequestError, match="files are read from disk and from root:// servers"):
-            opened(url, "Events")
+def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
+    with pytest.raises(RequestError, match=r"files are read from disk, root://, s3:// and http\(s\)://"):
+        opened("ftp://host/x.root", "Events")
 
 
 def test_a_remote_file_is_the_local_one(xrootd: XRootD) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 
 import cramjam
 import uproot
@@ -38,7 +40,11 @@ def explained(url: str) -> Iterator[None]:
         raise RequestError(f"'{url}' is a folder; name the ROOT files in it") from error
     except PermissionError as error:
         raise RequestError(f"file '{url}' cannot be read: no permission") from error
+    except HTTPException as error:
+        raise _by_status(url, str(error)) from error
     except OSError as error:
+        if error.errno and url.startswith(("http://", "https://")):
+            raise UnavailableError(f"the server of '{url}' does not answer: {error.strerror}") from error
         if error.errno:
             raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
         raise _by_text(url, str(error)) from error
@@ -55,6 +61,17 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
     return RequestError(f"'{url}' is no whole ROOT file: {text.splitlines()[0].rstrip(',')}; copy it anew")
+
+
+def _by_status(url: str, text: str) -> RequestError | UnavailableError:
+    """What an HTTP server answered instead of bytes."""
+    found = re.search(r"status (\d{3})", text)
+    status = int(found[1]) if found else 0
+    if status >= 500 or status in (0, 408, 429):
+        return UnavailableError(f"the server of '{url}' does not answer: {_first_line(HTTPException(text))}")
+    if status == 200:
+        return RequestError(f"the server of '{url}' sends whole files only (no ranges); put the file on another one")
+    return RequestError(f"file '{url}' cannot be read: its server answers {status}")
 
 
 def is_xrootd(url: str) -> bool:
