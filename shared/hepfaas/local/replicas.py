@@ -63,6 +63,7 @@ class Replicas:
         self._client = httpx.AsyncClient(timeout=None, trust_env=False)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.started = 0
+        self._closed = False
 
     def add(self, function: Function) -> None:
         """Makes a function known."""
@@ -108,7 +109,7 @@ class Replicas:
     async def _free(self, name: str) -> Replica:
         function, freed = self._kinds[name], self._freed[name]
         async with freed:
-            while True:
+            while not self._closed:
                 self._replicas[name] = [one for one in self._replicas[name] if one.alive]
                 free = [one for one in self._replicas[name] if one.ready and one.busy < function.concurrency]
                 if free:
@@ -118,6 +119,7 @@ class Replicas:
                     self._start(function)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(freed.wait(), 1)
+            raise UnavailableError("the system is stopping")
 
     def _start(self, function: Function) -> None:
         """A further process; who waits is told when it answers."""
@@ -167,6 +169,7 @@ class Replicas:
 
     async def close(self) -> None:
         """Ends them all. A step that is under way may be cut off: it loses its work and nothing else."""
+        self._closed = True  # from now on nobody starts another one
         processes = [replica.process for some in self._replicas.values() for replica in some]
         await asyncio.to_thread(child.stop, processes, STOP_S)
         await self._client.aclose()

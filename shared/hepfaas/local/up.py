@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.local.broker import Broker, Delivery, Trigger
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
@@ -112,6 +112,7 @@ class Up:
             task.cancel()
         await asyncio.wait(self._serving, timeout=STOP_S)
         await self.replicas.close()
+        self.broker.forget()
         await self._client.aclose()
         await asyncio.to_thread(self.store.stop)
         os.close(self._lock)
@@ -168,7 +169,7 @@ class Up:
             headers = [(key, value) for key, value in request.headers.raw if key.decode("latin-1") not in HOP_BY_HOP]
             asked = self._client.build_request(request.method, target, headers=headers, content=request.stream())
             answer = await self._client.send(asked, stream=True)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except (httpx.HTTPError, TimeoutError, UnavailableError) as error:
             with suppress(Exception):
                 await lent.__aexit__(None, None, None)
             return JSONResponse({"error": f"function '{name}' does not answer: {error}"}, 503)

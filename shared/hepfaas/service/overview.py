@@ -40,7 +40,7 @@ def models(store: Store) -> list[dict[str, Any]]:
 def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
     """State, phase, what of it is done and how fast, metrics so far, what went wrong; with `verify` the ledger."""
     request, attempt = records.request_of(store, run), records.attempt(store, run)
-    found: dict[str, Any] = row(store, run)
+    found = _row(run, request, attempt.end)  # of one look: what ends meanwhile is told by the next
     found |= {"attempt": attempt.number, "served_by": _doors(request.recipe)}
     found |= {"notes": list(request.notes)} if request.notes else {}
     found |= {"error": attempt.end.error} if attempt.end and attempt.end.error else {}
@@ -149,7 +149,10 @@ def _attempt(store: Store, run: str) -> str:
 
 def row(store: Store, run: str) -> dict[str, Any]:
     """One run in a list: state, files, when it was asked for, the model that came out."""
-    request, end = records.request_of(store, run), records.last_end(store, run)
+    return _row(run, records.request_of(store, run), records.last_end(store, run))
+
+
+def _row(run: str, request: records.Request, end: records.End | None) -> dict[str, Any]:
     return {
         "run": run,
         "state": end.state if end else UNFINISHED,
