@@ -8,6 +8,7 @@ MODULES = (
     *sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "steps").glob("*.py")),
     "service/stepping.py",
     "service/advancing.py",
+    "service/intake.py",
     "platform/records.py",
     "models/versions.py",
 )
@@ -37,6 +38,7 @@ NOT_IN_A_RUN = {
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
     "models.versions.load": "predictions",
+    "service.intake": "new data: tests/service/test_intake.py",
     "service.advancing.Advancing._check_failed": "a run that ends in failure: tests/service/test_runs.py",
     "service.advancing.Advancing._bury": "dead letters: see the random plans",
     "service.stepping.Stepping.handle:send": "an object that was deleted: test_deleted_objects_are_made_again",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -32,7 +33,8 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], most_s: float = STOP_S) -
         try:
             process.wait(timeout=max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=STOP_S)
 
 
