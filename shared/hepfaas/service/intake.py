@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.storage import Staged, Store
+from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.service import events, rules
 from hepfaas.service.api import place_files
 from hepfaas.service.folder import recipe_of
-from hepfaas.service.rules import Rule
+from hepfaas.service.rules import Batch, File, Rule
 from hepfaas.service.submitting import Submitting, new_trace
 from hepfaas.service.uploads import given_names, write_job
+
+MOST_URL = 2_000
+_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,14 @@ class Arrived:
     url: str
     id: str
     type: str
+
+
+@dataclass(frozen=True)
+class News:
+    """What a message tells: files, and for everything else why it is none."""
+
+    files: tuple[Arrived, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 class Intake:
@@ -45,92 +59,133 @@ class Intake:
         self._root, self._store_of, self._sender = root, store_of, sender
         self._allow_private, self._clock = allow_private, clock
 
-    def take(self, owner: str, news: list[Arrived], trace: str) -> list[str]:
+    def put(self, owner: str, rule: Rule) -> None:
+        """The rule from now on. Raises: RequestError if its job can never be."""
+        store = self._store_of(owner)
+        self._recipe(Staged(store), rule)
+        rules.put(store, rule)
+
+    def take(self, owner: str, news: Sequence[Arrived], trace: str) -> list[str]:
         """Remembers files that rules want, begins the runs that need not wait, and gives their names."""
         store = self._store_of(owner)
-        runs: list[str] = []
+        trace = trace if _TRACE.fullmatch(trace) else new_trace()
+        at_once = []
         for rule in rules.all_rules(store):
             wanted = [one for one in news if rule.label_of(one.url) is not None and rule.type in ("", one.type)]
             if wanted:
-                self._root.create(f"waiting/{owner}/{rule.name}", b"")
-                for one in wanted:
-                    rules.arrived(store, rule, one.url, one.id, self._clock())
-                runs += self.look(owner, rule, trace)
-        return runs
+                self._remember(owner, rule.name, wanted, trace)
+                at_once += [rule.name] if rule.debounce_s == 0 else []
+        return [run for name in at_once for run in self.look(owner, name)]
 
     def ping(self) -> None:
-        """Looks at every rule that waits for its files to settle."""
+        """Looks at every rule that waits for its files to settle. Raises: the first failure, after the last look."""
+        failures = []
         for key in list(self._root.keys("waiting/")):
             _, owner, name = key.split("/")
-            rule = rules.get(self._store_of(owner), name)
-            if rule:
-                self.look(owner, rule, "")
-            else:
-                self._root.delete(key)
+            try:
+                if rules.get(self._store_of(owner), name):
+                    self.look(owner, name)
+                else:
+                    self._root.delete(key)
+            except (RequestError, UnavailableError) as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
-    def look(self, owner: str, rule: Rule, trace: str) -> list[str]:
+    def look(self, owner: str, name: str) -> list[str]:
         """Begins the runs of a rule that are due: what was claimed and not begun, then what has settled."""
         store = self._store_of(owner)
-        claimed = rules.batches(store, rule.name)
-        begun = [self._begin(owner, rule, number, trace) for number in range(1, len(claimed) + 1)]
-        there = rules.files(store, rule.name)
-        waiting = [key for key in there if not any(key in batch for batch in claimed)]
+        claimed, settled = rules.batches(store, name), rules.settled(store, name)
+        begun = [self._begin(owner, name, number) for number in claimed if number not in settled]
+        number = len(claimed) + 1
+        seen = rules.batch(store, name, len(claimed)).used("all")
+        waiting = tuple(sorted(set(rules.files(store, name)).difference(seen)))
+        found = rules.newest(store, name)
         if not waiting:
-            self._root.delete(f"waiting/{owner}/{rule.name}")
-            return [run for run in begun if run]
-        quiet = self._clock() - max(there[key].time for key in waiting) >= rule.debounce_s
-        used = list(there) if rule.files == "all" else waiting
-        if quiet and len({there[key].label for key in used}) > 1:
-            number = len(claimed) + 1
-            rules.claim(store, rule.name, number, used)
-            begun.append(self._begin(owner, rule, number, trace))
+            self._rest(owner, name, seen)
+        elif found and self._is_due(store, found[1], batch := Batch(found[0], waiting, seen)):
+            rules.claim(store, name, number, batch)
+            begun.append(self._begin(owner, name, number))
         return [run for run in begun if run]
 
-    def _begin(self, owner: str, rule: Rule, number: int, trace: str) -> str | None:
-        """The run of a batch, if it has not been begun before; asked for by two at once, it is one run."""
+    def _remember(self, owner: str, name: str, wanted: Sequence[Arrived], trace: str) -> None:
+        """Keeps files for the ping to find. It may take the rule off its list meanwhile: so it is put there again."""
+        waiting = f"waiting/{owner}/{name}"
+        self._root.create(waiting, b"")
+        for one in wanted:
+            rules.arrived(self._store_of(owner), name, File(one.url, self._clock(), trace), one.id)
+        self._root.create(waiting, b"")
+
+    def _rest(self, owner: str, name: str, seen: Sequence[str]) -> None:
+        """Takes a rule off the ping's list, unless a file came just now."""
+        self._root.delete(f"waiting/{owner}/{name}")
+        if set(rules.files(self._store_of(owner), name)).difference(seen):
+            self._root.create(f"waiting/{owner}/{name}", b"")
+
+    def _is_due(self, store: Store, rule: Rule, batch: Batch) -> bool:
+        """Whether the files have settled, and two classes are among those to train on."""
+        new = rules.read(store, batch.new)
+        if self._clock() - max(file.time for file in new.values()) < rule.debounce_s:
+            return False
+        before = rules.read(store, set(batch.used(rule.files)).difference(new))
+        return len(set(_labelled(rule, {**before, **new}).values())) > 1
+
+    def _begin(self, owner: str, name: str, number: int) -> str | None:
+        """The run of a batch, by the rule of its time; asked for by two at once, or again, it is one run."""
         store = self._store_of(owner)
-        if rules.outcome(store, rule.name, number) is not None:
-            return None
-        there = rules.files(store, rule.name)
-        batch = sorted((there[key] for key in rules.batches(store, rule.name)[number - 1]), key=lambda file: file.url)
-        latest = {file.url: file for file in batch}.values()
-        values = {**rule.job, "files": [file.url for file in latest], "labels": [file.label for file in latest]}
+        batch = rules.batch(store, name, number)
         try:
-            request = self._request(store, {"name": rule.name, **values}, trace)
+            request = self._request(store, batch, name, number)
+            run = Submitting(self._root, store, self._sender, owner).submit(request, f"rule {name} {number}")
         except RequestError as error:
-            rules.settle(store, rule.name, number, {"error": str(error)})
+            rules.settle(store, name, number, {"error": str(error)})
             return None
-        run = Submitting(self._root, store, self._sender, owner).submit(request, f"rule {rule.name} {number}")
-        rules.settle(store, rule.name, number, {"run": run, "files": len(latest)})
+        rules.settle(store, name, number, {"run": run, "files": len(request.recipe.files)})
         return run
 
-    def _request(self, store: Store, values: Mapping[str, Any], trace: str) -> records.Request:
+    def _request(self, store: Store, batch: Batch, name: str, number: int) -> records.Request:
+        """What to submit for a batch; its trace is that of the last file."""
+        rule = rules.numbered(store, name, batch.rule)
+        assert rule is not None  # a deleted one claims nothing
+        there = rules.read(store, batch.used(rule.files))
+        last = max((there[key] for key in batch.new), key=lambda file: (file.time, file.url))
         staged = Staged(store)
+        recipe, notes = self._recipe(staged, rule)
+        place = place_files(staged, self._allow_private)
+        labelled = sorted(_labelled(rule, there).items())
+        files = tuple(LabelledFile(place(url, Path()), label) for url, label in labelled)
+        staged.store()
+        asked = {"rule": name, "batch": number}
+        return records.Request(replace(recipe, files=files), self._clock(), notes, last.trace, asked=asked)
+
+    def _recipe(self, store: Store, rule: Rule) -> tuple[Recipe, tuple[str, ...]]:
+        """The recipe of a rule's job, with a file of no meaning for each label."""
+        labels = sorted(set(rule.labels.values()))
+        urls = [f"s3://files/{label}.root" for label in labels]
+        values = {"name": rule.name, **rule.job, "files": urls, "labels": labels}
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
             write_job(values, Path(scratch))
-            given = given_names(values, ("name", "model"))
-            recipe, notes = recipe_of(Path(scratch), given, staged, place_files(staged, self._allow_private))
-        staged.store()
-        return records.Request(recipe, self._clock(), notes, trace or new_trace(), asked={"rule": values["name"]})
+            return recipe_of(Path(scratch), given_names(values, ("name", "model")), store)
 
 
-def news_of(values: Mapping[str, Any]) -> list[Arrived]:
+def news_of(values: Mapping[str, Any]) -> News:
     """The files in a notification of an S3 server (AWS's form, which MinIO wraps). Raises: RequestError."""
     found = values.get("Records")
     if not isinstance(found, list):
         raise RequestError("the notification has no 'Records'; S3 servers send them, as AWS does")
     try:
-        return list(_created(found))
+        told = [(_arrived(record), _why_not(record)) for record in found]
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError("a record of the notification names no bucket and key") from error
+    return _news(told)
 
 
-def news_in(event: CloudEvent) -> list[Arrived]:
+def news_in(event: CloudEvent) -> News:
     """The file that a CloudEvent tells of: source s3://bucket and subject key, or 'url' in its data."""
     url = event.data.get("url") or (f"{event.source}/{event.subject}" if event.source.startswith("s3://") else "")
     if not isinstance(url, str) or "://" not in url:
         raise RequestError("the event tells of no file: it needs source s3://bucket and the key as subject, or 'url'")
-    return [Arrived(url, event.id, event.type)]
+    return _news([(Arrived(url, event.id, event.type), "")])
 
 
 def is_ping(event: CloudEvent) -> bool:
@@ -138,12 +193,34 @@ def is_ping(event: CloudEvent) -> bool:
     return event.type == events.PING
 
 
-def _created(found: list[Any]) -> Iterator[Arrived]:
-    """Objects that were made; folders, empty ones and deletions are no news."""
-    for record in found:
-        name, thing = str(record["eventName"]), record["s3"]["object"]
-        key = unquote_plus(str(thing["key"]))
-        if "ObjectCreated" not in name or key.endswith("/") or thing.get("size") == 0:
-            continue
-        mark = thing.get("sequencer") or thing.get("versionId") or thing.get("eTag") or ""
-        yield Arrived(f"s3://{record['s3']['bucket']['name']}/{key}", str(mark), name)
+def _labelled(rule: Rule, files: Mapping[str, File]) -> dict[str, int]:
+    """URLs and labels of the files that are the rule's; it may have been changed since they came."""
+    labels = ((file.url, rule.label_of(file.url)) for file in files.values())
+    return {url: label for url, label in labels if label is not None}
+
+
+def _news(told: Sequence[tuple[Arrived, str]]) -> News:
+    whys = [(one, why or _no_file(one.url)) for one, why in told]
+    files = tuple(one for one, why in whys if not why)
+    return News(files, tuple(f"'{one.url[:MOST_URL]}' {why}" for one, why in whys if why))
+
+
+def _no_file(url: str) -> str:
+    """Why an address cannot be that of a ROOT file."""
+    if len(url) > MOST_URL or not url.isprintable():
+        return f"has more than {MOST_URL} characters, or one that cannot be printed"
+    return "" if url.partition("?")[0].endswith(".root") or url.endswith(".root") else "does not end in .root"
+
+
+def _arrived(record: Mapping[str, Any]) -> Arrived:
+    """What a record tells of; keys come form-encoded."""
+    thing = record["s3"]["object"]
+    mark = thing.get("sequencer") or thing.get("versionId") or thing.get("eTag") or ""
+    url = f"s3://{record['s3']['bucket']['name']}/{unquote_plus(str(thing['key']))}"
+    return Arrived(url, str(mark), str(record["eventName"]))
+
+
+def _why_not(record: Mapping[str, Any]) -> str:
+    if "ObjectCreated" not in str(record["eventName"]):
+        return f"was not made: {str(record['eventName'])[:100]}"
+    return "is empty" if record["s3"]["object"].get("size") == 0 else ""

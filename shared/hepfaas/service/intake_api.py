@@ -38,7 +38,7 @@ def list_rules(asked: Asked) -> Response:
 def put_rule(asked: Asked, name: str) -> Response:
     """Makes a rule, or changes it."""
     rule = rules.rule_of(name, body_object(asked.request))
-    rules.put(asked.store, rule)
+    asked.intake.put(asked.owner, rule)
     return json_answer(rule.to_json())
 
 
@@ -47,8 +47,7 @@ def show_rule(asked: Asked, name: str) -> Response:
     rule = rules.get(asked.store, name)
     if rule is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
-    count = len(rules.batches(asked.store, name))
-    outcomes = [rules.outcome(asked.store, name, number) for number in range(1, count + 1)]
+    outcomes = [rules.outcome(asked.store, name, number) for number in rules.batches(asked.store, name)]
     return json_answer({**rule.to_json(), "arrived": len(rules.files(asked.store, name)), "batches": outcomes})
 
 
@@ -62,18 +61,20 @@ def delete_rule(asked: Asked, name: str) -> Response:
 
 def notified(asked: Asked) -> Response:
     """What an S3 server says of its buckets."""
-    return _told(asked.intake.take(asked.owner, news_of(body_object(asked.request)), _trace(asked.request)))
+    _check_size(asked.request)
+    news = news_of(body_object(asked.request))
+    runs = asked.intake.take(asked.owner, news.files, asked.request.headers.get("traceparent", ""))
+    return json_answer({"runs": runs, "ignored": list(news.ignored)}, 202)
 
 
 def event(asked: Asked) -> Response:
     """A CloudEvent: news of a file, or the ping."""
-    if (asked.request.content_length or 0) > MOST_EVENT_BYTES:
-        raise RequestError(f"the event has more than {MOST_EVENT_BYTES} bytes")
+    _check_size(asked.request)
     found = read_event(dict(asked.request.headers), asked.request.get_data())
     if is_ping(found):
         asked.intake.ping()
     else:
-        asked.intake.take(asked.owner, news_in(found), found.trace)
+        asked.intake.take(asked.owner, news_in(found).files, found.trace)
     return Response(status=204)
 
 
@@ -103,9 +104,6 @@ def answer(asked: Asked) -> Response:
     return response
 
 
-def _told(runs: list[str]) -> Response:
-    return json_answer({"runs": runs}, 202)
-
-
-def _trace(request: Request) -> str:
-    return request.headers.get("traceparent", "")[:200]
+def _check_size(request: Request) -> None:
+    if (request.content_length or 0) > MOST_EVENT_BYTES:
+        raise RequestError(f"the message has more than {MOST_EVENT_BYTES} bytes")

@@ -1,17 +1,20 @@
 """Rules: which new data start which training. A rule is numbered objects, the newest counts; so are its batches.
 
 rules/<name>/<n>.json           what the user put; null: deleted
-rules/<name>/files/<hash>       a file that arrived: its URL, its label and when
-rules/<name>/batches/<k>        the files that the k-th run trains on; whoever creates it decides
+rules/<name>/files/<hash>       a file that arrived: its URL, when, and the trace of the news
+rules/<name>/batches/<k>        the files of the k-th run, and by which <n>.json; whoever creates it decides
 rules/<name>/runs/<k>           the run that came of it, or why none did
+
+What arrived and what it became outlasts a change of the rule and its deletion: a file trains once, whatever is put.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -52,11 +55,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class File:
-    """A file that arrived, and when (seconds since 1970)."""
+    """A file that arrived, when (seconds since 1970), and the W3C trace context of the news."""
 
     url: str
-    label: int
     time: float
+    trace: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Keys of files that settled together, and of all that had arrived earlier. rule: number of the rule's object."""
+
+    rule: int
+    new: tuple[str, ...]
+    before: tuple[str, ...]
+
+    def used(self, files: str) -> tuple[str, ...]:
+        """Keys of those that it trains on."""
+        return (*self.before, *self.new) if files == "all" else self.new
 
 
 def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
@@ -104,40 +120,67 @@ def delete(store: Store, name: str) -> None:
     _write(store, name, None)
 
 
+def newest(store: Store, name: str) -> tuple[int, Rule] | None:
+    """The rule of a name and the number of its object."""
+    numbers = _numbers(store, name)
+    rule = numbered(store, name, numbers[-1]) if numbers else None
+    return (numbers[-1], rule) if rule else None
+
+
 def get(store: Store, name: str) -> Rule | None:
     """The rule of a name."""
-    numbers = _numbers(store, name)
-    values = json.loads(store.get(f"rules/{name}/{numbers[-1]}.json")) if numbers else None
-    return Rule(**values) if values else None
+    found = newest(store, name)
+    return found[1] if found else None
+
+
+def numbered(store: Store, name: str, number: int) -> Rule | None:
+    """The rule as it was put that time; None if it was deleted then."""
+    values = json.loads(store.get(f"rules/{name}/{number}.json"))
+    return rule_of(name, {key: values[key] for key in values if key != "name"}) if values else None
 
 
 def all_rules(store: Store) -> list[Rule]:
     """All rules of an owner."""
-    names = sorted({key.split("/")[1] for key in store.keys("rules/")})
-    return [rule for name in names if (rule := get(store, name))]
+    return [rule for name in _names(store) if (rule := get(store, name))]
 
 
-def arrived(store: Store, rule: Rule, url: str, id_: str, time: float) -> bool:
-    """Remembers a file; False if it was known: told twice, it counts once."""
-    label = rule.label_of(url)
-    name = hashlib.sha256(f"{url}\n{id_}".encode()).hexdigest()[:32]
-    return store.create(f"rules/{rule.name}/files/{name}", json.dumps(asdict(File(url, label or 0, time))).encode())
+def arrived(store: Store, name: str, file: File, id_: str) -> bool:
+    """Remembers a file; False if this content of it was known: told twice, it counts once."""
+    mark = hashlib.sha256(f"{file.url}\n{id_}".encode(errors="surrogatepass")).hexdigest()[:32]
+    return store.create(f"rules/{name}/files/{mark}", json.dumps(asdict(file)).encode())
 
 
-def files(store: Store, name: str) -> dict[str, File]:
-    """All files that arrived, by their keys."""
-    return {key: File(**json.loads(store.get(key))) for key in store.keys(f"rules/{name}/files/")}
+def files(store: Store, name: str) -> list[str]:
+    """Keys of all files that arrived."""
+    return list(store.keys(f"rules/{name}/files/"))
 
 
-def batches(store: Store, name: str) -> list[list[str]]:
-    """Keys of the files of each batch, in order."""
-    count = sum(1 for _ in store.keys(f"rules/{name}/batches/"))
-    return [json.loads(store.get(f"rules/{name}/batches/{number}")) for number in range(1, count + 1)]
+def read(store: Store, keys: Collection[str]) -> dict[str, File]:
+    """The files of these keys."""
+    return {key: File(**json.loads(store.get(key))) for key in keys}
 
 
-def claim(store: Store, name: str, number: int, keys: Sequence[str]) -> bool:
-    """Makes these files the batch of that number; False if somebody was first."""
-    return store.create(f"rules/{name}/batches/{number}", json.dumps(sorted(keys)).encode())
+def batches(store: Store, name: str) -> list[int]:
+    """Numbers of all batches, from 1 on."""
+    return list(range(1, 1 + sum(1 for _ in store.keys(f"rules/{name}/batches/"))))
+
+
+def batch(store: Store, name: str, number: int) -> Batch:
+    """One of them; the 0th has no files."""
+    if number == 0:
+        return Batch(0, (), ())
+    values = json.loads(store.get(f"rules/{name}/batches/{number}"))
+    return Batch(values["rule"], tuple(values["new"]), tuple(values["before"]))
+
+
+def claim(store: Store, name: str, number: int, what: Batch) -> bool:
+    """Makes this the batch of that number; False if somebody was first."""
+    return store.create(f"rules/{name}/batches/{number}", json.dumps(asdict(what)).encode())
+
+
+def settled(store: Store, name: str) -> set[int]:
+    """Numbers of the batches that became a run, or never will."""
+    return {int(key.rpartition("/")[2]) for key in store.keys(f"rules/{name}/runs/")}
 
 
 def outcome(store: Store, name: str, number: int) -> Mapping[str, Any] | None:
@@ -152,8 +195,18 @@ def settle(store: Store, name: str, number: int, what: Mapping[str, Any]) -> Non
 
 
 def _numbers(store: Store, name: str) -> list[int]:
+    """Numbers of a rule's own objects: they sort before the folders of what came of it, which may be long."""
     keys = (key.split("/") for key in store.keys(f"rules/{name}/"))
-    return sorted(int(parts[2].removesuffix(".json")) for parts in keys if len(parts) == 3)
+    return sorted(int(parts[2].removesuffix(".json")) for parts in itertools.takewhile(lambda it: len(it) == 3, keys))
+
+
+def _names(store: Store) -> Iterator[str]:
+    """Names that a rule has or had, each found by one look behind the one before."""
+    after = ""
+    while key := next(iter(store.keys("rules/", after)), None):
+        name = key.split("/")[1]
+        yield name
+        after = f"rules/{name}0"  # '0' follows '/'
 
 
 def _write(store: Store, name: str, values: Mapping[str, Any] | None) -> None:
