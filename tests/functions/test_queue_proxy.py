@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
+from conftest import LIMIT_S, free_port, is_open, wait_until
 from hepfaas.cli import main
 from hepfaas.client import Client
 from hepfaas.errors import UnavailableError
@@ -19,6 +19,7 @@ from hepfaas.models import versions
 from hepfaas.platform.cloud_events import read_event
 from hepfaas.platform.storage import open_store
 from jobs import small_job
+from queue_proxy import QueueProxy
 from system import System
 
 ROOT = Path(__file__).parents[2]
@@ -61,31 +62,6 @@ def train_function(system: System, port: int, budget_s: float) -> Iterator[subpr
         yield started
 
 
-@contextmanager
-def queue_proxy(user_port: int, port: int) -> Iterator[None]:
-    """Knative's queue-proxy in front of a port, with containerConcurrency 1 (platform.md 7.3)."""
-    cached = ROOT / ".cache" / "go" / "bin" / "queue"
-    program = str(cached) if cached.exists() else server_binary("queue", "Go knative.dev/serving/cmd/queue")
-    variables = {
-        "CONTAINER_CONCURRENCY": "1",
-        "QUEUE_SERVING_PORT": str(port),
-        "QUEUE_SERVING_TLS_PORT": str(free_port()),
-        "USER_PORT": str(user_port),
-        "REVISION_TIMEOUT_SECONDS": str(TIMEOUT_S),
-        "REVISION_RESPONSE_START_TIMEOUT_SECONDS": str(TIMEOUT_S),
-        "SERVING_LOGGING_CONFIG": "",
-        "SERVING_LOGGING_LEVEL": "",
-        "SERVING_NAMESPACE": "default",
-        "SERVING_CONFIGURATION": "train",
-        "SERVING_REVISION": "train-00001",
-        "SERVING_POD": "train-00001-pod",
-        "SERVING_POD_IP": "127.0.0.1",
-        "SERVING_READINESS_PROBE": f'{{"tcpSocket": {{"host": "127.0.0.1", "port": {user_port}}}}}',
-    }
-    with process([program], port, **variables):
-        yield
-
-
 class ThroughTheProxy:
     """Calls `train` through a queue-proxy, everything else as before; remembers what was answered."""
 
@@ -108,9 +84,9 @@ class ThroughTheProxy:
 def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "cut", seed=51, epochs=4)
     with System(tmp_path / "up") as system:
-        user_port, port = free_port(), free_port()
-        with train_function(system, user_port, budget_s=1), queue_proxy(user_port, port):
-            through = ThroughTheProxy(system, f"http://127.0.0.1:{port}")
+        port = free_port()
+        with train_function(system, port, budget_s=1), QueueProxy(port, timeout_s=TIMEOUT_S) as proxy:
+            through = ThroughTheProxy(system, proxy.url)
             system.up.broker._caller = through
             with Client(system.url) as client:
                 ended = client.wait(client.submit(folder), most_s=100)
