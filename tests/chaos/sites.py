@@ -8,53 +8,63 @@ MODULES = (
     *sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "steps").glob("*.py")),
     "service/stepping.py",
     "service/advancing.py",
-    "service/intake.py",
     "platform/records.py",
     "models/versions.py",
 )
+OTHERS = ("service.intake", "service.rules")
+"""Modules of the function `intake`, which gets the same pings and has no part in a run: tests/service/test_intake.py"""
+
 STORES = ("store", "_store", "root", "_root")
 METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
+DELIVERIES = 4
+"""How often the broker of the tests delivers an event before it counts as dead."""
+
+DELETED_OBJECTS = (
+    "service.advancing.Advancing._remake:size_bytes",
+    "service.advancing.Advancing._remake:send",
+    "service.stepping.Stepping.handle:send",
+)
+"""Calls that are made when objects are gone that were there."""
+
+FAILING = ("platform.records.fail:create", "service.advancing.Advancing._check_failed:size_bytes")
+"""Calls that are made when a step cannot be done."""
+
+AFTER_A_FAULT = {
+    "platform.records.trouble:create": (("steps.prepare.perform:create", "request lost"),),
+    "platform.records.sent_at:get": (("function publish", "broker restarted"),),
+    "models.versions.claim:get": (("models.versions.claim:create", "answer lost"),),
+    "steps.learning.Learners.holding:get": (("steps.train.perform:create", "killed after"),),
+    "service.advancing.Advancing._bury:send": (("function evaluate", "request lost"),) * DELIVERIES,
+}
+"""Calls that are made when something else has gone wrong, and what leads there."""
 
 NOT_IN_A_RUN = {
-    "steps.predict": "predictions have their own issue",
-    "platform.records.start": "the embedded loop alone",
     "platform.records.create": "submitting, before a run is there",
     "platform.records._runs_named": "submitting, before a run is there",
     "platform.records.newest": "lists of runs",
-    "platform.records.runs": "lists of runs",
     "platform.records.is_deleted": "lists of runs",
-    "platform.records.begin": "a retry by a person",
+    "platform.records.begin": "a retry by a person: tests/service/test_runs.py",
     "platform.records.log_of": "reading the log",
-    "platform.records.fail": "a step that cannot be done ends the run: tests/service/test_runs.py",
-    "platform.records.trouble_at": "a run that ends in failure, and its status",
-    "platform.records.troubles": "a run that ends in failure, and its status",
-    "platform.records.sent_at": "reached only when something was lost: see the random plans",
-    "platform.records.trouble": "reached only when something was away: see the random plans",
-    "platform.records.remove": "runs that were deleted",
-    "platform.records.deleted_at": "runs that were deleted",
-    "service.advancing.Advancing._remove": "runs that were deleted",
-    "models.versions.claim:get": "two publish steps that want one number",
+    "platform.records.trouble_at": "a run that is given up: tests/service/test_advancing.py",
+    "platform.records.troubles": "a run that is given up: tests/service/test_advancing.py",
+    "platform.records.remove": "runs that were deleted: tests/service/test_runs.py",
+    "platform.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
+    "service.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
     "models.versions.versions": "lists of models",
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
     "models.versions.load": "predictions",
-    "service.intake": "new data: tests/service/test_intake.py",
-    "service.advancing.Advancing._check_failed": "a run that ends in failure: tests/service/test_runs.py",
-    "service.advancing.Advancing._bury": "dead letters: see the random plans",
-    "service.stepping.Stepping.handle:send": "an object that was deleted: test_deleted_objects_are_made_again",
-    "steps.learning.Learners.holding:get": "a learner that does not hold the checkpoint any more",
-    "service.advancing.Advancing._remake": "an object that was deleted: test_deleted_objects_are_made_again",
 }
-"""Where a run that ends well does not come, and why."""
+"""Functions, or single calls, where no run of the chaos tests comes, and why."""
 
 
 def sites() -> set[str]:
-    """All of them, as platform/faults.py names them."""
+    """All of them, as platform/faults.py names them but for the package's name."""
     return {site for module in MODULES for site in _in_module(module)}
 
 
 def _in_module(path: str) -> set[str]:
-    module = f"hepfaas.{path.removesuffix('.py').replace('/', '.')}"
+    module = path.removesuffix(".py").replace("/", ".")
     found = set()
     for outer in ast.parse((PACKAGE / path).read_text()).body:
         inside = outer.body if isinstance(outer, ast.ClassDef) else [outer]
@@ -77,6 +87,17 @@ def _calls(function: ast.FunctionDef) -> set[str]:
 
 
 def why_not(site: str) -> str | None:
-    """Why a run that ends well does not come there; None if it should."""
-    short = site.removeprefix("hepfaas.")
-    return next((why for place, why in NOT_IN_A_RUN.items() if short.startswith(place)), None)
+    """Why no run comes there; None if one must."""
+    return NOT_IN_A_RUN.get(site, NOT_IN_A_RUN.get(site.partition(":")[0]))
+
+
+def always() -> set[str]:
+    """Calls that a run makes when nothing goes wrong."""
+    apart = {*DELETED_OBJECTS, *FAILING, *AFTER_A_FAULT}
+    return {site for site in sites() - apart if why_not(site) is None}
+
+
+def stale() -> set[str]:
+    """What is listed here and is not in the code."""
+    known = sites() | {site.partition(":")[0] for site in sites()}
+    return {*NOT_IN_A_RUN, *DELETED_OBJECTS, *FAILING, *AFTER_A_FAULT} - known

@@ -5,162 +5,75 @@ HEPFAAS_CHAOS_SEED=n repeats a random plan.
 """
 
 import asyncio
-import json
 import os
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from chaos.sites import sites, why_not
-from hepfaas.cli import main
-from hepfaas.errors import UnavailableError
-from hepfaas.local.replicas import Replicas, kill
-from hepfaas.models import versions
+from chaos.harness import FUNCTION, PACKAGE, POLL_S, Chaos, Fault, ended_of
+from chaos.sites import AFTER_A_FAULT, DELETED_OBJECTS, FAILING, OTHERS, always, sites, stale, why_not
+from hepfaas.local.replicas import Function, Replicas
+from hepfaas.local.up import functions_folder
 from hepfaas.platform import records
-from hepfaas.platform.cloud_events import Broker
-from hepfaas.platform.storage import Store, open_store
-from hepfaas.service import overview
-from hepfaas.service.api import place_files
-from hepfaas.service.folder import recipe_of
-from hepfaas.service.submitting import Submitting, new_trace
 from jobs import small_job
-from system import System
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 KINDS = ("request lost", "answer lost", "killed before", "killed after")
 OF_SENDS = ("doubled", "late")
+OF_FUNCTIONS = ("doubled", "killed during", "broker restarted")
 FUNCTIONS = ("survey", "prepare", "train", "score", "evaluate", "publish", "advance")
 A_RUN = 6
-MOST_S = 120
+OF_EACH_KIND = 2
+"""In the sample."""
+MOST_NTH = 4
+MOST_RUNS = 3
+"""How often a fault is planned before it counts as one that cannot happen."""
 RANDOM_PLANS = 50
+AWAY_S = 20 if ALL else 4
+MAKERS = ("prepare", "export", "evaluate", "publish", "train")
 
-Fault = Mapping[str, str]
-
-
-class FaultyCaller:
-    """Stands between broker and functions: requests and answers that are lost, processes killed before and after."""
-
-    def __init__(self, below: Replicas) -> None:
-        self._below = below
-        self.planned: list[Fault] = []
-        self.fired: list[Fault] = []
-
-    async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
-        fault = next((one for one in self.planned if one["site"] == f"function {name}"), None)
-        if fault:
-            self.planned.remove(fault)
-            self.fired.append(fault)
-        kind = fault["kind"] if fault else ""
-        if kind == "request lost":
-            raise UnavailableError("a planned fault")
-        if kind == "killed before":
-            asyncio.get_running_loop().call_later(0.02, self._kill, name)
-        answer = await self._below.call(name, headers, body, timeout_s)
-        if kind == "killed after":
-            self._kill(name)
-        if kind == "answer lost":
-            raise UnavailableError("a planned fault")
-        if kind == "doubled":
-            answer = await self._below.call(name, headers, body, timeout_s)
-        return answer
-
-    def _kill(self, name: str) -> None:
-        for replica in self._below._replicas[name]:
-            kill(replica.process)
-
-
-class Chaos(System):
-    """A system whose functions meet a plan of faults."""
-
-    def __init__(self, folder: Path) -> None:
-        self.faults = folder / "faults"
-        (self.faults / "fired").mkdir(parents=True)
-        super().__init__(folder / "up", HEPFAAS_FAULTS=str(self.faults))
-        self.job = small_job(folder / "job", seed=77)
-        self._number = 0
-
-    def __enter__(self) -> "Chaos":
-        super().__enter__()
-        self.caller = FaultyCaller(self.up.replicas)
-        self.up.broker._caller = self.caller
-        return self
-
-    def begin(self, faults: Sequence[Fault]) -> tuple[str, str]:
-        """Begins a run of an owner of its own, and what it will meet."""
-        self._number += 1
-        owner = f"owner{self._number}"
-        store, root = self.store(owner), open_store(self.up.store.url)
-        recipe, notes = recipe_of(self.job, {}, store, place_files(store, True))
-        for path in (self.faults / "fired").iterdir():
-            path.unlink()
-        (self.faults / "plan.json").write_text(json.dumps([one for one in faults if "function" not in one["site"]]))
-        self.caller.planned = [one for one in faults if "function" in one["site"]]
-        sender = Broker(self.up.replicas._environ["K_SINK"])
-        request = records.Request(recipe, time.time(), notes, new_trace())
-        return owner, Submitting(root, store, sender, owner).submit(request)
-
-    def fired(self, faults: Sequence[Fault]) -> list[Fault]:
-        """Those that happened."""
-        planned = json.loads((self.faults / "plan.json").read_text())
-        happened = [planned[int(path.name)] for path in (self.faults / "fired").iterdir()]
-        happened += [one for one in self.caller.fired if one in faults]
-        self.caller.fired.clear()
-        return happened
-
-    def weights(self, owner: str, run: str) -> str:
-        """Waits for the end of a run that must succeed, and gives the hash of its weights."""
-        store = self.store(owner)
-        end = time.monotonic() + MOST_S
-        while (ended := ended_of(store, run)) is None:
-            assert time.monotonic() < end, f"run {owner}/{run} does not end: {overview.status(store, run)}"
-            time.sleep(0.2)
-        assert ended.state == "completed", ended
-        assert overview.verified(store, run).holds
-        name, _, number = ended.model.partition("/")
-        return str(versions.card_of(store, versions.Version(name, int(number)))["weights"])
-
-    def meet(self, faults: Sequence[Fault], what: str) -> list[Fault]:
-        """A run that meets these faults; gives those that happened."""
-        owner, run = self.begin(faults)
-        assert self.weights(owner, run) == self.undisturbed, f"{what}: {faults}"
-        return self.fired(faults)
-
-
-def ended_of(store: Store, run: str) -> records.End | None:
-    """How a run ended; None also while the store is away."""
-    try:
-        return records.last_end(store, run)
-    except UnavailableError:
-        return None
+pytestmark = pytest.mark.timeout(3000)
 
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
-    folder = tmp_path_factory.mktemp("chaos")
-    with Chaos(folder) as system:
-        assert main(["train", str(system.job), "--store", str(folder / "loop")]) == 0
-        system.undisturbed = card_weights(open_store(f"{folder}/loop/local"))
+    with Chaos(tmp_path_factory.mktemp("chaos")) as system:
         yield system
+    end = time.monotonic() + 10
+    while (left := system.left_running()) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    assert left == []
 
 
-def card_weights(store: Store) -> str:
-    return str(versions.card_of(store, versions.Version("job", 1))["weights"])
+def kinds_at(site: str) -> tuple[str, ...]:
+    """What can happen at a site."""
+    if site.startswith(FUNCTION):
+        return (*KINDS, *OF_FUNCTIONS)
+    return (*KINDS, *OF_SENDS) if site.endswith(":send") else KINDS
+
+
+def faults_at(site: str) -> list[Fault]:
+    """Each kind; in the sample one of them, another for each site."""
+    every = [Fault(site, kind) for kind in kinds_at(site)]
+    return every if ALL else [every[len(site) % len(every)]]
+
+
+def faults_at_all(places: Sequence[str]) -> list[Fault]:
+    """Those at some sites; in the sample one of them."""
+    every = [fault for site in places for fault in faults_at(site)]
+    return every if ALL else every[:1]
 
 
 def every_fault() -> list[Fault]:
-    """Each kind at each site where a run comes."""
-    found: list[Fault] = []
-    for site in sorted(site for site in sites() if why_not(site) is None):
-        kinds = (*KINDS, *OF_SENDS) if site.endswith(":send") else KINDS
-        found += [{"site": site, "kind": kind} for kind in kinds]
-    found += [{"site": f"function {name}", "kind": kind} for name in FUNCTIONS for kind in (*KINDS, "doubled")]
-    return found
+    """Each kind at each site where every run comes, and between the broker and each function."""
+    places = [*sorted(always()), *(f"{FUNCTION}{name}" for name in FUNCTIONS)]
+    return [Fault(site, kind) for site in places for kind in kinds_at(site)]
 
 
 def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
@@ -169,100 +82,144 @@ def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
         sys.stdout.flush()
 
 
-@pytest.mark.timeout(3000)
-def test_a_run_comes_to_every_call_that_is_in_the_code(chaos: Chaos) -> None:
-    chaos.meet([], "undisturbed")
-    hit = set((chaos.faults / "hits").read_text().split("\n")) - {""}
-    missed = {site for site in sites() - hit if why_not(site) is None}
-    assert missed == set(), "calls that no run makes and tests/chaos/sites.py does not list"
-    assert {site for site in hit if "service." in site or "steps." in site} <= sites()
-
-
-@pytest.mark.timeout(3000)
-def test_every_fault_changes_nothing(chaos: Chaos, capsys: pytest.CaptureFixture[str]) -> None:
-    chooser = random.Random(4)
-    left = every_fault()
-    chooser.shuffle(left)
-    if not ALL:
-        kinds = {kind: [one for one in left if one["kind"] == kind][:2] for kind in (*KINDS, *OF_SENDS)}
-        left = [one for some in kinds.values() for one in some]
+def meet_all(chaos: Chaos, faults: Sequence[Fault]) -> Counter[str]:
+    """Runs until each fault has happened; gives how many of each kind did."""
     happened: Counter[str] = Counter()
-    for attempt in range(len(left)):
-        if not left:
-            break
-        faults, left = left[:A_RUN], left[A_RUN:]
-        fired = chaos.meet(faults, f"run {attempt}")
-        happened.update(one["kind"] for one in fired)
-        left += [one for one in faults if one not in fired]
-    say(capsys, f"faults that happened: {dict(happened)}; never: {left}\n")
-    assert left == []
+    planned: Counter[Fault] = Counter()
+    left = list(faults)
+    while left:
+        now, left = left[:A_RUN], left[A_RUN:]
+        planned.update(now)
+        fired = chaos.meet(now, f"run {chaos.runs}")
+        happened.update(fault.kind for fault in fired)
+        missed = [fault for fault in now if fault not in fired]
+        never = [fault for fault in missed if planned[fault] == MOST_RUNS]
+        assert never == [], "faults that do not happen where every run comes"
+        left += missed
+    return happened
 
 
-@pytest.mark.timeout(3000)
+def test_a_run_makes_every_call_that_is_in_the_code_unless_it_is_listed_why_not(chaos: Chaos) -> None:
+    chaos.meet([], "undisturbed")
+    assert stale() == set(), "listed in tests/chaos/sites.py and not in the code"
+    assert always() - chaos.hits() == set(), "calls that no run makes and tests/chaos/sites.py does not list"
+
+
+def test_every_fault_changes_nothing(chaos: Chaos, capsys: pytest.CaptureFixture[str]) -> None:
+    faults = every_fault()
+    random.Random(4).shuffle(faults)
+    if not ALL:
+        kinds = sorted({fault.kind for fault in faults})
+        faults = [fault for kind in kinds for fault in [one for one in faults if one.kind == kind][:OF_EACH_KIND]]
+    runs = chaos.runs
+    happened = meet_all(chaos, faults)
+    say(capsys, f"{len(sites())} sites, {chaos.runs - runs} runs, faults that happened: {dict(happened)}\n")
+    assert happened.total() == len(faults)
+
+
+def test_faults_on_the_way_out_of_other_faults_change_nothing(chaos: Chaos) -> None:
+    left = {site: faults_at(site) for site in AFTER_A_FAULT}
+    while any(left.values()):
+        now = [faults.pop() for faults in left.values() if faults]
+        first = [Fault(site, kind) for fault in now for site, kind in AFTER_A_FAULT[fault.site]]
+        fired = chaos.meet([*first, *now], "after faults")
+        assert [fault for fault in now if fault not in fired] == [], f"{first} did not lead there"
+
+
+def test_faults_while_deleted_objects_are_made_again_change_nothing(chaos: Chaos) -> None:
+    owner, run = chaos.begin([])
+    assert chaos.weights(owner, run) == chaos.undisturbed
+    request = records.request_of(chaos.store(owner), run)
+    for fault in faults_at_all(DELETED_OBJECTS):
+        delete_results(chaos, owner)
+        chaos.plan([fault])
+        again = chaos.submit(owner, request)
+        assert chaos.weights(owner, again) == chaos.undisturbed, fault
+        assert chaos.fired() == [fault]
+
+
+def delete_results(chaos: Chaos, owner: str) -> None:
+    store = chaos.store(owner)
+    for kind in MAKERS:
+        for key in list(store.keys(f"steps/{kind}/")):
+            store.delete(key)
+
+
+def test_faults_while_a_run_fails_leave_it_its_reason(chaos: Chaos, tmp_path: Path) -> None:
+    broken = small_job(tmp_path / "broken", seed=5)
+    (broken / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
+    for fault in faults_at_all(FAILING):
+        owner, run = chaos.begin([fault], broken)
+        ended = chaos.end(owner, run)
+        assert (ended.state, "division by zero" in ended.error) == ("failed", True), (fault, ended)
+        assert chaos.fired() == [fault]
+
+
 def test_random_plans_change_nothing(chaos: Chaos, capsys: pytest.CaptureFixture[str]) -> None:
     given = os.environ.get("HEPFAAS_CHAOS_SEED")
     first = random.SystemRandom().randrange(10_000)
     seeds = [int(given)] if given else range(first, first + (RANDOM_PLANS if ALL else 1))
     say(capsys, f"seeds {seeds[0]} to {seeds[-1]}\n")
     for seed in seeds:
-        chooser = random.Random(seed)
-        chaos.meet(chooser.sample(every_fault(), A_RUN), f"seed {seed}")
+        chaos.meet(random_plan(seed), f"HEPFAAS_CHAOS_SEED={seed}")
 
 
-@pytest.mark.timeout(600)
-def test_a_broker_that_forgets_everything_changes_nothing(chaos: Chaos) -> None:
-    owner, run = chaos.begin([])
-    for _ in range(4):
-        time.sleep(0.3)
-        chaos.run(forget(chaos))
-    assert chaos.weights(owner, run) == chaos.undisturbed
+def random_plan(seed: int) -> list[Fault]:
+    """Faults anywhere, also at calls that are made only after others."""
+    chooser = random.Random(seed)
+    rare = [Fault(site, kind) for site in AFTER_A_FAULT for kind in kinds_at(site)]
+    chosen = [*chooser.sample(every_fault(), A_RUN), *chooser.sample(rare, 2)]
+    return [replace(fault, nth=chooser.randint(1, MOST_NTH)) for fault in chosen]
 
 
-def forget(chaos: Chaos) -> Any:
-    async def forgotten() -> int:
-        return chaos.up.broker.forget()
-
-    return forgotten
-
-
-@pytest.mark.timeout(600)
 def test_a_store_that_is_away_changes_nothing(chaos: Chaos) -> None:
-    away_s = 20 if ALL else 4
     owner, run = chaos.begin([])
-    time.sleep(1)
+    store, end = chaos.store(owner), time.monotonic() + 60
+    while not any(store.keys("steps/prepare/")):
+        assert time.monotonic() < end, "no step was done"
+        time.sleep(POLL_S)
     chaos.up.store.kill()
-    time.sleep(away_s)
+    assert ended_of(store, run) is None
+    time.sleep(AWAY_S)
     chaos.up.store.start()
+    assert ended_of(store, run) is None, "it had ended before the store went away"
     assert chaos.weights(owner, run) == chaos.undisturbed
 
 
-@pytest.mark.timeout(600)
-def test_every_event_to_two_brokers_and_two_advances_changes_nothing(chaos: Chaos) -> None:
-    below = chaos.caller._below
+class Twice:
+    """Delivers every event twice at the same time; those to advance to two systems' advance."""
 
-    class Twice:
-        async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
-            both = [below.call(name, headers, body, timeout_s) for _ in range(2)]
-            return (await asyncio.gather(*both))[0]
+    def __init__(self, one: Replicas, other: Replicas) -> None:
+        self._one, self._other = one, other
+        self.both = 0
 
-    kinds = below._kinds
-    below._kinds = {**kinds, "advance": type(kinds["advance"])("advance", 2, 1)}
-    chaos.up.broker._caller = Twice()
+    async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
+        second = self._other if name == "advance" else self._one
+        answers = await asyncio.gather(*(some.call(name, headers, body, timeout_s) for some in (self._one, second)))
+        self.both += name == "advance" and all(answer.status_code == 204 for answer in answers)
+        return answers[0]
+
+
+def test_every_event_to_two_brokers_and_two_advances_changes_nothing(chaos: Chaos, tmp_path: Path) -> None:
+    async def another() -> Replicas:
+        other = Replicas(functions_folder(), chaos.up.replicas._environ, tmp_path)
+        other.add(Function("advance"))
+        return other
+
+    other = chaos.run(another)
+    twice = Twice(chaos.up.replicas, other)
+    chaos.calls_by(twice)
     try:
         owner, run = chaos.begin([])
         assert chaos.weights(owner, run) == chaos.undisturbed
     finally:
-        chaos.up.broker._caller, below._kinds = chaos.caller, kinds
+        chaos.calls_by(chaos.caller)
+        chaos.run(other.close)
+    assert other.started == 1
+    assert twice.both > len(FUNCTIONS), "advance was called twice for each phase at least"
 
 
-@pytest.mark.timeout(600)
-def test_deleted_objects_are_made_again(chaos: Chaos) -> None:
-    owner, run = chaos.begin([])
-    assert chaos.weights(owner, run) == chaos.undisturbed
-    store = chaos.store(owner)
-    for kind in ("prepare", "export", "evaluate", "publish", "train"):
-        for key in list(store.keys(f"steps/{kind}/")):
-            store.delete(key)
-    sender = Broker(chaos.up.replicas._environ["K_SINK"])
-    again = Submitting(open_store(chaos.up.store.url), store, sender, owner).submit(records.request_of(store, run))
-    assert chaos.weights(owner, again) == chaos.undisturbed
+def test_no_run_made_a_call_that_was_not_read_from_the_code_or_is_listed_as_never_made(chaos: Chaos) -> None:
+    hits = {site for site in chaos.hits() if not site.startswith(OTHERS)}
+    assert hits - sites() == set(), f"calls that tests/chaos/sites.py does not find in {PACKAGE[:-1]}"
+    assert {site: why_not(site) for site in hits if why_not(site)} == {}

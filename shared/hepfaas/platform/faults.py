@@ -1,8 +1,9 @@
 """Faults on purpose, for the chaos tests: what a call to the store or to the broker meets is planned in a folder.
 
-<folder>/plan.json   [{"site": where, "kind": what}, ...]: each happens once, to whichever process comes there first
-<folder>/fired/<n>   created by the process that the n-th fault happened to
-<folder>/hits        a line for each call: its site
+<folder>/plan.json        [{"id": name, "site": where, "kind": what, "nth": k}, ...]: each happens once, to whichever
+                          process comes there as the k-th since it was planned; without "nth" the first
+<folder>/met/<id>.<k>     created by that process, and by those that came there before it
+<folder>/hits             a line for each call: its site
 """
 
 from __future__ import annotations
@@ -59,17 +60,20 @@ class Plan:
             planned = json.loads((self._folder / "plan.json").read_text())
         except (FileNotFoundError, ValueError):
             return ""
-        for number, fault in enumerate(planned):
-            if fault["site"] == site and self._claim(number):
+        for fault in planned:
+            if fault["site"] == site and self._comes_as(fault.get("nth", 1), str(fault["id"])):
                 return str(fault["kind"])
         return ""
 
-    def _claim(self, number: int) -> bool:
-        try:
-            os.close(os.open(self._folder / "fired" / str(number), os.O_CREAT | os.O_EXCL))
-        except (FileExistsError, FileNotFoundError):
-            return False
-        return True
+    def _comes_as(self, nth: int, fault: str) -> bool:
+        """Whether this call is the n-th, over all processes, that comes where a fault is planned."""
+        for number in range(1, nth + 1):
+            try:
+                os.close(os.open(self._folder / "met" / f"{fault}.{number}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            return number == nth
+        return False
 
 
 class FaultyStore:
@@ -91,7 +95,8 @@ class FaultyStore:
         return self._plan.meet("create", lambda: self._below.create(key, data))
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        return self._plan.meet("keys", lambda: self._below.keys(prefix, after))
+        # all at once: a generator asks the store only after it was given, when the fault is over
+        return iter(self._plan.meet("keys", lambda: list(self._below.keys(prefix, after))))
 
     def delete(self, key: str) -> None:
         self._plan.meet("delete", lambda: self._below.delete(key))

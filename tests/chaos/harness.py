@@ -1,0 +1,254 @@
+"""A system whose calls to the store, to the broker and to the functions meet planned faults, and what must hold then.
+
+Nothing here is used by the service but platform/faults.py, which a setting turns on.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+from hepfaas.cli import main
+from hepfaas.errors import UnavailableError
+from hepfaas.local import child
+from hepfaas.local.broker import Broker as LocalBroker
+from hepfaas.local.broker import Caller
+from hepfaas.local.replicas import Replicas, kill
+from hepfaas.models import versions
+from hepfaas.platform import records
+from hepfaas.platform.cloud_events import Broker
+from hepfaas.platform.storage import Store, open_store
+from hepfaas.service import overview
+from hepfaas.service.api import place_files
+from hepfaas.service.folder import recipe_of
+from hepfaas.service.submitting import Submitting, new_trace
+from jobs import small_job
+from system import System
+
+MOST_S = 120
+POLL_S = 0.05
+PACKAGE = "hepfaas."
+FUNCTION = "function "
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at the n-th call at a site: one of tests/chaos/sites.py, or 'function <name>'."""
+
+    site: str
+    kind: str
+    nth: int = 1
+
+    @property
+    def of_function(self) -> bool:
+        """Whether it happens between broker and function."""
+        return self.site.startswith(FUNCTION)
+
+
+class FaultyCaller:
+    """Stands between broker and functions and does what is planned there."""
+
+    def __init__(self, below: Replicas, broker: LocalBroker) -> None:
+        self._below, self._broker = below, broker
+        self.planned: list[Fault] = []
+        self.fired: list[Fault] = []
+        self._calls: Counter[str] = Counter()
+
+    def plan(self, faults: Sequence[Fault]) -> None:
+        """What is to happen from now on."""
+        self.planned, self.fired, self._calls = list(faults), [], Counter()
+
+    async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
+        """The function's answer. Raises: UnavailableError."""
+
+        async def called() -> httpx.Response:
+            return await self._below.call(name, headers, body, timeout_s)
+
+        site = f"{FUNCTION}{name}"
+        self._calls[site] += 1
+        fault = next((one for one in self.planned if one.site == site and one.nth <= self._calls[site]), None)
+        if fault is None:
+            return await called()
+        self.planned.remove(fault)
+        answer = await self._met(fault.kind, name, called)
+        self.fired.append(fault)
+        if answer is None:
+            raise UnavailableError(f"a planned fault: {fault.kind}")
+        return answer
+
+    async def _met(self, kind: str, name: str, called: Callable[[], Any]) -> httpx.Response | None:
+        """The answer, None if there is none."""
+        if kind == "request lost":
+            return None
+        if kind == "broker restarted":
+            return await self._forgotten()
+        if kind in ("killed before", "killed during"):
+            return await self._killed(name, called, 0.0 if kind == "killed before" else 0.03)
+        answer: httpx.Response = await called()
+        if kind == "killed after":
+            self._kill(name)
+        if kind == "answer lost":
+            return None
+        return await called() if kind == "doubled" else answer
+
+    async def _forgotten(self) -> httpx.Response | None:
+        """Nothing of what was under way is delivered or tried again."""
+        for task in self._broker._under_way - {asyncio.current_task()}:
+            task.cancel()
+        return httpx.Response(204)
+
+    async def _killed(self, name: str, called: Callable[[], Any], after_s: float) -> httpx.Response | None:
+        """The function's processes are killed so long after one of them was given the event."""
+        call = asyncio.ensure_future(called())
+        while not call.done() and not any(replica.busy for replica in self._below._replicas[name]):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(after_s)
+        self._kill(name)
+        with suppress(UnavailableError):
+            return await call  # type: ignore[no-any-return]
+        return None
+
+    def _kill(self, name: str) -> None:
+        alive = [replica for replica in self._below._replicas[name] if replica.alive]
+        assert alive, f"no process of '{name}' is there to be killed"
+        for replica in alive:
+            kill(replica.process)
+
+
+class Chaos(System):
+    """A system whose functions meet a plan of faults, and runs of one small job on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.faults = folder / "faults"
+        (self.faults / "met").mkdir(parents=True)
+        super().__init__(folder / "up", HEPFAAS_FAULTS=str(self.faults))
+        self.job = small_job(folder / "job", seed=77)
+        assert main(["train", str(self.job), "--store", str(folder / "loop")]) == 0
+        self.undisturbed = weights_of(open_store(f"{folder}/loop/local"), versions.Version("job", 1))
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.runs = 0
+
+    def __enter__(self) -> Self:
+        started = child.started
+
+        def remembered(*given: Any) -> subprocess.Popen[bytes]:
+            self.started.append(started(*given))
+            return self.started[-1]
+
+        self._children = pytest.MonkeyPatch()
+        self._children.setattr(child, "started", remembered)
+        super().__enter__()
+        self.caller = FaultyCaller(self.up.replicas, self.up.broker)
+        self.calls_by(self.caller)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._children.undo()
+
+    def begin(self, faults: Sequence[Fault], job: Path | None = None) -> tuple[str, str]:
+        """Begins a run of an owner of its own, and plans what it will meet."""
+        self.runs += 1
+        owner = f"owner{self.runs}"
+        store = self.store(owner)
+        recipe, notes = recipe_of(job or self.job, {}, store, place_files(store, True))
+        self.plan(faults)
+        return owner, self.submit(owner, records.Request(recipe, time.time(), notes, new_trace()))
+
+    def submit(self, owner: str, request: records.Request) -> str:
+        """Begins what an owner asks for."""
+        sender = Broker(self.up.replicas._environ["K_SINK"])
+        return Submitting(open_store(self.up.store.url), self.store(owner), sender, owner).submit(request)
+
+    def plan(self, faults: Sequence[Fault]) -> None:
+        """What is to happen from now on; what was planned before and has not happened never will."""
+        inside = [fault for fault in faults if not fault.of_function]
+        planned = [
+            {"id": f"{self.runs}-{number}", "site": PACKAGE + fault.site, "kind": fault.kind, "nth": fault.nth}
+            for number, fault in enumerate(inside)
+        ]
+        (self.faults / "plan.new").write_text(json.dumps(planned))
+        (self.faults / "plan.new").replace(self.faults / "plan.json")
+        self._inside = inside
+        self.caller.plan([fault for fault in faults if fault.of_function])
+
+    def fired(self) -> list[Fault]:
+        """What has happened of the plan."""
+        met = {path.name for path in (self.faults / "met").iterdir()}
+        happened = [one for number, one in enumerate(self._inside) if f"{self.runs}-{number}.{one.nth}" in met]
+        return [*happened, *self.caller.fired]
+
+    def hits(self) -> set[str]:
+        """Where all runs so far have called."""
+        lines = (self.faults / "hits").read_text().split("\n")
+        return {line.removeprefix(PACKAGE) for line in lines} - {""}
+
+    def end(self, owner: str, run: str) -> records.End:
+        """Waits for the end of a run and until nothing of it is under way, and gives how it ended."""
+        store, end = self.store(owner), time.monotonic() + MOST_S
+        while (ended := ended_of(store, run)) is None or self._is_active(owner, run) or self._is_busy():
+            assert time.monotonic() < end, f"run {owner}/{run} does not end: {overview.status(store, run)}"
+            time.sleep(POLL_S)
+        return ended
+
+    def weights(self, owner: str, run: str) -> str:
+        """Waits for the end of a run that must succeed with nothing lost, and gives the hash of its weights."""
+        ended, store = self.end(owner, run), self.store(owner)
+        assert ended.state == "completed", ended
+        assert overview.verified(store, run).holds
+        assert overview.status(store, run)["phase"] == "finished"
+        done = [entry.key for entry in records.log_of(store, run)]
+        assert [key for key in done if store.size_bytes(key) is None] == [], "results that were there are lost"
+        name, _, number = ended.model.partition("/")
+        return weights_of(store, versions.Version(name, int(number)))
+
+    def meet(self, faults: Sequence[Fault], what: str) -> list[Fault]:
+        """A run that meets these faults and gives the same weights; gives those that happened."""
+        owner, run = self.begin(faults)
+        assert self.weights(owner, run) == self.undisturbed, f"{what}: {faults}"
+        return self.fired()
+
+    def calls_by(self, caller: Caller) -> None:
+        """Who calls the functions from now on."""
+        self.up.broker._caller = caller
+
+    def left_running(self) -> list[str]:
+        """Processes of the sessions that this system began, those of learners among them."""
+        ours = {process.pid for process in self.started}
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(ValueError, OSError):
+                if os.getsid(int(folder.name)) in ours and " Z " not in (folder / "stat").read_text():
+                    found.append((folder / "cmdline").read_text().replace("\0", " "))
+        return found
+
+    def _is_active(self, owner: str, run: str) -> bool:
+        try:
+            return open_store(self.up.store.url).size_bytes(f"active/{owner}/{run}") is not None
+        except UnavailableError:
+            return True
+
+    def _is_busy(self) -> bool:
+        return bool(self.up.broker._under_way)
+
+
+def ended_of(store: Store, run: str) -> records.End | None:
+    """How a run ended; None also while the store is away."""
+    try:
+        return records.last_end(store, run)
+    except UnavailableError:
+        return None
+
+
+def weights_of(store: Store, version: versions.Version) -> str:
+    """Hash of the weights of a published model."""
+    return str(versions.card_of(store, version)["weights"])
