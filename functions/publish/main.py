@@ -6,24 +6,13 @@ step cannot be done, 503 to be asked again.
 """
 
 import os
-from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.http import takes_events
-from hepfaas.platform.outside import sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.service.stepping import Stepping
+from hepfaas.service.stepping import step_function
 
-SETTINGS = Settings.from_environ(os.environ)
-
-
-def made() -> Callable[[CloudEvent], None]:
-    return Stepping("publish", store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.budget_s).handle
-
-
-ANSWER = takes_events("publish", made)
+ANSWER = step_function("publish", Settings.from_environ(os.environ))
 
 
 @functions_framework.http

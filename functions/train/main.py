@@ -6,29 +6,18 @@ be asked again.
 """
 
 import os
-from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.http import takes_events
-from hepfaas.platform.outside import sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.service.stepping import Stepping, Tools
+from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
 
 SETTINGS = Settings.from_environ(os.environ)
-
-
-def made() -> Callable[[CloudEvent], None]:
-    lines: list[str] = []
-    learners = Learners(lines.append)
-    tools: Tools = {"train": {"learners": learners, "on_rows": lambda rows: None}, "export": {"learners": learners}}
-    stores, broker = store_of_owner(SETTINGS), sender(SETTINGS)
-    return Stepping("train", stores, broker, SETTINGS.budget_s, tools, lines).handle
-
-
-ANSWER = takes_events("train", made)
+LINES: list[str] = []
+LEARNERS = Learners(LINES.append)
+TOOLS: Tools = {"train": {"learners": LEARNERS, "on_rows": lambda rows: None}, "export": {"learners": LEARNERS}}
+ANSWER = step_function("train", SETTINGS, TOOLS, LINES)
 
 
 @functions_framework.http

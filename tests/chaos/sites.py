@@ -39,7 +39,8 @@ AFTER_A_FAULT = {
 """Calls that are made when something else has gone wrong, and what leads there."""
 
 NOT_IN_A_RUN = {
-    "platform.records.create": "submitting, before a run is there",
+    "platform.records._write": "submitting, before a run is there",
+    "platform.records._list": "submitting, before a run is there",
     "platform.records._runs_named": "submitting, before a run is there",
     "platform.records.newest": "lists of runs",
     "platform.records.is_deleted": "lists of runs",

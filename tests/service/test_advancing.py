@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hepfaas.errors import RequestError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
@@ -183,6 +184,22 @@ def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) 
     assert [event.type for event in world.wake()] == ["org.hepfaas.run.cancelled"]
     assert world.wake() == []
     assert world.handle(dead(first, "500", "late")) == []
+
+
+def test_a_run_that_cannot_be_looked_at_keeps_no_other_from_going_on(world: World) -> None:
+    world.root.create("active/me/alien-1", b"")
+    with pytest.raises(RequestError, match="has no run 'alien-1'"):
+        world.handle(PING)
+    assert len([event for event in world.sent.events if event.type.endswith("survey.requested")]) > 0
+
+
+def test_a_deleted_run_is_active_no_more_though_nobody_told_its_end(world: World) -> None:
+    world.store.create(f"runs/{world.run}/deleted.json", json.dumps({"time": world.now}).encode())
+    world.root.create(f"deleted/me/{world.run}", b"")
+    world.now += 2 * DEADLINE_S + 1
+    world.handle(PING)
+    assert list(world.root.keys("active/")) == list(world.root.keys("deleted/")) == []
+    assert list(world.store.keys(f"runs/{world.run}/")) == [f"runs/{world.run}/deleted.json"]
 
 
 def test_a_webhook_is_told_until_it_answers(tmp_path: Path) -> None:

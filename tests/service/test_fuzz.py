@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -76,6 +77,20 @@ def test_random_bodies_are_refused(system: System, name: str) -> None:
 
     posted()
     assert written(system) == before
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_limit(system: System) -> None:
+    def long() -> Iterator[bytes]:
+        yield from (b"x" * 65_536 for _ in range(40))
+
+    headers = {"ce-type": "x", "ce-source": "/x", "ce-id": "1", "ce-specversion": "1.0"}
+    for place in ("survey", "intake"):
+        answer = system.post(place, headers=headers, content=b"x" * 2_600_000)
+        assert answer.status_code == 413
+        assert "more than 262144 bytes" in answer.json()["error"]
+    with httpx.Client(base_url=system.url, timeout=60) as http:
+        answer = http.post("/v1/events", headers=headers, content=long())
+        assert answer.status_code == 413, answer.text
 
 
 @pytest.mark.parametrize("step", [{}, {"kind": "train"}, {"kind": "sum", "of": "x", "members": ["../x"]}, {"kind": []}])

@@ -457,6 +457,10 @@ def test_files_in_a_bucket_become_a_model_with_the_trace_of_the_notification(sys
         assert http.post("/v1/notifications", json={"Records": found}).json()["runs"] == []
         with Client(system.url) as service:
             assert service.wait(run, most_s=100).model == "arrived/1"
+        event = {"ce-type": "t", "ce-source": "s3://arrivals", "ce-subject": "signal2.root", "ce-id": "1"}
+        sent = http.post("/v1/events", json={}, headers={**event, "ce-specversion": "1.0"})
+        assert sent.status_code == 204
+        assert http.get("/v1/rules/bucket").json()["arrived"] == 3
         assert http.get("/v1/rules/bucket").json()["batches"] == [{"run": run, "files": 2}]
         assert http.delete("/v1/rules/bucket").status_code == 204
         assert http.get("/v1/rules/bucket").status_code == 404

@@ -141,6 +141,17 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
         assert "no name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
 
 
+def test_a_job_that_is_too_large_is_refused_at_every_door(tmp_path: Path) -> None:
+    with System(tmp_path / "up", HEPFAAS_MOST_UPLOAD_BYTES="100000") as small, door(small) as http:
+        large = {"file": ("job.tar.gz", b"x" * 200_000)}
+        for answer in (
+            http.post("/v1/runs", content=b"x" * 200_000, headers={"Content-Type": "application/gzip"}),
+            http.post("/v1/runs", files=large),
+            http.post("/upload?name=large", files=large),
+        ):
+            assert (answer.status_code, answer.json()["error"]) == (413, "the request has more than 100000 bytes")
+
+
 def test_a_job_can_be_sent_as_the_files_of_a_form(system: System, job: Path) -> None:
     files = [("file", (path.name, path.read_bytes())) for path in job.iterdir() if path.is_file()]
     with door(system) as http:

@@ -79,10 +79,6 @@ class Replicas:
         """Processes of a function that run."""
         return sum(replica.alive for replica in self._replicas[name])
 
-    def pids(self) -> dict[str, list[int]]:
-        """Process numbers by function."""
-        return {name: [one.process.pid for one in some if one.alive] for name, some in self._replicas.items()}
-
     async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
         """One request to a function, waiting for a free process included. Raises: UnavailableError."""
         try:

@@ -33,6 +33,7 @@ PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
 DOOR_CONCURRENCY = 64
+INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"})
 
 TRIGGERS = (
@@ -160,7 +161,7 @@ class Up:
 
     async def _forward(self, request: Request) -> Response:
         """Hands a request to the function that answers people, and its answer back as it comes."""
-        name = "intake" if request.url.path.startswith(("/v1/rules", "/v1/notifications")) else "runs"
+        name = "intake" if request.url.path.startswith(INTAKE_PATHS) else "runs"
         lent = self.replicas.lent(name)
         try:
             url = await asyncio.wait_for(lent.__aenter__(), 60)

@@ -33,7 +33,8 @@ class Request:
     """What was asked: the recipe, when (seconds since 1970), and notes that the user was told.
 
     trace: the W3C trace context of the request. webhook: who wants to be told of the run's events.
-    asked: values that the one who asked may want back, e.g. the rule that started the run.
+    asked: values that the one who asked may want back, e.g. the rule that started the run. once: mark of a request
+    that is made once however often it is sent.
     """
 
     recipe: Recipe
@@ -42,6 +43,7 @@ class Request:
     trace: str = ""
     webhook: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
+    once: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,6 @@ class Attempt:
     number: int
     end: End | None
     failed: dict[str, str]
-    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,25 @@ def start(store: Store, request: Request) -> str:
 
 def create(store: Store, request: Request) -> str:
     """A new run, '<name>-<k>'."""
-    name = request.recipe.name
-    data = json.dumps(asdict(request), sort_keys=True).encode()
-    number = 1 + max((int(run.rpartition("-")[2]) for run in _runs_named(store, name)), default=0)
-    while not store.create(f"runs/{name}-{number}/request.json", data):
-        number += 1
-    store.create(f"newest/{MOST_MS - int(request.created * 1000):014d}-{name}-{number}", b"")
-    return f"{name}-{number}"
+    while not _write(store, run := next_name(store, request.recipe.name), request):
+        pass  # another one took that name just now: the next is another
+    _list(store, run, request)
+    return run
+
+
+def create_as(store: Store, run: str, request: Request) -> bool:
+    """Makes the run of a request that is made once, or ends what somebody began; False if the name is another's."""
+    if is_deleted(store, run):
+        return False
+    made = request if _write(store, run, request) else request_of(store, run)
+    if made.once == request.once:
+        _list(store, run, made)
+    return made.once == request.once
+
+
+def next_name(store: Store, name: str) -> str:
+    """The name that the next run of a model gets."""
+    return f"{name}-{1 + max((int(run.rpartition('-')[2]) for run in _runs_named(store, name)), default=0)}"
 
 
 def runs(store: Store) -> list[str]:
@@ -255,6 +268,14 @@ def mark_of(entry: Entry) -> str:
 def _stamp(time: float, step: str) -> str:
     _, kind, name = step.split("/")
     return f"{int(time * 1e6):017d}-{kind}-{name[:12]}"
+
+
+def _write(store: Store, run: str, request: Request) -> bool:
+    return store.create(f"runs/{run}/request.json", json.dumps(asdict(request), sort_keys=True).encode())
+
+
+def _list(store: Store, run: str, request: Request) -> None:
+    store.create(f"newest/{MOST_MS - int(request.created * 1000):014d}-{run}", b"")
 
 
 def _runs_named(store: Store, name: str) -> list[str]:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Broker, CloudEvent, Sender
 from hepfaas.platform.records import Attempt, End, Request, Sent
@@ -59,28 +59,35 @@ class Advancing:
             return
         name = events.run_name(event.data)
         store = self._store_of(name.owner)
-        request, attempt = records.request_of(store, name.run), records.attempt(store, name.run)
         if event.type == events.STEP_MISSING:
-            self._remake(request, name, store, event)
+            self._remake(name, store, event)
         elif "knativeerrordest" in event.extensions and "step" in event.data:
-            self._bury(event, store, attempt)
+            self._bury(event, store)
         told = event.type == events.STEP_COMPLETED and event.data.get("kind") == "train"
-        self._advance(request, RunName(name.owner, name.run, attempt.number), store, told=told)
+        self._advance(name.owner, name.run, told=told)
 
     def _look_at_all(self) -> None:
-        """Every unfinished run: what should have come by now is sent again. Runs deleted long ago are removed."""
-        for key in list(self._root.keys("deleted/")):
-            _, owner, run = key.split("/")
-            self._remove(RunName(owner, run, 0), self._store_of(owner), key)
-        for key in self._root.keys("active/"):
-            _, owner, run = key.split("/")
-            store = self._store_of(owner)
-            request, attempt = records.request_of(store, run), records.attempt(store, run)
-            self._advance(request, RunName(owner, run, attempt.number), store, again=True)
+        """Every unfinished run: what should have come by now is sent again. Runs deleted long ago are removed.
 
-    def _advance(self, request: Request, name: RunName, store: Store, again: bool = False, told: bool = False) -> None:
+        Raises: the first failure, after the last look: one run keeps no other from being looked at.
+        """
+        failures: list[Exception] = []
+        looks = (("deleted/", self._remove), ("active/", functools.partial(self._advance, again=True)))
+        for prefix, look in looks:
+            for key in list(self._root.keys(prefix)):
+                _, owner, run = key.split("/")
+                try:
+                    look(owner, run)
+                except (RequestError, UnavailableError) as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _advance(self, owner: str, run: str, again: bool = False, told: bool = False) -> None:
         """again: look for what is late. told: the function that does a chain of steps has let go of it."""
-        attempt = records.attempt(store, name.run)
+        store = self._store_of(owner)
+        request, attempt = records.request_of(store, run), records.attempt(store, run)
+        name = RunName(owner, run, attempt.number)
         if attempt.end:
             self._close(name, attempt.end, request)
             return
@@ -125,13 +132,15 @@ class Advancing:
             self._webhook(request.webhook).send(told)
         self._root.delete(active)
 
-    def _remove(self, name: RunName, store: Store, mark: str) -> None:
+    def _remove(self, owner: str, run: str) -> None:
         """Removes the records of a run that was deleted so long ago that nothing of it is under way."""
-        deleted = records.deleted_at(store, name.run)
+        store = self._store_of(owner)
+        deleted = records.deleted_at(store, run)
         if deleted is not None and self._clock() - deleted < DEADLINES * self._deadline_s:
             return
-        records.remove(store, name.run)
-        self._root.delete(mark)
+        self._root.delete(f"active/{owner}/{run}")
+        records.remove(store, run)
+        self._root.delete(f"deleted/{owner}/{run}")
 
     def _tell(self, type_: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> None:
         self._sender.send(events.event(type_, SOURCE, subject, name, data, trace))
@@ -216,9 +225,9 @@ class Advancing:
         active = sum(1 for _ in self._root.keys("active/"))
         return max(1, DEADLINES * self._max_scale // max(1, active))
 
-    def _remake(self, request: Request, name: RunName, store: Store, event: CloudEvent) -> None:
+    def _remake(self, name: RunName, store: Store, event: CloudEvent) -> None:
         """Asks for the step that makes what another one misses, and for that one behind it."""
-        key = str(event.data.get("missing", ""))
+        request, key = records.request_of(store, name.run), str(event.data.get("missing", ""))
         self._known.pop((store.url, key), None)
         maker = plan.maker(request.recipe, name.name, self._results(store), key)
         then = event.data.get("then")
@@ -232,9 +241,9 @@ class Advancing:
                 store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
             )
 
-    def _bury(self, event: CloudEvent, store: Store, attempt: Attempt) -> None:
+    def _bury(self, event: CloudEvent, store: Store) -> None:
         """A task that was delivered in vain: the run fails with what its function answered, or it is tried again."""
-        task = events.task_of(event.data)
+        task, attempt = events.task_of(event.data), records.attempt(store, events.run_name(event.data).run)
         code = event.extensions.get("knativeerrorcode", "")
         if task.name.attempt != attempt.number or attempt.end:
             return

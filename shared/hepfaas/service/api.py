@@ -243,6 +243,7 @@ class Routes:
         for value in values.values():
             if isinstance(value, str) and not is_name(value):
                 raise NotFound(f"there is no '{value[:100]}'")
+        asked.request.max_content_length = asked.most_upload_bytes
         response: Response = call(asked, **values)
         return response
 
@@ -301,7 +302,6 @@ def stored_file(path: Path, store: Store) -> str:
 def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
     """What was sent as a job's folder, names of its files that were given, and the webhook."""
     request = asked.request
-    request.max_content_length = asked.most_upload_bytes
     if request.mimetype == "application/json":
         values = body_object(request)
         folder = _named(scratch, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,8 +133,3 @@ def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
 def function_of(kind: str) -> str:
     """The function that does steps of a kind."""
     return next(function for function, kinds in DOES.items() if kind in kinds)
-
-
-def missing_members(group: Sequence[str], there: Any) -> bool:
-    """Whether a member of a group is not there; the last are looked at first, since they are done last."""
-    return any(not there(key) for key in reversed(group))

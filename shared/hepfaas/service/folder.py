@@ -96,9 +96,11 @@ def _text(folder: Path, name: str) -> str:
     except FileNotFoundError as error:
         there = sorted(found.name for found in folder.iterdir() if found.is_file())
         close = difflib.get_close_matches(name, there, 3, 0.3) or there[:10]
-        raise RequestError(f"folder '{folder}' has no '{name}'; it has: {', '.join(close) or 'nothing'}") from error
+        has = ", ".join(close) or "nothing"
+        raise RequestError(f"folder '{folder.resolve().name}' has no '{name}'; it has: {has}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"'{path}' cannot be read as text: {error}") from error
+        why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise RequestError(f"'{name}' in folder '{folder.resolve().name}' cannot be read as text: {why}") from error
 
 
 def _files(folder: Path, names: Names, redirector: str) -> tuple[tuple[str, int], ...]:

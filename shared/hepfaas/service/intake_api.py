@@ -11,9 +11,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map
 from werkzeug.routing import Rule as Route
 
-from hepfaas.errors import RequestError
-from hepfaas.platform.cloud_events import read_event
-from hepfaas.platform.http import MOST_EVENT_BYTES, json_answer
+from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import rules
 from hepfaas.service.api import body_object
@@ -61,7 +59,6 @@ def delete_rule(asked: Asked, name: str) -> Response:
 
 def notified(asked: Asked) -> Response:
     """What an S3 server says of its buckets."""
-    _check_size(asked.request)
     news = news_of(body_object(asked.request))
     runs = asked.intake.take(asked.owner, news.files, asked.request.headers.get("traceparent", ""))
     return json_answer({"runs": runs, "ignored": list(news.ignored)}, 202)
@@ -69,8 +66,7 @@ def notified(asked: Asked) -> Response:
 
 def event(asked: Asked) -> Response:
     """A CloudEvent: news of a file, or the ping."""
-    _check_size(asked.request)
-    found = read_event(dict(asked.request.headers), asked.request.get_data())
+    found = event_in(asked.request)
     if is_ping(found):
         asked.intake.ping()
     else:
@@ -85,6 +81,7 @@ _ROUTES = Map(
         Route("/v1/rules/<name>", methods=["GET"], endpoint=show_rule),
         Route("/v1/rules/<name>", methods=["DELETE"], endpoint=delete_rule),
         Route("/v1/notifications", methods=["POST"], endpoint=notified),
+        Route("/v1/events", methods=["POST"], endpoint=event),
         Route("/", methods=["POST"], endpoint=event),
     ]
 )
@@ -100,10 +97,6 @@ def answer(asked: Asked) -> Response:
     named: Mapping[str, Any] = values
     if not all(is_name(value) for value in named.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
+    asked.request.max_content_length = MOST_EVENT_BYTES
     response: Response = call(asked, **named)
     return response
-
-
-def _check_size(request: Request) -> None:
-    if (request.content_length or 0) > MOST_EVENT_BYTES:
-        raise RequestError(f"the message has more than {MOST_EVENT_BYTES} bytes")

@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.platform import records
+from hepfaas.platform import outside, records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
+from hepfaas.platform.http import Handler, takes_events
+from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.service import events
-from hepfaas.service.events import Task, missing_members
+from hepfaas.service.events import Task
 
 Tools = Mapping[str, Mapping[str, Any]]
 """What `perform` of a kind of steps takes beside the step and the store."""
@@ -107,7 +109,7 @@ class Stepping:
         """
         kind = task.step.kind
         for group in task.groups:
-            if missing_members(group, lambda key: store.size_bytes(key) is not None):
+            if any(store.size_bytes(key) is None for key in reversed(group)):  # the last are done last
                 return False
             self._sum(Sum(kind, group), store)
         return True
@@ -119,6 +121,16 @@ class Stepping:
     def _tell(self, type_: str, task: Task, trace: str, more: Mapping[str, Any]) -> None:
         data = {**task.name.to_json(), "step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
         self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
+
+
+def step_function(name: str, settings: Settings, tools: Tools | None = None, lines: list[str] | None = None) -> Handler:
+    """The function of that name. It reaches out at its first event."""
+
+    def made() -> Callable[[CloudEvent], None]:
+        stores, broker = outside.store_of_owner(settings), outside.sender(settings)
+        return Stepping(name, stores, broker, settings.budget_s, tools, lines).handle
+
+    return takes_events(name, made)
 
 
 def _after(step: Step, task: Task) -> Step | None:

@@ -6,8 +6,9 @@ import hashlib
 import json
 import secrets
 import time
+from dataclasses import replace
 
-from hepfaas.errors import MissingError, RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.records import End, Request
@@ -16,6 +17,7 @@ from hepfaas.service import events
 from hepfaas.service.events import RunName
 
 SOURCE = "runs"
+MOST_CLAIMS = 100
 
 
 class Submitting:
@@ -60,20 +62,27 @@ class Submitting:
         self._root.create(f"deleted/{self._owner}/{run}", b"")
 
     def _once(self, request: Request, idempotency_key: str) -> str:
-        """The run of an idempotency key: a recipe is claimed with it first, so two at once begin one run."""
-        name = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
+        """The run of an idempotency key. The recipe is claimed with it first, then the run's name, then the run is
+        made under that name: two at once, and one that goes on after a kill, make the same."""
+        once = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
         what = json.dumps(request.recipe.to_json(), sort_keys=True)
-        self._store.create(f"idempotency/{name}/recipe.json", what.encode())
-        if json.loads(self._store.get(f"idempotency/{name}/recipe.json")) != json.loads(what):
+        self._store.create(f"idempotency/{once}/recipe.json", what.encode())
+        if json.loads(self._store.get(f"idempotency/{once}/recipe.json")) != json.loads(what):
             raise RequestError(f"Idempotency-Key '{idempotency_key}' was used for another submission; take a new one")
-        try:
-            return self._store.get(f"idempotency/{name}/run").decode()
-        except MissingError:
-            run = records.create(self._store, request)
-        if self._store.create(f"idempotency/{name}/run", run.encode()):
-            return run
-        self._store.create(f"runs/{run}/deleted.json", json.dumps({"time": time.time()}).encode())
-        return self._store.get(f"idempotency/{name}/run").decode()
+        settled = f"idempotency/{once}/run"
+        if self._store.size_bytes(settled) is None:
+            self._store.create(settled, self._named(replace(request, once=once)).encode())
+        return self._store.get(settled).decode()
+
+    def _named(self, request: Request) -> str:
+        """Makes the run of a request that is made once. A name that another one took meanwhile is left to it."""
+        for number in range(1, MOST_CLAIMS + 1):
+            claim = f"idempotency/{request.once}/names/{number}"
+            self._store.create(claim, records.next_name(self._store, request.recipe.name).encode())
+            run = self._store.get(claim).decode()
+            if records.create_as(self._store, run, request):
+                return run
+        raise UnavailableError(f"{MOST_CLAIMS} names for the run were taken by others at the same moment")
 
     def _activate(self, run: str) -> None:
         """Lets `advance` know of the run: it looks at it every minute from now on, and as soon as the event comes."""
