@@ -7,7 +7,7 @@ PIP := $(UV) pip install --python $(PYTHON) --quiet --compile-bytecode
 export UV_LINK_MODE ?= copy
 
 help:  ## this help
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: .venv/ready  ## train on the shipped sample and predict events it never saw
 	@examples/htautau/demo
@@ -18,16 +18,44 @@ up-demo: .venv/ready  ## the same through the whole service: store, functions, b
 test: .venv/ready-to-test  ## all tests, with the real servers they need
 	$(PYTHON) -m pytest
 
-check: .venv/ready-to-test  ## style, types and the arrows between the rooms
+check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and manifests by Knative's own rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	tests/check-manifests
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
 	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/service
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py
+
+bench-predict: .venv/ready-to-test  ## predictions alone: against MLServer, KServe and a bare ASGI app; overload, files, swaps
+	@command -v wrk >/dev/null || (apt-get update -qq && apt-get install -qq -y wrk >/dev/null)
+	$(PYTHON) benchmarks/run.py predict predict_load
+
+image:  ## one function's image: make image FUNCTION=survey [IMAGES=registry.example.org/hepfaas TAG=0.1.0]
+	$(BUILD) -f functions/Dockerfile --build-arg FUNCTION=$(FUNCTION) --build-arg VERSION=$(TAG) \
+	  --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGES)/$(FUNCTION):$(TAG) .
+IMAGES ?= dev.local/hepfaas
+TAG ?= local
+BUILD ?= docker build --network=host
+
+images:  ## the images of all functions
+	for name in $(FUNCTIONS); do $(MAKE) --no-print-directory image FUNCTION=$$name || exit; done
+
+deploy:  ## onto the cluster of KUBECONFIG: make deploy SITE=local
+	kubectl apply --server-side --force-conflicts -k manifests/overlays/$(SITE)
+	kubectl wait --namespace hepfaas --for=condition=Ready --timeout=600s ksvc,broker,trigger,pingsource --all
+
+undeploy:  ## take it away again; the bucket stays, unless it is in the cluster
+	kubectl delete --ignore-not-found -k manifests/overlays/$(SITE)
+
+cluster-demo: .venv/ready-to-test  ## the main job on a real Knative on this machine, through both proxies
+	@examples/htautau/cluster-demo
+
+e2e: .venv/ready-to-test  ## tests on that cluster: half an hour
+	HEPFAAS_E2E=1 $(PYTHON) -m pytest tests/e2e
 
 locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
 	$(UV) pip compile $(COMPILE) --extra local --group dev -o locks/dev.txt --upgrade
@@ -55,7 +83,12 @@ $(UV):
 	@command -v xrootd >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server >/dev/null; \
 	  else echo "no xrootd: its tests are skipped (apt-get install xrootd-server)"; fi
 	@command -v go >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y golang-go >/dev/null; fi
-	@tests/build-queue-proxy
+	@command -v kubectl >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y kubernetes-client >/dev/null; fi
+	@tests/build-queue-proxy && tests/build-oauth2-proxy && tests/build-knative-validate
+	@for name in "tritonclient[http,grpc]==2.73.0" kserve==0.21.0; do python=.cache/peers/$${name%%[=\[]*}; \
+	  $(UV) venv --quiet --allow-existing --python 3.11 $$python; \
+	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
+	@tests/build-oauth2-proxy
 	@touch $@
 
-.PHONY: help demo up-demo test check chaos bench locks clean
+.PHONY: help demo up-demo test check chaos bench bench-predict image images deploy undeploy cluster-demo e2e locks clean

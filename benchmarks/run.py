@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from measured import CACHE
 
-SUBJECTS = ("prepare", "epoch", "memory", "cold", "service")
+SUBJECTS = ("prepare", "epoch", "memory", "cold", "service", "predict", "predict_load")
 
 
 def main(subjects: list[str]) -> None:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self._sorted: list[str] = []
 
     def get(self, key: str) -> bytes:
         if key not in self.kept:
@@ -158,13 +161,16 @@ class _Memory:
         if key in self.kept:
             return False
         self.kept[key] = bytes(data)  # type: ignore[arg-type]
+        insort(self._sorted, key)
         return True
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        return iter(sorted(key for key in self.kept if key.startswith(prefix) and key > after))
+        start = bisect_left(self._sorted, max(prefix, f"{after}\0" if after else ""))
+        return takewhile(lambda key: key.startswith(prefix), self._sorted[start:])
 
     def delete(self, key: str) -> None:
-        self.kept.pop(key, None)
+        if self.kept.pop(key, None) is not None:
+            self._sorted.remove(key)
 
 
 class _Taken:
@@ -189,17 +195,22 @@ def _advance() -> list[Ratio]:
     store.create(f"active/o/{run}", b"")
     advancing = Advancing(store, lambda owner: store, sender, 50, 300)
     name = RunName("o", run, 1)
-    wake = events.event(events.STEP_COMPLETED, "x", "x", name, name.to_json(), "")
+    waiting = [events.event(events.PHASE_COMPLETED, "x", "x", name, name.to_json(), "")]
     times: list[float] = []
-    calls = 0
     while len(times) < 60:
-        times.append(seconds(lambda: advancing.handle(wake)))
-        for event in sender.events[calls:]:
-            store.create(event.subject, b"{}")
-            for group in events.task_of(event.data).groups:
+        event, sender.events = waiting.pop(0), []
+        times.append(seconds(lambda event=event: advancing.handle(event)))
+        for sent in sender.events:
+            store.create(sent.subject, b"{}")
+            for group in events.task_of(sent.data, store).groups:
                 if all(key in store.kept for key in group):
                     store.create(Sum("survey", group).key, b"{}")
-        calls = len(sender.events)
+            if sent.data["tell"]:
+                waiting.append(events.event(events.STEP_COMPLETED, "x", sent.subject, name, sent.data, ""))
     cold, warm = times[0], sorted(times[1:])[-1]
-    detail = f"slowest of 59 {warm * 1e3:.0f} ms, the first of a process {cold * 1e3:.0f} ms"
-    return [Ratio("advance on a run of 10,000 ranges", "50 ms", warm / 0.05, "<= 1.0", detail)]
+    return [
+        Ratio(
+            "advance on a run of 10,000 ranges", "50 ms", warm / 0.05, "<= 1.0", f"slowest of 59 {warm * 1e3:.1f} ms"
+        ),
+        Ratio("the first of them in a process, which names all steps", "50 ms", cold / 0.05, "<= 1.0"),
+    ]

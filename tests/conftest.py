@@ -80,15 +80,23 @@ class XRootD:
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o777)
         user = ["-R", "xrootd"] if os.geteuid() == 0 else []
-        command = [program, *user, "-l", f"{folder}/admin/log", "-c", str(config)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: is_open(self._port), self._process, "xrootd")
+        self._command = [program, *user, "-l", f"{folder}/admin/log", "-c", str(config)]
+        self.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.kill()
+        self._folder.cleanup()
+
+    def start(self) -> None:
+        """Starts the server, again after it was killed."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_open(self._port), self._process, "xrootd")
+
+    def kill(self) -> None:
+        """Ends the server at once."""
         self._process.kill()
         self._process.wait(timeout=LIMIT_S)
-        self._folder.cleanup()
 
     def url(self, name: str) -> str:
         """Where a file of this name is."""

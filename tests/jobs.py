@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import uproot
 
@@ -20,16 +21,18 @@ PARAMS = {"epochs": 2, "batch_size": 32, "range_events": 100}
 
 
 def write_root(path: Path, seed: int, shift: float, events: int = 300) -> None:
-    """A ROOT file with a flat branch and one of several values."""
+    """A ROOT file with a flat branch, a jagged one of up to two values, and one that names the event."""
     chooser = np.random.default_rng(seed)
     with uproot.recreate(path) as file:
-        file.mktree("Events", {"met": "float32", "lep_pt": "float32", "event": "int64"})
+        file.mktree("Events", {"met": "float32", "lep_pt": "var * float32", "event": "int64"})
         for start in range(0, events, CLUSTER):
             count = min(CLUSTER, events - start)
+            leptons = chooser.integers(0, 3, count)
+            pt = chooser.exponential(30 + shift, leptons.sum()).astype("float32")
             file["Events"].extend(
                 {
                     "met": chooser.normal(shift, 1, count).astype("float32"),
-                    "lep_pt": chooser.exponential(30 + shift, count).astype("float32"),
+                    "lep_pt": ak.unflatten(pt, leptons),
                     "event": np.arange(start, start + count),
                 }
             )

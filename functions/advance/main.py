@@ -2,8 +2,8 @@
 
 Takes CloudEvents org.hepfaas.run.submitted, .phase.completed, .step.completed, .step.failed, .step.missing, dead
 letters, and dev.knative.sources.ping, which looks at all unfinished runs (docs/events.md). Sends the .requested events
-of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 422 if there is no such run,
-503 to be asked again.
+of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event that is not
+ours, 422 if there is no such run, 503 to be asked again.
 """
 
 import os
@@ -16,6 +16,7 @@ from hepfaas.platform.http import takes_events
 from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service.advancing import Advancing
+from hepfaas.service.events import PING
 
 SETTINGS = Settings.from_environ(os.environ)
 
@@ -25,7 +26,7 @@ def made() -> Callable[[CloudEvent], None]:
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
 
 
-ANSWER = takes_events("advance", made)
+ANSWER = takes_events("advance", made, SETTINGS.event_keys, unsigned=(PING,))
 
 
 @functions_framework.http

@@ -1,8 +1,8 @@
-"""train: train steps, one after the other while the budget lasts, and export steps. TensorFlow runs in a child process.
+"""train: train steps, one after the other while the budget lasts, export and convert steps. TensorFlow runs in a child.
 
-Takes a CloudEvent org.hepfaas.{train,export}.requested (docs/events.md); stores the step's checkpoint or graph; sends
-.phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 422 if the step cannot be done, 503 to
-be asked again.
+Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/events.md); stores the step's checkpoint or graph;
+sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event that is not ours,
+422 if the step cannot be done, 503 to be asked again.
 """
 
 import os
@@ -12,11 +12,22 @@ from flask import Request, Response
 from hepfaas.platform.settings import Settings
 from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
+from hepfaas.training import confinement
+from hepfaas.training.learner import Limits
 
 SETTINGS = Settings.from_environ(os.environ)
+confinement.check(SETTINGS.learner_without_landlock)
+confinement.hide()
 LINES: list[str] = []
-LEARNERS = Learners(LINES.append)
-TOOLS: Tools = {"train": {"learners": LEARNERS, "on_rows": lambda rows: None}, "export": {"learners": LEARNERS}}
+LIMITS = Limits(
+    SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
+)
+LEARNERS = Learners(LINES.append, LIMITS)
+TOOLS: Tools = {
+    "train": {"learners": LEARNERS, "on_rows": lambda rows: None},
+    "export": {"learners": LEARNERS},
+    "convert": {"learners": LEARNERS},
+}
 ANSWER = step_function("train", SETTINGS, TOOLS, LINES)
 
 

@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hepfaas import __version__
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from hepfaas.client import Client
 
 OWNER = "local"
 """First part of every key in the store of a laptop: there is one owner."""
@@ -124,6 +127,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", metavar="FILE")
     predict.add_argument("--tree", help="default: the tree that the model was trained on")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write .root, .parquet, .csv or .json")
+    predict.add_argument("--url", metavar="URL", help="of a service that reads the files, instead of a store")
     predict.set_defaults(command=_predict)
     return parser
 
@@ -136,6 +140,15 @@ def _count(text: str) -> int:
 
 def _store(given: argparse.Namespace) -> Store:
     return open_store(f"{given.store.rstrip('/')}/{OWNER}")
+
+
+def _client(given: argparse.Namespace) -> Client:
+    """The service that a command names, asked as the settings say."""
+    from hepfaas.client import Client
+
+    settings = Settings.from_environ(os.environ)
+    token = settings.token or (Path(settings.token_file) if settings.token_file else "")
+    return Client(given.url, token, settings.group)
 
 
 def _print(text: str) -> None:
@@ -180,11 +193,10 @@ def _up(given: argparse.Namespace) -> None:
 
 
 def _submit(given: argparse.Namespace) -> None:
-    from hepfaas.client import Client
     from hepfaas.local.progress import lines_of
 
     names = {name: getattr(given, name) for name in ("files", "labels", "model", "params", "name")}
-    with Client(given.url) as client:
+    with _client(given) as client:
         run = client.submit(given.folder, **{name: value for name, value in names.items() if value})
         sys.stderr.write(f"run {run} at {given.url}\n")
         if not given.wait:
@@ -198,25 +210,19 @@ def _submit(given: argparse.Namespace) -> None:
 
 
 def _cancel(given: argparse.Namespace) -> None:
-    from hepfaas.client import Client
-
-    with Client(given.url) as client:
+    with _client(given) as client:
         found = client.cancel(given.run)
     _document(found) if given.json else _print(f"run '{given.run}' is {found['state']}")
 
 
 def _retry(given: argparse.Namespace) -> None:
-    from hepfaas.client import Client
-
-    with Client(given.url) as client:
+    with _client(given) as client:
         found = client.retry(given.run)
     _document(found) if given.json else _print(f"run '{given.run}': attempt {found['attempt']}")
 
 
 def _report(given: argparse.Namespace) -> None:
-    from hepfaas.client import Client
-
-    with Client(given.url) as client:
+    with _client(given) as client:
         found = client.report(given.run)
         if given.out:
             given.out.mkdir(parents=True, exist_ok=True)
@@ -240,9 +246,7 @@ def _runs(given: argparse.Namespace) -> None:
     from hepfaas.local import tables
 
     if given.url:
-        from hepfaas.client import Client
-
-        with Client(given.url) as client:
+        with _client(given) as client:
             rows = list(client.runs())
     else:
         from hepfaas.service import overview
@@ -255,9 +259,7 @@ def _models(given: argparse.Namespace) -> None:
     from hepfaas.local import tables
 
     if given.url:
-        from hepfaas.client import Client
-
-        with Client(given.url) as client:
+        with _client(given) as client:
             rows = client.models()
     else:
         from hepfaas.service import overview
@@ -270,9 +272,7 @@ def _status(given: argparse.Namespace) -> None:
     from hepfaas.local import tables
 
     if given.url:
-        from hepfaas.client import Client
-
-        with Client(given.url) as client:
+        with _client(given) as client:
             found = dict(client.status(given.run).values)
             found |= {"ledger": client.ledger(given.run)} if given.verify else {}
     else:
@@ -290,9 +290,7 @@ def _log(given: argparse.Namespace) -> None:
     from hepfaas.platform import records
 
     if given.url:
-        from hepfaas.client import Client
-
-        with Client(given.url) as client:
+        with _client(given) as client:
             for line in client.log(given.run, given.follow):
                 _print(line)
         return
@@ -307,13 +305,29 @@ def _log(given: argparse.Namespace) -> None:
         _print(f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s")
         for line in entry.lines:
             _print(f"          | {line}")
+        if entry.error:
+            _print(f"          failed: {entry.error}")
 
 
 def _predict(given: argparse.Namespace) -> None:
     from hepfaas.local.prediction import predict, summary_text
 
+    if given.url:
+        summary = _predicted_at(given)
+        _document(summary) if given.json else _print(summary_text(summary))
+        return
     summary = predict(_store(given), given.model, given.files, given.tree, given.out)
     _document(summary) if given.json else _print(summary_text(summary))
+
+
+def _predicted_at(given: argparse.Namespace) -> dict[str, Any]:
+    from hepfaas.client import Client
+    from hepfaas.local.prediction import written
+    from hepfaas.local.progress import lines_of
+
+    with Client(given.url) as client, lines_of(sys.stderr) as say:
+        scores = client.predict(given.model, given.files, given.tree or "", lambda status: say(status.line()))
+        return {"model": given.model, **written(scores, given.out)}
 
 
 if __name__ == "__main__":

@@ -11,25 +11,37 @@ import io
 import tarfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
+import numpy as np
 
 from hepfaas.errors import RequestError, UnavailableError
+
+if TYPE_CHECKING:
+    from hepfaas.datasets.score_files import Columns
 
 TRIES = 6
 BACK_OFF_S = 0.25
 TIMEOUT = httpx.Timeout(60, connect=10)
 STREAM = httpx.Timeout(330, connect=10)
 LATER = (429, 502, 503, 504)
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""The last bytes of a whole Arrow stream (Arrow columnar format, IPC streaming format)."""
+
 ENDED = ("completed", "failed", "cancelled")
 LOOK_S = 0.5
 
+WAYS = "Programs say who asks by a bearer token: HEPFAAS_TOKEN, HEPFAAS_TOKEN_FILE, or Client(url, token=…)"
+
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Status:
 
     @property
     def state(self) -> str:
-        """unfinished, completed, failed or cancelled."""
+        """pending (asked for, not begun), unfinished, completed, failed or cancelled."""
         return str(self.values["state"])
 
     @property
@@ -63,6 +75,11 @@ class Status:
         """'<name>/<version>' of a completed run, else ''."""
         return str(self.values.get("model", ""))
 
+    @property
+    def refused(self) -> str:
+        """Why a completed run published no model, '' if it did."""
+        return str(self.values.get("refused", ""))
+
     def line(self) -> str:
         """What a person reads while waiting."""
         words = [f"{self.run}: {self.state if self.ended else self.values.get('phase', self.state)}"]
@@ -73,19 +90,25 @@ class Status:
         ):
             if total in self.values and not self.ended:
                 words.append(f"{self.values[done]:,} of {self.values[total]:,} {what}")
+        if "events_per_s" in self.values:
+            words.append(f"{self.values['events_per_s']:,.0f} events/s")
         if "eta_s" in self.values:
-            words.append(f"{self.values['events_per_s']:,.0f} events/s, ETA {self.values['eta_s']:.0f} s")
+            words.append(f"ETA {self.values['eta_s']:.0f} s")
         return "  ".join(words)
 
 
+Token = str | Path | Callable[[], str]
+"""A bearer token, a file that holds one and is read for each request, or what gives one for each request."""
+
+
 class Client:
-    """A service at a URL. `token`: sent as bearer token.
+    """A service at a URL. token: who asks. group: for which he does, '' for himself.
 
     Raises in every call: RequestError if the service refuses, with its reason; UnavailableError if it does not answer.
     """
 
-    def __init__(self, url: str, token: str = "") -> None:
-        self._http = httpx.Client(base_url=url, headers=_headers(token), timeout=TIMEOUT)
+    def __init__(self, url: str, token: Token = "", group: str = "") -> None:
+        self._http = httpx.Client(base_url=url, auth=Bearer(token, group), timeout=TIMEOUT)
 
     def __enter__(self) -> Client:
         return self
@@ -136,6 +159,46 @@ class Client:
         """Recounts every event of every epoch."""
         return self._json("GET", f"/v1/runs/{run}/ledger")
 
+    def score(self, model: str, events: Mapping[str, Sequence[Any]]) -> Columns:
+        """Scores of raw events, {"met": [...], "lep_pt": [[...], ...]}, by '<name>' or '<name>/<version>': columns
+        entry, what names the event if that was sent, score or score_0, score_1, ..."""
+        found = self._json("POST", _predict_path(model), json={"events": dict(events)})["scores"]
+        return {name: np.asarray(values) for name, values in found.items()}
+
+    def predict(
+        self,
+        model: str,
+        files: Sequence[str],
+        tree: str = "",
+        on_status: Callable[[Status], None] = lambda status: None,
+        most_s: float = 86_400,
+    ) -> Iterator[Columns]:
+        """Scores of all events of files that the service can read, by '<name>' or '<name>/<version>', as `scores` does.
+
+        Many events become a run there, which is waited for. Raises: RequestError if that fails.
+        """
+        values = {"files": list(files), **({"tree": tree} if tree else {})}
+        headers = {"Accept": ARROW_STREAM, "Idempotency-Key": uuid.uuid4().hex}
+        with self._streamed("POST", _predict_path(model), json=values, headers=headers) as answer:
+            if answer.status_code != 202:
+                yield from _columns(answer)
+                return
+            answer.read()
+            run = str(answer.json()["run"])
+        ended = self.wait(run, on_status, most_s)
+        if ended.state != "completed":
+            raise RequestError(f"run '{run}' {ended.state}{': ' + ended.error if ended.error else ''}")
+        yield from self.scores(run)
+
+    def scores(self, run: str) -> Iterator[Columns]:
+        """The scores of a prediction run, some thousand events at a time, in the order of files and entries: columns
+        file (its place in the list), entry, what names the event, score or score_0, score_1, ...
+
+        Raises: UnavailableError also if they break off.
+        """
+        with self._streamed("GET", f"/v1/runs/{run}/scores", headers={"Accept": ARROW_STREAM}) as answer:
+            yield from _columns(answer)
+
     def cancel(self, run: str) -> Json:
         """Ends a run."""
         return self._json("POST", f"/v1/runs/{run}/cancel")
@@ -155,8 +218,7 @@ class Client:
     def log(self, run: str, follow: bool = False, step: str = "") -> Iterator[str]:
         """Lines of the log; with `follow` as they come, until the run has ended."""
         query = {"step": step, "follow": "1" if follow else "0"}
-        with self._http.stream("GET", f"/v1/runs/{run}/log", params=query, timeout=STREAM) as answer:
-            _checked(answer, answer.read) if answer.status_code >= 400 else None
+        with self._streamed("GET", f"/v1/runs/{run}/log", params=query) as answer:
             yield from answer.iter_lines()
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
@@ -175,29 +237,45 @@ class Client:
             time.sleep(BACK_OFF_S * 2**tried)
         raise AssertionError
 
+    @contextmanager
+    def _streamed(self, method: str, path: str, **more: Any) -> Iterator[httpx.Response]:
+        """An answer whose body is read as it comes."""
+        for tried in range(1, TRIES + 1):
+            try:
+                request = self._http.build_request(method, path, timeout=STREAM, **more)
+                answer = self._http.send(request, stream=True)
+            except httpx.HTTPError as error:
+                if tried == TRIES:
+                    raise _away(self._http.base_url, error) from error
+            else:
+                with closing(answer):
+                    if answer.status_code not in LATER or tried == TRIES:
+                        yield _checked(answer, answer.read)
+                        return
+            time.sleep(BACK_OFF_S * 2**tried)
+
 
 class AsyncClient:
-    """The same, for programs that wait for many things at once."""
+    """The same, for programs that wait for many things at once: each request goes by a thread."""
 
-    def __init__(self, url: str, token: str = "") -> None:
-        self._http = httpx.AsyncClient(base_url=url, headers=_headers(token), timeout=TIMEOUT)
+    def __init__(self, url: str, token: Token = "", group: str = "") -> None:
+        self._client = Client(url, token, group)
 
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(self, *error: object) -> None:
-        await self._http.aclose()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._client.__exit__(kind, error, at)
 
     async def submit(self, folder: Path | str, **names: str) -> str:
         """Sends a job's folder and gives the name of the run."""
-        data = await asyncio.to_thread(packed, Path(folder))
-        query = {**names, "folder": Path(folder).resolve().name}
-        headers = {"Content-Type": "application/gzip", "Idempotency-Key": uuid.uuid4().hex}
-        return str((await self._json("POST", "/v1/runs", params=query, content=data, headers=headers))["run"])
+        return await asyncio.to_thread(self._client.submit, folder, **names)
 
     async def status(self, run: str) -> Status:
         """How far a run is."""
-        return Status(await self._json("GET", f"/v1/runs/{run}"))
+        return await asyncio.to_thread(self._client.status, run)
 
     async def follow(self, run: str, most_s: float = 86_400) -> AsyncIterator[Status]:
         """Its status again and again, the last one when the run has ended."""
@@ -210,26 +288,73 @@ class AsyncClient:
             await asyncio.sleep(LOOK_S)
         raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
 
-    async def cancel(self, run: str) -> Json:
-        """Ends a run."""
-        return await self._json("POST", f"/v1/runs/{run}/cancel")
+    async def wait(self, run: str, most_s: float = 86_400) -> Status:
+        """How the run ended. Raises: UnavailableError after `most_s`."""
+        async for found in self.follow(run, most_s):
+            last = found
+        return last
+
+    def runs(self, state: str = "") -> AsyncIterator[Json]:
+        """All runs, newest first."""
+        return _by_thread(self._client.runs(state))
+
+    async def models(self) -> list[Json]:
+        """All model versions."""
+        return await asyncio.to_thread(self._client.models)
 
     async def report(self, run: str) -> Json:
         """Metrics, and where the pictures are."""
-        return await self._json("GET", f"/v1/runs/{run}/report")
+        return await asyncio.to_thread(self._client.report, run)
 
-    async def _json(self, method: str, path: str, **more: Any) -> Json:
-        for tried in range(1, TRIES + 1):
-            try:
-                answer = await self._http.request(method, path, **more)
-                if answer.status_code not in LATER or tried == TRIES:
-                    values: Json = _checked(answer).json()
-                    return values
-            except httpx.HTTPError as error:
-                if tried == TRIES:
-                    raise _away(self._http.base_url, error) from error
-            await asyncio.sleep(BACK_OFF_S * 2**tried)
-        raise AssertionError
+    async def ledger(self, run: str) -> Json:
+        """Recounts every event of every epoch."""
+        return await asyncio.to_thread(self._client.ledger, run)
+
+    async def score(self, model: str, events: Mapping[str, Sequence[Any]]) -> Columns:
+        """Scores of raw events, branch by branch."""
+        return await asyncio.to_thread(self._client.score, model, events)
+
+    def predict(
+        self, model: str, files: Sequence[str], tree: str = "", most_s: float = 86_400
+    ) -> AsyncIterator[Columns]:
+        """Scores of all events of files that the service can read."""
+        return _by_thread(self._client.predict(model, files, tree, most_s=most_s))
+
+    def scores(self, run: str) -> AsyncIterator[Columns]:
+        """The scores of a prediction run."""
+        return _by_thread(self._client.scores(run))
+
+    async def cancel(self, run: str) -> Json:
+        """Ends a run."""
+        return await asyncio.to_thread(self._client.cancel, run)
+
+    async def retry(self, run: str) -> Json:
+        """A new attempt of a run that failed."""
+        return await asyncio.to_thread(self._client.retry, run)
+
+    async def delete(self, run: str) -> None:
+        """Forgets a run."""
+        await asyncio.to_thread(self._client.delete, run)
+
+    async def fetch(self, path: str) -> bytes:
+        """A file that the service named."""
+        return await asyncio.to_thread(self._client.fetch, path)
+
+    def log(self, run: str, follow: bool = False, step: str = "") -> AsyncIterator[str]:
+        """Lines of the log; with `follow` as they come, until the run has ended."""
+        return _by_thread(self._client.log(run, follow, step))
+
+
+async def _by_thread(some: Iterator[T]) -> AsyncIterator[T]:
+    """What an iterator gives, each item fetched by a thread."""
+    end = object()
+    while (item := await asyncio.to_thread(next, some, end)) is not end:
+        yield cast(T, item)
+
+
+def _predict_path(model: str) -> str:
+    name, _, version = model.partition("/")
+    return f"/v1/models/{name}{f'/versions/{version}' if version else ''}/predict"
 
 
 def packed(folder: Path) -> bytes:
@@ -245,8 +370,66 @@ def packed(folder: Path) -> bytes:
     return out.getvalue()
 
 
-def _headers(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _columns(answer: httpx.Response) -> Iterator[Columns]:
+    """The record batches of an Arrow stream as they come. Raises: UnavailableError if it has no end."""
+    import pyarrow as pa  # only where scores are read
+
+    body = _Body(answer.iter_bytes())
+    try:
+        for batch in pa.ipc.open_stream(pa.PythonFile(body, mode="r")):
+            yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
+        body.read()
+    except (httpx.HTTPError, pa.ArrowException, OSError) as error:
+        raise UnavailableError(f"the scores of {answer.request.url} break off: {error}") from error
+    if body.tail != END_OF_STREAM:
+        raise UnavailableError(f"the scores of {answer.request.url} break off; ask again")
+
+
+class _Body(io.RawIOBase):
+    """The body of an answer as a file. tail: the last bytes that came."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts, self._held, self.tail = parts, b"", b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        held = [self._held]
+        count = len(self._held)
+        while size < 0 or count < size:
+            part = next(self._parts, None)
+            if part is None:
+                break
+            self.tail = (self.tail + part)[-len(END_OF_STREAM) :]
+            held.append(part)
+            count += len(part)
+        data = b"".join(held)
+        size = len(data) if size < 0 else size
+        self._held = data[size:]
+        return data[:size]
+
+
+class Bearer(httpx.Auth):
+    """Says who asks."""
+
+    def __init__(self, token: Token, group: str = "") -> None:
+        self._token, self._group = token, group
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Adds the token as it is now. Raises: RequestError if its file cannot be read."""
+        if token := self._now():
+            request.headers["Authorization"] = f"Bearer {token}"
+        if self._group:
+            request.headers["Hepfaas-Group"] = self._group
+        yield request
+
+    def _now(self) -> str:
+        try:
+            given = self._token.read_text() if isinstance(self._token, Path) else self._token
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"the file of the token, '{self._token}', cannot be read: {error}") from error
+        return (given if isinstance(given, str) else given()).strip()
 
 
 def _checked(answer: httpx.Response, read: Callable[[], bytes] = lambda: b"") -> httpx.Response:
@@ -258,6 +441,10 @@ def _checked(answer: httpx.Response, read: Callable[[], bytes] = lambda: b"") ->
         said = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
         said = f"{answer.request.url} answers {answer.status_code}"
+    if answer.status_code == 401:
+        raise RequestError(f"{said}. {WAYS}")
+    if answer.is_redirect:
+        raise RequestError(f"{answer.request.url} leads to a login page of a browser. {WAYS}")
     raise UnavailableError(said) if answer.status_code in LATER else RequestError(said)
 
 

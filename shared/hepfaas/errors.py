@@ -5,8 +5,24 @@ class RequestError(Exception):
     """What was asked cannot be done, and asking again changes nothing (HTTP 422): the message says what to change."""
 
 
+class NotThereError(RequestError):
+    """What was asked for is not there, or another owner's (HTTP 404)."""
+
+
+class UnauthenticatedError(RequestError):
+    """Nobody knows who asks: there is no token, or none that holds (HTTP 401)."""
+
+
+class ForbiddenError(RequestError):
+    """Who asks is known and may not do this (HTTP 403)."""
+
+
 class UnavailableError(Exception):
     """Something outside did not answer (HTTP 503): the same request may work later."""
+
+
+class LimitError(UnavailableError):
+    """Who asks has all that he may have at a time (HTTP 429): when some of it is done, the same request works."""
 
 
 class MissingError(UnavailableError):

@@ -30,7 +30,7 @@ from hepfaas.platform.storage import Store, open_store
 from hepfaas.service import overview
 from hepfaas.service.api import place_files
 from hepfaas.service.folder import recipe_of
-from hepfaas.service.submitting import Submitting, new_trace
+from hepfaas.service.submitting import Submitting, trace_of
 from jobs import small_job
 from system import System
 
@@ -162,11 +162,12 @@ class Chaos(System):
         store = self.store(owner)
         recipe, notes = recipe_of(job or self.job, {}, store, place_files(store, True))
         self.plan(faults)
-        return owner, self.submit(owner, records.Request(recipe, time.time(), notes, new_trace()))
+        return owner, self.submit(owner, records.Request(recipe, time.time(), notes, trace_of("")))
 
     def submit(self, owner: str, request: records.Request) -> str:
         """Begins what an owner asks for."""
-        sender = Broker(self.up.replicas._environ["K_SINK"])
+        variables = self.up.replicas._environ
+        sender = Broker(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
         return Submitting(open_store(self.up.store.url), self.store(owner), sender, owner).submit(request)
 
     def plan(self, faults: Sequence[Fault]) -> None:

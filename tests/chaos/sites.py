@@ -51,10 +51,20 @@ NOT_IN_A_RUN = {
     "platform.records.remove": "runs that were deleted: tests/service/test_runs.py",
     "platform.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
     "service.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
-    "models.versions.versions": "lists of models",
+    "models.versions._there": "lists of models",
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
-    "models.versions.load": "predictions",
+    "models.versions.read": "predictions: tests/service/test_predict.py",
+    "models.versions.delete": "predictions: tests/service/test_predict.py",
+    "models.versions._aliased": "predictions: tests/service/test_predict.py",
+    "models.versions._numbers_of": "predictions: tests/service/test_predict.py",
+    "models.versions.aliases": "predictions: tests/service/test_predict.py",
+    "models.versions.set_alias": "predictions: tests/service/test_predict.py",
+    "steps.predict.perform": "predictions: tests/service/test_prediction_runs.py",
+    "steps.objects.open_scores": "predictions: tests/service/test_prediction_runs.py",
+    "steps.convert.perform": "models that were uploaded: tests/service/test_foreign.py",
+    "steps.register.perform": "models that were uploaded: tests/service/test_foreign.py",
+    "steps.compare.perform": "runs that a rule began, with a gate: tests/service/test_intake.py",
 }
 """Functions, or single calls, where no run of the chaos tests comes, and why."""
 

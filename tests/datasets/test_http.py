@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import uproot
 from conftest import free_port
+from hepfaas.datasets import http_source
+from hepfaas.datasets.addresses import is_private
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError, UnavailableError
@@ -81,6 +83,68 @@ def test_a_file_behind_a_web_server_is_the_local_one(path: Path, serve: Serve) -
     assert found["met"].to_list() == list(range(10, 990))
 
 
+class Leading:
+    """A server that has nothing and leads elsewhere: to `to`, also relative to itself."""
+
+    def __enter__(self) -> "Leading":
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                outer.asked.append(self.path)
+                self.send_response(307)
+                self.send_header("Location", outer.to)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_HEAD
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+        self.to, self.asked = "/again", list[str]()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/events.root"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_server_may_lead_to_the_one_that_has_the_file(path: Path, serve: Serve) -> None:
+    with Leading() as door:
+        door.to = serve()
+        found = read(door.url, opened(str(path), "Events").identity, "Events", ["met"], EntryRange(0, 1000))
+        assert len(found["met"]) == 1000
+
+
+def test_a_server_that_leads_in_a_circle_is_left(serve: Serve) -> None:
+    with Leading() as door:
+        with pytest.raises(RequestError, match="more than 5 times"):
+            opened(door.url, "Events")
+        assert door.asked == ["/events.root", *["/again"] * 5]
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "root://h//x.root", "ftp://h/x"])
+def test_a_server_leads_to_web_servers_alone(to: str) -> None:
+    with Leading() as door:
+        door.to = to
+        with pytest.raises(RequestError, match=f"leads to '{to}', which is no"):
+            opened(door.url, "Events")
+
+
+def test_a_server_outside_does_not_lead_into_a_private_network(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in is outside by name alone: there is no public address on this machine."""
+    with Leading() as door:
+        port = door.url.split(":")[2].split("/")[0]
+        monkeypatch.setattr(http_source, "is_private", lambda url: f":{port}/" not in url)
+        door.to = serve()
+        with pytest.raises(RequestError, match=f"leads to '{door.to}', an address in a private network"):
+            opened(door.url, "Events")
+
+
 @pytest.mark.parametrize(("status", "said"), [(200, "no ranges"), (403, "answers 403"), (404, "does not exist|404")])
 def test_what_a_server_refuses_is_said_so(serve: Serve, status: int, said: str) -> None:
     with pytest.raises(RequestError, match=said):
@@ -92,3 +156,9 @@ def test_a_server_in_trouble_is_asked_again_later(serve: Serve) -> None:
         opened(serve(503), "Events")
     with pytest.raises(UnavailableError, match="does not answer: Connection refused"):
         opened(f"http://127.0.0.1:{free_port()}/x.root", "Events")
+
+
+def test_addresses_in_private_networks_are_known() -> None:
+    assert is_private("http://127.0.0.1:80/x")
+    assert is_private("http://[::1]/x")
+    assert not is_private("http://8.8.8.8/x")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import uproot
 from conftest import s3_client
+from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_BYTES, together
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
-from hepfaas.datasets.s3_source import GAP_BYTES, MOST_BYTES, together
 from hepfaas.errors import RequestError
 from hypothesis import given
 from hypothesis import strategies as st

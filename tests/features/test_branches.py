@@ -27,7 +27,7 @@ def jagged(lists: list[list[float]]) -> ak.Array:
 def test_the_range_does_not_depend_on_the_chunks(lists: list[list[float]], size: int) -> None:
     branch = jagged(lists)
     parts = [branch[start : start + size] for start in range(0, len(branch), size)]
-    assert reduce(or_, map(range_of, parts), BranchRange(jagged=True)) == range_of(branch)
+    assert reduce(or_, map(range_of, parts), BranchRange(jagged=True, type="float32")) == range_of(branch)
 
 
 @given(events)
@@ -57,11 +57,11 @@ def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
 @pytest.mark.parametrize(
     ("branch", "found"),
     [
-        (ak.Array([True, False]), BranchRange(False, 0, 1, 1, 0)),
-        (ak.Array(np.array([3, -7], dtype=np.int16)), BranchRange(False, -7, 3, 1, 0)),
-        (ak.Array(np.array([2**63], dtype=np.uint64)), BranchRange(False, 2.0**63, 2.0**63, 1, 0)),
-        (ak.Array([])[:0], BranchRange(False, math.inf, -math.inf, 0, 0)),
-        (ak.Array([[True], [False, True]]), BranchRange(True, 0, 1, 2, 0)),
+        (ak.Array([True, False]), BranchRange(False, 0, 1, 1, 0, "bool")),
+        (ak.Array(np.array([3, -7], dtype=np.int16)), BranchRange(False, -7, 3, 1, 0, "int16")),
+        (ak.Array(np.array([2**63], dtype=np.uint64)), BranchRange(False, 2.0**63, 2.0**63, 1, 0, "uint64")),
+        (ak.Array([])[:0], BranchRange(False, math.inf, -math.inf, 0, 0, "float64")),
+        (ak.Array([[True], [False, True]]), BranchRange(True, 0, 1, 2, 0, "bool")),
     ],
 )
 def test_any_type_of_number_has_a_range(branch: ak.Array, found: BranchRange) -> None:
@@ -73,3 +73,8 @@ def test_a_branch_flat_here_and_jagged_there_is_named() -> None:
     other = survey_of("g", {"pt": jagged([[1.0]])}, 1)
     with pytest.raises(RequestError, match="branch 'pt': it is flat in some files and jagged in others"):
         one | other
+
+
+def test_files_of_two_types_are_of_the_one_that_holds_both() -> None:
+    one, other = (range_of(ak.Array(np.array([1], dtype=type_))) for type_ in ("float32", "int64"))
+    assert (one | other).type == (other | one).type == "float64"

@@ -1,10 +1,13 @@
 """Events on the wire are what the specification says, and come back as they went."""
 
+import hashlib
+import hmac
 import json
+from dataclasses import replace
 
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, read_event
+from hepfaas.platform.cloud_events import CloudEvent, is_signed, on_the_wire, read_event, signed
 
 EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
 
@@ -39,3 +42,30 @@ def test_what_is_no_event_is_refused(body: bytes) -> None:
 def test_an_event_carries_no_data() -> None:
     with pytest.raises(RequestError, match="go through brokers"):
         on_the_wire(CloudEvent("t", "s", "k", "1", {"data": "x" * 70_000}))
+
+
+def test_a_signature_holds_through_a_broker_that_writes_the_data_anew_and_not_for_another_event() -> None:
+    keys = ("a key of thirty-two characters.. ", "the key that signed until today..")
+    for key in keys:
+        headers, body = on_the_wire(signed(EVENT, key))
+        anew = json.dumps(dict(reversed(json.loads(body).items())), ensure_ascii=False, indent=3).encode()
+        found = read_event({**headers, "ce-knativebrokerttl": "254"}, anew)
+        assert is_signed(found, keys)
+        assert not is_signed(found, ["another key of thirty-two signs.."])
+        for other in (
+            {"id": "8"},
+            {"type": "t"},
+            {"source": "s"},
+            {"subject": "k"},
+            {"data": {**EVENT.data, "run": "b-1"}},
+        ):
+            assert not is_signed(replace(found, **other), keys)
+    assert not is_signed(EVENT, keys)
+
+
+def test_the_signature_is_made_as_the_document_says() -> None:
+    """docs/events.md, Signatures: another program can make and check it."""
+    key = "k" * 32
+    what = '["7","org.hepfaas.x","/hepfaas/y","steps/x/1",{"run":"a-1","\\u00b5":[1]}]'
+    made = hmac.new(key.encode(), what.encode(), hashlib.sha256).hexdigest()
+    assert signed(EVENT, key).extensions["hepfaassig"] == made

@@ -1,6 +1,7 @@
 """The plan asks for what is missing, whatever the order, and for nothing that is there."""
 
 import dataclasses
+import hashlib
 import json
 import random
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
 from hepfaas.runs.opened import files_of, joined
-from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.runs.steps import Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.steps import Compare, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,10 @@ RECIPE = Recipe(
     epochs=3,
 )
 ENTRIES = {"a.root": 40_000, "b.root": 2_000}
+EARLIER = Earlier("htautau/7", "steps/spec/7", "steps/train/7", "steps/export/7")
+SAMPLE = (LabelledFile("c.root", 0), LabelledFile("d.root", 1))
+CONTINUED = dataclasses.replace(RECIPE, continues=EARLIER)
+GATED = dataclasses.replace(RECIPE, gate=Gate("auc", 0.01, SAMPLE, EARLIER))
 
 
 def ranges(entries: int) -> list[list[int]]:
@@ -31,8 +36,13 @@ class World:
     """Results of steps as a store would hold them, made up from the step's names alone."""
 
     def __init__(self, recipe: Recipe = RECIPE, entries: dict[str, int] | None = None) -> None:
-        self.recipe, self.entries = recipe, entries or ENTRIES
-        self.results: dict[str, dict[str, Any]] = {}
+        self.recipe, self.entries = recipe, {"c.root": 3_000, "d.root": 1_000, **(entries or ENTRIES)}
+        self.passed = True
+        self.results: dict[str, dict[str, Any]] = {
+            EARLIER.spec: {"columns": "blobs/kept", "n_features": 5},
+            EARLIER.checkpoint: {},
+            EARLIER.export: {"n_classes": 2},
+        }
         self.done: list[Step] = []
 
     def coming(self) -> plan.Ready | plan.Finished:
@@ -68,6 +78,7 @@ class World:
         return {
             "spec": {"columns": "blobs/spec", "n_features": 5},
             "export": {"n_classes": 2},
+            "compare": {"passed": self.passed},
             "publish": {"name": "htautau", "version": 1},
         }.get(step.kind, {})
 
@@ -196,6 +207,8 @@ OTHER: dict[str, Any] = {
     "xla": True,
     "segment_rows": 10_000,
     "threshold": 0.4,
+    "continues": EARLIER,
+    "gate": GATED.gate,
 }
 
 
@@ -221,6 +234,52 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     # the others change what open and spec find, which this world makes up
 
 
+def test_a_continued_run_keeps_the_spec_and_begins_from_the_earlier_weights() -> None:
+    steps = World(CONTINUED).finish()
+    assert not [step for step in steps if step.kind in ("survey", "spec")]
+    assert {step.spec for step in steps if isinstance(step, Prepare)} == {"blobs/kept"}
+    first = next(step for step in steps if isinstance(step, Train))
+    assert first.before == EARLIER.checkpoint
+
+
+def test_a_gate_has_its_sample_scored_by_both_models_on_features_of_their_own() -> None:
+    steps, plain = World(GATED).finish(), World().finish()
+    more = [step for step in steps if step.key not in {one.key for one in plain}]
+    assert kinds(more) == {"open": 2, "prepare": 8, "score": 8, "sum": 5, "compare": 1, "publish": 1}
+    compare = next(step for step in steps if isinstance(step, Compare))
+    assert compare.score != compare.last
+    both = dataclasses.replace(GATED, continues=EARLIER)
+    assert kinds(World(both).finish())["prepare"] == 42 + 4
+
+
+def test_a_model_that_the_gate_refuses_is_not_published() -> None:
+    world = World(GATED)
+    world.passed = False
+    assert not [step for step in world.finish() if step.kind == "publish"]
+    assert world.coming() == plan.Finished(None, {"passed": False})
+
+
+def test_what_the_gate_reads_is_made_again_if_it_is_lost() -> None:
+    world = World(GATED)
+    world.finish()
+    for step in world.done:
+        if isinstance(step, Prepare):
+            assert plan.maker(GATED, "run/1", world.results.get, step.key) == step
+
+
+@pytest.mark.parametrize(("recipe", "lost"), [(CONTINUED, "spec"), (CONTINUED, "checkpoint"), (GATED, "export")])
+def test_what_an_earlier_version_was_made_of_is_not_made_again(recipe: Recipe, lost: str) -> None:
+    world = World(recipe)
+    del world.results[getattr(EARLIER, lost)]
+    with pytest.raises(RequestError, match=f"the {lost} of model 'htautau/7' .* is not in the store any more"):
+        world.finish()
+
+
+@pytest.mark.parametrize("recipe", [CONTINUED, GATED])
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
 def test_where_a_file_lies_is_no_part_of_a_step() -> None:
     one = Survey("id", "Events", ("met",), (0, 10), "a.root")
     assert one.key == dataclasses.replace(one, url="root://host//a.root").key
@@ -228,7 +287,7 @@ def test_where_a_file_lies_is_no_part_of_a_step() -> None:
 
 
 def test_a_step_survives_json() -> None:
-    for step in World().finish():
+    for step in World(GATED).finish():
         again = step_from_json(json.loads(json.dumps(step.to_json())))
         assert (again, again.key) == (step, step.key)
 
@@ -289,3 +348,19 @@ def test_files_with_other_branches_are_an_error(features: list[list[Any]], messa
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     with pytest.raises(RequestError, match="the loss after epoch 2 is nan: the training diverged"):
         plan.best_epoch([0.5, float("nan")])
+
+
+TEXTS = st.text(max_size=5)
+STEPS = st.one_of(
+    st.builds(Survey, TEXTS, TEXTS, st.lists(TEXTS).map(tuple), st.tuples(st.integers(), st.integers()), TEXTS),
+    st.builds(Compare, TEXTS, st.sampled_from([0, 0.0, 1, 1.0, 0.1]), TEXTS, TEXTS, TEXTS),
+    st.builds(Sum, TEXTS, st.lists(TEXTS).map(tuple)),
+    st.builds(Score, TEXTS, TEXTS, st.integers(), st.floats(0, 1)),
+)
+
+
+@given(STEPS)
+def test_a_key_is_the_hash_of_the_names_as_plain_json(step: Step) -> None:
+    named = {item.name: getattr(step, item.name) for item in dataclasses.fields(step) if not item.metadata.get("hint")}
+    text = json.dumps([step.kind, step.version, named], sort_keys=True)
+    assert step.key == f"steps/{step.kind}/{hashlib.sha256(text.encode()).hexdigest()}"

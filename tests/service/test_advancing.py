@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,10 +61,14 @@ class World:
         self.root.create(f"active/{owner}/{run}", b"")
         return run
 
-    def wake(self, type_: str = events.STEP_COMPLETED, **extensions: str) -> list[CloudEvent]:
+    def wake(self, type_: str = events.PHASE_COMPLETED) -> list[CloudEvent]:
         """Gives advance an event of the run, and what it sent."""
-        name = RunName("me", self.run, 1)
-        return self.handle(CloudEvent(type_, "/t", "s", "1", name.to_json(), extensions))
+        return self.handle(CloudEvent(type_, "/t", "s", "1", RunName("me", self.run, 1).to_json(), {}))
+
+    def tell(self, task: CloudEvent) -> list[CloudEvent]:
+        """Gives advance the event that ends a slice, and what it sent."""
+        data = {key: task.data[key] for key in ("owner", "run", "attempt", "phase", "slice")}
+        return self.handle(CloudEvent(events.STEP_COMPLETED, "/t", "s", "1", data, {}))
 
     def handle(self, event: CloudEvent) -> list[CloudEvent]:
         before = len(self.sent.events)
@@ -73,7 +78,7 @@ class World:
     def do(self, event: CloudEvent) -> None:
         """What a step function does with a task."""
         self.store.create(event.subject, b"{}")
-        for group in events.task_of(event.data).groups:
+        for group in events.task_of(event.data, self.store).groups:
             if all(self.store.size_bytes(key) is not None for key in group):
                 self.store.create(Sum("survey", group).key, b"{}")
 
@@ -91,9 +96,30 @@ def test_no_more_is_sent_than_the_window_allows(world: World) -> None:
     first = world.wake()
     assert len(first) == 8
     assert world.wake() == []
-    for event in first[:3]:
+    for event in first:
         world.do(event)
-    assert len(world.wake()) == 3
+    tellers = [event for event in first if event.data["tell"]]
+    assert len(tellers) == 2
+    assert [len(world.tell(teller)) for teller in tellers] == [4, 4]
+
+
+def test_an_event_that_comes_twice_makes_room_once(world: World) -> None:
+    first = world.wake()
+    for event in first:
+        world.do(event)
+    one, other = (event for event in first if event.data["tell"])
+    assert len(world.tell(one)) == 4
+    assert world.tell(one) == []
+    assert len(world.tell(other)) == 4
+    assert world.tell(other) == world.tell(one) == []
+
+
+def test_a_lost_event_is_made_up_for_by_the_next_ping(world: World) -> None:
+    first = world.wake()
+    for event in first[:4]:
+        world.do(event)
+    assert len(world.handle(PING)) == 4
+    assert world.tell(first[3]) == world.handle(PING) == []
 
 
 def test_each_step_is_sent_once_and_all_are(world: World) -> None:
@@ -104,7 +130,7 @@ def test_each_step_is_sent_once_and_all_are(world: World) -> None:
         world.do(event)
         done.append(event.subject)
         if event.data["tell"]:
-            waiting += world.wake()
+            waiting += world.tell(event)
     assert len({*done, *(event.subject for event in waiting)}) == len(done) + len(waiting) == 40
 
 
@@ -176,6 +202,20 @@ def test_a_dead_letter_is_sent_again_or_tells_why_the_run_fails(world: World) ->
     world.handle(dead(first, "500", "a fault of ours"))
     assert world.end
     assert "a fault of ours" in world.end.error
+
+
+def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(world: World) -> None:
+    first, why = world.wake()[0], "function 'survey' ends as it starts; log/survey.log tells why"
+    letter = dead(first, "-1", "")
+    letter = replace(
+        letter, extensions={**letter.extensions, "knativeerrordata": base64.b64encode(why.encode()).decode()}
+    )
+    for _ in range(MOST_SENT - 1):
+        assert [event.subject for event in world.handle(letter)] == [first.subject]
+    world.handle(letter)
+    assert world.end
+    assert world.end.error == f"step 'survey': {why}"
+    assert len(records.troubles(world.store, world.run, 1)) == 1  # all at one time of this clock
 
 
 def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) -> None:

@@ -19,9 +19,12 @@ import pytest
 from conftest import LIMIT_S, free_port, is_open, s3_client, wait_until
 from hepfaas.client import Client
 from hepfaas.errors import RequestError
+from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile
 from hepfaas.service import rules
 from hepfaas.service.intake import Arrived, Intake, news_in, news_of
 from hypothesis import HealthCheck, given, settings
@@ -30,6 +33,9 @@ from jobs import MODEL, PARAMS, write_root
 from system import System
 
 JOB = {"code": {"model.py": MODEL}, "params": PARAMS}
+QUICK_MODEL = MODEL.replace('"adam"', "keras.optimizers.Adam(0.05)")
+"""It learns what there is to learn in a few epochs, however its events are split."""
+
 LABELS = {"signal": 1, "background": 0}
 VALUES: dict[str, Any] = {"prefix": "s3://in/", "labels": LABELS, "job": JOB}
 BODIES = 1500 if os.environ.get("HEPFAAS_CHAOS") == "all" else 100
@@ -180,6 +186,73 @@ def test_a_rule_that_goes_to_rest_while_a_file_comes_is_found_by_the_ping(
     world.now += 60
     world.intake.ping()
     assert len(records.runs(world.store)) == 1
+
+
+EARLIER = {name: f"steps/{name}/1" for name in ("spec", "checkpoint", "export")}
+SAMPLE = ["s3://fixed/background.root", "s3://fixed/signal.root"]
+PAIR = ("s3://in/signal1.root", "s3://in/background1.root")
+
+
+def published(store: Store, number: int, steps: dict[str, str]) -> None:
+    """A version of the rule's model, as far as a rule looks at it."""
+    spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),), identifiers=("event",))
+    version = versions.Version("fresh", number)
+    card, files = {"steps": steps}, {versions.SPEC: json.dumps(spec.to_json()).encode()}
+    versions.publish(store, version, card, files)
+
+
+def test_a_run_continues_from_the_last_version_of_when_its_files_were_claimed(tmp_path: Path) -> None:
+    gate = {"files": SAMPLE, "fall": 0.02}
+    world = World(tmp_path, files="continue", gate=gate, debounce_s=60)
+    world.take(*PAIR)
+    world.now += 60
+    published(world.store, 1, {**EARLIER, "spec": "steps/spec/old"})
+    published(world.store, 10, EARLIER)
+    batch = rules.Batch(1, tuple(rules.files(world.store, "fresh")), (), 10)
+    rules.claim(world.store, "fresh", 1, batch)
+    published(world.store, 11, {})
+    world.intake.ping()
+    (run,) = records.runs(world.store)
+    recipe = records.request_of(world.store, run).recipe
+    earlier = Earlier("fresh/10", **EARLIER)
+    assert (recipe.continues, recipe.selected, recipe.identifiers) == (earlier, ("met",), ("event",))
+    assert recipe.gate == Gate("auc", 0.02, (LabelledFile(SAMPLE[0], 0), LabelledFile(SAMPLE[1], 1)), earlier)
+
+
+def test_the_first_run_of_a_rule_that_continues_begins_afresh(tmp_path: Path) -> None:
+    world = World(tmp_path, files="continue", gate={"files": SAMPLE, "fall": 0.02})
+    (run,) = world.take(*PAIR)
+    recipe = records.request_of(world.store, run).recipe
+    assert (recipe.continues, recipe.gate, recipe.selected) == (None, None, ())
+
+
+def test_files_wait_while_the_model_to_continue_from_is_in_the_making(tmp_path: Path) -> None:
+    world = World(tmp_path, files="continue")
+    (first,) = world.take(*PAIR)
+    assert world.take("s3://in/signal2.root", "s3://in/background2.root") == []
+    world.intake.ping()
+    assert records.runs(world.store) == [first]
+    published(world.store, 1, EARLIER)
+    records.end(world.store, first, 1, records.End("completed", world.now, model="fresh/1"))
+    world.intake.ping()
+    second = records.request_of(world.store, records.runs(world.store)[1]).recipe
+    assert second.continues == Earlier("fresh/1", **EARLIER)
+    assert len(second.files) == 2
+
+
+def test_a_version_of_an_earlier_release_is_told_with_the_batch(tmp_path: Path) -> None:
+    world = World(tmp_path, files="continue")
+    published(world.store, 1, {"export": "steps/export/1"})
+    assert world.take(*PAIR) == []
+    outcome = rules.outcome(world.store, "fresh", 1)
+    assert outcome
+    assert "published by an earlier release" in outcome["error"]
+
+
+def test_a_gate_whose_files_may_not_be_read_is_refused_with_its_rule(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(RequestError, match="cannot be read by a function"):
+        world.put(gate={"files": ["file:///signal.root", "file:///background.root"], "fall": 0})
 
 
 def test_a_deleted_rule_waits_for_nothing(tmp_path: Path) -> None:
@@ -437,6 +510,50 @@ def test_what_nobody_would_send_is_no_fault_of_ours_and_a_refused_one_writes_not
             assert function.written() == before
 
     sent()
+
+
+@pytest.mark.timeout(600)
+def test_a_model_is_continued_and_one_that_is_worse_is_refused(system: System, tmp_path: Path) -> None:
+    client = s3_client(system.up.store.variables)
+    client.create_bucket(Bucket="nights")
+
+    def stored(name: str, seed: int, shift: float) -> dict[str, Any]:
+        write_root(tmp_path / "file.root", seed, shift)
+        client.upload_file(str(tmp_path / "file.root"), "nights", name)
+        return record("nights", name)
+
+    def trained(night: str, signal: float, background: float) -> dict[str, Any]:
+        """The run of one night's files, whose distributions are shifted so."""
+        news = [stored(f"{night}/signal.root", 1, signal), stored(f"{night}/background.root", 2, background)]
+        (run,) = http.post("/v1/notifications", json={"Records": news}).json()["runs"]
+        return dict(service.wait(run, most_s=200).values)
+
+    stored("fixed/signal.root", 3, 3.0)
+    stored("fixed/background.root", 4, 0.0)
+    sample = ["s3://nights/fixed/signal.root", "s3://nights/fixed/background.root"]
+    values = {
+        "prefix": "s3://nights/night",
+        "labels": LABELS,
+        "job": {"code": {"model.py": QUICK_MODEL}, "params": {**PARAMS, "epochs": 10}},
+        "files": "continue",
+        "gate": {"files": sample, "fall": 0.01},
+    }
+    with httpx.Client(base_url=system.url, timeout=60) as http, Client(system.url) as service:
+        assert http.put("/v1/rules/nightly", json=values).status_code == 200
+        first, second = trained("night1", 3.0, 0.0), trained("night2", 3.0, 0.0)
+        assert (first["model"], "gate" in first) == ("nightly/1", False)
+        assert (second["model"], second["gate"]["passed"]) == ("nightly/2", True)
+        third = trained("night3", 0.0, 3.0)
+        assert (third["state"], third["model"], third["gate"]["passed"]) == ("completed", "", False)
+        assert "it may fall by at most 0.01" in third["refused"]
+        assert third["refused"] in http.get(f"/v1/runs/{third['run']}/report").json()["error"]
+        assert http.get(f"/v1/runs/{third['run']}/ledger").json()["holds"]
+        cards = [http.get(f"/v1/models/nightly/{number}").json()["card"] for number in (1, 2)]
+        assert cards[0]["spec"] == cards[1]["spec"]
+        assert cards[1]["recipe"]["continues"]["checkpoint"] == cards[0]["steps"]["checkpoint"]
+        assert cards[1]["gate"] == second["gate"]
+        assert http.get("/v1/models/nightly/3").status_code == 404
+        assert http.delete("/v1/rules/nightly").status_code == 204
 
 
 def test_files_in_a_bucket_become_a_model_with_the_trace_of_the_notification(system: System, tmp_path: Path) -> None:

@@ -66,11 +66,20 @@ def test_the_published_journey(system: System, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("for TFaaS")
     form = ("-F", f"file=@{tmp_path / 'notes.txt'}")
     assert curl(system, "/setup_tfaas?process_name=luca_r_1", *form) == "Successfully uploaded!\n"
+    assert "luca_r" in [model["name"] for model in json.loads(curl(system, "/models"))]
+    row = json.dumps({"keys": ["a", "b", "c", "d"], "values": [0.1, 0.2, 0.3, 0.4], "model": "luca_r_1"})
+    (score,) = json.loads(curl(system, "/json", "-H", "Content-Type: application/json", "-d", row))
+    assert 0 < score < 1
+    assert json.loads(curl(system, "/params/luca_r_1"))["name"] == "luca_r"
     assert curl(system, "/delete_specs?name=luca_r") == "Specs deletion completed!\n"
     again = json.loads(curl(system, "/submit", "-H", "Content-Type: application/json", "-d", f"@{job}"))
     assert again["process_name"] == "luca_r_2"
     assert finished(system, "luca_r_2")["status"].startswith("Exited (0) ")
     assert curl(system, "/delete_folder?name=luca_r") == "Folder deletion completed!\n"
+    assert curl(system, "/delete/luca_r_1", "-X", "DELETE") == ""
+    end = time.monotonic() + 5
+    while "error" not in curl(system, "/json", "-d", row):
+        assert time.monotonic() < end, "a deleted model answers"
     assert "there is no folder 'luca_r'" in curl(
         system, "/submit", "-H", "Content-Type: application/json", "-d", f"@{job}"
     )

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 VALUES: dict[str, Any] = {"prefix": "s3://in/", "labels": {"signal": 1, "background": 0}, "job": {}}
 
+SAMPLE = ["s3://fixed/signal.root", "s3://fixed/background.root"]
+GATE = {"files": SAMPLE, "fall": 0.01}
+
 
 @pytest.mark.parametrize(
     ("changed", "said"),
@@ -20,10 +23,17 @@ VALUES: dict[str, Any] = {"prefix": "s3://in/", "labels": {"signal": 1, "backgro
         ({"labels": {"x": 1}}, "two or more"),
         ({"labels": {"x": 1, "y": True}}, "needs 'labels'"),
         ({"job": {"files": []}}, "needs 'job'"),
-        ({"files": "some"}, "'new' or 'all'"),
+        ({"files": "some"}, "'new', 'all' or 'continue'"),
         ({"debounce_s": -1}, "needs 'debounce_s'"),
         ({"debounce": 1}, "closest: debounce_s"),
-        ({"gate": {}}, "'gate' is not there yet"),
+        ({"gate": {}}, "needs 'gate'"),
+        ({"gate": 1}, "needs 'gate'"),
+        ({"gate": {**GATE, "fall": -0.1}}, "needs 'gate'"),
+        ({"gate": {**GATE, "files": []}}, "needs 'gate'"),
+        ({"gate": {**GATE, "metric": "loss"}}, "needs 'gate'"),
+        ({"gate": {**GATE, "most": 1}}, "needs 'gate'"),
+        ({"gate": {**GATE, "files": ["s3://in/signal.root"]}}, "must be of every label"),
+        ({"gate": {**GATE, "files": [*SAMPLE, "s3://in/other.root"]}}, "each must have one"),
     ],
 )
 def test_a_wrong_rule_is_refused_naming_the_key(changed: dict[str, Any], said: str) -> None:
@@ -35,6 +45,14 @@ def test_the_first_part_that_fits_gives_the_label_and_other_files_have_none() ->
     rule = rules.rule_of("fresh", VALUES)
     told = ["s3://in/signal_background.root", "s3://in/background.root", "s3://in/x.root", "s3://out/signal.root"]
     assert [rule.label_of(url) for url in told] == [1, 0, None, None]
+
+
+def test_a_rule_comes_back_as_it_was_put(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    rule = rules.rule_of("fresh", {**VALUES, "files": "continue", "gate": {**GATE, "metric": "accuracy"}})
+    rules.put(store, rule)
+    assert rules.get(store, "fresh") == rule
+    assert rule.sample == {SAMPLE[0]: 1, SAMPLE[1]: 0}
 
 
 def test_the_newest_counts_and_a_deleted_one_is_none_until_it_is_put_again(tmp_path: Path) -> None:

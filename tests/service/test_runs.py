@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
 from hepfaas.client import packed
 from hepfaas.errors import RequestError
+from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
 from hepfaas.platform.storage import open_store
 from jobs import MODEL, small_job
@@ -39,7 +41,8 @@ def done(system: System, job: Path) -> str:
     """A run that has completed."""
     with Client(system.url) as client:
         run = client.submit(job, name="done")
-        assert client.wait(run, most_s=MOST_S).state == "completed"
+        ended = client.wait(run, most_s=MOST_S)
+        assert ended.state == "completed", ended.error
     return run
 
 
@@ -81,10 +84,31 @@ def test_the_report_has_metrics_and_pictures(system: System, done: str) -> None:
         packed = http.get(f"/v1/runs/{done}/model").content
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             names = tar.getnames()
+            keras = tar.extractfile("done/model.keras")
+            assert keras
+            assert keras.read() == http.get("/v1/models/done/1/model.keras").content
         assert {"done/model.tflite", "done/model.keras", "done/card.json"} <= set(names)
         assert http.get("/v1/models/done/1").json()["card"]["name"] == "done"
         assert http.get("/v1/models/done/1/model.tflite").content[4:8] == b"TFL3"
         assert [row["model"] for row in http.get("/v1/models/done").json()["models"]] == ["done/1"]
+
+
+def test_both_clients_tell_the_same(system: System, done: str) -> None:
+    events = {"met": [0.5, 1.5], "lep_pt": [[30.0], []], "nlep_pt": [1, 0], "event": [7, 8]}
+
+    async def told() -> tuple[Any, ...]:
+        async with AsyncClient(system.url) as client:
+            runs, lines = [row["run"] async for row in client.runs()], [line async for line in client.log(done)]
+            status = await client.wait(done)
+            return await client.score("done", events), runs, lines, status, await client.models()
+
+    scores, runs, lines, status, models = asyncio.run(told())
+    with Client(system.url) as client:
+        assert (runs, lines, models) == ([row["run"] for row in client.runs()], [*client.log(done)], client.models())
+        assert status.model == client.status(done).model == "done/1"
+        same = client.score("done/1", events)
+    assert {name: values.tolist() for name, values in scores.items()} == {key: same[key].tolist() for key in same}
+    assert (same["event"].tolist(), len(same["score"])) == ([7, 8], 2)
 
 
 def test_events_go_on_where_the_client_lost_them(system: System, done: str) -> None:
@@ -141,8 +165,26 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
         assert "no name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
 
 
-def test_a_job_that_is_too_large_is_refused_at_every_door(tmp_path: Path) -> None:
-    with System(tmp_path / "up", HEPFAAS_MOST_UPLOAD_BYTES="100000") as small, door(small) as http:
+def test_what_is_too_large_or_in_a_private_network_is_refused_at_every_door(tmp_path: Path) -> None:
+    """As at a facility: `hepfaas up` allows private addresses, and these variables forbid them again."""
+    variables = {"HEPFAAS_MOST_UPLOAD_BYTES": "100000", "HEPFAAS_ALLOW_PRIVATE": "0"}
+    with System(tmp_path / "up", **variables) as small, door(small) as http:
+        job = {"files": ["root://8.8.8.8//a.root", "http://127.0.0.1/b.root"], "labels": [0, 1]}
+        code = {"model.py": MODEL}
+        rule = {
+            "prefix": "s3://b/",
+            "labels": {"a": 0, "b": 1},
+            "job": {"code": code},
+            "gate": {"files": job["files"], "fall": 0.1},
+        }
+        for answer in (
+            http.post("/v1/runs", json={**job, "code": code}),
+            http.post("/v1/runs", json={**job, "code": code, "files": [], "webhook": "http://127.0.0.1/"}),
+            http.put("/v1/rules/night", json=rule),
+        ):
+            assert answer.status_code == 422
+            assert "127.0.0.1, a private address" in answer.json()["error"]
+        assert not list(small.store().keys(""))
         large = {"file": ("job.tar.gz", b"x" * 200_000)}
         for answer in (
             http.post("/v1/runs", content=b"x" * 200_000, headers={"Content-Type": "application/gzip"}),
@@ -206,7 +248,10 @@ def test_a_cancelled_run_does_nothing_more(system: System, tmp_path: Path) -> No
     folder = small_job(tmp_path / "long", seed=7, epochs=5000)
     with Client(system.url) as client:
         run = client.submit(folder)
-        wait_for(lambda: client.status(run).values.get("steps_done", 0) > 2, "the third train step")
+        wait_for(lambda: client.status(run).values["epochs"][2:], "the third train step")
+        status = client.status(run)
+        assert status.values["eta_s"] > 0
+        assert re.search(r"train  [\d,]+ of 5,000 steps  ETA \d+ s", status.line())
         assert client.cancel(run)["state"] == "cancelled"
         with pytest.raises(RequestError, match="cancelled"):
             client.report(run)
@@ -216,7 +261,7 @@ def test_a_cancelled_run_does_nothing_more(system: System, tmp_path: Path) -> No
         assert len(list(client.log(run))) == before
 
 
-def wait_for(holds: Callable[[], bool], what: str) -> None:
+def wait_for(holds: Callable[[], object], what: str) -> None:
     end = time.monotonic() + MOST_S
     while not holds():
         assert time.monotonic() < end, f"no {what} in {MOST_S} s"
@@ -252,6 +297,19 @@ def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system:
     assert got[0][1]["model"] == "hooked/1"
 
 
+def test_a_run_whose_model_was_deleted_says_so(system: System, job: Path) -> None:
+    with Client(system.url) as client, door(system) as http:
+        run = client.submit(job, name="forgotten")
+        ended = client.wait(run, most_s=MOST_S)
+        assert ended.state == "completed", ended.error
+        versions.delete(system.store(), versions.Version("forgotten", 1))
+        for path in (f"/v1/runs/{run}/report", f"/v1/runs/{run}/model", "/model?process_name=forgotten_1"):
+            answer = http.get(path)
+            assert answer.status_code == 404
+            assert "no model version 'forgotten/1' (any more)" in answer.json()["error"]
+        assert client.status(run).state == "completed"
+
+
 def test_the_records_of_a_deleted_run_go_a_while_later(system: System, job: Path) -> None:
     with Client(system.url) as client:
         run = client.submit(job, name="gone")
@@ -262,16 +320,21 @@ def test_the_records_of_a_deleted_run_go_a_while_later(system: System, job: Path
 
 
 @pytest.mark.timeout(1200)
-def test_many_can_be_followed_at_once(system: System, tmp_path: Path) -> None:
+def test_many_can_be_followed_at_once(tmp_path: Path) -> None:
+    """By a system with the deadlines of `hepfaas up`: with those of the other tests, runs that wait are given up."""
+    crowded = System(tmp_path / "up", HEPFAAS_DEADLINE_S="300")
+    crowded.options = replace(crowded.options, delivery=Delivery())
+
     async def follow(number: int) -> str:
-        async with AsyncClient(system.url) as client:
+        async with AsyncClient(crowded.url) as client:
             run = await client.submit(small_job(tmp_path / f"job{number}", seed=20 + number), name="many")
             return [status.state async for status in client.follow(run, USERS * MOST_S)][-1]
 
     async def all_of_them() -> list[str]:
         return await asyncio.gather(*(follow(number) for number in range(USERS)))
 
-    assert asyncio.run(all_of_them()) == ["completed"] * USERS
+    with crowded:
+        assert asyncio.run(all_of_them()) == ["completed"] * USERS
 
 
 def test_what_is_not_there_is_said_so(system: System) -> None:

@@ -7,47 +7,14 @@ from pathlib import Path
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform import records
-from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.submitting import Submitting
+from hepfaas.service.submitting import Submitting, trace_of
+from mortal import Killed, Mortal, Taken
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
 REQUEST = records.Request(RECIPE, 1000.0)
 WRITES = 5
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class Mortal:
-    """A folder store whose user is killed at the n-th create, before or after it."""
-
-    def __init__(self, store: Store, nth: int, after: bool) -> None:
-        self._store, self._left, self._after, self.url = store, nth, after, store.url
-
-    def create(self, key: str, data: bytes) -> bool:
-        self._left -= 1
-        if self._left == 0 and not self._after:
-            raise Killed
-        created = self._store.create(key, data)
-        if self._left == 0:
-            raise Killed
-        return created
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-
-class Taken:
-    """Remembers events."""
-
-    def __init__(self) -> None:
-        self.events: list[CloudEvent] = []
-
-    def send(self, event: CloudEvent) -> None:
-        self.events.append(event)
 
 
 def submitting(store: object, root: Path, sender: Taken) -> Submitting:
@@ -91,3 +58,21 @@ def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:
     other = replace(REQUEST, recipe=replace(RECIPE, epochs=3))
     with pytest.raises(RequestError, match="was used for another submission"):
         submitting(store, tmp_path, sender).submit(other, "key")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "00-1",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y",
+    ],
+)
+def test_what_is_no_trace_context_is_replaced_by_a_new_one(sent: str) -> None:
+    made = trace_of(sent)
+    assert made != sent
+    assert trace_of(made) == made

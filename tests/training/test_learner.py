@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.litert import LiteRtModel
-from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.training.learner import Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Block, Part, Rows, Slice, blocks_of, rows_in
 from numpy.typing import NDArray
 
@@ -447,20 +447,50 @@ def test_the_process_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPa
 
 
 HANGS = """
-import os, subprocess, time
-print(os.getcwd(), os.getpid(), subprocess.Popen(["sleep", "600"]).pid)
+import os
+print(os.getcwd(), os.getpid())
 while True:
     pass
 """
 
 
-def test_code_that_hangs_is_ended_with_what_it_started() -> None:
+def test_code_that_hangs_is_ended() -> None:
     said: list[str] = []
-    with learner(HANGS, limit_s=3, on_log=said.append) as worker:
+    with learner(HANGS, limits=Limits(silence_s=3), on_log=said.append) as worker:
         with pytest.raises(RequestError, match="said nothing for 3 s and was ended; does the model's code wait"):
             worker.make()
         assert worker.closed
-    assert_all_gone(said[0])
+    assert not assert_gone(said[0]).exists()
+
+
+GREEDY = """
+import os
+print(len(os.sched_getaffinity(0)))
+import numpy as np
+def model(idim):
+    return np.ones(1_500_000_000, dtype=np.uint8)
+"""
+
+
+def test_code_that_takes_more_than_it_may_is_told_so() -> None:
+    said: list[str] = []
+    limits, told = Limits(memory_mb=1_500, cpus=1), r"MemoryError: .*1\.40 GiB.*; it may take 1,500 MB$"
+    with learner(GREEDY, limits=limits, on_log=said.append) as worker, pytest.raises(RequestError, match=told):
+        worker.make()
+    assert said[0] == "1"
+
+
+def test_a_layer_that_takes_more_than_it_may_is_told_so() -> None:
+    big = network("L.Dense(100_000), L.Dense(100_000), L.Dense(1)", BINARY)
+    told = r"OOM when allocating tensor with shape\[100000,100000\].*; it may take 1,500 MB$"
+    with learner(big, limits=Limits(memory_mb=1_500)) as worker, pytest.raises(RequestError, match=told):
+        worker.make()
+
+
+def test_a_network_is_trained_within_a_limit() -> None:
+    with learner(limits=Limits(memory_mb=1_500)) as worker:
+        worker.make()
+        train(worker, range(1))
 
 
 ALONE = f"""
@@ -476,16 +506,19 @@ def test_the_process_ends_when_the_function_is_killed() -> None:
         assert function.stdout is not None
         said = function.stdout.readline()
         function.kill()
-        assert_all_gone(said)
+        left = assert_gone(said)
+    assert not list(left.iterdir())  # its folder is the next learner's to remove
+    left.rmdir()
 
 
-def assert_all_gone(said: str) -> None:
-    """What `HANGS` said: its folder and two processes."""
-    folder, *pids = said.split()
+def assert_gone(said: str) -> Path:
+    """What `HANGS` said: its folder, which is given back, and its process."""
+    folder, pid = said.split()
     end = time.monotonic() + 10
-    while (left := [pid for pid in pids if runs(int(pid))]) or Path(folder).exists():
-        assert time.monotonic() < end, f"there are still {left}, {folder}"
+    while runs(int(pid)):
+        assert time.monotonic() < end, f"there is still {pid}"
         time.sleep(0.01)
+    return Path(folder)
 
 
 def runs(pid: int) -> bool:

@@ -31,21 +31,37 @@ def check_address(url: str, allow_private: bool) -> None:
         _check_host(host, port)
 
 
+def is_private(url: str) -> bool:
+    """Whether an address is in a private network. Raises: RequestError; UnavailableError, as `check_address`."""
+    parts = urlsplit(url)
+    return any(not _is_public(address) for address in _addresses(parts.hostname or "", parts.port))
+
+
+def check_is_not_ours(url: str, store: str) -> None:
+    """Raises: RequestError if an address leads into the bucket of the store, which holds what others sent as well."""
+    parts, ours = urlsplit(url), urlsplit(store)
+    if parts.scheme == ours.scheme == "s3" and parts.hostname == ours.hostname:
+        raise RequestError(f"'{url[:200]}' is in the bucket of this service, which holds what others sent as well")
+
+
 def _check_host(host: str, port: int | None) -> None:
+    for address in _addresses(host, port):
+        if not _is_public(address):
+            raise RequestError(
+                f"host '{host}' is at {address}, a private address, which functions do not read from; its operator "
+                "may allow it (HEPFAAS_ALLOW_PRIVATE=1)"
+            )
+
+
+def _addresses(host: str, port: int | None) -> set[str]:
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)}
+        return {str(info[4][0]) for info in socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)}
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise UnavailableError(f"the name of host '{host}' cannot be resolved just now") from error
         raise RequestError(f"there is no host '{host}'") from error
     except UnicodeError as error:
         raise RequestError(f"'{host[:100]}' is no name of a host") from error
-    for address in found:
-        if not _is_public(str(address)):
-            raise RequestError(
-                f"host '{host}' is at {address}, a private address, which functions do not read from; its operator "
-                "may allow it (HEPFAAS_ALLOW_PRIVATE=1)"
-            )
 
 
 def _is_public(text: str) -> bool:

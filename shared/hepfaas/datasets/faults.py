@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
-import cramjam
-import uproot
-
 from hepfaas.errors import RequestError, UnavailableError
-
-_BROKEN = (
-    uproot.DeserializationError,
-    uproot.KeyInFileError,
-    ValueError,
-    IndexError,
-    TypeError,
-    NotImplementedError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    cramjam.DecompressionError,
-)
-"""What uproot and the decompressors raise on bytes that are not what a header promised."""
 
 
 @contextmanager
@@ -48,7 +29,9 @@ def explained(url: str) -> Iterator[None]:
         if error.errno:
             raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
         raise _by_text(url, str(error)) from error
-    except _BROKEN as error:
+    except (RequestError, UnavailableError):
+        raise
+    except Exception as error:  # uproot and the decompressors raise what they like on bytes no header promised
         raise RequestError(f"'{url}' is no whole ROOT file: {_first_line(error)}; copy it anew") from error
 
 

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -103,7 +104,9 @@ def open_root(url: str) -> Any:
 
         file = uproot.open(url, handler=S3Source)
     elif url.startswith(("http://", "https://")):
-        file = uproot.open(url, handler=uproot.HTTPSource, timeout=60)
+        from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
+
+        file = uproot.open(url, handler=HttpSource)
     elif "://" in url:
         raise RequestError(f"'{url}' cannot be read; files are read from disk, root://, s3:// and http(s)://")
     else:
@@ -179,7 +182,7 @@ class _Found:
         self.file = open_root(url)
         if _identity(self.file) != identity:
             self.file.close()
-            raise RequestError(f"'{url}' has changed since the run opened it; start again to train on it as it is now")
+            raise RequestError(f"'{url}' has changed since the run opened it; start again to read it as it is now")
         self.tree = _tree(self.file, url, tree)
         self.names = self.tree.keys(recursive=True, full_paths=True)
 
@@ -200,8 +203,12 @@ class _Lent:
             self._found = _Found(*self._key)
         return self._found
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._found is not None
+        if kind is not None:  # what failed once is not read from again: its server may have been away
+            with suppress(OSError, ValueError):
+                self._found.file.close()
+            return
         with self._lock:
             self._kept[self._key] = self._found
             surplus = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - MOST_OPEN)]

@@ -22,7 +22,7 @@ class BranchRange:
 
     low, high: smallest and largest finite value; low > high if there was none.
     multiplicity: most values in one event; 1 for a flat branch, 0 before any event.
-    n_missing: values that are NaN or infinite.
+    n_missing: values that are NaN or infinite. type: of a value in the file, as in 'float32'; '' if no file was read.
     """
 
     jagged: bool
@@ -30,6 +30,7 @@ class BranchRange:
     high: float = -math.inf
     multiplicity: int = 0
     n_missing: int = 0
+    type: str = ""
 
     def __or__(self, other: BranchRange) -> BranchRange:
         """The range over both sets of events. Raises: RequestError if one is flat and the other jagged."""
@@ -41,6 +42,7 @@ class BranchRange:
             max(self.high, other.high),
             max(self.multiplicity, other.multiplicity),
             self.n_missing + other.n_missing,
+            str(np.result_type(self.type, other.type)) if self.type and other.type else self.type or other.type,
         )
 
 
@@ -63,7 +65,7 @@ class Survey:
         return {
             "events": dict(self.events),
             "branches": {
-                name: [found.jagged, *_finite(found), found.multiplicity, found.n_missing]
+                name: [found.jagged, *_finite(found), found.multiplicity, found.n_missing, found.type]
                 for name, found in self.branches.items()
             },
         }
@@ -80,8 +82,9 @@ class Survey:
                     -math.inf if high is None else high,
                     multiplicity,
                     n_missing,
+                    type_,
                 )
-                for name, (jagged, low, high, multiplicity, n_missing) in values["branches"].items()
+                for name, (jagged, low, high, multiplicity, n_missing, type_) in values["branches"].items()
             },
         )
 
@@ -107,6 +110,7 @@ def range_of(branch: ak.Array) -> BranchRange:
         high=float(finite.max()) if len(finite) else -math.inf,
         multiplicity=int(counts.max(initial=0)) if counts is not None else int(len(values) > 0),
         n_missing=len(numbers) - len(finite),
+        type=values.dtype.name,
     )
 
 

@@ -18,6 +18,7 @@ class FeatureBranch:
     """One branch of the vector: a flat one has one column, a jagged one as many as its width.
 
     low, high: range over all training events in the branch's own unit; both None if it never had a finite value.
+    type: of a value in the training files: an event that comes as JSON has to be read as it was there.
     """
 
     name: str
@@ -25,6 +26,7 @@ class FeatureBranch:
     low: float | None
     high: float | None
     width: int
+    type: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hepfaas.local.workers import Workers, perform
 from hepfaas.platform import records
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
+from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
@@ -29,7 +30,10 @@ class Loop:
 
     def __init__(self, store: Store, run: str, workers: int, progress: Progress) -> None:
         self._store, self._run, self._progress = store, run, progress
-        self._recipe: Recipe = records.request_of(store, run).recipe
+        recipe = records.request_of(store, run).recipe
+        if not isinstance(recipe, Recipe):
+            raise RequestError(f"run '{run}' is a {recipe.kind}; on one machine only trainings are done as runs")
+        self._recipe = recipe
         self._attempt = records.attempt_of(store, run)
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
@@ -56,7 +60,7 @@ class Loop:
     def _model(self) -> Mapping[str, Any]:
         asked: Counter[str] = Counter()
         with self._progress, self._workers, Learners(self._lines.append) as learners:
-            while isinstance(found := self._next(), plan.Ready):
+            while isinstance(found := self._next(), Ready):
                 asked.update(step.key for step in found.steps)
                 if max(asked.values()) > MOST_ASKED:
                     lost = asked.most_common(1)[0][0]
@@ -69,9 +73,10 @@ class Loop:
                     if found.phase == "open" and not self._told_opened and self._opened():
                         self._tell_opened()
             self._progress.finish()
+        assert found.model is not None  # a folder asks for no gate
         return found.model
 
-    def _next(self) -> plan.Ready | plan.Finished:
+    def _next(self) -> Ready | Finished:
         return plan.next_steps(self._recipe, self._name, self._result)
 
     def _result(self, key: str) -> dict[str, Any] | None:
@@ -97,6 +102,7 @@ class Loop:
 
     def _learn(self, steps: Sequence[Step], learners: Learners) -> None:
         for step in steps:
+            began = time.monotonic()
             tools: dict[str, Any] = {"learners": learners}
             if isinstance(step, Train):
                 tools["on_rows"] = self._progress.advance
@@ -104,6 +110,9 @@ class Loop:
                 self._log(step, perform(step, self._store, **tools))
             except MissingError as error:
                 self._remake(error)
+            except RequestError as error:
+                self._log(step, time.monotonic() - began, str(error))
+                raise
 
     def _remake(self, missing: MissingError) -> None:
         """Somebody deleted what a step needs: it is made again. Raises: UnavailableError if nobody makes it."""
@@ -114,12 +123,12 @@ class Loop:
         elif missing.key.startswith("blobs/"):
             raise UnavailableError(f"{missing}, and no step of this run makes it") from missing
 
-    def _log(self, step: Step, seconds: float) -> None:
+    def _log(self, step: Step, seconds: float, error: str = "") -> None:
         lines, self._lines[:] = tuple(self._lines), []
-        entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines)
+        entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines, error)
         records.log(self._store, self._run, entry)
 
-    def _begin(self, found: plan.Ready) -> None:
+    def _begin(self, found: Ready) -> None:
         """Shows the phase, if it is a new one, with what of it is there already."""
         if found.phase == self._progress.phase:
             return

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.models import versions
 from hepfaas.models.litert import LiteRtModel
 from hepfaas.platform.storage import Store
-from hepfaas.steps.predict import Scores, predicted
+from hepfaas.steps.predict import predicted
 
 SHOWN = 10
 """Events shown where no file is written."""
@@ -27,12 +28,27 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     """
     published = versions.load(store, name)
     model = LiteRtModel(published.graph)
-    summary = _Summary(_score_names(published.card))
-    with _written(out) as write:
+    n_surplus = 0
+
+    def scores() -> Iterator[Columns]:
+        nonlocal n_surplus
         for number, url in enumerate(files):
-            for some in predicted(published, model, url, tree or published.card["recipe"]["tree"]):
-                write(summary.added(number, some))
-    return {"model": str(published.version), "out": str(out) if out else None, **summary.values()}
+            for some in predicted(published, model, url, tree or published.tree):
+                n_surplus += some.n_surplus
+                yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
+
+    summary = written(scores(), out)
+    return {"model": str(published.version), **summary, "n_surplus": n_surplus}
+
+
+def written(some: Iterable[Columns], out: Path | None) -> dict[str, Any]:
+    """Writes scores to `out` if it is given, as they come; gives events, mean score, and the first events' scores."""
+    summary = _Summary()
+    with _written(out) as write:
+        for columns in some:
+            summary.add(columns)
+            write(columns)
+    return {"out": str(out) if out else None, **summary.values()}
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
@@ -41,7 +57,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
     lines = [f"model {summary['model']}: {summary['events']:,} events"]
     lines += [f"mean {name}: {mean:.4f}" for name, mean in summary["mean"].items()]
-    if summary["n_surplus"]:
+    if summary.get("n_surplus"):
         lines.append(
             f"note: {summary['n_surplus']:,} events have more values in a branch than any training event had; "
             "the last of them were left out"
@@ -56,43 +72,25 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 class _Summary:
     """What is told of the scores, without keeping them."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._events = self._n_surplus = 0
-        self._sums = np.zeros(len(names))
+    def __init__(self) -> None:
+        self._events = 0
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._first: list[dict[str, Any]] = []
 
-    def added(self, file: int, some: Scores) -> Columns:
-        """The columns to write for some events, counted on the way."""
-        scores = {name: some.scores[:, place] for place, name in enumerate(self._names)}
-        self._events += len(some.entries)
-        self._n_surplus += some.n_surplus
-        self._sums += some.scores.sum(axis=0, dtype=np.float64)
-        columns: dict[str, NDArray[Any]] = {
-            "file": np.full(len(some.entries), file, dtype=np.int32),
-            "entry": some.entries,
-            **some.identifiers,
-            **scores,
-        }
-        for row in range(min(SHOWN - len(self._first), len(some.entries))):
+    def add(self, columns: Columns) -> None:
+        """Counts some events in."""
+        count = len(columns["entry"])
+        self._events += count
+        for name in columns:
+            if re.fullmatch(r"score(_[0-9]+)?", name):
+                self._sums[name] += float(columns[name].sum(dtype=np.float64))
+        for row in range(min(SHOWN - len(self._first), count)):
             self._first.append({name: values[row].item() for name, values in columns.items()})
-        return columns
 
     def values(self) -> dict[str, Any]:
         """As JSON values."""
-        means = self._sums / max(1, self._events)
-        return {
-            "events": self._events,
-            "mean": dict(zip(self._names, means.tolist(), strict=True)),
-            "n_surplus": self._n_surplus,
-            "first": self._first,
-        }
-
-
-def _score_names(card: Mapping[str, Any]) -> list[str]:
-    if card["outputs"] == 1:
-        return ["score"]
-    return [f"score_{output}" for output in range(card["outputs"])]
+        mean = {name: total / max(1, self._events) for name, total in self._sums.items()}
+        return {"events": self._events, "mean": mean, "first": self._first}
 
 
 @contextmanager

@@ -24,6 +24,10 @@ START_S = 60
 IDLE_S = 120.0
 POLL_S = 0.03
 STOP_S = 2.0
+MOST_FAILED = 3
+"""Starts in a row that may fail while callers wait for the next; after that they are told."""
+
+BACK_OFF_S, MOST_BACK_OFF_S = 0.25, 30.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,19 @@ class Function:
     max_scale: int = 1
     concurrency: int = 1
     idle_s: float = IDLE_S
+
+
+@dataclass
+class Failed:
+    """Starts of a function that failed in a row, and when the next may be tried."""
+
+    count: int = 0
+    again: float = 0.0
+
+    def once_more(self) -> None:
+        """One more failed."""
+        self.count += 1
+        self.again = time.monotonic() + min(BACK_OFF_S * 2**self.count, MOST_BACK_OFF_S)
 
 
 @dataclass
@@ -60,6 +77,7 @@ class Replicas:
         self._kinds: dict[str, Function] = {}
         self._replicas: dict[str, list[Replica]] = {}
         self._freed: dict[str, asyncio.Condition] = {}
+        self._failed: dict[str, Failed] = {}
         self._client = httpx.AsyncClient(timeout=None, trust_env=False)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.started = 0
@@ -70,6 +88,7 @@ class Replicas:
         self._kinds[function.name] = function
         self._replicas[function.name] = []
         self._freed[function.name] = asyncio.Condition()
+        self._failed[function.name] = Failed()
 
     def set_variable(self, name: str, value: str) -> None:
         """A variable of the environment of processes to come."""
@@ -111,7 +130,11 @@ class Replicas:
                 if free:
                     return max(free, key=lambda one: one.used)
                 starting = [one for one in self._replicas[name] if not one.ready]
-                if not starting and len(self._replicas[name]) < function.max_scale:
+                failed = self._failed[name]
+                may_start = time.monotonic() >= failed.again
+                if not self._replicas[name] and failed.count >= MOST_FAILED and not may_start:
+                    raise UnavailableError(f"function '{name}' ends as it starts; {self._log(name)} tells why")
+                if not starting and may_start and len(self._replicas[name]) < function.max_scale:
                     self._start(function)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(freed.wait(), 1)
@@ -132,13 +155,16 @@ class Replicas:
             "WORKERS": "1",
             "THREADS": str(function.concurrency + 1),
         }
-        with (self._logs / f"{function.name}.log").open("ab") as out:
+        with self._log(function.name).open("ab") as out:
             process = child.started([sys.executable, "-m", "functions_framework"], variables, out)
         replica = Replica(process, f"http://127.0.0.1:{port}")
         self._replicas[function.name].append(replica)
         task = asyncio.create_task(self._wait_for(replica, function.name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
     async def _wait_for(self, replica: Replica, name: str) -> None:
         end = time.monotonic() + START_S
@@ -147,9 +173,11 @@ class Replicas:
                 answer = await self._client.get(f"{replica.url}/healthz", timeout=5)
                 if answer.status_code < 500:
                     replica.ready, replica.used = True, time.monotonic()
+                    self._failed[name] = Failed()
                     break
             await asyncio.sleep(POLL_S)
         if not replica.ready:
+            self._failed[name].once_more()
             kill(replica.process)
         async with self._freed[name]:
             self._freed[name].notify_all()

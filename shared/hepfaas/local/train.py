@@ -15,6 +15,7 @@ from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.storage import Staged, Store, probe
 from hepfaas.runs import epochs, plan
+from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service.folder import recipe_of
 from hepfaas.steps.objects import result_if_there
@@ -101,22 +102,22 @@ def outlook_text(outlook: Mapping[str, Any]) -> str:
 _PHASES = ("survey", "prepare", "train", "score")
 
 
-def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: plan.Ready | plan.Finished) -> list[dict[str, Any]]:
+def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished) -> list[dict[str, Any]]:
     """Steps of each phase and how many are there; of phases after the coming one nothing is known to be there."""
     ranges = sum(file["ranges"] for file in files)
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
     order = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
-    at = len(order) if isinstance(coming, plan.Finished) else order.index(coming.phase)
+    at = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:
         there = totals[phase] if order.index(phase) < at else 0
-        if isinstance(coming, plan.Ready) and coming.phase == phase:
+        if isinstance(coming, Ready) and coming.phase == phase:
             totals[phase], there = coming.total, coming.done
         table.append({"step": phase, "to do": totals[phase] - there, "there": there})
     return table
 
 
-def _read(file: plan.Input, opened: Mapping[str, Any]) -> int:
+def _read(file: Input, opened: Mapping[str, Any]) -> int:
     return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
+import secrets
 import signal
 import sys
 import uuid
@@ -27,13 +29,19 @@ from hepfaas.local.broker import Broker, Delivery, Trigger
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
 from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.settings import Settings
 from hepfaas.service import events
+from hepfaas.training import confinement
 
 PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
 DOOR_CONCURRENCY = 64
 INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
+PREDICT_PATHS = re.compile(
+    r"/$|/(v2|json|proto|image|predict|bundle|models|params|delete|status|metrics|netron|download|data)(/|$)"
+    r"|/v1/models/[^/]+/(versions/[^/]+(/predict)?|predict|aliases)(/|$)"
+)
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"})
 
 TRIGGERS = (
@@ -44,6 +52,7 @@ TRIGGERS = (
     Trigger(
         frozenset(
             {
+                events.RUN_REQUESTED,
                 events.RUN_SUBMITTED,
                 events.PHASE_COMPLETED,
                 events.STEP_COMPLETED,
@@ -90,6 +99,8 @@ class Up:
         return f"http://127.0.0.1:{self.options.port}"
 
     async def __aenter__(self) -> Up:
+        settings = Settings.from_environ({**os.environ, **self.options.variables})
+        confinement.check(settings.learner_without_landlock)
         self._lock = _locked(self.options.folder)
         await asyncio.to_thread(self.store.start)
         logs = self.options.folder / "log"
@@ -133,6 +144,7 @@ class Up:
             self.replicas.reap()
 
     def _environ(self) -> dict[str, str]:
+        usual = {"HEPFAAS_EVENT_KEYS": secrets.token_hex(32)}
         mine = {
             "HEPFAAS_STORE": self.store.url,
             "HEPFAAS_OWNER": "local",
@@ -140,11 +152,13 @@ class Up:
             "HEPFAAS_ALLOW_PRIVATE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return {**os.environ, **self.store.variables, **mine, **self.options.variables}
+        return {**usual, **os.environ, **self.store.variables, **mine, **self.options.variables}
 
     async def _serve(self, app: Starlette, port: int) -> int:
         """Serves an app on this machine and gives its port."""
-        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", lifespan="off")
+        config = uvicorn.Config(
+            app, "127.0.0.1", port, log_level="error", lifespan="off", server_header=False, date_header=False
+        )  # the function behind says both
         server = uvicorn.Server(config)
         server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # signals are ours
         self._servers.append(server)
@@ -161,7 +175,7 @@ class Up:
 
     async def _forward(self, request: Request) -> Response:
         """Hands a request to the function that answers people, and its answer back as it comes."""
-        name = "intake" if request.url.path.startswith(INTAKE_PATHS) else "runs"
+        name = _function_for(request)
         lent = self.replicas.lent(name)
         try:
             url = await asyncio.wait_for(lent.__aenter__(), 60)
@@ -219,10 +233,20 @@ def functions_folder() -> Path:
 
 
 def _functions(options: Options) -> list[Function]:
-    spread = ("survey", "prepare", "score")
+    spread = ("survey", "prepare", "score", "apply")
     steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
-    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake")]
+    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake", "predict")]
     return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
+
+
+def _function_for(request: Request) -> str:
+    """Which function answers a request. Two old servers had an /upload: of folders with ?name=, of models without."""
+    path = request.url.path
+    if path.startswith(INTAKE_PATHS):
+        return "intake"
+    if path == "/upload":
+        return "runs" if "name" in request.query_params else "predict"
+    return "predict" if PREDICT_PATHS.match(path) else "runs"
 
 
 def _at_port(options: Options, port: int) -> Options:

@@ -28,6 +28,8 @@ class LiteRtModel:
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs of the network, (events, outputs), for features (events, features)."""
+        if 0 < len(features) <= ROWS:
+            return self._outputs(features)
         parts = [self._outputs(features[start : start + ROWS]) for start in range(0, len(features), ROWS)]
         return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 

@@ -2,22 +2,27 @@
 
 models/<name>/<version>/claim       the publish step that has this number
 models/<name>/<version>/card.json   written last: a version without it is not there yet
+models/<name>/<version>/deleted     a tombstone: its number is never used again
+models/<name>/aliases/<alias>/<k>   the version that an alias names; the newest counts, 0: none
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hepfaas.errors import RequestError
-from hepfaas.features.spec import Spec
+from hepfaas.errors import NotThereError, RequestError
+from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.platform.storage import Store
 
-CARD, GRAPH, KERAS, SPEC = "card.json", "model.tflite", "model.keras", "spec.json"
+CARD, GRAPH, KERAS, SPEC, TOMBSTONE = "card.json", "model.tflite", "model.keras", "spec.json", "deleted"
+PARAMS, LABELS = "params.json", "labels.txt"
+"""Of a model that was uploaded."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,48 @@ class Version:
 
 @dataclass(frozen=True)
 class Published:
-    """What answering needs of a version: its card, its spec and its LiteRT graph."""
+    """What answering needs of a version: its card, its LiteRT graph, and its layout, which a model that was uploaded
+    has not: it takes vectors alone."""
 
     version: Version
     card: Mapping[str, Any]
-    spec: Spec
+    layout: Spec | None
     graph: bytes
+
+    @property
+    def spec(self) -> Spec:
+        """How events become vectors. Raises: RequestError if the model came without."""
+        if self.layout is None:
+            raise self._no_spec()
+        return self.layout
+
+    @property
+    def branches(self) -> Sequence[FeatureBranch]:
+        """Those that raw events need; none where they are not taken."""
+        return self.layout.branches if self.layout else ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the features; none where the model does not tell."""
+        return self.layout.columns if self.layout else []
+
+    @property
+    def tree(self) -> str:
+        """The TTree that it was trained on. Raises: RequestError if the model came without a spec."""
+        if self.layout is None:
+            raise self._no_spec()
+        return str(self.card["recipe"]["tree"])
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one event: (features,), or (height, width, channels) of an image."""
+        return tuple(self.card.get("shape", [self.card["n_features"]]))
+
+    def _no_spec(self) -> RequestError:
+        return RequestError(
+            f"model '{self.version}' was uploaded and came without a spec, so raw events and files cannot be made "
+            "vectors for it: send vectors, to /json or as 'features' to /v2"
+        )
 
 
 def claim(store: Store, name: str, claimant: str) -> Version:
@@ -63,7 +104,9 @@ def claim(store: Store, name: str, claimant: str) -> Version:
 
 
 def publish(store: Store, version: Version, card: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Stores the files of a version and then its card, which makes it visible."""
+    """Stores the files of a version and then its card, which makes it visible; not if it was deleted meanwhile."""
+    if store.size_bytes(version.prefix + TOMBSTONE) is not None:
+        return
     for name, data in files.items():
         store.create(version.prefix + name, data)
     store.create(version.prefix + CARD, json.dumps(card, indent=1, sort_keys=True).encode())
@@ -71,8 +114,54 @@ def publish(store: Store, version: Version, card: Mapping[str, Any], files: Mapp
 
 def versions(store: Store) -> list[Version]:
     """All published versions, by name and number."""
-    found = [match for key in store.keys("models/") if (match := _CARD.fullmatch(key))]
-    return sorted((Version(match[1], int(match[2])) for match in found), key=lambda one: (one.name, one.number))
+    return _there(store, "models/")
+
+
+def newest(store: Store, name: str) -> int:
+    """Number of a model's newest version; 0 if there is none."""
+    return max((version.number for version in _there(store, f"models/{name}/")), default=0)
+
+
+def delete(store: Store, version: Version) -> None:
+    """Nobody finds the version any more; what loaded it may answer a few seconds longer."""
+    store.create(version.prefix + TOMBSTONE, b"")
+    for key in [version.prefix + CARD, *list(store.keys(version.prefix))]:
+        if key.rpartition("/")[2] not in (TOMBSTONE, "claim"):
+            store.delete(key)
+
+
+def set_alias(store: Store, name: str, alias: str, number: int) -> None:
+    """The alias names that version from now on; 0: none."""
+    following = 1 + max(_numbers_of(store, name, alias), default=0)
+    while not store.create(f"models/{name}/aliases/{alias}/{following}", str(number).encode()):
+        following += 1
+
+
+def aliases(store: Store, name: str) -> dict[str, int]:
+    """Which version each alias of a model names."""
+    prefix = f"models/{name}/aliases/"
+    found = {key.removeprefix(prefix).partition("/")[0] for key in store.keys(prefix)}
+    numbers = {alias: _aliased(store, name, alias) for alias in sorted(found)}
+    return {alias: number for alias, number in numbers.items() if number}
+
+
+def find(store: Store, name: str, number: str = "") -> Version:
+    """The version of that number or alias; '': the newest. Raises: NotThereError naming those there are."""
+    there = [version.number for version in _there(store, f"models/{name}/")]
+    if number and not number.isdecimal():
+        number = str(_aliased(store, name, number))
+    found = [one for one in there if number in ("", str(one))]
+    if not found:
+        known = ", ".join(f"{name}/{one}" for one in there) or ", ".join(map(str, versions(store))) or "none"
+        raise NotThereError(f"store {store.url} has no model '{name}{'/' if number else ''}{number}'; it has: {known}")
+    return Version(name, max(found))
+
+
+def read(store: Store, version: Version) -> Published:
+    """All that answering needs of it. Raises: MissingError if it was deleted just now."""
+    card = card_of(store, version)
+    layout = None if "foreign" in card else Spec.from_json(json.loads(store.get(version.prefix + SPEC)))
+    return Published(version, card, layout, store.get(version.prefix + GRAPH))
 
 
 def card_of(store: Store, version: Version) -> dict[str, Any]:
@@ -90,18 +179,31 @@ def files_of(store: Store, version: Version) -> list[str]:
 def load(store: Store, model: str) -> Published:
     """The model that a user names, '<name>' (its newest version) or '<name>/<version>'.
 
-    Raises: RequestError if there is none, naming those there are.
+    Raises: NotThereError naming those there are.
     """
     name, _, number = model.partition("/")
-    there = versions(store)
-    found = [one for one in there if one.name == name and number in ("", str(one.number))]
-    if not found:
-        known = ", ".join(map(str, there)) or "none"
-        raise RequestError(f"store {store.url} has no model '{model}'; it has: {known}")
-    version = found[-1]
-    spec = Spec.from_json(json.loads(store.get(version.prefix + SPEC)))
-    return Published(version, card_of(store, version), spec, store.get(version.prefix + GRAPH))
+    return read(store, find(store, name, number))
 
 
-_CARD = re.compile(r"models/([^/]+)/([0-9]+)/card\.json")
+def _there(store: Store, prefix: str) -> list[Version]:
+    """Published versions that were not deleted, by name and number."""
+    cards: set[tuple[str, int]] = set()
+    deleted: set[tuple[str, int]] = set()
+    for key in store.keys(prefix):
+        if match := _CARD.fullmatch(key):
+            (cards if match[3] == CARD else deleted).add((match[1], int(match[2])))
+    return [Version(name, number) for name, number in sorted(cards - deleted)]
+
+
+def _numbers_of(store: Store, name: str, alias: str) -> list[int]:
+    return [int(key.rpartition("/")[2]) for key in store.keys(f"models/{name}/aliases/{alias}/")]
+
+
+def _aliased(store: Store, name: str, alias: str) -> int:
+    """The version that an alias names; 0: none."""
+    last = max(_numbers_of(store, name, alias), default=0)
+    return int(store.get(f"models/{name}/aliases/{alias}/{last}")) if last else 0
+
+
+_CARD = re.compile(r"models/([^/]+)/([0-9]+)/(card\.json|deleted)")
 _CLAIM = re.compile(r"models/([^/]+)/([0-9]+)/claim")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import urllib3
@@ -15,8 +17,12 @@ from cloudevents.http import from_http
 
 from hepfaas.errors import RequestError, UnavailableError
 
+CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":")}
 MOST_BYTES = 64 * 1024
 """An event carries keys, never data."""
+
+SIGNATURE = "hepfaassig"
+"""The extension attribute that says that an event is ours."""
 
 LIMITS = urllib3.Timeout(connect=5, read=20)
 
@@ -47,23 +53,41 @@ class Sender(Protocol):
 
 
 class Broker:
-    """Posts events to a URL, in binary form."""
+    """Posts events to a URL, in binary form, signed with the first of the keys if there is one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, keys: Sequence[str] = ()) -> None:
         if not url:
             raise RequestError("there is no broker to send events to: set K_SINK to its URL")
-        self._url = url
+        self._url, self._keys = url, keys
         self._pool = urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=4)
 
     def send(self, event: CloudEvent) -> None:
         """Gives the event away."""
-        headers, body = on_the_wire(event)
+        headers, body = on_the_wire(signed(event, self._keys[0]) if self._keys else event)
         try:
             answer = self._pool.request("POST", self._url, headers=headers, body=body)
         except urllib3.exceptions.HTTPError as error:
             raise UnavailableError(f"the broker does not answer: {error}") from error
         if answer.status >= 300:
             raise UnavailableError(f"the broker answers {answer.status} to an event of type {event.type}")
+
+
+def signed(event: CloudEvent, key: str) -> CloudEvent:
+    """The event with its signature."""
+    return replace(event, extensions={**event.extensions, SIGNATURE: _signature(event, key)})
+
+
+def is_signed(event: CloudEvent, keys: Sequence[str]) -> bool:
+    """Whether one of the keys has signed just this event. What brokers add to it does not count."""
+    given = event.extensions.get(SIGNATURE, "").encode()
+    return any(hmac.compare_digest(given, _signature(event, key).encode()) for key in keys)
+
+
+def _signature(event: CloudEvent, key: str) -> str:
+    """HMAC-SHA256 of what makes the event, in hexadecimal digits. Of the data the values count, not how they are
+    written: a broker may write JSON anew."""
+    what = json.dumps([event.id, event.type, event.source, event.subject, event.data], **CANONICAL).encode()
+    return hmac.new(key.encode(), what, hashlib.sha256).hexdigest()
 
 
 def on_the_wire(event: CloudEvent) -> tuple[dict[str, str], bytes]:

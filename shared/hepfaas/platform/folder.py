@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
@@ -37,7 +38,11 @@ class FolderStore:
             self._aside.mkdir(parents=True, exist_ok=True)
             self._sweep()
 
-    @property
+    def below(self, folder: str) -> FolderStore:
+        """The store of a folder."""
+        return FolderStore(self._root / folder)
+
+    @cached_property
     def url(self) -> str:
         """The folder's path."""
         return str(self._root)
@@ -94,6 +99,10 @@ class FolderStore:
         return iter(
             sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(".tmp/"))
         )
+
+    def used_bytes(self) -> int:
+        """Size of all objects."""
+        return sum(self.size_bytes(key) or 0 for key in self.keys(""))
 
     def delete(self, key: str) -> None:
         """Removes the object."""

@@ -8,14 +8,15 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from hepfaas.errors import RequestError, UnavailableError
-from hepfaas.platform.cloud_events import CloudEvent, read_event
+from hepfaas.errors import ForbiddenError, LimitError, RequestError, UnauthenticatedError, UnavailableError
+from hepfaas.platform.cloud_events import CloudEvent, is_signed, read_event
+from hepfaas.platform.identity import CHALLENGE
 
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
@@ -59,10 +60,13 @@ def answers(name: str) -> Callable[[Handler], Handler]:
     return decorate
 
 
-def takes_events(name: str, made: Callable[[], Callable[[CloudEvent], None]]) -> Handler:
+def takes_events(
+    name: str, made: Callable[[], Callable[[CloudEvent], None]], keys: Sequence[str] = (), unsigned: Sequence[str] = ()
+) -> Handler:
     """A function that is called by CloudEvents, one at a time: after a 504 the one before computes on.
 
-    `made` gives what handles them; it is called at the first event, never at import.
+    `made` gives what handles them; it is called at the first event, never at import. keys: that sign events; without
+    them any event counts. unsigned: types of events that nobody can sign.
     """
     lock = threading.Lock()
     kept: list[Callable[[CloudEvent], None]] = []
@@ -72,6 +76,8 @@ def takes_events(name: str, made: Callable[[], Callable[[CloudEvent], None]]) ->
         if request.method != "POST":
             return json_answer({"error": f"function '{name}' takes CloudEvents by POST"}, 405, Allow="POST")
         event = event_in(request)
+        if keys and event.type not in unsigned and not is_signed(event, keys):
+            raise ForbiddenError("the event is not signed by this service, or not as it is now")
         with lock:
             if not kept:
                 kept.append(made())
@@ -93,6 +99,12 @@ def event_in(request: Request) -> CloudEvent:
 def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     try:
         return handler(request), "done"
+    except UnauthenticatedError as error:
+        return json_answer({"error": str(error)}, 401, WWW_Authenticate=CHALLENGE), str(error)
+    except ForbiddenError as error:
+        return json_answer({"error": str(error)}, 403), str(error)
+    except LimitError as error:
+        return json_answer({"error": str(error)}, 429, Retry_After=RETRY_AFTER_S), str(error)
     except RequestError as error:
         return json_answer({"error": str(error)}, 422), str(error)
     except UnavailableError as error:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hepfaas.platform.cloud_events import Broker, Sender
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from hepfaas.platform.cloud_events import Sender
+
+
+KEPT_OWNERS = 1_000
 
 
 def root_store(settings: Settings) -> Store:
@@ -17,13 +23,16 @@ def root_store(settings: Settings) -> Store:
 
 
 def store_of_owner(settings: Settings) -> Callable[[str], Store]:
-    """Gives the store of an owner, the first part of every key; opened once."""
-    return functools.cache(lambda owner: _with_faults(open_store(f"{settings.store}/{owner}"), settings))
+    """Gives the store of an owner, the first part of every key. All of them share what one connection costs."""
+    root = functools.cache(lambda: open_store(settings.store))
+    return functools.lru_cache(KEPT_OWNERS)(lambda owner: _with_faults(root().below(owner), settings))
 
 
 def sender(settings: Settings) -> Sender:
     """The way to the broker. Raises: RequestError if there is none."""
-    broker = Broker(settings.broker)
+    from hepfaas.platform.cloud_events import Broker  # only where events are sent
+
+    broker = Broker(settings.broker, settings.event_keys)
     if not settings.faults:
         return broker
     from hepfaas.platform.faults import FaultySender, Plan

@@ -5,7 +5,7 @@ runs/<run>/attempts/<n>/begin.json   a retry; the first attempt needs none
 runs/<run>/attempts/<n>/failed/<kind>-<hash>   why a step cannot be done
 runs/<run>/attempts/<n>/end.json     completed, failed or cancelled; whoever creates it decides
 runs/<run>/sent/<n>/<phase>/<first>-<count>/<k>   when the k-th events went out for these steps of a phase
-runs/<run>/log/<time>-<kind>-<key>   one object a step that was done: seconds, and what the user's code printed
+runs/<run>/log/<time>-<kind>-<key>   one object a step: seconds, what the user's code printed, why it failed
 runs/<run>/trouble/<n>/<time>-<kind>-<key>     something was away, and the step will be tried again
 runs/<run>/deleted.json              a tombstone
 newest/<time, backwards>-<run>       the list of runs, newest first
@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.platform.storage import Store
-from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.kinds import AnyRecipe, recipe_from_json
 
 MOST_MS = 10**14
 """Milliseconds since 1970 that will not come before the year 5000."""
@@ -30,30 +30,44 @@ MOST_MS = 10**14
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: the recipe, when (seconds since 1970), and notes that the user was told.
+    """What was asked: the recipe of any kind, when (seconds since 1970), and notes that the user was told.
 
     trace: the W3C trace context of the request. webhook: who wants to be told of the run's events.
     asked: values that the one who asked may want back, e.g. the rule that started the run. once: mark of a request
-    that is made once however often it is sent.
+    that is made once however often it is sent. submitter: who asked: issuer, subject, name, and the group that he did
+    it for.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     created: float
     notes: tuple[str, ...] = ()
     trace: str = ""
     webhook: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
     once: str = ""
+    submitter: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "recipe": self.recipe.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Request:
+        """What `to_json` gave, also after a journey through JSON text."""
+        return cls(**{**values, "recipe": recipe_from_json(values["recipe"]), "notes": tuple(values["notes"])})
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. state: completed, failed or cancelled; model: '<name>/<version>' of a completed one."""
+    """How an attempt ended. state: completed, failed or cancelled; of a completed one model, '<name>/<version>', or
+    refused: why its gate let none be published, or scores: how many events a prediction scored."""
 
     state: str
     time: float
     error: str = ""
     model: str = ""
+    refused: str = ""
+    scores: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Entry:
-    """One step that was done, when it ended (seconds since 1970) and what it printed."""
+    """One step that was done, when it ended (seconds since 1970) and what it printed; or why it cannot be done."""
 
     time: float
     kind: str
@@ -84,6 +98,7 @@ class Entry:
     seconds: float
     events: int = 0
     lines: tuple[str, ...] = field(default=())
+    error: str = ""
 
 
 def start(store: Store, request: Request) -> str:
@@ -137,7 +152,7 @@ def request_of(store: Store, run: str) -> Request:
         values = json.loads(store.get(f"runs/{run}/request.json"))
     except (MissingError, ValueError) as error:
         raise RequestError(f"store {store.url} has no run '{run}'; `hepfaas runs` lists them") from error
-    return Request(**{**values, "recipe": Recipe.from_json(values["recipe"]), "notes": tuple(values["notes"])})
+    return Request.from_json(values)
 
 
 def is_there(store: Store, run: str) -> bool:
@@ -271,7 +286,7 @@ def _stamp(time: float, step: str) -> str:
 
 
 def _write(store: Store, run: str, request: Request) -> bool:
-    return store.create(f"runs/{run}/request.json", json.dumps(asdict(request), sort_keys=True).encode())
+    return store.create(f"runs/{run}/request.json", json.dumps(request.to_json(), sort_keys=True).encode())
 
 
 def _list(store: Store, run: str, request: Request) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from mmap import mmap
 from typing import TYPE_CHECKING
 
@@ -42,7 +44,14 @@ class S3Store:
         with self._explained():
             self._client: S3Client = boto3.Session().client("s3", config=CONFIG)
 
-    @property
+    def below(self, folder: str) -> S3Store:
+        """The store of a folder, with the same client: one takes 12 MB and a quarter of a second."""
+        found = copy.copy(self)
+        found._prefix = f"{self._prefix}{folder}/"
+        vars(found).pop("url", None)  # that of this one
+        return found
+
+    @cached_property
     def url(self) -> str:
         """s3://bucket/prefix"""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
@@ -91,6 +100,12 @@ class S3Store:
             for page in pages:
                 for found in page.get("Contents", ()):
                     yield found["Key"][len(self._prefix) :]
+
+    def used_bytes(self) -> int:
+        """Size of all objects: a request for each thousand."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        with self._explained():
+            return sum(found["Size"] for page in pages for found in page.get("Contents", ()))
 
     def delete(self, key: str) -> None:
         """Removes the object."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hepfaas.errors import RequestError
+
+MOST_EVENT_KEYS, LEAST_KEY = 2, 32
 
 
 @dataclass(frozen=True)
@@ -14,23 +17,64 @@ class Settings:
     """What a process is told by its environment.
 
     store: address of the store, HEPFAAS_STORE; where none is given, hepfaas in the user's data folder.
-    broker: URL that takes CloudEvents, K_SINK. owner: whose runs these are, HEPFAAS_OWNER.
+    broker: URL that takes CloudEvents, K_SINK. owner: whose runs these are where nobody says who he is, HEPFAAS_OWNER.
+    issuers: whose tokens count, HEPFAAS_ISSUER; audiences: for whom they must be made, HEPFAAS_AUDIENCE. roles: file
+    that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS.
+    token, token_file, group: what commands send, HEPFAAS_TOKEN, HEPFAAS_TOKEN_FILE, HEPFAAS_GROUP.
     max_scale: instances of each step function, HEPFAAS_MAX_SCALE. budget_s: how long a request goes on with further
     steps, HEPFAAS_BUDGET_S. deadline_s: how long one may take, HEPFAAS_DEADLINE_S.
+    learner_memory_mb: that a model's code may take, HEPFAAS_LEARNER_MEMORY_MB. learner_cpus: processors that it may run
+    on, HEPFAAS_LEARNER_CPUS. learner_scratch_mb: of the disk, HEPFAAS_LEARNER_SCRATCH_MB. learner_silence_s: how long
+    it may say nothing, HEPFAAS_LEARNER_SILENCE_S. learner_without_landlock: whether it may run where the kernel cannot
+    hide files from it, HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1.
+    predict_threads: that compute scores, HEPFAAS_PREDICT_THREADS. predict_rate: requests a second that an instance
+    answers, HEPFAAS_PREDICT_RATE. predict_requests: under way at once, HEPFAAS_PREDICT_REQUESTS. predict_models: names,
+    or name/version, that are in memory before it says that it is ready, HEPFAAS_PREDICT_MODELS. predict_base: what
+    stands before every path, HEPFAAS_PREDICT_BASE. predict_cache_bytes: of models in memory,
+    HEPFAAS_PREDICT_CACHE_BYTES. predict_waiting_bytes: of features that wait, and of bodies of requests under way,
+    HEPFAAS_PREDICT_WAITING_BYTES. predict_body_bytes: of one request, HEPFAAS_PREDICT_BODY_BYTES.
+    predict_stream_events: of files that are answered at once, HEPFAAS_PREDICT_STREAM_EVENTS. predict_model_bytes:
+    of an uploaded model, HEPFAAS_PREDICT_MODEL_BYTES. predict_upload_s: that an upload waits until its model is
+    converted, HEPFAAS_PREDICT_UPLOAD_S.
     allow_private: whether files may be read from private addresses, HEPFAAS_ALLOW_PRIVATE=1.
     most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. url: of the service that commands ask, HEPFAAS_URL.
+    port: that predict-grpc listens on, PORT.
     faults: folder of a plan of faults, HEPFAAS_FAULTS; for chaos tests alone.
     """
 
     store: str
     broker: str = ""
     owner: str = "local"
+    issuers: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    roles: str = ""
+    event_keys: tuple[str, ...] = field(default=(), repr=False)
+    token: str = field(default="", repr=False)
+    token_file: str = ""
+    group: str = ""
     max_scale: int = 4
     budget_s: float = 60.0
     deadline_s: float = 300.0
+    learner_memory_mb: int = 8_000
+    learner_cpus: int = 64
+    learner_scratch_mb: int = 2_000
+    learner_silence_s: float = 240.0
+    learner_without_landlock: bool = False
+    predict_threads: int = 2
+    predict_rate: float = 1e9
+    predict_requests: int = 1_000
+    predict_models: tuple[str, ...] = ()
+    predict_base: str = ""
+    predict_cache_bytes: int = 1_000_000_000
+    predict_waiting_bytes: int = 256_000_000
+    predict_body_bytes: int = 64_000_000
+    predict_stream_events: int = 1_000_000
+    predict_model_bytes: int = 500_000_000
+    predict_upload_s: float = 120.0
     allow_private: bool = False
     most_upload_bytes: int = 2_000_000_000
     url: str = "http://127.0.0.1:8080"
+    port: int = 8080
     faults: str = ""
 
     @classmethod
@@ -41,14 +85,56 @@ class Settings:
             store=(environ.get("HEPFAAS_STORE") or f"{data}/hepfaas").rstrip("/"),
             broker=environ.get("K_SINK", ""),
             owner=environ.get("HEPFAAS_OWNER", "local"),
+            **_identity(environ),
             max_scale=int(_number(environ, "HEPFAAS_MAX_SCALE", cls.max_scale)),
             budget_s=_number(environ, "HEPFAAS_BUDGET_S", cls.budget_s),
             deadline_s=_number(environ, "HEPFAAS_DEADLINE_S", cls.deadline_s),
+            learner_memory_mb=int(_number(environ, "HEPFAAS_LEARNER_MEMORY_MB", cls.learner_memory_mb)),
+            learner_cpus=int(_number(environ, "HEPFAAS_LEARNER_CPUS", cls.learner_cpus)),
+            learner_scratch_mb=int(_number(environ, "HEPFAAS_LEARNER_SCRATCH_MB", cls.learner_scratch_mb)),
+            learner_silence_s=_number(environ, "HEPFAAS_LEARNER_SILENCE_S", cls.learner_silence_s),
+            learner_without_landlock=environ.get("HEPFAAS_LEARNER_WITHOUT_LANDLOCK", "") == "1",
+            predict_threads=int(_number(environ, "HEPFAAS_PREDICT_THREADS", cls.predict_threads)),
+            predict_rate=_number(environ, "HEPFAAS_PREDICT_RATE", cls.predict_rate),
+            predict_requests=int(_number(environ, "HEPFAAS_PREDICT_REQUESTS", cls.predict_requests)),
+            predict_models=tuple(filter(None, map(str.strip, environ.get("HEPFAAS_PREDICT_MODELS", "").split(",")))),
+            predict_base=environ.get("HEPFAAS_PREDICT_BASE", "").rstrip("/"),
+            predict_cache_bytes=int(_number(environ, "HEPFAAS_PREDICT_CACHE_BYTES", cls.predict_cache_bytes)),
+            predict_waiting_bytes=int(_number(environ, "HEPFAAS_PREDICT_WAITING_BYTES", cls.predict_waiting_bytes)),
+            predict_body_bytes=int(_number(environ, "HEPFAAS_PREDICT_BODY_BYTES", cls.predict_body_bytes)),
+            predict_stream_events=int(_number(environ, "HEPFAAS_PREDICT_STREAM_EVENTS", cls.predict_stream_events)),
+            predict_model_bytes=int(_number(environ, "HEPFAAS_PREDICT_MODEL_BYTES", cls.predict_model_bytes)),
+            predict_upload_s=_number(environ, "HEPFAAS_PREDICT_UPLOAD_S", cls.predict_upload_s),
             allow_private=environ.get("HEPFAAS_ALLOW_PRIVATE", "") == "1",
             most_upload_bytes=int(_number(environ, "HEPFAAS_MOST_UPLOAD_BYTES", cls.most_upload_bytes)),
             url=environ.get("HEPFAAS_URL") or cls.url,
+            port=int(_number(environ, "PORT", cls.port)),
             faults=environ.get("HEPFAAS_FAULTS", ""),
         )
+
+
+def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Who may ask, what signs events, and what commands say of themselves."""
+    issuers = _list(environ, "HEPFAAS_ISSUER")
+    for url in issuers:
+        if not url.startswith(("https://", "http://")):
+            raise RequestError(f"HEPFAAS_ISSUER has '{url}'; an issuer is an https:// address")
+    keys = _list(environ, "HEPFAAS_EVENT_KEYS")
+    if len(keys) > MOST_EVENT_KEYS or any(len(key) < LEAST_KEY for key in keys):
+        raise RequestError(f"HEPFAAS_EVENT_KEYS takes one key or two, of {LEAST_KEY} characters or more each")
+    return {
+        "issuers": issuers,
+        "audiences": _list(environ, "HEPFAAS_AUDIENCE"),
+        "roles": environ.get("HEPFAAS_ROLES", ""),
+        "event_keys": keys,
+        "token": environ.get("HEPFAAS_TOKEN", ""),
+        "token_file": environ.get("HEPFAAS_TOKEN_FILE", ""),
+        "group": environ.get("HEPFAAS_GROUP", ""),
+    }
+
+
+def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in environ.get(name, "").split(",") if part.strip())
 
 
 def _number(environ: Mapping[str, str], name: str, usual: float) -> float:

@@ -57,6 +57,18 @@ class Store(Protocol):
         ...
 
 
+class Opened(Store, Protocol):
+    """A store that was opened by its address."""
+
+    def below(self, folder: str) -> Opened:
+        """The store of the keys that start with `folder/`, over the same connection."""
+        ...
+
+    def used_bytes(self) -> int:
+        """Size of all objects."""
+        ...
+
+
 class Staged:
     """A store that reads from another one, and keeps in memory what it is given until it is told to store it."""
 
@@ -104,7 +116,7 @@ def is_name(text: str) -> bool:
 _NAME = re.compile(r"[A-Za-z0-9._@+=-]{1,200}")
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str) -> Opened:
     """The store at an address: s3://bucket/prefix, or a folder. Raises: RequestError if there can be none."""
     if url.startswith("s3://"):
         from hepfaas.platform.s3 import S3Store  # boto3: only where it is used

@@ -1,4 +1,4 @@
-"""The ledger: that every event of every file was prepared once, and trained once in every epoch. Pure.
+"""The ledger: that every event of every file was prepared, or scored, once, and trained once in every epoch. Pure.
 
 It adds up what the stored parts and checkpoints say of themselves. Event ids (training/split.py) are 64-bit hashes
 of file and entry, so equal sums over equal counts mean the same events.
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hepfaas.runs.plan import Input
+from hepfaas.runs.phases import Input
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def ledger(
 ) -> Ledger:
     """Recounts the parts (file, entries, rows of each split, id_sum) and the checkpoints of each whole epoch (rows,
     id_sum)."""
-    findings = [*_untiled(files, parts), *_unsplit(parts)]
+    findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
     rows = sum(part["rows"][0] for part in parts)
     ids = sum(part["id_sum"] for part in parts) % 2**64
     for number, segments in enumerate(epochs, 1):
@@ -48,17 +48,24 @@ def ledger(
     return Ledger(len(files), len(parts), events, rows, len(epochs), tuple(findings))
 
 
-def _untiled(files: Sequence[Input], parts: Sequence[Mapping[str, Any]]) -> list[str]:
+def prediction_ledger(files: Sequence[Input], parts: Sequence[Mapping[str, Any]]) -> Ledger:
+    """Recounts the parts (file, entries, rows) of a prediction: every wanted entry has its scores once."""
+    findings = [*_untiled(files, parts, "scored"), *_unsplit(parts)]
+    return Ledger(len(files), len(parts), sum(sum(part["rows"]) for part in parts), 0, 0, tuple(findings))
+
+
+def _untiled(files: Sequence[Input], parts: Sequence[Mapping[str, Any]], done: str) -> list[str]:
     findings = []
     for file in files:
-        at = 0
+        first, last = (file.ranges[0][0], file.ranges[-1][1]) if file.ranges else (0, 0)
+        at = first
         for start, stop in sorted(tuple(part["entries"]) for part in parts if part["file"] == file.identity):
             if start != at:
                 what = "missing" if start > at else "there twice"
                 findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {what}")
             at = max(at, stop)
-        if at != file.entries:
-            findings.append(f"'{file.url}': {at} of its {file.entries} events are prepared")
+        if at != last:
+            findings.append(f"'{file.url}': {at - first} of its {file.entries} events are {done}")
     return findings
 
 

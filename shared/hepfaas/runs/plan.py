@@ -1,4 +1,5 @@
-"""What comes next in a run, from what is there. Pure: no clock, no store, no state of its own."""
+"""What comes next in a run, from what is there; and the plan of a training. Pure: no clock, no store, no state of its
+own. Plans of the other kinds of runs have a module each (prediction.py, conversion.py)."""
 
 from __future__ import annotations
 
@@ -6,107 +7,62 @@ import functools
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.runs import epochs
+from hepfaas.runs import conversion, epochs, prediction
+from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.kinds import AnyRecipe
 from hepfaas.runs.opened import files_of
-from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.runs.steps import Evaluate, Export, Open, Prepare, Publish, Score, Spec, Step, Sum, Survey, Train
-
-FAN_OUT = 16
-KEPT = 64
-"""Trees of steps and chains kept in memory: to name 10,000 steps takes a fifth of a second."""
-
-Results = Callable[[str], Mapping[str, Any] | None]
-"""The result under a step's key, None if it is not there."""
-
-Levels = tuple[tuple[Step, ...], ...]
-"""The steps of a phase, and above them sums of up to 16 until one is left; of a single step only itself."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """The phase that a run is in. `chain`: steps done and steps in all, where the phase is a chain of steps, and
-    `segments` how many of them make an epoch."""
-
-    phase: str
-    levels: Levels
-    results: Results = field(repr=False, compare=False)
-    chain: tuple[int, int] | None = None
-    segments: int = 1
-
-    @functools.cached_property
-    def steps(self) -> tuple[Step, ...]:
-        """The steps that can be done now, in any order."""
-        missing = self._missing
-        return tuple(
-            step
-            for step in missing.values()
-            if not isinstance(step, Sum) or not any(member in missing for member in step.members)
-        )
-
-    @property
-    def done(self) -> int:
-        """Steps of the phase whose results are there, sums not counted."""
-        if self.chain:
-            return self.chain[0]
-        return self.total - sum(1 for step in self._missing.values() if not isinstance(step, Sum))
-
-    @property
-    def total(self) -> int:
-        """Steps of the phase, sums not counted."""
-        return self.chain[1] if self.chain else len(self.levels[0])
-
-    @functools.cached_property
-    def _missing(self) -> dict[str, Step]:
-        """From the root down: below a sum that is there nothing is looked at."""
-        missing: dict[str, Step] = {}
-        wanted = {self.levels[-1][0].key}
-        for level in reversed(self.levels):
-            absent = [step for step in level if step.key in wanted and self.results(step.key) is None]
-            wanted = {member for step in absent if isinstance(step, Sum) for member in step.members}
-            missing.update((step.key, step) for step in absent)
-        return missing
+from hepfaas.runs.phases import (
+    KEPT,
+    Finished,
+    Found,
+    Input,
+    Levels,
+    Ready,
+    Results,
+    Wait,
+    check_distinct,
+    cut,
+    one,
+    phase,
+    tree_of,
+)
+from hepfaas.runs.prediction import Prediction
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.steps import Compare, Evaluate, Export, Open, Prepare, Publish, Score, Spec, Step, Survey, Train
 
 
-@dataclass(frozen=True)
-class Finished:
-    """Everything is there; the result of the publish step."""
-
-    model: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One file as the run reads it: its entry ranges, cut to the share of the event limit."""
-
-    url: str
-    label: int
-    identity: str
-    ranges: tuple[tuple[int, int], ...]
-
-    @property
-    def entries(self) -> int:
-        """Entries read."""
-        return sum(stop - start for start, stop in self.ranges)
-
-
-class _Wait(Exception):
-    """Unwinds the plan to its caller: these steps come first."""
-
-    def __init__(self, ready: Ready) -> None:
-        self.ready = ready
-
-
-def next_steps(recipe: Recipe, attempt: str, results: Results) -> Ready | Finished:
+def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
     """The steps that can be done now. Raises: RequestError when what was found makes the recipe impossible."""
     try:
-        return Finished(_published(recipe, attempt, results))
-    except _Wait as wait:
+        if isinstance(recipe, Prediction):
+            return prediction.finished(recipe, attempt, results)
+        if isinstance(recipe, Conversion):
+            return conversion.finished(recipe, results)
+        return _finished(recipe, attempt, results)
+    except Wait as wait:
         return wait.ready
+
+
+def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step | None:
+    """The step of this run that makes the data under a key, which somebody found missing below a sum that is there.
+
+    None where the run has no such step, or the plan itself asks for it.
+    """
+    try:
+        if isinstance(recipe, Prediction):
+            levels = prediction.levels(recipe, attempt, results)
+        elif isinstance(recipe, Conversion):
+            levels = conversion.levels(recipe)
+        else:
+            levels = _levels(recipe, attempt, results)
+    except Wait:
+        return None
+    return next((step for level in levels for step in level if step.key == key), None)
 
 
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
@@ -131,7 +87,7 @@ def inputs(recipe: Recipe, found: Sequence[Mapping[str, Any]]) -> list[Input]:
     entries = [int(file["entries"]) for file in found]
     shares = _shares(entries, recipe.n_events)
     files = [
-        Input(file.url, file.label, opened["identity"], _cut(opened["ranges"], share))
+        Input(file.url, file.label, opened["identity"], cut(opened["ranges"], 0, share))
         for file, opened, share in zip(recipe.files, found, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
@@ -142,14 +98,6 @@ def inputs(recipe: Recipe, found: Sequence[Mapping[str, Any]]) -> list[Input]:
             "a classifier needs events of every label"
         )
     return files
-
-
-@dataclass(frozen=True)
-class Found:
-    """A result under its key. Values are compared too: the key of an open step tells a place, not what is there."""
-
-    key: str
-    values: Mapping[str, Any] = field(hash=False, repr=False)
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -196,7 +144,7 @@ def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
     rows = sum(part["rows"][0] for part in prepared.values["parts"])
     n_features = int(spec.values["n_features"])
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
-    before: str | None = None
+    before = recipe.continues.checkpoint if recipe.continues else None
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -232,7 +180,7 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     """The train steps, one list of segments an epoch; none before all events are prepared."""
     try:
         made = _matrix(recipe, attempt, results)
-    except _Wait:
+    except Wait:
         return []
     return trains(recipe, made.spec, made.prepared)
 
@@ -243,32 +191,16 @@ def opened_files(recipe: Recipe, attempt: str, results: Results) -> list[Mapping
     return files_of(found) if found else []
 
 
-def maker(recipe: Recipe, attempt: str, results: Results, key: str) -> Step | None:
-    """The step of this run that makes the data under a key, which somebody found missing below a sum that is there.
-
-    None where the run has no such step, or the plan itself asks for it.
-    """
-    try:
-        made = _matrix(recipe, attempt, results)
-    except _Wait:
-        return None
-    levels: list[Sequence[Step]] = [
+def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
+    """All steps of a training that are known once its events are prepared."""
+    made = _matrix(recipe, attempt, results)
+    return [
         *open_levels(recipe, attempt),
         *survey_levels(recipe, made.opened),
         *prepare_levels(recipe, made.opened, made.spec),
         *trains(recipe, made.spec, made.prepared),
+        *_sample_levels(recipe, attempt, made.spec, results),
     ]
-    return next((step for level in levels for step in level if step.key == key), None)
-
-
-def tree_of(steps: Sequence[Step]) -> Levels:
-    """The steps, and above them sums of up to 16 until one is left: the root, last level's only member."""
-    levels: list[tuple[Step, ...]] = [tuple(steps)]
-    while len(levels[-1]) > 1 or len(levels) == 1:
-        below = levels[-1]
-        groups = [below[start : start + FAN_OUT] for start in range(0, len(below), FAN_OUT)]
-        levels.append(tuple(Sum(steps[0].kind, tuple(step.key for step in group)) for group in groups))
-    return tuple(levels)
 
 
 def best_epoch(losses: Sequence[float]) -> int:
@@ -292,23 +224,29 @@ class _Matrix:
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
-    opened = _phase("open", open_levels(recipe, attempt), results)
-    survey = _phase("survey", survey_levels(recipe, opened), results)
-    first = files_of(opened.values)[0]
-    names = tuple(name for name, _ in first["features"])
-    spec = _one(Spec(survey.key, names, tuple(first["identifiers"]), recipe.order, recipe.surplus), results)
-    prepared = _phase("prepare", prepare_levels(recipe, opened, spec), results)
+    opened = phase("open", open_levels(recipe, attempt), results)
+    spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    prepared = phase("prepare", prepare_levels(recipe, opened, spec), results)
     _check_rows(prepared.values)
     return _Matrix(opened, spec, prepared)
 
 
-def _published(recipe: Recipe, attempt: str, results: Results) -> Mapping[str, Any]:
+def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
+    survey = phase("survey", survey_levels(recipe, opened), results)
+    first = files_of(opened.values)[0]
+    names = tuple(name for name, _ in first["features"])
+    return one(Spec(survey.key, names, tuple(first["identifiers"]), recipe.order, recipe.surplus), results)
+
+
+def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     made = _matrix(recipe, attempt, results)
+    if recipe.continues:
+        _kept(recipe.continues, "checkpoint", results)
     chain = trains(recipe, made.spec, made.prepared)
     ends = [segments[-1] for segments in chain]
     best = best_epoch([found["metrics"]["val_loss"] for found in _trained(chain, results)])
     last = ends[best]
-    export = _one(
+    export = one(
         Export(
             made.prepared.key,
             recipe.code,
@@ -323,31 +261,76 @@ def _published(recipe: Recipe, attempt: str, results: Results) -> Mapping[str, A
         ),
         results,
     )
-    score = _phase("score", score_levels(recipe, export, made.prepared), results)
-    evaluate = _one(Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes), results)
-    publish = Publish(recipe.name, _told(recipe), made.prepared.key, made.spec.key, export.key, evaluate.key)
-    return _one(publish, results).values
+    score = phase("score", score_levels(recipe, export, made.prepared), results)
+    evaluate = one(Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes), results)
+    gate = _gate(recipe, recipe.gate, attempt, made.spec, export, results) if recipe.gate else None
+    if gate and not gate.values["passed"]:
+        return Finished(None, gate.values)
+    publish = Publish(
+        recipe.name,
+        _told(recipe),
+        made.prepared.key,
+        made.spec.key,
+        last.key,
+        export.key,
+        evaluate.key,
+        gate.key if gate else None,
+    )
+    return Finished(one(publish, results).values, gate.values if gate else None)
+
+
+def _gate(recipe: Recipe, wanted: Gate, attempt: str, spec: Found, export: Found, results: Results) -> Found:
+    """The scores of the sample by the model and by the last version, each on features by its own spec, compared."""
+    sample = _sample(recipe, wanted)
+    opened = phase("gate", open_levels(sample, attempt), results)
+    scores = []
+    for columns, graph in (
+        (spec, export),
+        (_kept(wanted.last, "spec", results), _kept(wanted.last, "export", results)),
+    ):
+        prepared = phase("gate", prepare_levels(sample, opened, columns), results)
+        scores.append(phase("gate", score_levels(sample, graph, prepared), results).key)
+    compare = Compare(wanted.metric, wanted.fall, wanted.last.model, *scores)
+    return phase("gate", ((compare,),), results)
+
+
+def _sample(recipe: Recipe, wanted: Gate) -> Recipe:
+    """The gate's files read as the run reads its own, all events of them."""
+    return replace(recipe, files=wanted.sample, n_events=-1)
+
+
+def _sample_levels(recipe: Recipe, attempt: str, spec: Found, results: Results) -> list[Sequence[Step]]:
+    """The steps that read the gate's sample, as far as they are known."""
+    if recipe.gate is None:
+        return []
+    sample = _sample(recipe, recipe.gate)
+    levels = open_levels(sample, attempt)
+    root, last = levels[-1][0].key, results(recipe.gate.last.spec)
+    found = results(root)
+    specs = [spec, *([Found(recipe.gate.last.spec, last)] if last else [])] if found else []
+    prepared = [level for one in specs for level in prepare_levels(sample, Found(root, found or {}), one)]
+    return [*levels, *prepared]
+
+
+def _kept(earlier: Earlier, what: str, results: Results) -> Found:
+    """What an earlier version was made of. Raises: RequestError if it is not there: this run cannot make it."""
+    key = getattr(earlier, what)
+    found = results(key)
+    if found is None:
+        raise RequestError(
+            f"the {what} of model '{earlier.model}' ({key}) is not in the store any more, so nothing can be compared "
+            "with that model or continue from it; train anew on all files"
+        )
+    return Found(key, found)
 
 
 def _told(recipe: Recipe) -> str:
     """The recipe as a card tells it: a file is who it is, not where it was."""
-    values = recipe.to_json()
+    values = asdict(recipe)
     del values["files"]
+    if values["gate"]:
+        del values["gate"]["sample"]
     return json.dumps(values, sort_keys=True)
-
-
-def _one(step: Step, results: Results) -> Found:
-    """The result of a step that is a phase of its own."""
-    return _phase(step.kind, ((step,),), results)
-
-
-def _phase(phase: str, levels: Levels, results: Results) -> Found:
-    """The root of a phase, once it is there: one look settles a phase that was done before."""
-    root = levels[-1][0].key
-    found = results(root)
-    if found is None:
-        raise _Wait(Ready(phase, levels, results))
-    return Found(root, found)
 
 
 def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping[str, Any]]:
@@ -358,16 +341,13 @@ def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping
     ends = [segments[-1] for segments in chain]
     missing = [flat[done]] if done < len(flat) else [end for end in ends if results(end.key) is None]
     if missing:
-        raise _Wait(Ready("train", ((missing[0],),), results, (done, len(flat)), len(chain[0])))
+        raise Wait(Ready("train", ((missing[0],),), results, (done, len(flat)), len(chain[0])))
     return [results(end.key) or {} for end in ends]
 
 
 def _check_files(files: Sequence[LabelledFile], found: Sequence[Mapping[str, Any]]) -> None:
-    seen: dict[str, str] = {}
+    check_distinct([file.url for file in files], found)
     for file, opened in zip(files, found, strict=True):
-        if opened["identity"] in seen:
-            raise RequestError(f"'{file.url}' and '{seen[opened['identity']]}' are the same file; list each file once")
-        seen[opened["identity"]] = file.url
         _check_branches(files[0].url, found[0], file.url, opened)
 
 
@@ -398,7 +378,3 @@ def _shares(entries: Sequence[int], n_events: int) -> list[int]:
     if n_events < 0 or n_events >= total:
         return list(entries)
     return [min(count, max(1, round(count / total * n_events))) for count in entries]
-
-
-def _cut(ranges: Sequence[Sequence[int]], limit: int) -> tuple[tuple[int, int], ...]:
-    return tuple((start, min(stop, limit)) for start, stop in ranges if start < limit)

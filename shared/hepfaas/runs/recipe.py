@@ -1,11 +1,11 @@
-"""What a run is asked to do: the recipe. Everything a result depends on is in it or follows from the files."""
+"""What a training run is asked to do: the recipe. Everything a result depends on is in it or follows from the files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,27 @@ class LabelledFile:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """A published version, '<name>/<version>', by the steps that made it: its spec, its weights, what is served."""
+
+    model: str
+    spec: str
+    checkpoint: str
+    export: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Publish only what is as good as the last version: `metric` on the test events of the sample's files, by the same
+    split as in training, may be less than that of `last` by at most `fall`."""
+
+    metric: Literal["auc", "accuracy"]
+    fall: float
+    sample: tuple[LabelledFile, ...]
+    last: Earlier
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
@@ -25,9 +46,11 @@ class Recipe:
     code: key of the blob that lists the user's code files; module: the one that defines `model`.
     segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
-    threshold: score above which a binary classifier says 1.
+    threshold: score above which a binary classifier says 1. continues: the version whose spec is kept and from whose
+    weights training goes on, None: fresh ones. gate: what must hold for the model to be published.
     """
 
+    kind: ClassVar[str] = "training"
     name: str
     files: tuple[LabelledFile, ...]
     code: str
@@ -49,6 +72,13 @@ class Recipe:
     xla: bool | None = None
     segment_rows: int | None = None
     threshold: float = 0.5
+    continues: Earlier | None = None
+    gate: Gate | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The files that the run reads."""
+        return tuple(file.url for file in self.files)
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -65,11 +95,23 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """What `to_json` gave, also after a journey through JSON text."""
+        values = {name: value for name, value in values.items() if name != "kind"}
         lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
-        files = tuple(LabelledFile(**file) for file in values["files"])
-        return cls(**{**values, **lists, "files": files})
+        continues, gate = values.get("continues"), values.get("gate")
+        rest = {
+            "files": _files(values["files"]),
+            "continues": Earlier(**continues) if continues else None,
+            "gate": Gate(**{**gate, "sample": _files(gate["sample"]), "last": Earlier(**gate["last"])})
+            if gate
+            else None,
+        }
+        return cls(**{**values, **lists, **rest})
+
+
+def _files(values: Sequence[Mapping[str, Any]]) -> tuple[LabelledFile, ...]:
+    return tuple(LabelledFile(**file) for file in values)

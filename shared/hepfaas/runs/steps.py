@@ -7,14 +7,37 @@ result of a kind of step changes though its names do not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any, ClassVar
 
 HINT = {"hint": True}
+
+
+_encoded = json.JSONEncoder().encode
+
+
+@functools.cache
+def _shape(kind: str) -> tuple[str, tuple[str, ...], str]:
+    """How the text of steps of a kind is made: its first name, the others, and the text around their values."""
+    first, *others = sorted(item.name for item in fields(KINDS[kind]) if not item.metadata.get("hint"))
+    return first, tuple(others), "".join(f', "{name}": %s' for name in others) + "}]"
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _begun(kind: str, version: int, name: str, value: Any) -> hashlib._Hash:
+    """The hash of how the text of a step begins."""
+    return hashlib.sha256(f'["{kind}", {version}, {{"{name}": {_json(value)}'.encode())
+
+
+def _json(value: Any) -> str:
+    """JSON text of a value; that of entry ranges, of which there are thousands, in a third of the time."""
+    if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
+        return f"[{value[0]}, {value[1]}]"
+    return _encoded(value)
 
 
 @dataclass(frozen=True)
@@ -24,12 +47,21 @@ class Step:
     kind: ClassVar[str]
     version: ClassVar[int] = 1
 
-    @cached_property
+    @property
     def key(self) -> str:
-        """Where its result lies: 'steps/<kind>/<hash>'."""
-        named = {item.name: getattr(self, item.name) for item in fields(self) if not item.metadata.get("hint")}
-        text = json.dumps([self.kind, self.version, named], sort_keys=True)
-        return f"steps/{self.kind}/{hashlib.sha256(text.encode()).hexdigest()}"
+        """Where its result lies: 'steps/<kind>/<hash>', of the JSON text `[kind, version, {names, sorted}]`."""
+        kept = self.__dict__  # functools.cached_property takes a lock until Python 3.12: as long as it takes to name
+        if "_key" not in kept:
+            kept["_key"] = self._named()
+        return str(kept["_key"])
+
+    def _named(self) -> str:
+        """Ten thousand steps of a phase begin with the same names, maybe of thousands of branches: these are hashed
+        once."""
+        first, others, text = _shape(self.kind)
+        digest = _begun(self.kind, self.version, first, getattr(self, first)).copy()
+        digest.update((text % tuple([_json(getattr(self, name)) for name in others])).encode())
+        return f"steps/{self.kind}/{digest.hexdigest()}"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, hints included, so that another process can do it."""
@@ -52,9 +84,10 @@ class Open(Step):
 
 @dataclass(frozen=True)
 class Survey(Step):
-    """Range and multiplicity of each branch over one entry range."""
+    """Range, multiplicity and type of each branch over one entry range."""
 
     kind = "survey"
+    version = 2
     file: str
     tree: str
     branches: tuple[str, ...]
@@ -147,16 +180,78 @@ class Evaluate(Step):
 
 
 @dataclass(frozen=True)
+class Compare(Step):
+    """Whether a model is as good as the last version: sums of scores of the same events by both."""
+
+    kind = "compare"
+    metric: str
+    fall: float
+    model: str
+    score: str
+    last: str
+
+
+@dataclass(frozen=True)
 class Publish(Step):
-    """A model version under a name. `recipe`: JSON text for the card, without the places of the files."""
+    """A model version under a name. `recipe`: JSON text for the card, without the places of the files. `compare`: what
+    it has passed, None: there was no gate."""
 
     kind = "publish"
     name: str
     recipe: str
     data: str
     spec: str
+    checkpoint: str
     export: str
     evaluate: str
+    compare: str | None
+
+
+@dataclass(frozen=True)
+class Convert(Step):
+    """A model that was made elsewhere as a LiteRT graph, checked against the model.
+
+    code: the blob that lists its files. format: 'keras', 'saved_model' or 'frozen_graph'; file: the one of them that is
+    read, '.' the folder of them all. input, output: names of its nodes, '': those that it has.
+    """
+
+    kind = "convert"
+    code: str
+    format: str
+    file: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Register(Step):
+    """A converted model as a version under a name, one for each upload. params: JSON text of its params.json; labels:
+    what its scores are called."""
+
+    kind = "register"
+    name: str
+    upload: str
+    convert: str
+    format: str
+    params: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predict(Step):
+    """Scores of one entry range. branches: the features; identifiers: what names an event, of that what the file has;
+    spec, graph: hashes of those of the version `model`."""
+
+    kind = "predict"
+    file: str
+    tree: str
+    entries: tuple[int, int]
+    branches: tuple[str, ...]
+    identifiers: tuple[str, ...]
+    spec: str
+    graph: str
+    model: str = field(metadata=HINT)
+    url: str = field(metadata=HINT)
 
 
 @dataclass(frozen=True)
@@ -169,7 +264,23 @@ class Sum(Step):
 
 
 KINDS: Mapping[str, type[Step]] = {
-    kind.kind: kind for kind in (Open, Survey, Spec, Prepare, Train, Export, Score, Evaluate, Publish, Sum)
+    kind.kind: kind
+    for kind in (
+        Open,
+        Survey,
+        Spec,
+        Prepare,
+        Train,
+        Export,
+        Score,
+        Evaluate,
+        Compare,
+        Publish,
+        Predict,
+        Convert,
+        Register,
+        Sum,
+    )
 }
 
 

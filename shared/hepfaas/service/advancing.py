@@ -16,10 +16,10 @@ from hepfaas.platform.cloud_events import Broker, CloudEvent, Sender
 from hepfaas.platform.records import Attempt, End, Request, Sent
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
-from hepfaas.runs.plan import FAN_OUT, Levels
-from hepfaas.runs.steps import Train
+from hepfaas.runs.phases import FAN_OUT, Finished, Levels, Ready, Results
 from hepfaas.service import events
 from hepfaas.service.events import RunName, Task, groups_of, requested
+from hepfaas.service.submitting import Submitting
 from hepfaas.steps.objects import result_if_there
 
 SOURCE = "advance"
@@ -32,6 +32,12 @@ WEBHOOK_S = 3600.0
 
 DEADLINES = 2
 """So many deadlines after an event went out it counts as lost."""
+
+AHEAD = 2
+"""Slices of a phase under way at a time: one is done while the event goes round that sends the next."""
+
+Told = tuple[str, int]
+"""The slice that an event says is done, or the link of a chain that its function has let go of: phase, first step."""
 
 
 class Advancing:
@@ -58,21 +64,25 @@ class Advancing:
             self._look_at_all()
             return
         name = events.run_name(event.data)
+        if event.type == events.RUN_REQUESTED:
+            self._begin(name.owner, name.run)
+            return
         store = self._store_of(name.owner)
         if event.type == events.STEP_MISSING:
             self._remake(name, store, event)
         elif "knativeerrordest" in event.extensions and "step" in event.data:
             self._bury(event, store)
-        told = event.type == events.STEP_COMPLETED and event.data.get("kind") == "train"
-        self._advance(name.owner, name.run, told=told)
+        self._advance(name.owner, name.run, told=_told(event))
 
     def _look_at_all(self) -> None:
-        """Every unfinished run: what should have come by now is sent again. Runs deleted long ago are removed.
+        """Every unfinished run: what should have come by now is sent again. Runs that were asked for begin, those
+        deleted long ago are removed.
 
         Raises: the first failure, after the last look: one run keeps no other from being looked at.
         """
         failures: list[Exception] = []
-        looks = (("deleted/", self._remove), ("active/", functools.partial(self._advance, again=True)))
+        again = functools.partial(self._advance, again=True)
+        looks = (("deleted/", self._remove), ("asked/", self._begin), ("active/", again))
         for prefix, look in looks:
             for key in list(self._root.keys(prefix)):
                 _, owner, run = key.split("/")
@@ -83,8 +93,12 @@ class Advancing:
         if failures:
             raise failures[0]
 
-    def _advance(self, owner: str, run: str, again: bool = False, told: bool = False) -> None:
-        """again: look for what is late. told: the function that does a chain of steps has let go of it."""
+    def _begin(self, owner: str, run: str) -> None:
+        """Begins a run that was asked for."""
+        Submitting(self._root, self._store_of(owner), self._sender, owner).begin(run)
+
+    def _advance(self, owner: str, run: str, again: bool = False, told: Told | None = None) -> None:
+        """again: look for what is late."""
         store = self._store_of(owner)
         request, attempt = records.request_of(store, run), records.attempt(store, run)
         name = RunName(owner, run, attempt.number)
@@ -94,16 +108,17 @@ class Advancing:
         try:
             coming = plan.next_steps(request.recipe, name.name, self._results(store))
             self._check_failed(attempt, store)
-            if isinstance(coming, plan.Finished):
-                model = f"{coming.model['name']}/{coming.model['version']}"
-                self._end(request, name, store, End("completed", self._clock(), model=model))
+            if isinstance(coming, Finished):
+                self._end(request, name, store, _end_of(coming, self._clock()))
                 return
             if coming.chain:
                 self._send_chain(coming, coming.chain[0], request, name, store, told)
                 return
-            if again:
-                self._send_again(coming, request, name, store)
-            self._send_next(coming, request, name, store)
+            sent = records.sent(store, name.run, name.attempt, phase_of(coming))
+            under_way = _under_way(coming, sent, told)
+            if again and sent:
+                under_way = self._send_again(coming, sent, request, name, store)
+            self._send_next(coming, sent, request, name, store, AHEAD - under_way)
         except RequestError as error:
             self._end(request, name, store, End("failed", self._clock(), str(error)))
 
@@ -122,8 +137,9 @@ class Advancing:
         active = f"active/{name.owner}/{name.run}"
         if self._root.size_bytes(active) is None:
             return
-        data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model}
-        if end.state == "completed":
+        data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
+        data |= {} if end.scores is None else {"scores": end.scores}
+        if end.model:
             self._tell(events.MODEL_PUBLISHED, f"models/{end.model}", name, data, request.trace)
         ended = f"{events.PREFIX}.run.{end.state}"
         self._tell(ended, f"runs/{name.run}", name, data, request.trace)
@@ -140,67 +156,70 @@ class Advancing:
             return
         self._root.delete(f"active/{owner}/{run}")
         records.remove(store, run)
+        store.delete(f"asked/{run}")
         self._root.delete(f"deleted/{owner}/{run}")
 
     def _tell(self, type_: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> None:
         self._sender.send(events.event(type_, SOURCE, subject, name, data, trace))
 
-    def _send_next(self, coming: plan.Ready, request: Request, name: RunName, store: Store) -> None:
-        """Sends the first steps that were not sent yet, as many as the window allows."""
-        phase = phase_of(coming)
-        sent = records.sent(store, name.run, name.attempt, phase)
+    def _send_next(
+        self, coming: Ready, sent: list[Sent], request: Request, name: RunName, store: Store, n_slices: int
+    ) -> None:
+        """Sends the first steps that were not sent yet, at most `n_slices` slices of them."""
         first = max((slice_.first + slice_.count for slice_ in sent), default=0)
         left = len(coming.levels[0]) - first
-        if not left:
+        if not left or n_slices <= 0:
             return
-        window = self._window()
-        room = window - len(missing(coming.levels, first, store)) if first else window
-        for start, count in slices(first, min(room, left), max(1, window // 2)):
-            self._send(coming, request, name, range(start, start + count), (start, count))
-            records.mark_sent(store, name.run, name.attempt, phase, Sent(start, count, 1), self._clock())
+        size = max(1, self._window() // AHEAD)
+        for start, count in slices(first, min(left, n_slices * size), size):
+            self._send(coming, request, name, store, range(start, start + count), (start, count))
+            records.mark_sent(store, name.run, name.attempt, phase_of(coming), Sent(start, count, 1), self._clock())
 
     def _send_chain(
-        self, coming: plan.Ready, index: int, request: Request, name: RunName, store: Store, told: bool
+        self, coming: Ready, index: int, request: Request, name: RunName, store: Store, told: Told | None
     ) -> None:
         """Sends the next step of a chain, unless who was sent one may still be going on with it."""
         sent = records.sent(store, name.run, name.attempt, phase_of(coming))
         again = next((slice_ for slice_ in sent if slice_.first == index), None)
-        if sent and not (told and again is None) and not self._is_late(store, name, phase_of(coming), sent[-1]):
+        goes_on = again is None and told == (coming.phase, sent[-1].first) if sent else True
+        if not goes_on and not self._is_late(store, name, phase_of(coming), sent[-1]):
             return
         if again:
             self._resend(coming, request, name, store, [0], again)
             return
-        self._send(coming, request, name, [0], (index, 1))
+        self._send(coming, request, name, store, [0], (index, 1))
         records.mark_sent(store, name.run, name.attempt, phase_of(coming), Sent(index, 1, 1), self._clock())
 
-    def _send_again(self, coming: plan.Ready, request: Request, name: RunName, store: Store) -> None:
-        """Sends once more what was sent long ago and has no result. Raises: RequestError if it was sent too often."""
-        phase = phase_of(coming)
-        sent = records.sent(store, name.run, name.attempt, phase)
-        if not sent:
-            return
+    def _send_again(self, coming: Ready, sent: list[Sent], request: Request, name: RunName, store: Store) -> int:
+        """Sends once more what was sent long ago and has no result; gives how many slices are under way.
+
+        Raises: RequestError if something was sent too often.
+        """
         lost = missing(coming.levels, max(slice_.first + slice_.count for slice_ in sent), store)
         if not lost and sent[-1].first + sent[-1].count == len(coming.levels[0]):
             lost = [len(coming.levels[0]) - 1]  # all results are there and their sum is not: who stores it was killed
+        under_way = 0
         for slice_ in sent:
             indexes = [index for index in lost if slice_.first <= index < slice_.first + slice_.count]
-            if indexes and self._is_late(store, name, phase, slice_):
+            under_way += bool(indexes)
+            if indexes and self._is_late(store, name, phase_of(coming), slice_):
                 self._resend(coming, request, name, store, indexes, slice_)
+        return under_way
 
     def _is_late(self, store: Store, name: RunName, phase: str, slice_: Sent) -> bool:
         at = records.sent_at(store, name.run, name.attempt, phase, slice_)
         return self._clock() - at > DEADLINES * self._deadline_s
 
     def _resend(
-        self, coming: plan.Ready, request: Request, name: RunName, store: Store, indexes: list[int], slice_: Sent
+        self, coming: Ready, request: Request, name: RunName, store: Store, indexes: list[int], slice_: Sent
     ) -> None:
         if slice_.times >= MOST_SENT:
             raise RequestError(self._why_lost(coming, indexes[0], name, store))
-        self._send(coming, request, name, indexes, (slice_.first, slice_.count))
+        self._send(coming, request, name, store, indexes, (slice_.first, slice_.count))
         again = Sent(slice_.first, slice_.count, slice_.times + 1)
         records.mark_sent(store, name.run, name.attempt, phase_of(coming), again, self._clock())
 
-    def _why_lost(self, coming: plan.Ready, index: int, name: RunName, store: Store) -> str:
+    def _why_lost(self, coming: Ready, index: int, name: RunName, store: Store) -> str:
         """What is known of a step that gives no result however often it is asked for."""
         step = coming.levels[0][index]
         what = f"step '{step.kind}' gave no result though it was asked for {MOST_SENT} times"
@@ -209,16 +228,18 @@ class Advancing:
             return f"{what}; perhaps it needs more memory or time than function '{events.function_of(step.kind)}' has"
         return f"{what}; last: {records.trouble_at(store, found[-1])}"
 
-    def _send(self, coming: plan.Ready, request: Request, name: RunName, indexes: Any, slice_: tuple[int, int]) -> None:
+    def _send(
+        self, coming: Ready, request: Request, name: RunName, store: Store, indexes: Any, slice_: tuple[int, int]
+    ) -> None:
         """Events for some steps; the last of them will tell when it is done, so that more can be sent."""
         phase = phase_of(coming)
         for index in indexes:
             step = coming.levels[0][index]
-            chain = (coming.segments, request.recipe.epochs) if isinstance(step, Train) else None
+            chain = (coming.segments, coming.chain[1] // coming.segments) if coming.chain else None
             tell = index == indexes[-1]
             groups = groups_of(coming.levels, index)
             task = Task(name, step, groups, chain, tell, phase=phase, slice=slice_)
-            self._sender.send(requested(task, SOURCE, request.trace))
+            self._sender.send(requested(task, SOURCE, request.trace, store))
 
     def _window(self) -> int:
         """Steps of one run that may be under way at a time, so that none waits for another's ten thousand."""
@@ -232,34 +253,37 @@ class Advancing:
         maker = plan.maker(request.recipe, name.name, self._results(store), key)
         then = event.data.get("then")
         if maker is not None and store.size_bytes(key) is None:
-            self._sender.send(requested(Task(name, maker, then=then), SOURCE, request.trace))
+            self._sender.send(requested(Task(name, maker, then=then), SOURCE, request.trace, store))
         elif store.size_bytes(key) is not None and then:
-            self._sender.send(requested(events.task_of(then), SOURCE, request.trace))
+            self._sender.send(requested(events.task_of(then, store), SOURCE, request.trace, store))
         elif key.startswith("blobs/"):
-            step = str(events.task_of(then or {}).step.key)
+            step = str(events.task_of(then or {}, store).step.key)
             records.fail(
                 store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
             )
 
     def _bury(self, event: CloudEvent, store: Store) -> None:
         """A task that was delivered in vain: the run fails with what its function answered, or it is tried again."""
-        task, attempt = events.task_of(event.data), records.attempt(store, events.run_name(event.data).run)
+        task, attempt = events.task_of(event.data, store), records.attempt(store, events.run_name(event.data).run)
         code = event.extensions.get("knativeerrorcode", "")
         if task.name.attempt != attempt.number or attempt.end:
             return
+        said = _said(event.extensions.get("knativeerrordata", ""))
+        if code == "-1" and said:
+            records.trouble(store, task.name.run, attempt.number, task.step.key, self._clock(), said)
         tries = [sent.times for sent in self._sent_of(task, store) if (sent.first, sent.count) == task.slice]
         if code in ("503", "504", "502", "429", "-1", "") and tries and max(tries) < MOST_SENT:
-            self._sender.send(requested(task, SOURCE, event.trace))
+            self._sender.send(requested(task, SOURCE, event.trace, store))
             again = Sent(*task.slice, max(tries) + 1)
             records.mark_sent(store, task.name.run, task.name.attempt, task.phase, again, self._clock())
             return
-        said = _said(event.extensions.get("knativeerrordata", "")) or f"its function answers {code}"
-        records.fail(store, task.name.run, attempt.number, task.step.key, f"step '{task.step.kind}': {said}")
+        error = f"step '{task.step.kind}': {said or f'its function answers {code}'}"
+        records.fail(store, task.name.run, attempt.number, task.step.key, error)
 
     def _sent_of(self, task: Task, store: Store) -> list[Sent]:
         return records.sent(store, task.name.run, task.name.attempt, task.phase) if task.phase else []
 
-    def _results(self, store: Store) -> plan.Results:
+    def _results(self, store: Store) -> Results:
         return functools.partial(self._result, store)
 
     def _result(self, store: Store, key: str) -> dict[str, Any] | None:
@@ -279,16 +303,57 @@ class Advancing:
         return self._known[place]
 
 
+def _told(event: CloudEvent) -> Told | None:
+    """What an event says is done. Raises: RequestError if it says so of nothing."""
+    if event.type != events.STEP_COMPLETED:
+        return None
+    try:
+        return str(event.data["phase"]), int(event.data["slice"][0])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RequestError("the event does not tell which slice of which phase is done") from error
+
+
+def _under_way(coming: Ready, sent: list[Sent], told: Told | None) -> int:
+    """Slices under way that were sent after the one that is done; without one, all that may be.
+
+    So each event makes room for one slice, whoever else looks and however often it comes. Were the results counted
+    that are there, quick steps would make more events than can be answered, and other runs would wait behind them.
+    """
+    if not sent:
+        return 0
+    if told is None or told[0] != phase_of(coming):
+        return AHEAD
+    return sum(slice_.first > told[1] for slice_ in sent)
+
+
 def _said(data: str) -> str:
-    """The message in what a function answered, which dead letters carry in base64, cut off after 1,024 bytes."""
+    """The message in what a function or the broker answered, which dead letters carry in base64, cut off after 1,024
+    bytes."""
     try:
         text = base64.b64decode(data).decode(errors="replace")
+    except ValueError:
+        return ""
+    try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        return ""
+        return text if text.isprintable() and text[:1] not in "{[<" else ""
 
 
-def phase_of(coming: plan.Ready) -> str:
+def _end_of(finished: Finished, time: float) -> End:
+    """How a run ends that has nothing left to do: with a model, with scores, or with what its gate says against one."""
+    if finished.scores is not None:
+        return End("completed", time, scores=sum(part["rows"] for part in finished.scores["parts"]))
+    if finished.model:
+        return End("completed", time, model=f"{finished.model['name']}/{finished.model['version']}")
+    gate = finished.gate or {}
+    why = (
+        f"{gate['metric']} of the gate's {gate['events']} test events is {gate['new']:.4f}, and that of model "
+        f"'{gate['model']}' {gate['last']:.4f}: it may fall by at most {gate['fall']:g}"
+    )
+    return End("completed", time, refused=why)
+
+
+def phase_of(coming: Ready) -> str:
     """Name of a phase among what was sent: its kind and the root that it makes; a chain has no root."""
     if coming.chain:
         return coming.phase

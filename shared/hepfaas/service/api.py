@@ -4,12 +4,11 @@ so that any replica gives the same one. Old clients' nine calls are in old_api.p
 
 from __future__ import annotations
 
-import hashlib
-import io
-import mmap
+import itertools
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,47 +19,56 @@ from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound, Unsuppor
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
 
-from hepfaas.datasets.addresses import check_address
-from hepfaas.errors import MissingError, RequestError
+from hepfaas.datasets.addresses import check_address, check_is_not_ours
+from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.http import json_answer
+from hepfaas.platform.identity import Caller, Quotas
 from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import recipe_of
 from hepfaas.service.following import follow_events, follow_log
-from hepfaas.service.submitting import Submitting, new_trace
-from hepfaas.service.uploads import Unpacked, given_names, write_job
+from hepfaas.service.submitting import Submitting, trace_of
+from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
 
 PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"
+PIECE_BYTES = 4_000_000
 NAMES = ("files", "labels", "model", "params", "name")
 TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/json"}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and what it may touch: the owner's store."""
+    """One request, who sent it, and what it may touch: the owner's store."""
 
     request: Request
     root: Store
     store: Store
     sender: Sender
-    owner: str
+    caller: Caller
+    quotas: Quotas
     allow_private: bool
     most_upload_bytes: int
 
     @property
+    def owner(self) -> str:
+        """Whose store it is."""
+        return self.caller.owner
+
+    @property
     def submitting(self) -> Submitting:
         """What begins and ends runs for this owner."""
-        return Submitting(self.root, self.store, self.sender, self.owner)
+        return Submitting(self.root, self.store, self.sender, self.owner, self.quotas)
 
     @property
     def trace(self) -> str:
         """The W3C trace context that the client sent, or a new one."""
-        return self.request.headers.get("traceparent", "")[:200] or new_trace()
+        return trace_of(self.request.headers.get("traceparent", ""))
 
     def run(self, run: str) -> str:
         """The run, if it is there. Raises: NotFound."""
@@ -71,12 +79,13 @@ class Asked:
 
 def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
+    asked.quotas.check_bytes(asked.owner)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
         if webhook:
             _check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
-    request = records.Request(recipe, time.time(), notes, asked.trace, webhook)
+    request = records.Request(recipe, time.time(), notes, asked.trace, webhook, submitter=asked.caller.submitter())
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
     links = {"self": f"/v1/runs/{run}", "events": f"/v1/runs/{run}/events", "log": f"/v1/runs/{run}/log"}
     values = {"run": run, "notes": list(notes), "links": links}
@@ -103,6 +112,8 @@ def list_runs(asked: Asked) -> Response:
 
 def show_run(asked: Asked, run: str) -> Response:
     """How far a run is."""
+    if not records.is_there(asked.store, run) and (coming := overview.pending(asked.store, run)):
+        return json_answer(coming, Retry_After=RETRY_AFTER_S)
     found = overview.status(asked.store, asked.run(run))
     if found["state"] in overview.ENDED:
         return json_answer(found)
@@ -192,14 +203,26 @@ def list_versions(asked: Asked, name: str) -> Response:
 
 def show_version(asked: Asked, name: str, number: int) -> Response:
     """The card of a version, and its files."""
-    version = _version(asked, name, number)
+    version = published(asked, name, number)
     files = {file: f"/v1/models/{name}/{number}/{file}" for file in versions.files_of(asked.store, version)}
     return json_answer({"card": versions.card_of(asked.store, version), "files": files})
 
 
 def version_file(asked: Asked, name: str, number: int, file: str) -> Response:
     """One file of a version."""
-    return _file(asked, _version(asked, name, number), file)
+    return _file(asked, published(asked, name, number), file)
+
+
+def show_caller(asked: Asked) -> Response:
+    """Who asks: the owner of what he sends, his groups and what he may do."""
+    return json_answer(asked.caller.to_json())
+
+
+def list_owners(asked: Asked) -> Response:
+    """All owners, for an admin, who may name one of them in the header Hepfaas-Owner."""
+    if not asked.caller.is_admin:
+        raise ForbiddenError("only an admin may list owners")
+    return json_answer({"owners": list(_owners(asked.root))})
 
 
 Call = Callable[..., Response]
@@ -221,7 +244,11 @@ ROUTES: tuple[tuple[str, str, Call], ...] = (
     ("GET", "/v1/models/<name>", list_versions),
     ("GET", "/v1/models/<name>/<int(max=999999):number>", show_version),
     ("GET", "/v1/models/<name>/<int(max=999999):number>/<file>", version_file),
+    ("GET", "/v1/me", show_caller),
+    ("GET", "/v1/owners", list_owners),
 )
+FOR_VISITORS = frozenset({cancel_run, *(call for method, _, call in ROUTES if method == "GET")})
+"""What an admin may do with what is another's."""
 
 
 class Routes:
@@ -243,21 +270,52 @@ class Routes:
         for value in values.values():
             if isinstance(value, str) and not is_name(value):
                 raise NotFound(f"there is no '{value[:100]}'")
+        if asked.caller.visits and call not in FOR_VISITORS:
+            raise ForbiddenError("an admin may see what is another's and cancel his runs, no more")
         asked.request.max_content_length = asked.most_upload_bytes
         response: Response = call(asked, **values)
         return response
 
 
-def archive(store: Store, version: versions.Version, more: Mapping[str, bytes] | None = None) -> bytes:
-    """All files of a version as tar.gz, under its name."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        files = {name: store.get(f"{version.prefix}{name}") for name in versions.files_of(store, version)}
-        for name, data in {**files, **(more or {})}.items():
-            info = tarfile.TarInfo(f"{version.name}/{name}")
-            info.size, info.mode = len(data), 0o644
-            tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+def archive(store: Store, version: versions.Version, more: Mapping[str, bytes] | None = None) -> Iterator[bytes]:
+    """All files of a version as tar.gz, under its name, piece by piece. Raises: MissingError before the first."""
+    keys = [f"{version.prefix}{name}" for name in versions.files_of(store, version)]
+    sizes = {key: _size(store, key) for key in keys}
+    files = {key.removeprefix(version.prefix): (size, _pieces(store, key, size)) for key, size in sizes.items()}
+    files |= {name: (len(data), iter((data,))) for name, data in (more or {}).items()}
+    return _packed({f"{version.name}/{name}": file for name, file in files.items()})
+
+
+def _packed(files: Mapping[str, tuple[int, Iterator[bytes]]]) -> Iterator[bytes]:
+    """A tar.gz of files, each its size and its pieces."""
+    gzip = zlib.compressobj(wbits=31)
+    for name, (size, pieces) in files.items():
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o644
+        for piece in itertools.chain((info.tobuf(),), pieces, (bytes(-size % tarfile.BLOCKSIZE),)):
+            yield gzip.compress(piece)
+    yield gzip.compress(bytes(2 * tarfile.BLOCKSIZE)) + gzip.flush()
+
+
+def _pieces(store: Store, key: str, size: int) -> Iterator[bytes]:
+    return (store.get_range(key, start, min(start + PIECE_BYTES, size)) for start in range(0, size, PIECE_BYTES))
+
+
+def _size(store: Store, key: str) -> int:
+    size = store.size_bytes(key)
+    if size is None:
+        raise MissingError(key, store.url)
+    return size
+
+
+def _owners(root: Store) -> Iterator[str]:
+    """First parts of keys, each found by one look behind the one before, that have a list of runs or models."""
+    after = ""
+    while key := next(iter(root.keys("", after)), None):
+        name = key.split("/")[0]
+        if any(next(iter(root.keys(f"{name}/{kind}/")), None) for kind in ("newest", "models", "rules", "folders")):
+            yield name
+        after = f"{name}0"  # '0' follows '/'
 
 
 def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]:
@@ -266,8 +324,7 @@ def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]
     def place(url: str, folder: Path) -> str:
         if "://" in url:
             check_address(url, allow_private)
-            if url.startswith("s3://") and url.split("/")[2] == store.url.removeprefix("s3://").split("/")[0]:
-                raise RequestError(f"'{url}' is in the bucket of this service, which holds what others sent as well")
+            check_is_not_ours(url, store.url)
             return url
         path = Path(url)
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
@@ -286,17 +343,6 @@ def stored_job(asked: Asked, folder: Path, given: Mapping[str, str]) -> tuple[Re
     recipe, notes = recipe_of(folder, given, staged, place_files(staged, asked.allow_private))
     staged.store()
     return recipe, notes
-
-
-def stored_file(path: Path, store: Store) -> str:
-    """Stores a file under its hash and name, and gives the key."""
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise RequestError(f"file '{path.name}' is empty")
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        key = f"uploads/{digest}/{secure_filename(path.name) or 'file'}"
-        store.create(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return key
 
 
 def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
@@ -374,25 +420,29 @@ def _mark(text: str) -> str:
 def _version_of(asked: Asked, run: str) -> versions.Version:
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
-        state = end.state if end else "under way"
-        raise NotFound(f"run '{run}' has published no model: it is {state}")
+        state = (end.refused or f"it is {end.state}") if end else "it is under way"
+        if isinstance(records.request_of(asked.store, run).recipe, Prediction):
+            state = f"it is a prediction; GET /v1/runs/{run}/scores gives what it made"
+        raise NotFound(f"run '{run}' has published no model: {state}")
     name, _, number = end.model.rpartition("/")
-    return versions.Version(name, int(number))
+    return published(asked, name, int(number))
 
 
-def _version(asked: Asked, name: str, number: int) -> versions.Version:
+def published(asked: Asked, name: str, number: int) -> versions.Version:
+    """A version that is there. Raises: NotFound, also when it was deleted."""
     version = versions.Version(name, number)
     if asked.store.size_bytes(f"{version.prefix}{versions.CARD}") is None:
-        raise NotFound(f"there is no model version '{name}/{number}'; GET /v1/models lists them")
+        raise NotFound(f"there is no model version '{name}/{number}' (any more); GET /v1/models lists them")
     return version
 
 
 def _file(asked: Asked, version: versions.Version, name: str) -> Response:
     try:
-        data = asked.store.get(f"{version.prefix}{name}")
+        size = _size(asked.store, key := f"{version.prefix}{name}")
     except MissingError as error:
         raise NotFound(f"model version '{version}' has no file '{name}'") from error
-    return Response(data, mimetype=TYPES.get(Path(name).suffix, "application/octet-stream"))
+    kind = TYPES.get(Path(name).suffix, "application/octet-stream")
+    return Response(_pieces(asked.store, key, size), mimetype=kind, headers={"Content-Length": str(size)})
 
 
 STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}img{max-width:100%}td,th{padding-right:2em}"

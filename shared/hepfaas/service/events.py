@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import MissingError, RequestError
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import is_name
-from hepfaas.runs.plan import FAN_OUT, Levels
+from hepfaas.platform.storage import Store, is_name
+from hepfaas.runs.phases import FAN_OUT, Levels
 from hepfaas.runs.steps import Step, step_from_json
+from hepfaas.steps.objects import encoded, put_blob
 
 PREFIX = "org.hepfaas"
+MOST_STEP_BYTES = 16 * 1024
+"""Of a step that an event carries itself: brokers take 64 KiB, and a task may carry another that waits for it."""
+
+_BLOB = re.compile(r"blobs/[0-9a-f]{64}")
 PHASE_COMPLETED = f"{PREFIX}.phase.completed"
 STEP_COMPLETED = f"{PREFIX}.step.completed"
 STEP_FAILED = f"{PREFIX}.step.failed"
 STEP_MISSING = f"{PREFIX}.step.missing"
+RUN_REQUESTED = f"{PREFIX}.run.requested"
 RUN_SUBMITTED = f"{PREFIX}.run.submitted"
 MODEL_PUBLISHED = f"{PREFIX}.model.published"
 PING = "dev.knative.sources.ping"
@@ -25,10 +33,11 @@ PING = "dev.knative.sources.ping"
 DOES = {
     "survey": ("open", "survey", "spec"),
     "prepare": ("prepare",),
-    "train": ("train", "export"),
+    "train": ("train", "export", "convert"),
     "score": ("score",),
-    "evaluate": ("evaluate",),
-    "publish": ("publish",),
+    "apply": ("predict",),
+    "evaluate": ("evaluate", "compare"),
+    "publish": ("publish", "register"),
 }
 """Which kinds of steps each function does; sums are done by who completes their last member."""
 
@@ -70,11 +79,14 @@ class Task:
     slice: tuple[int, int] = field(default=(0, 0))
 
 
-def requested(task: Task, source: str, trace: str) -> CloudEvent:
-    """Asks for a step."""
+def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
+    """Asks for a step. One that names very much, thousands of branches or epochs, goes by the key of its values."""
+    step = encoded(values := task.step.to_json())
+    if len(step) > MOST_STEP_BYTES:
+        values = {"kind": task.step.kind, "blob": put_blob(store, step)}
     data = {
         **task.name.to_json(),
-        "step": task.step.to_json(),
+        "step": values,
         "groups": [list(group) for group in task.groups],
         "chain": list(task.chain) if task.chain else None,
         "tell": task.tell,
@@ -85,14 +97,14 @@ def requested(task: Task, source: str, trace: str) -> CloudEvent:
     return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data, trace)
 
 
-def task_of(data: Mapping[str, Any]) -> Task:
+def task_of(data: Mapping[str, Any], store: Store) -> Task:
     """What the data of such an event ask for. Raises: RequestError if they are none of ours."""
     try:
         first, count = map(int, data.get("slice", (0, 0)))
         chain = data.get("chain")
         return Task(
             name=run_name(data),
-            step=step_from_json(data["step"]),
+            step=_step_of(data["step"], store),
             groups=tuple(tuple(map(str, group)) for group in data.get("groups", ())),
             chain=(int(chain[0]), int(chain[1])) if chain else None,
             tell=bool(data.get("tell")),
@@ -102,6 +114,18 @@ def task_of(data: Mapping[str, Any]) -> Task:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise RequestError("the event asks for no step that there is: its data have no valid 'step'") from error
+
+
+def _step_of(values: Mapping[str, Any], store: Store) -> Step:
+    if "blob" not in values:
+        return step_from_json(values)
+    blob = values["blob"]
+    if not _BLOB.fullmatch(blob):
+        raise ValueError(blob)
+    try:
+        return step_from_json(json.loads(store.get(blob)))
+    except MissingError as error:
+        raise RequestError(f"the event's step '{blob}' is not there any more; it will be asked for anew") from error
 
 
 def run_name(data: Mapping[str, Any]) -> RunName:

@@ -123,11 +123,13 @@ def _model_name(name: str) -> str:
 def _stored_code(folder: Path, module: str, store: Store) -> str:
     """Stores all Python files of the folder, since model.py may import them, and gives the key of their list."""
     _text(folder, module)
-    paths = [folder / module, *(path for path in sorted(folder.rglob("*.py")) if not _is_foreign(path, folder))]
+    paths = {folder / module, *(path for path in folder.rglob("*.py") if not _is_foreign(path, folder))}
     size = sum(path.stat().st_size for path in paths)
     if size > MOST_CODE_BYTES:
-        raise RequestError(f"folder '{folder}' has {size / 1e6:.1f} MB of Python files; at most 5 MB go with a job")
-    manifest = {path.relative_to(folder).as_posix(): put_blob(store, path.read_bytes()) for path in paths}
+        raise RequestError(
+            f"folder '{folder.resolve().name}' has {size / 1e6:.1f} MB of Python files; at most 5 MB go with a job"
+        )
+    manifest = {path.relative_to(folder).as_posix(): put_blob(store, path.read_bytes()) for path in sorted(paths)}
     return put_blob(store, encoded(manifest))
 
 

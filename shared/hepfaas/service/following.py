@@ -19,7 +19,7 @@ SETTLE_S = 1.0
 
 
 def follow_events(store: Store, run: str, after: str, most_s: float = MOST_S) -> Iterator[str]:
-    """`status` first, `step` for each that was done behind the mark `after`, `end` when the run has ended."""
+    """`status` first, `step` for each that was done or failed behind the mark `after`, `end` when the run has ended."""
     yield _event("status", overview.row(store, run), after)
     for entry in _entries(store, run, after, most_s):
         if entry is None:
@@ -42,6 +42,8 @@ def follow_log(store: Store, run: str, step: str, follow: bool, most_s: float = 
         yield f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s\n"
         for line in entry.lines:
             yield f"          | {line}\n"
+        if entry.error:
+            yield f"          failed: {entry.error}\n"
     end = records.last_end(store, run)
     if end:
         yield f"run {run} {end.state}{': ' + end.error if end.error else ''}\n"

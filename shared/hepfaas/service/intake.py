@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError
+from hepfaas.features.spec import Spec
+from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
-from hepfaas.platform.storage import Staged, Store
-from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.platform.identity import Quotas
+from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 from hepfaas.service import events, rules
 from hepfaas.service.api import place_files
 from hepfaas.service.folder import recipe_of
 from hepfaas.service.rules import Batch, File, Rule
-from hepfaas.service.submitting import Submitting, new_trace
+from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import given_names, write_job
 
 MOST_URL = 2_000
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""https://www.w3.org/TR/trace-context/#traceparent-header"""
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,38 @@ class Intake:
         sender: Sender,
         allow_private: bool,
         clock: Callable[[], float] = time.time,
+        quotas: Quotas | None = None,
     ) -> None:
         self._root, self._store_of, self._sender = root, store_of, sender
-        self._allow_private, self._clock = allow_private, clock
+        self._allow_private, self._clock, self._quotas = allow_private, clock, quotas
 
-    def put(self, owner: str, rule: Rule) -> None:
-        """The rule from now on. Raises: RequestError if its job can never be."""
+    def store(self, owner: str) -> Store:
+        """What is an owner's."""
+        return self._store_of(owner)
+
+    def put(self, owner: str, rule: Rule, by: Mapping[str, str] | None = None) -> None:
+        """The rule from now on; `by`: who says so. Raises: RequestError if its job or its gate can never be."""
         store = self._store_of(owner)
         self._recipe(Staged(store), rule)
-        rules.put(store, rule)
+        self._placed(Staged(store), rule.sample)
+        rules.put(store, rule, by)
 
-    def take(self, owner: str, news: Sequence[Arrived], trace: str) -> list[str]:
-        """Remembers files that rules want, begins the runs that need not wait, and gives their names."""
+    def teller(self, token: str) -> tuple[str, str]:
+        """Owner and rule whose news a rule's token lets tell. Raises: UnauthenticatedError if it is none."""
+        parts = token.split("/")
+        if len(parts) == 4 and all(map(is_name, parts)):
+            _, owner, name, secret = parts
+            known = self._root.size_bytes(f"{owner}/{rules.token_key(name, secret)}") is not None
+            if known and rules.get(self._store_of(owner), name):
+                return owner, name
+        raise UnauthenticatedError("the token is of no rule; POST /v1/rules/{name}/tokens gives one")
+
+    def take(self, owner: str, news: Sequence[Arrived], trace: str, only: str = "") -> list[str]:
+        """Remembers files that rules want, begins the runs that need not wait, and gives their names. only: a rule."""
         store = self._store_of(owner)
-        trace = trace if _TRACE.fullmatch(trace) else new_trace()
+        trace = trace_of(trace)
         at_once = []
-        for rule in rules.all_rules(store):
+        for rule in (rule for rule in rules.all_rules(store) if only in ("", rule.name)):
             wanted = [one for one in news if rule.label_of(one.url) is not None and rule.type in ("", one.type)]
             if wanted:
                 self._remember(owner, rule.name, wanted, trace)
@@ -103,7 +120,7 @@ class Intake:
         found = rules.newest(store, name)
         if not waiting:
             self._rest(owner, name, seen)
-        elif found and self._is_due(store, found[1], batch := Batch(found[0], waiting, seen)):
+        elif found and self._is_due(store, found[1], batch := self._batch(store, *found, waiting, seen)):
             rules.claim(store, name, number, batch)
             begun.append(self._begin(owner, name, number))
         return [run for run in begun if run]
@@ -122,13 +139,28 @@ class Intake:
         if set(rules.files(self._store_of(owner), name)).difference(seen):
             self._root.create(f"waiting/{owner}/{name}", b"")
 
+    def _batch(self, store: Store, number: int, rule: Rule, new: tuple[str, ...], before: tuple[str, ...]) -> Batch:
+        """What would be trained now, by the rule's object of this number."""
+        last = versions.newest(store, rule.model) if rule.gate or rule.files == "continue" else 0
+        return Batch(number, new, before, last)
+
     def _is_due(self, store: Store, rule: Rule, batch: Batch) -> bool:
-        """Whether the files have settled, and two classes are among those to train on."""
+        """Whether the files have settled, two classes are among those to train on, and the model to continue from is
+        there: none is in the making."""
+        if rule.files == "continue" and self._is_under_way(store, rule.name):
+            return False
         new = rules.read(store, batch.new)
         if self._clock() - max(file.time for file in new.values()) < rule.debounce_s:
             return False
         before = rules.read(store, set(batch.used(rule.files)).difference(new))
         return len(set(_labelled(rule, {**before, **new}).values())) > 1
+
+    def _is_under_way(self, store: Store, name: str) -> bool:
+        """Whether the run of the rule's last batch goes on."""
+        numbers = rules.batches(store, name)
+        outcome = rules.outcome(store, name, numbers[-1]) if numbers else None
+        run = outcome.get("run") if outcome else None
+        return bool(run) and records.is_there(store, str(run)) and records.last_end(store, str(run)) is None
 
     def _begin(self, owner: str, name: str, number: int) -> str | None:
         """The run of a batch, by the rule of its time; asked for by two at once, or again, it is one run."""
@@ -136,11 +168,14 @@ class Intake:
         batch = rules.batch(store, name, number)
         try:
             request = self._request(store, batch, name, number)
-            run = Submitting(self._root, store, self._sender, owner).submit(request, f"rule {name} {number}")
+            submitting = Submitting(self._root, store, self._sender, owner, self._quotas)
+            run = submitting.submit(request, f"rule {name} {number}")
+        except ForbiddenError:  # the owner has too much now: the batch waits
+            raise
         except RequestError as error:
             rules.settle(store, name, number, {"error": str(error)})
             return None
-        rules.settle(store, name, number, {"run": run, "files": len(request.recipe.files)})
+        rules.settle(store, name, number, {"run": run, "files": len(request.recipe.urls)})
         return run
 
     def _request(self, store: Store, batch: Batch, name: str, number: int) -> records.Request:
@@ -151,12 +186,30 @@ class Intake:
         last = max((there[key] for key in batch.new), key=lambda file: (file.time, file.url))
         staged = Staged(store)
         recipe, notes = self._recipe(staged, rule)
-        place = place_files(staged, self._allow_private)
-        labelled = sorted(_labelled(rule, there).items())
-        files = tuple(LabelledFile(place(url, Path()), label) for url, label in labelled)
+        files = self._placed(staged, _labelled(rule, there))
+        recipe = replace(recipe, files=files)
+        if batch.last:
+            recipe = self._after(staged, recipe, rule, versions.Version(rule.model, batch.last))
         staged.store()
         asked = {"rule": name, "batch": number}
-        return records.Request(replace(recipe, files=files), self._clock(), notes, last.trace, asked=asked)
+        by = rules.put_by(store, name, batch.rule)
+        return records.Request(recipe, self._clock(), notes, last.trace, asked=asked, submitter=by)
+
+    def _placed(self, store: Store, labelled: Mapping[str, int]) -> tuple[LabelledFile, ...]:
+        place = place_files(store, self._allow_private)
+        return tuple(LabelledFile(place(url, Path()), label) for url, label in sorted(labelled.items()))
+
+    def _after(self, store: Store, recipe: Recipe, rule: Rule, last: versions.Version) -> Recipe:
+        """The recipe of a run that has a version before it, to continue from or to be measured against."""
+        earlier = _earlier(store, last)
+        if rule.files == "continue":
+            spec = Spec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
+            names = tuple(branch.name for branch in spec.branches)
+            recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
+        if rule.gate:
+            sample = self._placed(store, rule.sample)
+            recipe = replace(recipe, gate=Gate(rule.gate.metric, rule.gate.fall, sample, earlier))
+        return recipe
 
     def _recipe(self, store: Store, rule: Rule) -> tuple[Recipe, tuple[str, ...]]:
         """The recipe of a rule's job, with a file of no meaning for each label."""
@@ -166,6 +219,18 @@ class Intake:
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
             write_job(values, Path(scratch))
             return recipe_of(Path(scratch), given_names(values, ("name", "model")), store)
+
+
+def _earlier(store: Store, version: versions.Version) -> Earlier:
+    """What made a version. Raises: RequestError if its card does not tell."""
+    steps = versions.card_of(store, version)["steps"]
+    try:
+        return Earlier(str(version), steps["spec"], steps["checkpoint"], steps["export"])
+    except KeyError as error:
+        raise RequestError(
+            f"model '{version}' was uploaded or published by an earlier release: its card does not tell what made it; "
+            "train anew on all files"
+        ) from error
 
 
 def news_of(values: Mapping[str, Any]) -> News:

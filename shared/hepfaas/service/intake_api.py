@@ -11,7 +11,9 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map
 from werkzeug.routing import Rule as Route
 
+from hepfaas.errors import ForbiddenError
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
+from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import rules
 from hepfaas.service.api import body_object
@@ -20,12 +22,22 @@ from hepfaas.service.intake import Intake, is_ping, news_in, news_of
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and whose it is."""
+    """One request, and who sent it. only: the rule that he may tell news for, '' for all."""
 
     request: Request
     intake: Intake
-    store: Store
-    owner: str
+    caller: Caller
+    only: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose rules they are."""
+        return self.caller.owner
+
+    @property
+    def store(self) -> Store:
+        """Where they are."""
+        return self.intake.store(self.owner)
 
 
 def list_rules(asked: Asked) -> Response:
@@ -36,7 +48,7 @@ def list_rules(asked: Asked) -> Response:
 def put_rule(asked: Asked, name: str) -> Response:
     """Makes a rule, or changes it."""
     rule = rules.rule_of(name, body_object(asked.request))
-    asked.intake.put(asked.owner, rule)
+    asked.intake.put(asked.owner, rule, asked.caller.submitter())
     return json_answer(rule.to_json())
 
 
@@ -54,23 +66,35 @@ def delete_rule(asked: Asked, name: str) -> Response:
     if rules.get(asked.store, name) is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
     rules.delete(asked.store, name)
+    rules.delete_tokens(asked.store, name)
+    return Response(status=204)
+
+
+def make_token(asked: Asked, name: str) -> Response:
+    """A token for the S3 server whose news are for the rule; it is shown this once."""
+    if rules.get(asked.store, name) is None:
+        raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
+    return json_answer({"token": rules.make_token(asked.store, asked.owner, name)}, 201)
+
+
+def delete_tokens(asked: Asked, name: str) -> Response:
+    """None of the rule's tokens holds any more."""
+    rules.delete_tokens(asked.store, name)
     return Response(status=204)
 
 
 def notified(asked: Asked) -> Response:
     """What an S3 server says of its buckets."""
     news = news_of(body_object(asked.request))
-    runs = asked.intake.take(asked.owner, news.files, asked.request.headers.get("traceparent", ""))
+    trace = asked.request.headers.get("traceparent", "")
+    runs = asked.intake.take(asked.owner, news.files, trace, asked.only)
     return json_answer({"runs": runs, "ignored": list(news.ignored)}, 202)
 
 
 def event(asked: Asked) -> Response:
-    """A CloudEvent: news of a file, or the ping."""
+    """A CloudEvent: news of a file."""
     found = event_in(asked.request)
-    if is_ping(found):
-        asked.intake.ping()
-    else:
-        asked.intake.take(asked.owner, news_in(found).files, found.trace)
+    asked.intake.take(asked.owner, news_in(found).files, found.trace, asked.only)
     return Response(status=204)
 
 
@@ -80,6 +104,8 @@ _ROUTES = Map(
         Route("/v1/rules/<name>", methods=["PUT"], endpoint=put_rule),
         Route("/v1/rules/<name>", methods=["GET"], endpoint=show_rule),
         Route("/v1/rules/<name>", methods=["DELETE"], endpoint=delete_rule),
+        Route("/v1/rules/<name>/tokens", methods=["POST"], endpoint=make_token),
+        Route("/v1/rules/<name>/tokens", methods=["DELETE"], endpoint=delete_tokens),
         Route("/v1/notifications", methods=["POST"], endpoint=notified),
         Route("/v1/events", methods=["POST"], endpoint=event),
         Route("/", methods=["POST"], endpoint=event),
@@ -87,16 +113,35 @@ _ROUTES = Map(
 )
 
 
-def answer(asked: Asked) -> Response:
-    """Raises: NotFound; RequestError; UnavailableError."""
+def answer(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Response:
+    """Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError."""
+    request.max_content_length = MOST_EVENT_BYTES
     try:
-        call, values = _ROUTES.bind("").match(asked.request.path, asked.request.method)
+        call, values = _ROUTES.bind("").match(request.path, request.method)
     except MethodNotAllowed as error:
         allowed = ", ".join(sorted(error.valid_methods or ()))
-        return json_answer({"error": f"{asked.request.path} takes {allowed}"}, 405, Allow=allowed)
+        return json_answer({"error": f"{request.path} takes {allowed}"}, 405, Allow=allowed)
+    if call is event and is_ping(event_in(request)):  # nobody can sign it, and it asks for no more than a look
+        intake.ping()
+        return Response(status=204)
+    asked = _asked(request, identity, presented, intake)
     named: Mapping[str, Any] = values
     if not all(is_name(value) for value in named.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
-    asked.request.max_content_length = MOST_EVENT_BYTES
+    if asked.only and call not in (event, notified):
+        raise ForbiddenError("the token of a rule lets tell news, and do nothing else")
+    if asked.caller.visits and request.method != "GET":
+        raise ForbiddenError("an admin may see another's rules, no more")
     response: Response = call(asked, **named)
     return response
+
+
+def _asked(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Asked:
+    """Who sent it: a person, or an S3 server with the token of a rule."""
+    scheme, _, token = presented.authorization.partition(" ")
+    if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):
+        owner, name = intake.teller(token)
+        caller = Caller(owner)
+        identity.admit(caller)
+        return Asked(request, intake, caller, name)
+    return Asked(request, intake, identity.admitted(presented))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from hepfaas.platform import records
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import overview
-from hepfaas.service.api import Asked, Call, archive, body_object, stored_file, stored_job
+from hepfaas.service.api import Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
-from hepfaas.service.uploads import Unpacked, checked_name
+from hepfaas.service.uploads import Unpacked, checked_name, stored_file
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")
@@ -41,6 +41,7 @@ def upload(asked: Asked) -> Response:
     if not name:
         return _text("No name was provided \n", 422)
     _check_folder_name(name)
+    asked.quotas.check_bytes(asked.owner)
     if not (file.filename or "").lower().endswith(EXTENSIONS):
         raise RequestError(f"'{(file.filename or '')[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
@@ -72,7 +73,7 @@ def submit(asked: Asked) -> Response:
         _unpack(asked.store, name, folder)
         recipe, notes = stored_job(asked, folder, {**given, "name": name})
     told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
-    request = records.Request(recipe, time.time(), (*told, *notes), asked.trace)
+    request = records.Request(recipe, time.time(), (*told, *notes), asked.trace, submitter=asked.caller.submitter())
     run = asked.submitting.submit(request)
     return _json({"process_name": process_of(run), "job_id": int(run.rpartition("-")[2])})
 
@@ -100,10 +101,11 @@ def model(asked: Asked) -> Response:
     run = _run(asked)
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
-        raise NotFound(f"process '{process_of(run)}' has no model: it is {end.state if end else 'not done yet'}")
+        state = (end.refused or f"it is {end.state}") if end else "it is not done yet"
+        raise NotFound(f"process '{process_of(run)}' has no model: {state}")
     name, _, number = end.model.rpartition("/")
     params = json.dumps({"name": process_of(run), "model": versions.GRAPH}).encode()
-    data = archive(asked.store, versions.Version(name, int(number)), {"params.json": params})
+    data = archive(asked.store, published(asked, name, int(number)), {"params.json": params})
     return _attached(data, f"{process_of(run)}.tar.gz", "application/gzip")
 
 
@@ -132,12 +134,13 @@ def setup_tfaas(asked: Asked) -> Response:
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
         raise RequestError(f"process '{process_of(run)}' has no model yet")
+    asked.quotas.check_bytes(asked.owner)
     name, _, number = end.model.rpartition("/")
     named = secure_filename(file.filename or "")
     data = file.stream.read(MOST_EXTRA_BYTES + 1)
     if not named or len(data) > MOST_EXTRA_BYTES:
         raise RequestError(f"the file needs a name and at most {MOST_EXTRA_BYTES / 1e6:.0f} MB")
-    if not asked.store.create(f"{versions.Version(name, int(number)).prefix}{named}", data):
+    if not asked.store.create(f"{published(asked, name, int(number)).prefix}{named}", data):
         raise RequestError(f"model version '{end.model}' has a file '{named}', and a version never changes")
     return _text("Successfully uploaded!\n")
 
@@ -232,5 +235,5 @@ def _text(text: str, status: int = 200) -> Response:
     return Response(text, status, mimetype="text/html")
 
 
-def _attached(data: str | bytes, name: str, mimetype: str) -> Response:
+def _attached(data: str | Iterator[bytes], name: str, mimetype: str) -> Response:
     return Response(data, mimetype=mimetype, headers={"Content-Disposition": f"attachment; filename={name}"})

@@ -11,12 +11,18 @@ from flask import Response
 
 from hepfaas import __version__
 from hepfaas.platform.http import json_answer
-from hepfaas.service import api, old_api, overview
+from hepfaas.service import api, old_api, overview, scores_api
 from hepfaas.service.api import Asked, Call
 
 ERROR = {
     "description": "the reason, and what to change",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "of an issuer and for an audience of the service, where it has any (docs/identity.md)",
 }
 JOB = {
     "type": "object",
@@ -69,6 +75,8 @@ BODIES: dict[Call, dict[str, Any]] = {
 }
 STATUSES: dict[Call, int] = {api.submit: 202, api.retry_run: 202, api.delete_run: 204}
 
+MORE_STATUSES: dict[Call, tuple[int, ...]] = {scores_api.run_scores: (406,)}
+
 
 def show(asked: Asked) -> Response:
     """This document."""
@@ -82,7 +90,7 @@ ROUTES: tuple[tuple[str, str, Call], ...] = (("GET", "/openapi.json", show),)
 def document() -> dict[str, Any]:
     """OpenAPI 3.1."""
     paths: dict[str, dict[str, Any]] = {}
-    for method, path, call in (*api.ROUTES, *old_api.ROUTES, *ROUTES):
+    for method, path, call in (*api.ROUTES, *scores_api.ROUTES, *old_api.ROUTES, *ROUTES):
         shown = re.sub(r"<(?:[^:<>]*:)?([^<>]+)>", r"{\1}", path)
         paths.setdefault(shown, {})[method.lower()] = _operation(method, path, call)
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -90,7 +98,8 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "hepfaas runs", "version": __version__},
         "paths": paths,
-        "components": {"schemas": {"Error": error}},
+        "security": [{"token": []}, {}],
+        "components": {"schemas": {"Error": error}, "securitySchemes": {"token": TOKEN}},
     }
 
 
@@ -109,7 +118,7 @@ def _operation(method: str, path: str, call: Call) -> dict[str, Any]:
         "parameters": [*named, *asked],
         "responses": {
             str(STATUSES.get(call, 200)): {"description": "done"},
-            **{str(status): ERROR for status in (400, 404, 413, 422, 503)},
+            **{str(status): ERROR for status in (400, 401, 403, 404, 413, 422, 429, 503, *MORE_STATUSES.get(call, ()))},
         },
     }
     if call in BODIES:

@@ -4,6 +4,7 @@ rules/<name>/<n>.json           what the user put; null: deleted
 rules/<name>/files/<hash>       a file that arrived: its URL, when, and the trace of the news
 rules/<name>/batches/<k>        the files of the k-th run, and by which <n>.json; whoever creates it decides
 rules/<name>/runs/<k>           the run that came of it, or why none did
+rules/<name>/tokens/<hash>      a token that lets an S3 server tell news for the rule
 
 What arrived and what it became outlasts a change of the rule and its deletion: a file trains once, whatever is put.
 """
@@ -14,6 +15,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,8 +23,18 @@ from typing import Any, Literal
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
 
-ALSO = ("continue", "gate")
-"""Asked for in the plan and not there yet."""
+TOKEN_PREFIX = "hepfaas/"
+METRICS = ("auc", "accuracy")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a model must be worth to be published: on the test events of these files `metric` may fall by at most `fall`
+    below that of the last version."""
+
+    files: tuple[str, ...]
+    fall: float
+    metric: Literal["auc", "accuracy"] = "auc"
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Rule:
 
     prefix: files whose URLs start so. type: of the CloudEvents that tell of files, '' for any. job: as POST /v1/runs
     takes it, without files and labels. debounce_s: quiet time before a run begins. files: train on the new ones alone,
-    or with all that came before.
+    with all that came before, or on the new ones from the weights of the last version, keeping its spec.
     """
 
     name: str
@@ -40,12 +52,26 @@ class Rule:
     job: Mapping[str, Any]
     type: str = ""
     debounce_s: float = 0.0
-    files: Literal["new", "all"] = "new"
+    files: Literal["new", "all", "continue"] = "new"
+    gate: Gate | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the models that come out."""
+        return str(self.job.get("name") or self.name)
+
+    @property
+    def sample(self) -> dict[str, int]:
+        """URLs and labels of the gate's files."""
+        labels = ((url, self.label_in(url)) for url in (self.gate.files if self.gate else ()))
+        return {url: label for url, label in labels if label is not None}
 
     def label_of(self, url: str) -> int | None:
         """The label of a file of this rule; None if it is none of its files."""
-        if not url.startswith(self.prefix):
-            return None
+        return self.label_in(url) if url.startswith(self.prefix) else None
+
+    def label_in(self, url: str) -> int | None:
+        """The label that a URL tells, wherever it is."""
         return next((label for part, label in self.labels.items() if part in url), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -64,11 +90,13 @@ class File:
 
 @dataclass(frozen=True)
 class Batch:
-    """Keys of files that settled together, and of all that had arrived earlier. rule: number of the rule's object."""
+    """Keys of files that settled together, and of all that had arrived earlier. rule: number of the rule's object.
+    last: number of the last version of its model then, 0: there was none."""
 
     rule: int
     new: tuple[str, ...]
     before: tuple[str, ...]
+    last: int = 0
 
     def used(self, files: str) -> tuple[str, ...]:
         """Keys of those that it trains on."""
@@ -79,12 +107,11 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     """The rule that was sent. Raises: RequestError naming the key and what it takes."""
     known = [key for key in Rule.__dataclass_fields__ if key != "name"]
     for key in values:
-        if key in ALSO:
-            raise RequestError(f"rule '{name}': '{key}' is not there yet; files takes 'new' or 'all'")
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1) or known
             raise RequestError(f"rule '{name}' has the unknown key '{key}'; closest: {', '.join(close)}")
-    rule = Rule(**{"name": name, "prefix": "", "labels": {}, "job": {}, **values})
+    gate = _gate_of(name, values.get("gate"))
+    rule = Rule(**{"name": name, "prefix": "", "labels": {}, "job": {}, **values, "gate": gate})
     labels, job, wait = rule.labels, rule.job, rule.debounce_s
     numbers = isinstance(labels, dict) and all(type(label) is int for label in labels.values())
     checks = (
@@ -102,17 +129,22 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
         ),
         (isinstance(rule.type, str), "'type': the type of CloudEvents that tell of files"),
         (type(wait) in (int, float) and 0 <= wait <= 86_400, "'debounce_s': seconds up to a day"),
-        (rule.files in ("new", "all"), "'files': 'new' or 'all'"),
+        (rule.files in ("new", "all", "continue"), "'files': 'new', 'all' or 'continue'"),
     )
     for holds, wanted in checks:
         if not holds:
             raise RequestError(f"rule '{name}' needs {wanted}")
+    if gate and (len(rule.sample) < len(set(gate.files)) or set(rule.sample.values()) != set(rule.labels.values())):
+        raise RequestError(
+            f"rule '{name}': the files of 'gate' must be of every label, and each must have one; 'labels' tells it by "
+            "a part of the URL"
+        )
     return rule
 
 
-def put(store: Store, rule: Rule) -> None:
-    """The rule from now on."""
-    _write(store, rule.name, rule.to_json())
+def put(store: Store, rule: Rule, by: Mapping[str, str] | None = None) -> None:
+    """The rule from now on. by: who says so."""
+    _write(store, rule.name, {**rule.to_json(), "put_by": by or {}})
 
 
 def delete(store: Store, name: str) -> None:
@@ -136,7 +168,31 @@ def get(store: Store, name: str) -> Rule | None:
 def numbered(store: Store, name: str, number: int) -> Rule | None:
     """The rule as it was put that time; None if it was deleted then."""
     values = json.loads(store.get(f"rules/{name}/{number}.json"))
-    return rule_of(name, {key: values[key] for key in values if key != "name"}) if values else None
+    return rule_of(name, {key: values[key] for key in values if key not in ("name", "put_by")}) if values else None
+
+
+def put_by(store: Store, name: str, number: int) -> dict[str, str]:
+    """Who put it that time."""
+    found: dict[str, str] = json.loads(store.get(f"rules/{name}/{number}.json")).get("put_by", {})
+    return found
+
+
+def token_key(name: str, secret: str) -> str:
+    """Where it is remembered that this secret lets tell news for a rule."""
+    return f"rules/{name}/tokens/{hashlib.sha256(secret.encode()).hexdigest()}"
+
+
+def make_token(store: Store, owner: str, name: str) -> str:
+    """A token that lets an S3 server tell news for a rule and do nothing else; it holds until it is deleted."""
+    secret = secrets.token_urlsafe(32)
+    store.create(token_key(name, secret), b"")
+    return f"{TOKEN_PREFIX}{owner}/{name}/{secret}"
+
+
+def delete_tokens(store: Store, name: str) -> None:
+    """None of the rule's tokens holds any more."""
+    for key in list(store.keys(f"rules/{name}/tokens/")):
+        store.delete(key)
 
 
 def all_rules(store: Store) -> list[Rule]:
@@ -170,7 +226,7 @@ def batch(store: Store, name: str, number: int) -> Batch:
     if number == 0:
         return Batch(0, (), ())
     values = json.loads(store.get(f"rules/{name}/batches/{number}"))
-    return Batch(values["rule"], tuple(values["new"]), tuple(values["before"]))
+    return Batch(values["rule"], tuple(values["new"]), tuple(values["before"]), values.get("last", 0))
 
 
 def claim(store: Store, name: str, number: int, what: Batch) -> bool:
@@ -192,6 +248,23 @@ def outcome(store: Store, name: str, number: int) -> Mapping[str, Any] | None:
 def settle(store: Store, name: str, number: int, what: Mapping[str, Any]) -> None:
     """Says what became of a batch."""
     store.create(f"rules/{name}/runs/{number}", json.dumps(what).encode())
+
+
+def _gate_of(name: str, values: Any) -> Gate | None:
+    if values is None:
+        return None
+    wanted = (
+        f"rule '{name}' needs 'gate': {{'files': URLs of a fixed sample, 'fall': most that the metric may fall, "
+        f"'metric': {' or '.join(METRICS)}}}"
+    )
+    try:
+        gate = Gate(**{**values, "files": tuple(values["files"])})
+    except (TypeError, KeyError) as error:
+        raise RequestError(wanted) from error
+    urls = bool(gate.files) and all(isinstance(url, str) and "://" in url for url in gate.files)
+    if not urls or type(gate.fall) not in (int, float) or not 0 <= gate.fall <= 1 or gate.metric not in METRICS:
+        raise RequestError(wanted)
+    return gate
 
 
 def _numbers(store: Store, name: str) -> list[int]:

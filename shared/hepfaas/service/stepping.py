@@ -47,10 +47,10 @@ class Stepping:
 
         Raises: RequestError if it cannot be done, which the run is told; UnavailableError to be asked again.
         """
-        task = events.task_of(event.data)
+        store = self._store_of(events.run_name(event.data).owner)
+        task = events.task_of(event.data, store)
         if task.step.kind not in events.DOES[self._name]:
             raise RequestError(f"function '{self._name}' does no step of kind '{task.step.kind}'")
-        store = self._store_of(task.name.owner)
         if not records.is_there(store, task.name.run):
             raise RequestError(f"owner '{task.name.owner}' has no run '{task.name.run}'")
         try:
@@ -70,11 +70,11 @@ class Stepping:
         if last is None:
             return
         if task.then:
-            self._sender.send(events.requested(events.task_of(task.then), self._name, event.trace))
+            self._sender.send(events.requested(events.task_of(task.then, store), self._name, event.trace, store))
         elif complete:
             self._tell(events.PHASE_COMPLETED, replace(task, step=last), event.trace, {})
         elif task.tell or not whole:
-            self._tell(events.STEP_COMPLETED, replace(task, step=last), event.trace, {})
+            self._tell(events.STEP_COMPLETED, replace(task, step=last), event.trace, {"slice": list(task.slice)})
 
     def _performed(self, task: Task, store: Store) -> Step | None:
         """The last step that was done: the task's, or where steps follow in a chain the last the budget allowed.
@@ -94,12 +94,20 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
+        self._lines.clear()  # of a step that was not done, perhaps another owner's
         began = time.monotonic()
         module = importlib.import_module(f"hepfaas.steps.{step.kind}")
-        module.perform(step, store, **self._tools.get(step.kind, {}))
+        try:
+            module.perform(step, store, **self._tools.get(step.kind, {}))
+        except RequestError as error:
+            self._log(step, task, store, began, str(error))
+            raise
+        self._log(step, task, store, began)
+
+    def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
         lines, self._lines[:] = tuple(self._lines), []
-        start, stop = getattr(step, "entries", (0, 0))
-        entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines)
+        start, stop = (0, 0) if error else getattr(step, "entries", (0, 0))
+        entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines, error)
         records.log(store, task.name.run, entry)
 
     def _added_up(self, task: Task, store: Store) -> bool:
@@ -130,7 +138,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, lin
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
         return Stepping(name, stores, broker, settings.budget_s, tools, lines).handle
 
-    return takes_events(name, made)
+    return takes_events(name, made, settings.event_keys)
 
 
 def _after(step: Step, task: Task) -> Step | None:

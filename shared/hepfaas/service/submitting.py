@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from dataclasses import replace
@@ -11,29 +12,51 @@ from dataclasses import replace
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
+from hepfaas.platform.identity import Quotas
 from hepfaas.platform.records import End, Request
 from hepfaas.platform.storage import Store
-from hepfaas.service import events
+from hepfaas.runs.kinds import recipe_from_json
+from hepfaas.service import asking, events
 from hepfaas.service.events import RunName
 
 SOURCE = "runs"
 MOST_CLAIMS = 100
+_TRACE = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header"""
 
 
 class Submitting:
-    """Acts on the runs of one owner. root: the store above the owners' ones."""
+    """Acts on the runs of one owner. root: the store above the owners' ones. quotas: that he keeps to, if any."""
 
-    def __init__(self, root: Store, store: Store, sender: Sender, owner: str) -> None:
+    def __init__(self, root: Store, store: Store, sender: Sender, owner: str, quotas: Quotas | None = None) -> None:
         self._root, self._store, self._sender, self._owner = root, store, sender, owner
+        self._quotas = quotas
 
     def submit(self, request: Request, idempotency_key: str = "") -> str:
         """Begins a run and gives its name; asked again with the same idempotency key, it is the same run.
 
-        Raises: RequestError if another recipe was submitted with that key; UnavailableError.
+        Raises: RequestError if another recipe was submitted with that key; LimitError or ForbiddenError if the owner
+        may have no more; UnavailableError.
         """
-        run = self._once(request, idempotency_key) if idempotency_key else records.create(self._store, request)
+        if idempotency_key:
+            run = self._once(request, idempotency_key)
+        else:
+            self._check_quotas()
+            run = records.create(self._store, request)
         self._activate(run)
         return run
+
+    def begin(self, run: str) -> None:
+        """Begins a run that another function asked for under that name; a doubled or late wish changes nothing.
+
+        Raises: RequestError if nobody asked for it.
+        """
+        request = asking.asked_for(self._store, run)
+        if request is None:
+            raise RequestError(f"nobody asked for a run '{run}'")
+        if records.create_as(self._store, run, request):
+            self._activate(run)
+        self._root.delete(f"asked/{self._owner}/{run}")
 
     def cancel(self, run: str) -> bool:
         """Ends the run's attempt; False if it had ended."""
@@ -51,6 +74,7 @@ class Submitting:
             raise RequestError(f"run '{run}' is under way; only a run that failed or was cancelled can be tried again")
         if attempt.end.state == "completed":
             raise RequestError(f"run '{run}' has completed: there is nothing to try again; submit the folder anew")
+        self._check_quotas()
         records.begin(self._store, run, attempt.number + 1)
         self._activate(run)
         return attempt.number + 1
@@ -61,16 +85,22 @@ class Submitting:
         self._store.create(f"runs/{run}/deleted.json", json.dumps({"time": time.time()}).encode())
         self._root.create(f"deleted/{self._owner}/{run}", b"")
 
+    def _check_quotas(self) -> None:
+        if self._quotas:
+            self._quotas.check_runs(self._owner)
+            self._quotas.check_bytes(self._owner)
+
     def _once(self, request: Request, idempotency_key: str) -> str:
         """The run of an idempotency key. The recipe is claimed with it first, then the run's name, then the run is
         made under that name: two at once, and one that goes on after a kill, make the same."""
         once = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
         what = json.dumps(request.recipe.to_json(), sort_keys=True)
         self._store.create(f"idempotency/{once}/recipe.json", what.encode())
-        if json.loads(self._store.get(f"idempotency/{once}/recipe.json")) != json.loads(what):
+        if recipe_from_json(json.loads(self._store.get(f"idempotency/{once}/recipe.json"))) != request.recipe:
             raise RequestError(f"Idempotency-Key '{idempotency_key}' was used for another submission; take a new one")
         settled = f"idempotency/{once}/run"
         if self._store.size_bytes(settled) is None:
+            self._check_quotas()
             self._store.create(settled, self._named(replace(request, once=once)).encode())
         return self._store.get(settled).decode()
 
@@ -97,6 +127,9 @@ class Submitting:
         self._sender.send(events.event(events.RUN_SUBMITTED, SOURCE, f"runs/{run}", name, name.to_json(), trace))
 
 
-def new_trace() -> str:
-    """A W3C trace context of its own: version, trace, span, sampled."""
+def trace_of(sent: str) -> str:
+    """The W3C trace context that came with a request; one of its own where none came or it is none."""
+    found = _TRACE.fullmatch(sent)
+    if found and found["version"] != "ff" and found["trace"].strip("0") and found["span"].strip("0"):
+        return sent
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

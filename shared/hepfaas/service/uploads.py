@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import mmap
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
+
+from werkzeug.utils import secure_filename
 
 from hepfaas.errors import RequestError
+from hepfaas.platform.storage import Store
 
 MOST_FILES = 10_000
 MOST_NAME = 200
+GZIP = b"\x1f\x8b"
+BLOCK = 1 << 20
+HEADERS = 4_096
+"""Bytes that a tar may spend on each member beside its content."""
+
+ROOT_FILES = "put ROOT files on a server and list their root://, s3:// or https:// addresses in files.txt"
 _TEXT = {"files": "files.txt", "labels": "labels.txt"}
 _KEYS = ("name", "files", "labels", "code", "model", "params", "webhook")
 
 
 class Unpacked:
-    """Puts what was sent under a folder, no more than `most_bytes` of it."""
+    """Puts what was sent under a folder, no more than `most_bytes` of it. instead: what to do if it is more."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        self._folder, self._left, self._most_bytes = folder, most_bytes, most_bytes
+    def __init__(self, folder: Path, most_bytes: int, instead: str = ROOT_FILES) -> None:
+        self._folder, self._left, self._most_bytes, self._instead = folder, most_bytes, most_bytes, instead
         self._files = 0
 
     def add(self, name: str, data: IO[bytes]) -> None:
         """One file. Raises: RequestError if its name leads elsewhere, or it is too much."""
         path = self._folder / checked_name(name)
-        self._files += 1
-        if self._files > MOST_FILES:
-            raise RequestError(f"the upload has more than {MOST_FILES} files")
+        self._count()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             raise RequestError(f"the upload has '{name}' twice")
         with path.open("wb") as out:
-            while chunk := data.read(min(1 << 20, self._left + 1)):
+            while chunk := data.read(min(BLOCK, self._left + 1)):
                 self._left -= len(chunk)
                 if self._left < 0:
-                    raise RequestError(
-                        f"the upload is larger than {self._most_bytes / 1e6:,.0f} MB; put ROOT files on a server and "
-                        "list their root://, s3:// or https:// addresses in files.txt"
-                    )
+                    raise self._too_large()
                 out.write(chunk)
 
     def add_tar(self, data: IO[bytes]) -> None:
         """All files of a tar, gzipped or not. Raises: RequestError if a member is a link or leads elsewhere."""
         try:
-            with tarfile.open(fileobj=data, mode="r|*") as tar:
+            archive: Any = _Archive(data, self._most_bytes, self._too_large)
+            with tarfile.open(fileobj=archive, mode="r|") as tar:
                 for member in tar:
                     if member.isdir():
-                        checked_name(member.name)
+                        self._count()
+                        if PurePosixPath(member.name) != PurePosixPath("."):  # `tar c .` begins with its own folder
+                            checked_name(member.name)
                         continue
                     if not member.isreg():
                         raise RequestError(f"the archive's '{member.name}' is no plain file; links are not unpacked")
@@ -59,10 +69,48 @@ class Unpacked:
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise RequestError(f"the upload is no whole tar.gz archive: {error}") from error
 
+    def _too_large(self) -> RequestError:
+        return RequestError(f"the upload is larger than {self._most_bytes / 1e6:,.0f} MB; {self._instead}")
+
+    def _count(self) -> None:
+        self._files += 1
+        if self._files > MOST_FILES:
+            raise RequestError(f"the upload has more than {MOST_FILES} files")
+
     def job(self) -> Path:
         """The folder of the job: what was sent, or the only folder in it."""
         inside = list(self._folder.iterdir())
         return inside[0] if len(inside) == 1 and inside[0].is_dir() else self._folder
+
+
+class _Archive:
+    """The bytes of a tar that may be gzipped; however few were sent, no more than it may have."""
+
+    def __init__(self, data: IO[bytes], most_bytes: int, too_large: Callable[[], RequestError]) -> None:
+        peeked = _Peeked(data)
+        self._data: Any = gzip.GzipFile(fileobj=cast(IO[bytes], peeked)) if peeked.head == GZIP else peeked
+        self._left, self._too_large = most_bytes + MOST_FILES * HEADERS, too_large
+
+    def read(self, size: int) -> bytes:
+        """The next ones."""
+        data: bytes = self._data.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise self._too_large()
+        return data
+
+
+class _Peeked:
+    """A stream whose first bytes are known."""
+
+    def __init__(self, data: IO[bytes]) -> None:
+        self.head, self._data = data.read(len(GZIP)), data
+        self._unread = self.head
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        head, self._unread = self._unread[:size], self._unread[size:]
+        return head + self._data.read(size - len(head))
 
 
 def checked_name(name: str) -> PurePosixPath:
@@ -72,6 +120,17 @@ def checked_name(name: str) -> PurePosixPath:
     if path.is_absolute() or not path.parts or not plain or len(name) > MOST_NAME:
         raise RequestError(f"the upload's '{name[:MOST_NAME]}' is no name of a file inside a folder")
     return path
+
+
+def stored_file(path: Path, store: Store) -> str:
+    """Stores a file under its hash and name, and gives the key."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            raise RequestError(f"file '{path.name}' is empty")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        key = f"uploads/{digest}/{secure_filename(path.name) or 'file'}"
+        store.create(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return key
 
 
 def write_job(values: Mapping[str, Any], folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -13,13 +12,7 @@ from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
 def perform(step: Evaluate, store: Store) -> None:
     """Raises: RequestError if the model gives scores that are no numbers or no probabilities; MissingError."""
     counts = ScoreCounts.from_json(result_of(step.score, store))
-    if counts.n_not_finite:
-        raise RequestError(f"the model's score of {counts.n_not_finite} held-back events is no number")
-    if counts.n_not_probable:
-        raise RequestError(
-            f"the model's score of {counts.n_not_probable} held-back events is below 0 or above 1, so it is no "
-            "probability: end the network in a sigmoid or softmax, or compile it with a loss that has from_logits=True"
-        )
+    counts.check()
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
     metrics = {name: quality(counts, number) for number, name in enumerate(SPLITS)}
     pictures = {

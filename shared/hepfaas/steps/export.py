@@ -28,7 +28,7 @@ def perform(step: Export, store: Store, learners: Learners) -> None:
     exported = learner.export()
     features = _held_back(step, result_of(step.data, store), store)
     scores = learner.predict(features)
-    difference = _difference(LiteRtModel(exported.graph).predict(features), scores)
+    difference = largest_difference(LiteRtModel(exported.graph).predict(features), scores)
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "
@@ -59,5 +59,6 @@ def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArr
     return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])
 
 
-def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Between scores, of those above 1 relative to them."""
     return float((np.abs(one - other) / np.maximum(1, np.abs(other))).max(initial=0))

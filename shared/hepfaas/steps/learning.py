@@ -10,7 +10,8 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.training.foreign import ForeignLearner, ForeignSettings
+from hepfaas.training.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Part, Rows
 
 FRESH = "fresh"
@@ -20,8 +21,8 @@ FRESH = "fresh"
 class Learners:
     """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
 
-    def __init__(self, on_log: Callable[[str], None]) -> None:
-        self.on_log = on_log
+    def __init__(self, on_log: Callable[[str], None], limits: Limits = UNLIMITED) -> None:
+        self.on_log, self._limits = on_log, limits
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
         self._owner = ""
@@ -41,6 +42,8 @@ class Learners:
     def holding(self, before: str | None, step: Learning, store: Store) -> Learner:
         """A learner whose network has the weights of the checkpoint `before`; None: fresh ones."""
         if store.url != self._owner:
+            if self._learner:
+                self._learner.mute()
             self.close()  # one owner's code never meets another's in a process
             self._owner = store.url
         learner = self._warm(_settings(step, store))
@@ -52,10 +55,16 @@ class Learners:
             learner.holds = before
         return learner
 
+    def foreign(self, settings: ForeignSettings) -> ForeignLearner:
+        """A learner with a model that was made elsewhere, for one step; the warm one ends: two would need twice the
+        memory."""
+        self.close()
+        return ForeignLearner(settings, self.on_log, self._limits)
+
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:
             self.close()
-            self._learner, self._settings = Learner(settings, on_log=self.on_log), settings
+            self._learner, self._settings = Learner(settings, self.on_log, limits=self._limits), settings
             for line in self._learner.make().summary.splitlines():
                 self.on_log(line)
             self._learner.holds = FRESH

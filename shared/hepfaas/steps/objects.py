@@ -34,6 +34,8 @@ def result_of(key: str, store: Store) -> dict[str, Any]:
     kind = key.split("/")[1]
     if kind == "prepare":
         return _prepared(key, store)
+    if kind == "predict":
+        return _scored(key, store)
     if kind == "train":
         metadata: dict[str, Any] = checkpoint.metadata_of(lambda start, stop: store.get_range(key, start, stop))
         return metadata
@@ -56,9 +58,24 @@ def open_part(key: str, size_bytes: int, store: Store) -> Any:
     return Part(lambda start, stop: store.get_range(key, start, stop), size_bytes)
 
 
+def open_scores(key: str, store: Store) -> Any:
+    """The scores of an entry range, read by ranges. Raises: MissingError."""
+    from hepfaas.models.score_parts import ScorePart  # pyarrow: only where parts are read
+
+    size_bytes = store.size_bytes(key)
+    if size_bytes is None:
+        raise MissingError(key, store.url)
+    return ScorePart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
+
+
 def code_files(manifest: str, store: Store) -> dict[str, bytes]:
     """The user's code files by name."""
     return {name: store.get(blob) for name, blob in json.loads(store.get(manifest)).items()}
+
+
+def _scored(key: str, store: Store) -> dict[str, Any]:
+    """In the form that adds up: a list of one part."""
+    return {"parts": [{"key": key, **asdict(open_scores(key, store).facts)}]}
 
 
 def _prepared(key: str, store: Store) -> dict[str, Any]:

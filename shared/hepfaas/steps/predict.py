@@ -1,23 +1,31 @@
-"""predict: raw events of a file -> scores, by the same features that training saw."""
+"""predict: raw events of a file -> scores, by the same features that training saw; of an entry range as a step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.ranges import planned
-from hepfaas.datasets.root import opened, read
+from hepfaas.datasets.ranges import EntryRange, planned
+from hepfaas.datasets.root import OpenedFile, opened, read
+from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.matrix import matrix, surplus_events
-from hepfaas.models.litert import LiteRtModel
-from hepfaas.models.versions import Published
+from hepfaas.models import versions
+from hepfaas.models.batching import Runtime
+from hepfaas.models.versions import Published, Version
+from hepfaas.platform.storage import Store
+from hepfaas.runs.steps import Predict
+from hepfaas.steps.objects import encoded
 
 RANGE_EVENTS = 10_000
-"""Most events in memory at once."""
+"""Most events in memory at once as rows of the matrix."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +41,131 @@ class Scores:
     scores: NDArray[np.float32]
     n_surplus: int
 
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What is told of each event."""
+        return columns_of(self.entries, self.identifiers, self.scores)
 
-def predicted(published: Published, model: LiteRtModel, url: str, tree: str) -> Iterator[Scores]:
-    """Scores of all events of a file, range after range. Raises: RequestError; UnavailableError."""
-    spec = published.spec
-    features = [branch.name for branch in spec.branches]
-    file = opened(url, tree)
+
+def perform(step: Predict, store: Store) -> None:
+    """Raises: RequestError if the version is gone, or the file is not what it was when the run opened it;
+    UnavailableError."""
+    from hepfaas.models.litert import LiteRtModel
+    from hepfaas.models.score_parts import score_part
+
+    published = _published(step, store)
+    if hashes_of(published) != (step.graph, step.spec):
+        raise RequestError(f"model '{step.model}' is not what it was when the run was asked for; ask for a new run")
+    model = LiteRtModel(published.graph)
+    source = _Source(step.url, step.file, step.tree, step.identifiers)
+    entries = EntryRange(*step.entries)
+    found = _scored(published, model, source, entries, _read(published, source, entries))
+    part = score_part(step.file, step.entries, ((some.columns, some.n_surplus) for some in found))
+    store.create(step.key, memoryview(part))
+
+
+def hashes_of(published: Published) -> tuple[str, str]:
+    """Of the graph and of the spec: what scores depend on beside the events."""
+    spec = encoded(published.spec.to_json())
+    return hashlib.sha256(published.graph).hexdigest(), hashlib.sha256(spec).hexdigest()
+
+
+def score_names(outputs: int) -> list[str]:
+    """What the columns of so many scores are called."""
+    return ["score"] if outputs == 1 else [f"score_{output}" for output in range(outputs)]
+
+
+def columns_of(
+    entries: NDArray[np.int64], identifiers: Mapping[str, NDArray[Any]], scores: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    """What is told of each event: its entry, what names it, its scores."""
+    named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1]))}
+    return {"entry": entries, **identifiers, **named}
+
+
+def predicted(
+    published: Published,
+    model: Runtime,
+    url: str,
+    tree: str,
+    wanted: tuple[int, int] | None = None,
+    file: OpenedFile | None = None,
+) -> Iterator[Scores]:
+    """Scores of all events of a file, or of the entries wanted, range after range. file: its header, if it was read.
+
+    Raises: RequestError; UnavailableError.
+    """
+    features = _features(published)
+    file = file or opened(url, tree)
     there = {branch.name for branch in file.branches}
-    identifiers = [name for name in spec.identifiers if name in there]
-    for entries in planned(file.baskets(features), file.entries, RANGE_EVENTS):
-        arrays = read(url, file.identity, tree, [*features, *identifiers], entries)
-        named = {name: ak.to_numpy(arrays.pop(name)) for name in identifiers}
+    named = tuple(name for name in published.spec.identifiers if name in there)
+    source = _Source(url, file.identity, tree, named)
+    first, stop = wanted or (0, file.entries)
+    ranges = (
+        EntryRange(max(first, found.start), min(stop, found.stop))
+        for found in planned(file.baskets(features), file.entries, RANGE_EVENTS)
+    )
+    reading = partial(_read, published, source)
+    for entries, arrays in _read_ahead(reading, (found for found in ranges if found.start < found.stop)):
+        yield from _scored(published, model, source, entries, arrays)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file that was opened before: who it must be, and the branches in it that name an event."""
+
+    url: str
+    identity: str
+    tree: str
+    identifiers: Sequence[str]
+
+
+def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, ak.Array]:
+    names = [*_features(published), *source.identifiers]
+    return read(source.url, source.identity, source.tree, names, entries)
+
+
+def _read_ahead(
+    reading: Callable[[EntryRange], dict[str, ak.Array]], ranges: Iterable[EntryRange]
+) -> Iterator[tuple[EntryRange, dict[str, ak.Array]]]:
+    """What is read of each range, while the one before is used."""
+    with ThreadPoolExecutor(1) as reader:
+        coming: tuple[EntryRange, Future[dict[str, ak.Array]]] | None = None
+        for entries in ranges:
+            following = entries, reader.submit(reading, entries)
+            if coming:
+                yield coming[0], coming[1].result()
+            coming = following
+        if coming:
+            yield coming[0], coming[1].result()
+
+
+def _scored(
+    published: Published, model: Runtime, source: _Source, entries: EntryRange, arrays: Mapping[str, ak.Array]
+) -> Iterator[Scores]:
+    """Scores of a range that was read as a whole, some thousand events at a time."""
+    spec = published.spec
+    for start in range(0, entries.stop - entries.start, RANGE_EVENTS):
+        some = {name: branch[start : start + RANGE_EVENTS] for name, branch in arrays.items()}
+        named = {name: ak.to_numpy(some.pop(name)) for name in source.identifiers}
+        first = entries.start + start
         yield Scores(
-            url,
-            np.arange(entries.start, entries.stop, dtype=np.int64),
+            source.url,
+            np.arange(first, min(first + RANGE_EVENTS, entries.stop), dtype=np.int64),
             named,
-            model.predict(matrix(arrays, spec)),
-            int(surplus_events(arrays, spec).sum()),
+            model.predict(matrix(some, spec)),
+            int(surplus_events(some, spec).sum()),
         )
+
+
+def _features(published: Published) -> list[str]:
+    return [branch.name for branch in published.spec.branches]
+
+
+def _published(step: Predict, store: Store) -> Published:
+    """Raises: NotThereError if the version was deleted."""
+    name, _, number = step.model.partition("/")
+    try:
+        return versions.read(store, Version(name, int(number)))
+    except MissingError:
+        return versions.load(store, step.model)

@@ -53,7 +53,14 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
         "processor": export["processor"],
         "metrics": evaluate["metrics"],
         "best_epoch": evaluate["best_epoch"],
-        "steps": {"export": step.export, "evaluate": step.evaluate, "data": step.data},
+        "gate": result_of(step.compare, store) if step.compare else None,
+        "steps": {
+            "data": step.data,
+            "spec": step.spec,
+            "checkpoint": step.checkpoint,
+            "export": step.export,
+            "evaluate": step.evaluate,
+        },
     }
 
 
@@ -63,6 +70,7 @@ def _described(spec: Spec, name: str) -> dict[str, Any]:
     return {
         "branch": name,
         "jagged": branch.jagged,
+        "type": branch.type,
         "low": branch.low,
         "high": branch.high,
         "columns": [slots.start, slots.stop],

@@ -35,4 +35,4 @@ def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return reduce(or_, (ScoreCounts.from_json(result) for result in results)).to_json()
 
 
-_ADDED = {"open": joined, "survey": _surveys, "prepare": _parts, "score": _scores}
+_ADDED = {"open": joined, "survey": _surveys, "prepare": _parts, "score": _scores, "predict": _parts}

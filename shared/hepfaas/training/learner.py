@@ -1,43 +1,49 @@
 """The function's side of the learner process. Imports no framework: arrays go out and come in.
 
 A learner process runs the user's code and the framework. It gets arrays and gives arrays, has nothing of our
-environment, and is kept warm: `holds` says which checkpoint its network has.
+environment, is shut in (confinement.py), and is kept warm: `holds` says which checkpoint its network has.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.training import wire
+from hepfaas.training import confinement, scratch, wire
 from hepfaas.training.segments import Block, Rows
 
 PACKAGES = Path(__file__).parents[2]
 LAST_LINES = 5
 START_S = 120.0
+LOOK_S = 1.0
+LINES_S = 5.0
+"""Longest wait for what was printed before an error."""
+
 FETCHED_AHEAD = 2
 """Record batches that are fetched while an earlier one is sent."""
 
 NOISE = re.compile(r"^([IWE]\d{4} .*\.cc:\d+\]|WARNING: All log messages before absl::InitializeLog)")
 """What TensorFlow's own C++ says at its start: nothing of it is the user's."""
+
+
+WANT = re.compile(r"MemoryError|ResourceExhaustedError")
+"""What Python and TensorFlow call it when memory is not to be had."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,33 @@ class LearnerSettings:
     seed: int
     threads: int
     xla: bool
+
+
+class Settings(Protocol):
+    """What a learner process begins with, `code` in its folder and the rest as it is; messages name the `module`."""
+
+    @property
+    def code(self) -> Mapping[str, bytes]: ...
+
+    @property
+    def module(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a learner process may take.
+
+    memory_mb: private memory, in units of 10^6 bytes. cpus: processors that it may run on. scratch_mb: of the disk, in
+    units of 10^6 bytes. silence_s: longest time without a word.
+    """
+
+    memory_mb: int | None = None
+    cpus: int | None = None
+    scratch_mb: int | None = None
+    silence_s: float = 3600
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
@@ -94,8 +127,8 @@ class Exported:
 class Learner:
     """A learner process with one user's code in it.
 
-    Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or says
-    nothing for `limit_s`. After the last two, and after any error of `fit` and `validate`, the learner is closed.
+    Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or meets one of
+    the limits. After the last two, and after any error of `fit` and `validate`, the learner is closed.
     """
 
     holds: str | None = None
@@ -103,24 +136,28 @@ class Learner:
 
     def __init__(
         self,
-        settings: LearnerSettings,
+        settings: Settings,
         on_log: Callable[[str], None],
         cache_bytes: int = 1 << 30,
-        limit_s: float = 3600,
+        limits: Limits = UNLIMITED,
     ) -> None:
         for name in settings.code:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise RequestError(f"code file '{name}' lies outside its folder; give its path within the folder")
-        self._settings, self._on_log, self._limit_s = settings, on_log, limit_s
+        self._settings, self._on_log, self._limits = settings, on_log, limits
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-learner-")
-        self._write_code(Path(self._scratch.name) / "code")
+        self._lines_ended = threading.Event()
+        confinement.hide()
+        self._scratch = scratch.created()
+        self._write_code(self._scratch / "code")
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = self._started(theirs.fileno())
         self._socket = ours
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
+        self._watch = _Watch(self._process, self._scratch, limits.scratch_mb)
+        self._watch.start()
         values = {name: value for name, value in vars(settings).items() if name != "code"}
         try:
             self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
@@ -128,7 +165,7 @@ class Learner:
             self.close()
             raise
 
-    def __enter__(self) -> Learner:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -140,16 +177,20 @@ class Learner:
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """Ends the process, with those it started, and removes its scratch folder."""
+        """Ends the process and removes its scratch folder."""
         self.holds = None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
         self._reader.join(timeout=5)
+        self._watch.stop()
         self._socket.close()
         if self._process.stdout:
             self._process.stdout.close()
-        self._scratch.cleanup()
+        scratch.remove(self._scratch)
+
+    def mute(self) -> None:
+        """From now on nobody hears what it prints."""
+        self._on_log = lambda line: None
 
     def make(self) -> ModelFacts:
         """Runs the user's model(idim) after seeding: a fresh network."""
@@ -214,15 +255,15 @@ class Learner:
         sender = _Sender(self._socket, needed["need"], fetch)
         sender.start()
         try:
-            while "rows_done" in (answer := self._answer(self._limit_s))[0]:
+            while "rows_done" in (answer := self._answer(self._limits.silence_s))[0]:
                 on_rows(answer[0]["rows_done"])
         except BaseException as error:
             self.close()  # what was under way in the socket belongs to a pass that is over
-            sender.join(timeout=self._limit_s)
+            sender.join(timeout=self._limits.silence_s)
             if sender.error and isinstance(error, RequestError):
                 raise sender.error from None
             raise
-        sender.join(timeout=self._limit_s)
+        sender.join(timeout=self._limits.silence_s)
         return answer
 
     def _ask(
@@ -232,7 +273,7 @@ class Learner:
             wire.send(self._socket, header, arrays)
         except OSError as error:
             raise self._ended() from error
-        return self._answer(limit_s or self._limit_s)
+        return self._answer(limit_s or self._limits.silence_s)
 
     def _answer(self, limit_s: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         self._socket.settimeout(limit_s)
@@ -247,7 +288,10 @@ class Learner:
         except (EOFError, ConnectionError) as error:
             raise self._ended() from error
         if "error" in header:
-            raise RequestError(header["error"])
+            self._lines_ended.wait(timeout=LINES_S)
+            self._lines_ended.clear()
+            text = str(header["error"])
+            raise RequestError(text + (f"; {self._limit}" if WANT.search(text) and self._limit else ""))
         return header, arrays
 
     def _ended(self) -> RequestError:
@@ -256,11 +300,18 @@ class Learner:
             code = self._process.wait(timeout=5)
             how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         self.close()
+        if self._watch.finding:
+            return RequestError(f"{self._settings.module}: the learner process was ended: {self._watch.finding}")
         lines = "".join(f"\n  {line}" for line in self._last_lines)
+        limit = f" ({self._limit})" if self._limit else ""
         return RequestError(
-            f"{self._settings.module}: the learner process ended {how}, for want of memory or by the model's own "
-            f"code.{' It said last:' if lines else ''}{lines}"
+            f"{self._settings.module}: the learner process ended {how}, for want of memory{limit} or by the model's "
+            f"own code.{' It said last:' if lines else ''}{lines}"
         )
+
+    @property
+    def _limit(self) -> str:
+        return f"it may take {self._limits.memory_mb:,} MB" if self._limits.memory_mb else ""
 
     def _write_code(self, folder: Path) -> None:
         for name, content in self._settings.code.items():
@@ -269,11 +320,11 @@ class Learner:
             path.write_bytes(content)
 
     def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
-        scratch = self._scratch.name
+        limits = [str(limit or 0) for limit in astuple(self._limits)[:3]]
         environment = {
             "PATH": "/usr/bin:/bin",
-            "HOME": scratch,
-            "TMPDIR": scratch,
+            "HOME": str(self._scratch),
+            "TMPDIR": str(self._scratch),
             "PYTHONPATH": str(PACKAGES),
             "PYTHONUNBUFFERED": "1",
             "PYTHONHASHSEED": "0",  # else the order of a set of names, and so a network, is another in each process
@@ -282,23 +333,47 @@ class Learner:
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hepfaas.training.learner_process", str(descriptor)],
-            cwd=scratch,
+            [sys.executable, "-P", "-m", "hepfaas.training.confined", str(descriptor), *limits],
+            cwd=self._scratch,
             env=environment,
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=0,
+            start_new_session=True,  # no Ctrl-C, and no terminal
+            umask=0o077,
         )
 
     def _read_log(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip()
-            if text and not NOISE.match(text):
+            if line.rstrip() == wire.END_OF_LINES:
+                self._lines_ended.set()
+            elif text and not NOISE.match(text):
                 self._last_lines.append(text)
                 self._on_log(text)
+
+
+class _Watch(threading.Thread):
+    """Looks each second how much of the disk a learner process has taken, and ends it when that is too much."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, most_mb: int | None) -> None:
+        super().__init__(daemon=True)
+        self._process, self._folder, self._most_mb = process, folder, most_mb
+        self._over = threading.Event()
+        self.finding = ""
+
+    def run(self) -> None:
+        while self._most_mb and not self.finding and not self._over.wait(LOOK_S):
+            self.finding = scratch.excess(self._folder, self._process.pid, self._most_mb)
+        if self.finding:
+            self._process.kill()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        self._over.set()
+        self.join()
 
 
 class _Sender(threading.Thread):

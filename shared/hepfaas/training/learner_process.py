@@ -1,4 +1,4 @@
-"""The learner process: runs the user's code on arrays that come in by a socket. Started by learner.py.
+"""The learner process: runs the user's code on arrays that come in by a socket. Started by learner.py, in confined.py.
 
 It ends when its socket closes, whatever the user's code is doing then, so it never outlives the function that
 started it.
@@ -6,12 +6,12 @@ started it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BLOCK_ROWS
 from hepfaas.training import wire
+from hepfaas.training.confinement import why
 from hepfaas.training.user_errors import ModelError, told
 
 AHEAD = 2
@@ -204,16 +205,19 @@ class Session:
         try:
             answer, results = getattr(self, f"_do_{header.pop('do')}")(arrays, **header)
         except ModelError as error:
-            answer, results = {"error": str(error)}, []
+            answer, results = {"error": str(error) + why(error)}, []
         except (Exception, SystemExit) as error:  # whatever the user's code raises is the answer
-            answer, results = {"error": told(error, self._code)}, []
+            answer, results = {"error": told(error, self._code) + why(error)}, []
+        if "error" in answer:
+            with contextlib.suppress(OSError):  # the user's code may have closed it
+                os.write(1, b"\n" + wire.END_OF_LINES + b"\n")
         wire.send(self._socket, answer, results)
 
     def _do_begin(self, arrays: object, cache_bytes: int, **settings: Any) -> Any:
         with silent():
-            from hepfaas.training.keras_learner import KerasLearner
-        self._kept, self._buffers = Kept(cache_bytes), Buffers(settings["n_features"])
-        self._learner = KerasLearner(self._code, settings)
+            made = _kind(settings)
+        self._kept, self._buffers = Kept(cache_bytes), Buffers(settings.get("n_features", 0))
+        self._learner = made(self._code, settings)
         return {}, []
 
     def _do_make(self, arrays: object) -> Any:
@@ -241,6 +245,11 @@ class Session:
             exported = self._learner.export()
         return {}, [np.frombuffer(part, dtype=np.uint8) for part in exported]
 
+    def _do_convert(self, arrays: object) -> Any:
+        with silent():
+            facts, graph = self._learner.convert()
+        return facts, [np.frombuffer(graph, dtype=np.uint8)]
+
     def _passed(self, blocks: Any, seed: int, use: Callable[[Feed], dict[str, Any]]) -> dict[str, Any]:
         feed = Feed(self._kept, self._buffers, blocks, seed)
         wire.send(self._socket, {"need": feed.needed})
@@ -252,6 +261,17 @@ class Session:
 
     def _tell(self, rows: int) -> None:
         wire.send(self._socket, {"rows_done": rows})
+
+
+def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], Any]:
+    """What learns: the network of the user's code, or a model that was made elsewhere."""
+    if "format" in settings:
+        from hepfaas.training.foreign_model import ForeignModel
+
+        return ForeignModel
+    from hepfaas.training.keras_learner import KerasLearner
+
+    return KerasLearner
 
 
 class silent:
@@ -279,14 +299,10 @@ def serve(descriptor: int) -> None:
 
 
 def _end_with(connection: socket.socket, scratch: Path) -> None:
-    """Ends this process, with those it started, and its folder when the other end of the socket has gone: the
-    function has closed it or was killed."""
+    """Ends this process and empties its folder when the other end of the socket has gone: the function has closed it
+    or was killed. The folder itself is not its to remove: the next learner does."""
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()
     shutil.rmtree(scratch, ignore_errors=True)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    os.kill(os.getpid(), signal.SIGKILL)

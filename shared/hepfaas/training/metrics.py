@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.errors import RequestError
+
 SPLITS = ("validation", "test")
 BINS = 4_096
 EDGE = 20.0
@@ -57,6 +59,17 @@ class ScoreCounts:
             self.n_not_finite + other.n_not_finite,
             self.n_not_probable + other.n_not_probable,
         )
+
+    def check(self) -> None:
+        """Raises: RequestError if some score was no number or no probability."""
+        if self.n_not_finite:
+            raise RequestError(f"the model's score of {self.n_not_finite} held-back events is no number")
+        if self.n_not_probable:
+            raise RequestError(
+                f"the model's score of {self.n_not_probable} held-back events is below 0 or above 1, so it is no "
+                "probability: end the network in a sigmoid or softmax, or compile it with a loss that has "
+                "from_logits=True"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; of the histograms the bins that are not empty, each by its distance from the one before."""

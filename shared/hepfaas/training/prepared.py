@@ -142,7 +142,7 @@ class Part:
     """A stored part, read by ranges. `read(start, stop)` gives bytes of the object, `size_bytes` is its size."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
-        self._file = pa.ipc.open_file(pa.PythonFile(_Ranged(read, size_bytes), mode="r"))
+        self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
         metadata = self._file.schema.metadata or {}
         self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"]))
 
@@ -159,7 +159,7 @@ class Part:
         return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
 
 
-class _Ranged(io.RawIOBase):
+class Ranged(io.RawIOBase):
     """A file of byte ranges, with the end of it, where Arrow keeps its index, read once."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+END_OF_LINES = b"\0"
+"""The line behind what was printed before an error was told, so that the log of a step has what led to it."""
+
 _LENGTH = struct.Struct("<I")
 
 

@@ -1,0 +1,185 @@
+"""Requests a second of `predict` against MLServer and KServe with the same network, and against a bare ASGI app.
+
+Peers live in environments of their own, made at the first run; the load comes from Debian's `wrk`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from measured import CACHE, Ratio
+from predict_servers import FEATURES, SECONDS, TOP, Load, free_port, memory_mb, server, trained, wrk
+
+ROWS = 1_000
+SMALL, LARGE = (128, 64), (470, 470)
+"""Widths of hidden layers: 12,000 weights for rates, 240,000 for a cold process."""
+
+ROUNDS = 3
+CLIENTS = (1, 16, 64)
+Found = Mapping[str, Mapping[str, Load]]
+
+
+def measure() -> list[Ratio]:
+    """Requests of one row by 1, 16 and 64 clients, requests of 1,000 rows, and the first answer of a cold process."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("no wrk: apt-get install wrk")
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        folder = Path(scratch)
+        features = trained(folder, "bench", SMALL, ROWS)
+        trained(folder, "large", LARGE, 1)
+        found = _rates(folder, features)
+        cold = _cold(folder, features)
+    (CACHE / "predict.json").write_text(json.dumps(found, indent=1, default=asdict))
+    _tell(found)
+    return [*_ratios(found), *cold]
+
+
+def _ratios(found: Found) -> list[Ratio]:
+    def rate(name: str, load: str) -> float:
+        return found[name][load].per_s
+
+    def detail(load: str, *names: str) -> str:
+        return ", ".join(f"{name} {rate(name, load):,.0f}/s" for name in names)
+
+    def peer(load: str) -> str:
+        return max(("mlserver", "kserve"), key=lambda name: rate(name, load))
+
+    ratios = []
+    for load, bound in (("1 row, 1 clients", ">= 1"), ("1 row, 16 clients", ">= 4"), ("1 row, 64 clients", ">= 1")):
+        best = peer(load)
+        ratio = rate("V2", load) / rate(best, load)
+        ratios.append(Ratio(f"V2, {load}", best, ratio, bound, detail(load, "V2", best)))
+    load = "1 row, 16 clients"
+    for name in ("V2", "/json"):
+        ratios.append(Ratio(f"{name}, {load}", "a bare ASGI app", rate(name, load) / rate("floor", load), ">= 0.45",
+                            detail(load, name, "floor")))  # fmt: skip
+    load = f"{ROWS} rows, 4 clients"
+    rows = rate("V2 binary", load) * ROWS
+    ratios.append(Ratio(f"rows/s of V2 binary, {load}", "1.5 million", rows / 1.5e6, ">= 1", f"{rows:,.0f} rows/s"))
+    ratio = rate("V2", load) / rate("kserve", load)
+    ratios.append(Ratio(f"V2 JSON, {load}", "kserve", ratio, ">= 2", detail(load, "V2", "kserve")))
+    return ratios
+
+
+def _rates(folder: Path, features: np.ndarray[Any, Any]) -> Found:
+    """Requests a second and latencies, the servers in turn, each alone on the machine but for the load."""
+    found: dict[str, dict[str, list[Load]]] = {}
+    json_1, json_n = (infer(features[:count]) for count in (1, ROWS))
+    head, blob = binary(features)
+    old = json.dumps({"keys": [], "values": features[0].tolist(), "model": "bench"}).encode()
+    v2 = "/v2/models/bench/infer"
+    many = f"{ROWS} rows, 4 clients"
+    loads = {
+        "ours": [
+            *(("V2", f"1 row, {c} clients", v2, json_1, {}, c) for c in CLIENTS),
+            *(("/json", f"1 row, {c} clients", "/json", old, {}, c) for c in CLIENTS),
+            ("V2 binary", many, v2, head + blob, {"Inference-Header-Content-Length": str(len(head))}, 4),
+            ("V2", many, v2, json_n, {}, 4),
+        ],
+        "floor": [("floor", f"1 row, {c} clients", "/", json_1, {}, c) for c in CLIENTS],
+        "mlserver": [
+            *(("mlserver", f"1 row, {c} clients", v2, json_1, {}, c) for c in CLIENTS),
+            ("mlserver", many, v2, json_n, {}, 4),
+        ],
+        "kserve": [
+            *(("kserve", f"1 row, {c} clients", v2, json_1, {}, c) for c in CLIENTS),
+            ("kserve", many, v2, json_n, {}, 4),
+        ],
+    }
+    for _ in range(ROUNDS):
+        for rival, asked in loads.items():
+            with server(rival, folder) as started:
+                for name, load, path, body, headers, clients in asked:
+                    kept = found.setdefault(name, {}).setdefault(load, [])
+                    for seconds in (1, SECONDS):  # the first to warm up
+                        seen = wrk(folder, f"{started.url}{path}", body, headers, clients, seconds)
+                    if seen.refused or (seen.unanswered and rival in ("ours", "floor")):
+                        raise SystemExit(f"{name}, {load}: {seen}")
+                    kept.append(seen)
+    return {
+        name: {load: sorted(kept, key=lambda one: one.per_s)[len(kept) // 2] for load, kept in some.items()}
+        for name, some in found.items()
+    }
+
+
+def infer(features: np.ndarray[Any, Any]) -> bytes:
+    """A request of the Open Inference Protocol in JSON."""
+    tensor = {"name": "features", "shape": features.shape, "datatype": "FP32", "data": features.ravel().tolist()}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def binary(features: np.ndarray[Any, Any]) -> tuple[bytes, bytes]:
+    """The same with a binary tensor: its JSON, and the bytes behind it."""
+    blob = features.tobytes()
+    tensor = {"name": "features", "shape": features.shape, "datatype": "FP32"}
+    head = {
+        "inputs": [{**tensor, "parameters": {"binary_data_size": len(blob)}}],
+        "parameters": {"binary_data_output": True},
+    }
+    return json.dumps(head).encode(), blob
+
+
+def _cold(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
+    """From the start of the process to the first answer, and its memory then."""
+    old = {"values": features[0].tolist(), "model": "large"}
+    columns = {f"x{n:02d}": features[:1, n].tolist() for n in range(FEATURES)}
+    asked = {
+        "/json": ("/json", old, 0.5),
+        "V2": ("/v2/models/large/infer", json.loads(infer(features[:1])), 0.5),
+        "raw events": ("/v1/models/large/predict", {"events": columns}, 1.0),
+    }
+    ratios = []
+    for name, (path, body, limit) in asked.items():
+        runs = sorted(_first_answer(folder, path, body) for _ in range(5))
+        seconds, memory = runs[2]
+        ratios.append(
+            Ratio(f"first answer of a cold process, {name}", f"{limit} s", seconds / limit, "<= 1", f"{seconds:.2f} s")
+        )
+        if name != "raw events":
+            ratios.append(Ratio("its memory", "150 MB", memory / 150, "<= 1", f"{memory:.0f} MB"))
+    return ratios
+
+
+def _first_answer(folder: Path, path: str, body: Any) -> tuple[float, float]:
+    port = free_port()
+    environ = {**os.environ, "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": "predict", "PORT": str(port)}
+    environ |= {"FUNCTION_SOURCE": str(TOP / "functions/predict/main.py"), "WORKERS": "1", "HOST": "127.0.0.1"}
+    began = time.perf_counter()
+    with (folder / "cold.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "functions_framework"], env=environ, stdout=log, stderr=log, process_group=0
+        )
+    try:
+        with httpx.Client(timeout=30) as client:
+            while time.perf_counter() - began < 30:
+                try:
+                    answer = client.post(f"http://127.0.0.1:{port}{path}", json=body)
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.002)
+        seconds = time.perf_counter() - began
+        answer.raise_for_status()
+        return seconds, memory_mb(process.pid)
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _tell(found: Found) -> None:
+    for name, loads in found.items():
+        for load, one in loads.items():
+            line = f"      {name:10} {load:20} {one.per_s:10,.0f}/s"
+            line += f"  p50 {one.p50_ms:8.2f} ms  p99 {one.p99_ms:8.2f} ms\n"
+            sys.stdout.write(line)

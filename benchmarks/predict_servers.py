@@ -1,0 +1,191 @@
+"""The servers that predictions are measured on, each by its usual way to be started, and the load: Debian's `wrk`.
+
+Peers live in environments of their own, made at the first run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import httpx
+import numpy as np
+import uproot
+from conftest import XRootD, free_port
+from hepfaas.models import versions
+from hepfaas.platform.storage import open_store
+from hepfaas.training.checkpoint import arrays_of
+
+__all__ = ["XRootD", "free_port", "memory_mb", "server", "trained", "wrk"]
+
+TOP = Path(__file__).parents[1]
+PEERS = TOP / ".cache" / "peers"
+UV = TOP / ".cache" / "uv" / "bin" / "uv"
+VERSIONS = {"kserve": "kserve==0.21.0", "mlserver": "mlserver==1.7.1"}
+FEATURES, SECONDS = 29, 4.0
+MODEL = """
+import keras
+WIDTHS = {widths}
+def model(idim):
+    L = keras.layers
+    dense = [L.Dense(width, "relu") for width in WIDTHS]
+    net = keras.Sequential([L.Input((idim,)), *dense, L.Dense(1, "sigmoid")])
+    net.compile("adam", "binary_crossentropy")
+    return net
+"""
+
+
+def trained(folder: Path, model: str, widths: tuple[int, ...], rows: int) -> np.ndarray[Any, Any]:
+    """Trains a model, and gives features of some events; its weights lie beside the store for the peers."""
+    job = folder / model
+    job.mkdir()
+    chooser = np.random.default_rng(1)
+    for number, name in enumerate(("signal", "background")):
+        with uproot.recreate(job / f"{name}.root") as file:
+            columns = {f"x{n:02d}": chooser.normal(number, 1, 500).astype("f4") for n in range(FEATURES)}
+            file.mktree("Events", dict.fromkeys(columns, "float32")).extend(columns)
+    (job / "files.txt").write_text("signal.root\nbackground.root\n")
+    (job / "labels.txt").write_text("1\n0\n")
+    (job / "model.py").write_text(MODEL.format(widths=widths))
+    (job / "params.json").write_text(json.dumps({"epochs": 1}))
+    command = [sys.executable, "-m", "hepfaas", "train", str(job), "--store", f"{folder}/store"]
+    subprocess.run(command, check=True, capture_output=True)
+    store = open_store(f"{folder}/store/local")
+    arrays = arrays_of(store.get(versions.load(store, model).card["steps"]["checkpoint"]))
+    layers = [arrays[name] for name in sorted(arrays) if name.startswith("model/")]
+    layers = [array for array in layers if array.dtype == np.float32 and array.ndim]
+    named = {f"{'bias' if n % 2 else 'kernel'}{n // 2}": array for n, array in enumerate(layers)}
+    np.savez(folder / f"{model}.npz", **named)
+    return chooser.random((rows, FEATURES), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What `wrk` saw: answers a second, milliseconds of the median and the 99th percentile, answers that were not 2xx,
+    requests that had none within ten seconds."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    refused: int
+    unanswered: int
+
+
+def wrk(
+    folder: Path, url: str, body: bytes, headers: Mapping[str, str], clients: int, seconds: float = SECONDS
+) -> Load:
+    """So many clients, each sending again as soon as it is answered."""
+    (folder / "body").write_bytes(body)
+    told = {"Content-Type": "application/json", **headers}
+    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in told.items())
+    script = f'wrk.method = "POST"\nwrk.body = io.open("{folder}/body", "rb"):read("*a")\n{lines}\n'
+    (folder / "load.lua").write_text(script)
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "--timeout", "10s"]
+    done = subprocess.run([*command, "-s", folder / "load.lua", url], check=True, capture_output=True, text=True)
+    said = done.stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    refused, silent = re.search(r"Non-2xx or 3xx responses: (\d+)", said), re.search(r"timeout (\d+)", said)
+    assert rate
+    return Load(
+        float(rate[1]),
+        _ms(said, "50"),
+        _ms(said, "99"),
+        int(refused[1]) if refused else 0,
+        int(silent[1]) if silent else 0,
+    )
+
+
+def _ms(said: str, percent: str) -> float:
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", said)
+    assert found
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def server(name: str, folder: Path, **settings: str) -> Iterator[Started]:
+    """A server of the models in a folder: ours, floor, kserve or mlserver."""
+    port = free_port()
+    environ = {**os.environ, "BENCH_WEIGHTS": str(folder / "bench.npz"), "PYTHONPATH": str(TOP / "benchmarks/peers")}
+    commands: dict[str, list[str]] = {
+        "ours": [sys.executable, "-m", "functions_framework"],
+        "floor": [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port", str(port), "echo:app"],
+        "kserve": [str(_peer("kserve")), str(TOP / "benchmarks/peers/kserve_network.py"), str(port)],
+        "mlserver": [str(_peer("mlserver").with_name("mlserver")), "start", str(folder / "mlserver")],
+    }
+    if name == "ours":
+        environ |= {"PYTHONPATH": "", "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": "predict", **settings}
+        environ |= {"FUNCTION_SOURCE": str(TOP / "functions/predict/main.py"), "WORKERS": "1"}
+        environ |= {"HOST": "127.0.0.1", "PORT": str(port)}
+    if name == "mlserver":
+        _configure_mlserver(folder / "mlserver", port)
+    ready = {"floor": "/", "ours": "/healthz"}.get(name, "/v2/models/bench/ready")
+    with (folder / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(commands[name], env=environ, stdout=log, stderr=log, process_group=0)
+    try:
+        _wait(f"http://127.0.0.1:{port}{ready}", process, folder / f"{name}.log")
+        yield Started(f"http://127.0.0.1:{port}", process)
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=30)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.02)
+    raise SystemExit(f"{url} does not answer: {log.read_text()[-2000:]}")
+
+
+def _peer(name: str) -> Path:
+    """Python of a peer's environment, made if it is not there."""
+    python = PEERS / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([UV, "venv", "--quiet", "--python", "3.11", PEERS / name], check=True)
+        subprocess.run([UV, "pip", "install", "--quiet", "--python", python, VERSIONS[name]], check=True)
+    return python
+
+
+def _configure_mlserver(folder: Path, port: int) -> None:
+    folder.mkdir(exist_ok=True)
+    told = {
+        "http_port": port,
+        "grpc_port": free_port(),
+        "metrics_port": free_port(),
+        "parallel_workers": 0,
+        "debug": False,
+    }
+    (folder / "settings.json").write_text(json.dumps(told))
+    model = {"name": "bench", "implementation": "mlserver_network.Network"}
+    (folder / "model-settings.json").write_text(json.dumps(model))
+
+
+def memory_mb(parent: int, what: str = "VmRSS") -> float:
+    """Resident memory of the worker that answered, the only child; VmHWM: the most that it was."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    status = Path(f"/proc/{children[0] if children else parent}/status").read_text()
+    found = re.search(rf"{what}:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1000

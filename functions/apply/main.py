@@ -1,0 +1,20 @@
+"""apply: predict steps: the scores of an entry range of a file.
+
+Takes a CloudEvent org.hepfaas.predict.requested (docs/events.md); stores the step's result and the sums that
+are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 422 if the
+step cannot be done, 503 to be asked again.
+"""
+
+import os
+
+import functions_framework
+from flask import Request, Response
+from hepfaas.platform.settings import Settings
+from hepfaas.service.stepping import step_function
+
+ANSWER = step_function("apply", Settings.from_environ(os.environ))
+
+
+@functions_framework.http
+def apply(request: Request) -> Response:
+    return ANSWER(request)

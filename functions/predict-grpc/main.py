@@ -1,0 +1,20 @@
+"""predict-grpc: scores of published models, by gRPC: the Open Inference Protocol, version 2.
+
+Knative gives a Service one port, so it is a function of its own; functions-framework speaks no gRPC, so it listens on
+$PORT (h2c) itself, until SIGTERM.
+
+docs/predict.md has the calls; the metadata 'authorization' has a bearer token (docs/identity.md). Answers OK;
+UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND for what is not there or another owner's; INVALID_ARGUMENT if the request
+must change; RESOURCE_EXHAUSTED and UNAVAILABLE to ask again.
+"""
+
+import asyncio
+import os
+
+from hepfaas.platform.settings import Settings
+from hepfaas.service.open_inference_grpc import serve
+
+SETTINGS = Settings.from_environ(os.environ)
+
+if __name__ == "__main__":
+    asyncio.run(serve(SETTINGS, SETTINGS.port))

@@ -1,0 +1,24 @@
+"""predict: scores of published models, by HTTP: TFaaS's calls, the Open Inference Protocol, raw events, ROOT files.
+
+docs/predict.md has every call; they take a bearer token (docs/identity.md). Long predictions and uploaded models become
+runs: sends org.hepfaas.run.requested (docs/events.md). Answers 2xx; 401; 403; 404 for what is not there or another
+owner's; 413, 422 (400 under /v2) if the request must change; 429 and 503 to ask again.
+"""
+
+import os
+
+import functions_framework.aio
+from hepfaas.platform.settings import Settings
+from hepfaas.service.predict_app import PredictApp
+from starlette.requests import Request
+from starlette.responses import Response
+from uvicorn_worker import UvicornWorker
+
+SETTINGS = Settings.from_environ(os.environ)
+APP = PredictApp(SETTINGS)
+UvicornWorker.CONFIG_KWARGS["limit_concurrency"] = 2 * SETTINGS.predict_requests  # connections; the framework sets none
+
+
+@functions_framework.aio.http
+async def predict(request: Request) -> Response:
+    return await APP.answer(request)

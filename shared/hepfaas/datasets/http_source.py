@@ -1,0 +1,95 @@
+"""ROOT files behind web servers, for uproot. Owns where their servers may lead it."""
+
+from __future__ import annotations
+
+import functools
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urljoin
+
+import urllib3
+from urllib3.util import make_headers, parse_url
+
+from hepfaas.datasets.addresses import is_private
+from hepfaas.datasets.ranged_source import RangedSource
+from hepfaas.errors import RequestError
+
+MOST_REDIRECTS = 5
+LIMITS = urllib3.Timeout(connect=10, read=60)
+
+
+class HttpSource(RangedSource):
+    """One file, http(s)://. A server may lead elsewhere, but none on the internet into a private network.
+
+    Raises: RequestError if it does, or HTTPException with the status of what is no file; see faults.py.
+    """
+
+    def __init__(self, file_path: str, **options: Any) -> None:
+        self._url, self._private = file_path, is_private(file_path)
+        answer = self._asked("HEAD", {})
+        answer.close()
+        size = answer.headers.get("Content-Length", "")
+        if answer.status == 404:
+            raise FileNotFoundError(file_path)
+        if answer.status != 200:
+            raise HTTPException(f"status {answer.status}")
+        if not size.isdecimal():
+            raise RequestError(f"the server of '{file_path}' does not tell its size; put the file on another one")
+        super().__init__(file_path, int(size))
+
+    def fetched(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop)."""
+        answer = self._asked("GET", {"Range": f"bytes={start}-{stop - 1}"})
+        if answer.status != 206:
+            answer.close()
+            raise HTTPException(f"status {answer.status}")
+        try:
+            data: bytes = answer.read(decode_content=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise HTTPException(str(error)) from error
+        finally:
+            answer.release_conn()
+        if len(data) != stop - start:
+            raise HTTPException(f"{len(data)} bytes came where {stop - start} were asked for")
+        return data
+
+    def _asked(self, method: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """What is answered in the end, not read yet."""
+        url, first = self._url, parse_url(self._url)
+        for _ in range(MOST_REDIRECTS + 1):
+            here = parse_url(url)
+            own = (here.scheme, here.netloc) == (first.scheme, first.netloc)
+            login = make_headers(basic_auth=first.auth) if first.auth and own else {}
+            try:
+                answer = _pool().request(
+                    method, here._replace(auth=None).url, headers={**login, **headers}, preload_content=False
+                )
+            except urllib3.exceptions.HTTPError as error:
+                raise HTTPException(_reason(error)) from error
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            answer.close()
+            url = urljoin(url, answer.headers.get("Location", ""))
+            self._check(url)
+        raise RequestError(f"'{self._url}' leads from one address to the next more than {MOST_REDIRECTS} times")
+
+    def _check(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise RequestError(f"'{self._url}' leads to '{url[:200]}', which is no http(s):// address")
+        if not self._private and is_private(url):
+            raise RequestError(
+                f"'{self._url}' leads to '{url[:200]}', an address in a private network, where no server outside may "
+                "lead; give that address itself"
+            )
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    """What the operating system says of a connection that failed, if it does."""
+    while error.__cause__ and not isinstance(error, OSError):
+        error = error.__cause__  # type: ignore[assignment]
+    return getattr(error, "strerror", None) or str(error)
+
+
+@functools.cache
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=8)

@@ -1,0 +1,59 @@
+"""The stored form of the scores of an entry range: an Arrow IPC file, zstd, read one record batch at a time.
+
+Columns: `entry`, the identifiers as they were, the scores. Whose events they are stands in the schema's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from hepfaas.training.prepared import Ranged
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ScoreFacts:
+    """file: identity; entries: range; rows: events; n_surplus: of them, those of which values were left out."""
+
+    file: str
+    entries: tuple[int, int]
+    rows: int
+    n_surplus: int
+
+
+def score_part(file: str, entries: tuple[int, int], some: Iterable[tuple[Columns, int]]) -> pa.Buffer:
+    """The part as it is stored, of columns and their surplus events, in the order of entries."""
+    batches, n_surplus = [], 0
+    for columns, n_more in some:
+        batches.append(pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()}))
+        n_surplus += n_more
+    facts = ScoreFacts(file, entries, sum(batch.num_rows for batch in batches), n_surplus)
+    schema = batches[0].schema.with_metadata({"hepfaas": json.dumps(asdict(facts), sort_keys=True)})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1))
+    with pa.ipc.new_file(sink, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return sink.getvalue()
+
+
+class ScorePart:
+    """A stored part, read by ranges. `read(start, stop)` gives bytes of the object, `size_bytes` is its size."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
+        self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
+        values = json.loads((self._file.schema.metadata or {})[b"hepfaas"])
+        self.facts = ScoreFacts(**{**values, "entries": tuple(values["entries"])})
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Events and their scores, some thousands at a time, in the order of entries."""
+        for number in range(self._file.num_record_batches):
+            yield self._file.get_batch(number)

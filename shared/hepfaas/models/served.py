@@ -1,0 +1,165 @@
+"""Which version answers a request, loaded once and kept while there is room. Versions never change; names point on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.errors import MissingError, RequestError
+from hepfaas.models import versions
+from hepfaas.models.batching import Runtime
+from hepfaas.models.versions import Published, Version
+from hepfaas.platform.storage import Store
+
+LOOK_S = 2.0
+"""So long what a name points at is believed; a deleted version answers no longer than that."""
+
+
+QUICK_S = 100e-6
+"""What takes no longer is computed where it was asked: handing it to a thread and back takes as long."""
+
+
+@dataclass(eq=False)
+class Served:
+    """A version in memory, with a runtime for the thread that asks; row_s: seconds that it takes for one row."""
+
+    published: Published
+    quick: Runtime
+    row_s: float
+
+    @cached_property
+    def version(self) -> Version:
+        """Which one."""
+        return self.published.version
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the features of one event."""
+        return self.published.shape
+
+    @cached_property
+    def n_features(self) -> int:
+        """Numbers of one event."""
+        return int(self.published.card["n_features"])
+
+    def fitted(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features in the model's own shape: those of an image may come as a list of its numbers.
+
+        Raises: RequestError if they are of another one.
+        """
+        if features.ndim == 2 and features.shape[1] == self.n_features and len(self.shape) > 1:
+            return features.reshape(-1, *self.shape)
+        what = f"vectors of {self.n_features} features" if len(self.shape) == 1 else "arrays"
+        raise RequestError(
+            f"model '{self.version}' takes {what}, shape [{', '.join(['events', *map(str, self.shape)])}]; "
+            f"what was sent has shape {list(features.shape)}"
+        )
+
+    @cached_property
+    def outputs(self) -> int:
+        """Scores of an event."""
+        return int(self.published.card["outputs"])
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its graph."""
+        return len(self.published.graph)
+
+    def is_quick(self, n_rows: int) -> bool:
+        """Whether so many rows are computed in no time."""
+        return n_rows * self.row_s <= QUICK_S
+
+    def runtime(self) -> Runtime:
+        """What computes its scores; for one thread."""
+        return runtime_of(self.published)
+
+
+def runtime_of(published: Published) -> Runtime:
+    """What computes the scores of a version."""
+    from hepfaas.models.litert import LiteRtModel
+
+    return LiteRtModel(published.graph)
+
+
+def served_of(published: Published) -> Served:
+    """A version, its runtime warm."""
+    runtime = runtime_of(published)
+    row = np.zeros((1, *published.shape), dtype=np.float32)
+    runtime.predict(row)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        runtime.predict(row)
+        seconds.append(time.perf_counter() - began)
+    return Served(published, runtime, min(seconds))
+
+
+class Loaded:
+    """The versions in memory: of all owners, at most `most_bytes` of graphs, those used last.
+
+    One that is evicted while a request computes with it stays until that is done: the request holds it.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[str, str, int], Served] = OrderedDict()
+        self._named: dict[tuple[str, str, str], tuple[float, Version]] = {}
+        self._coming: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
+        self.loads = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all graphs in memory."""
+        return sum(served.size_bytes for served in self._kept.values())
+
+    def now(self, store: Store, name: str, number: str = "") -> Served | None:
+        """The version if it is known and in memory: the way of nearly every request, without a wait."""
+        known = self._named.get((store.url, name, number))
+        if known is None or time.monotonic() - known[0] > LOOK_S:
+            return None
+        place = (store.url, name, known[1].number)
+        if place in self._kept:
+            self._kept.move_to_end(place)
+        return self._kept.get(place)
+
+    async def get(self, store: Store, name: str, number: str = "") -> Served:
+        """The version of that number or alias; '': the newest. Asked for by many at once, it is loaded once.
+
+        Raises: RequestError if there is none; UnavailableError.
+        """
+        if served := self.now(store, name, number):
+            return served
+        asked = (store.url, name, number)
+        if asked not in self._coming:
+            self._coming[asked] = asyncio.create_task(self._load(store, name, number))
+            self._coming[asked].add_done_callback(lambda _: self._coming.pop(asked))
+        return await asyncio.shield(self._coming[asked])
+
+    def forget(self, store: Store, name: str) -> None:
+        """What a model's names point at has changed just now."""
+        self._named = {asked: known for asked, known in self._named.items() if asked[:2] != (store.url, name)}
+
+    async def _load(self, store: Store, name: str, number: str) -> Served:
+        try:
+            return await self._look(store, name, number)
+        except MissingError:  # it was deleted just now: the name points at another one, or at none
+            return await self._look(store, name, number)
+
+    async def _look(self, store: Store, name: str, number: str) -> Served:
+        began = time.monotonic()
+        version = await asyncio.to_thread(versions.find, store, name, number)
+        place = (store.url, name, version.number)
+        if place not in self._kept:
+            self._kept[place] = await asyncio.to_thread(lambda: served_of(versions.read(store, version)))
+            self.loads += 1
+        self._kept.move_to_end(place)
+        self._named[store.url, name, number] = (began, version)
+        while self.size_bytes > self._most_bytes and len(self._kept) > 1:
+            self._kept.popitem(last=False)
+        return self._kept[place]

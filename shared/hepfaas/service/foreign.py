@@ -1,0 +1,146 @@
+"""Uploads of models that were made elsewhere, as clients of TFaaS send them. A run converts each, once."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import hashlib
+import json
+import secrets
+import tempfile
+import time
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.responses import Response
+
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform import records
+from hepfaas.platform.storage import Store
+from hepfaas.runs.conversion import Conversion
+from hepfaas.service.bundles import LABELS, PARAMS, Bundle, bundle_in, files_of
+from hepfaas.service.predicting import Asked, in_thread
+from hepfaas.service.submitting import trace_of
+from hepfaas.service.uploads import Unpacked, stored_file
+
+LOOK_S = 0.2
+"""How often it is looked whether a run has ended."""
+
+BLOCK = 1 << 20
+SMALLER = "HEPFAAS_PREDICT_MODEL_BYTES is what this instance takes"
+
+
+async def upload(asked: Asked) -> Response:
+    """POST /upload, /bundle: a form (name, params, model, labels), or a tar of one directory -> nothing, once the model
+    is there. Uploaded again, it is the next version."""
+    serving = asked.serving
+    asking = await in_thread(serving.asking)
+    with tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch:
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        is_form = "form-data" in asked.request.headers.get("content-type", "").lower()
+        bundle = await (_of_form(asked, folder) if is_form else _of_tar(asked, folder))
+        recipe = await in_thread(_recipe, bundle, serving.store)
+    trace = trace_of(asked.request.headers.get("traceparent", ""))
+    request = records.Request(recipe, time.time(), trace=trace, submitter=asked.submitter)
+    run = await in_thread(asking.ask, request)
+    await _completed(serving.store, run, serving.settings.predict_upload_s)
+    serving.loaded.forget(serving.store, recipe.name)
+    return Response()
+
+
+async def _of_form(asked: Asked, folder: Path) -> Bundle:
+    """The model in the fields of a form; 'op', which later clients send, says nothing."""
+    most = asked.serving.settings.predict_model_bytes
+    encoding = asked.request.headers.get("content-encoding", "").lower()
+    async with asked.form(most + most // 2) as form:  # base64 takes a third more
+        return await asyncio.to_thread(_written, form, folder, most, encoding)
+
+
+async def _of_tar(asked: Asked, folder: Path) -> Bundle:
+    """The model in a tar; whether it is gzipped, its bytes tell."""
+    most = asked.serving.settings.predict_model_bytes
+    with tempfile.TemporaryFile() as file:
+        async for chunk in asked.chunks(most):
+            await in_thread(file.write, chunk)
+        file.seek(0)
+        return await asyncio.to_thread(_unpacked, file, folder, most)
+
+
+def _written(form: FormData, folder: Path, most_bytes: int, encoding: str) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, SMALLER)
+    model, name = form.get("model"), form.get("name")
+    if not isinstance(model, UploadFile):
+        raise RequestError("the form has no file 'model'; it takes name, params, model and labels")
+    file = PurePosixPath((model.filename or "").replace("\\", "/")).name
+    if file in ("", PARAMS, LABELS):
+        raise RequestError(f"the form's file 'model' is called '{file}'; it takes the model's own name, as in model.pb")
+    with tempfile.TemporaryFile() as decoded:
+        unpacked.add(file, _from_base64(model.file, decoded) if encoding == "base64" else model.file)
+    for field, called in (("params", PARAMS), ("labels", LABELS)):
+        sent = form.get(field)
+        if isinstance(sent, UploadFile):
+            unpacked.add(called, sent.file)
+        elif sent:
+            (folder / called).write_text(sent, encoding="utf-8", errors="surrogatepass")
+    return bundle_in(folder, name if isinstance(name, str) else "")
+
+
+def _from_base64(data: IO[bytes], into: IO[bytes]) -> IO[bytes]:
+    """What stands there in base64, white space passed over. Raises: RequestError if it is none."""
+    rest = b""
+    while block := data.read(BLOCK):
+        text = rest + block.translate(None, b" \t\r\n")
+        whole = len(text) - len(text) % 4
+        into.write(_bytes_of(text[:whole]))
+        rest = text[whole:]
+    into.write(_bytes_of(rest))
+    into.seek(0)
+    return into
+
+
+def _bytes_of(text: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as error:
+        raise RequestError(f"Content-Encoding says base64, but 'model' is none: {error}") from error
+
+
+def _unpacked(file: IO[bytes], folder: Path, most_bytes: int) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, SMALLER)
+    unpacked.add_tar(file)
+    inside = unpacked.job()
+    return bundle_in(inside, inside.name if inside != folder else "")
+
+
+def _recipe(bundle: Bundle, store: Store) -> Conversion:
+    """What is to be done, once the model's files are stored."""
+    files = {name: stored_file(path, store) for name, path in files_of(bundle).items()}
+    listed = json.dumps(files, sort_keys=True).encode()
+    code = f"uploads/{hashlib.sha256(listed).hexdigest()}/files.json"
+    store.create(code, listed)
+    return Conversion(
+        name=bundle.name,
+        code=code,
+        format=bundle.format,
+        file=bundle.file,
+        input=bundle.input,
+        output=bundle.output,
+        params=json.dumps(bundle.params, sort_keys=True),
+        labels=bundle.labels,
+        upload=secrets.token_hex(16),
+    )
+
+
+async def _completed(store: Store, run: str, most_s: float) -> None:
+    """Waits for the end of a run. Raises: RequestError saying why it failed; UnavailableError if it takes longer."""
+    until = time.monotonic() + most_s
+    while (end := await in_thread(records.last_end, store, run)) is None:
+        if time.monotonic() > until:
+            raise UnavailableError(
+                f"the model is not converted after {most_s:g} s; run '{run}' goes on, and GET /models will list it"
+            )
+        await asyncio.sleep(LOOK_S)
+    if end.state != "completed":
+        raise RequestError(end.error or f"run '{run}' was {end.state}")

@@ -1,0 +1,241 @@
+"""The Open Inference Protocol, version 2, by HTTP: https://github.com/kserve/open-inference-protocol, with the binary
+tensors of Triton's extension. A model takes one tensor `features`, normalised as in training, or raw values by branch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from hepfaas import __version__
+from hepfaas.errors import RequestError
+from hepfaas.models.served import Served
+from hepfaas.service.predicting import Asked, in_thread, json_object, json_response, matrix_of
+
+FEATURES, SCORES = "features", "scores"
+HEADER = "Inference-Header-Content-Length"
+TYPES = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+DATATYPES = {
+    "bool": "BOOL",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+    **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an answer has to look like. id: the request's own, given back."""
+
+    id: str | None
+    binary: bool
+
+
+async def server(asked: Asked) -> Response:
+    """GET /v2"""
+    return json_response({"name": "hepfaas", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+
+async def live(asked: Asked) -> Response:
+    """GET /v2/health/live"""
+    return json_response({"live": True})
+
+
+async def ready(asked: Asked) -> Response:
+    """GET /v2/health/ready: the store answers, and the default models are in memory."""
+    await asked.serving.check_ready()
+    return json_response({"ready": True})
+
+
+async def model_ready(asked: Asked, name: str, number: str = "") -> Response:
+    """GET /v2/models/{name}[/versions/{number}]/ready: it is in memory from now on."""
+    served = await asked.serving.model(name, number)
+    return json_response({"name": served.version.name, "ready": True})
+
+
+async def metadata(asked: Asked, name: str, number: str = "") -> Response:
+    """GET /v2/models/{name}[/versions/{number}]: what it takes and gives."""
+    return json_response(described(await asked.serving.model(name, number)))
+
+
+def described(served: Served) -> dict[str, Any]:
+    """What a version takes and gives."""
+    raw = [
+        {
+            "name": branch.name,
+            "datatype": DATATYPES.get(branch.type, "FP32"),
+            "shape": [-1, -1] if branch.jagged else [-1],
+            "parameters": {"raw": True},
+        }
+        for branch in served.published.branches
+    ]
+    features = {"name": FEATURES, "datatype": "FP32", "shape": [-1, *served.shape]}
+    return {
+        "name": served.version.name,
+        "versions": [str(served.version.number)],
+        "platform": "hepfaas_litert",
+        "inputs": [features, *raw],
+        "outputs": [{"name": SCORES, "datatype": "FP32", "shape": [-1, served.outputs]}],
+    }
+
+
+async def infer(asked: Asked, name: str, number: str = "") -> Response:
+    """POST /v2/models/{name}[/versions/{number}]/infer: either `features`, or every branch with its raw values.
+
+    Raw values of a jagged branch are a matrix, an event's list in a row and NaN behind it.
+    """
+    served = await asked.serving.model(name, number)
+    body = await asked.body()
+    head = asked.header(HEADER)
+    values, binary = _parts(body, head)
+    inputs = values.get("inputs")
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(one, dict) for one in inputs):
+        raise RequestError(f"'inputs' is missing: a list of tensors, one named '{FEATURES}' or one for each branch")
+    wanted = _wanted(values)
+    matrix = await matrix_of_tensors(served, _tensors(inputs, binary))
+    return _answer(served, await asked.serving.scores(served, matrix), wanted)
+
+
+async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Vectors (events, features), of `features` or of raw values. Raises: RequestError if a tensor does not fit."""
+    if FEATURES in tensors:
+        _check_names(served, tensors, [FEATURES])
+        features = tensors[FEATURES]
+        if features.shape == served.shape:
+            features = features[None]
+        return np.ascontiguousarray(features, dtype=np.float32)
+    _check_names(served, tensors, [branch.name for branch in served.published.spec.branches])
+    matrix: NDArray[np.float32] = await in_thread(_raw, served, tensors)
+    return matrix
+
+
+def _parts(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview]:
+    """The JSON of a request, and the binary tensors behind it."""
+    if head is None:
+        return json_object(body), memoryview(b"")
+    if not head.isdecimal() or int(head) > len(body):
+        raise RequestError(f"{HEADER} is '{head[:20]}'; it is the length of the JSON in a body of {len(body)} bytes")
+    return json_object(memoryview(body)[: int(head)]), memoryview(body)[int(head) :]
+
+
+def _wanted(values: Mapping[str, Any]) -> Wanted:
+    """Raises: RequestError if another output than the scores is asked for."""
+    id_ = values.get("id")
+    binary = bool(_parameters(values).get("binary_data_output"))
+    outputs = values.get("outputs") or []
+    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
+        raise RequestError(f"'outputs' is no list of tensors; the model has one, '{SCORES}'")
+    for output in outputs:
+        if output.get("name") != SCORES:
+            raise RequestError(f"the model has no output '{str(output.get('name'))[:100]}'; it has '{SCORES}'")
+        binary = bool(_parameters(output).get("binary_data", binary))
+    return Wanted(None if id_ is None else str(id_), binary)
+
+
+def _parameters(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = values.get("parameters")
+    return found if isinstance(found, dict) else {}
+
+
+def _tensors(inputs: Sequence[Mapping[str, Any]], binary: memoryview) -> dict[str, NDArray[Any]]:
+    tensors: dict[str, NDArray[Any]] = {}
+    at = 0
+    for one in inputs:
+        name, shape, datatype = one.get("name"), one.get("shape"), one.get("datatype")
+        if not isinstance(name, str) or name in tensors:
+            raise RequestError(f"an input has the name {str(name)[:100]!r}; each has one of its own")
+        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
+            raise RequestError(f"input '{name}' has shape {str(shape)[:100]}; it is a list of sizes")
+        if not isinstance(datatype, str) or datatype not in TYPES:
+            raise RequestError(f"input '{name}' has datatype {str(datatype)[:40]!r}; it takes {', '.join(TYPES)}")
+        size = _parameters(one).get("binary_data_size")
+        if size is None:
+            found = _from_json(name, one.get("data"), datatype)
+        else:
+            if type(size) is not int or not 0 <= size <= len(binary) - at:
+                raise RequestError(
+                    f"input '{name}' has binary_data_size {str(size)[:40]}; {len(binary) - at} bytes are left"
+                )
+            if size % np.dtype(TYPES[datatype]).itemsize:
+                raise RequestError(f"input '{name}' has {size} bytes, no whole number of {datatype}")
+            found = np.frombuffer(binary[at : at + size], dtype=TYPES[datatype])
+            at += size
+        tensors[name] = shaped(name, found, shape)
+    return tensors
+
+
+def _from_json(name: str, data: Any, datatype: str) -> NDArray[Any]:
+    if not isinstance(data, list):
+        raise RequestError(f"input '{name}' has no 'data': a list of numbers")
+    if datatype == "FP32":
+        return matrix_of(data, f"the data of input '{name}'")
+    try:
+        return np.asarray(data, dtype=TYPES[datatype])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(f"the data of input '{name}' are no {datatype}: {error}") from error
+
+
+def shaped(name: str, found: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """The values of an input in their shape. Raises: RequestError if it has another number of them."""
+    try:
+        return found.reshape(shape)
+    except ValueError as error:
+        raise RequestError(f"input '{name}' has {found.size} values, and shape {list(shape)}") from error
+
+
+def _check_names(served: Served, tensors: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises: RequestError if a tensor is missing or is none of the model's."""
+    for name in tensors:
+        if name not in names:
+            close = difflib.get_close_matches(name, [FEATURES, *names], 3, 0.5) or [FEATURES, *names[:5]]
+            raise RequestError(f"model '{served.version}' has no input '{name[:100]}'; closest: {', '.join(close)}")
+    for name in names:
+        if name not in tensors:
+            raise RequestError(
+                f"model '{served.version}' misses input '{name}': give '{FEATURES}' alone, or all of its "
+                f"{len(names)} branches"
+            )
+
+
+def _raw(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Vectors of raw values by branch."""
+    from hepfaas.service.raw_events import features_of_tensors
+
+    return features_of_tensors(served, tensors)
+
+
+def _answer(served: Served, scores: NDArray[np.float32], wanted: Wanted) -> Response:
+    output: dict[str, Any] = {"name": SCORES, "shape": scores.shape, "datatype": "FP32"}
+    values: dict[str, Any] = {"model_name": served.version.name, "model_version": str(served.version.number)}
+    if wanted.id is not None:
+        values["id"] = wanted.id
+    values["outputs"] = [output]
+    if not wanted.binary:
+        output["data"] = scores.reshape(-1)
+        return json_response(values)
+    output["parameters"] = {"binary_data_size": scores.nbytes}
+    head = orjson.dumps(values)
+    headers = {HEADER: str(len(head))}
+    return Response(head + scores.astype("<f4", copy=False).tobytes(), 200, headers, "application/octet-stream")

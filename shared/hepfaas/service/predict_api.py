@@ -1,0 +1,196 @@
+"""predict's own calls: raw events or files in, scores out; versions and the aliases that name them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from hepfaas.datasets.addresses import check_address, check_is_not_ours
+from hepfaas.datasets.score_files import Columns
+from hepfaas.errors import NotThereError, RequestError, UnavailableError
+from hepfaas.models import versions
+from hepfaas.models.served import Served
+from hepfaas.platform.storage import is_name
+from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
+from hepfaas.service.score_streams import ARROW_STREAM, LINES, PARQUET, streamed
+
+MOST_FILES = 1_000
+STREAM_S = 600.0
+"""So long files are read for one answer."""
+
+JSON = "application/json"
+CURLS_OWN = "application/x-www-form-urlencoded"
+"""What curl -d says of any text, JSON mostly."""
+
+_READERS = ThreadPoolExecutor(8, "files")
+"""Of their own: where a file's server does not answer, others are looked after all the same."""
+
+
+async def predict(asked: Asked, name: str, number: str = "") -> Response:
+    """POST /v1/models/{name}[/versions/{number}]/predict: {"events": …}, a document of events, or {"files": [URL]}."""
+    served = await asked.serving.model(name, number)
+    kind = asked.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = JSON if kind in ("", CURLS_OWN) else kind
+    body = await asked.body()
+    if kind == JSON and b'"files"' in body:
+        values = json_object(body)
+        if "files" in values:
+            return await _of_files(asked, served, values)
+    return await _of_events(asked, served, kind, body)
+
+
+async def list_aliases(asked: Asked, name: str) -> Response:
+    """GET /v1/models/{name}/aliases: which version each names."""
+    return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
+
+
+async def put_alias(asked: Asked, name: str, alias: str) -> Response:
+    """PUT /v1/models/{name}/aliases/{alias}: {"version": n}; put again with an earlier one, it is rolled back."""
+    number = (await asked.values()).get("version")
+    if not is_name(alias) or alias.isdecimal():
+        raise RequestError(f"'{alias[:100]}' is no name of an alias: use letters, digits, '.', '_' and '-'")
+    if type(number) is not int or number < 1:
+        raise RequestError(f"'version' is {str(number)[:40]}; it takes the number of a version")
+    await in_thread(versions.find, asked.serving.store, name, str(number))
+    await in_thread(versions.set_alias, asked.serving.store, name, alias, number)
+    return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
+
+
+async def delete_alias(asked: Asked, name: str, alias: str) -> Response:
+    """DELETE /v1/models/{name}/aliases/{alias}"""
+    if alias not in await in_thread(versions.aliases, asked.serving.store, name):
+        raise NotThereError(f"model '{name}' has no alias '{alias[:100]}'; GET /v1/models/{name}/aliases lists them")
+    await in_thread(versions.set_alias, asked.serving.store, name, alias, 0)
+    return Response(status_code=204)
+
+
+async def delete_version(asked: Asked, name: str, number: str) -> Response:
+    """DELETE /v1/models/{name}/versions/{number}: it answers a few seconds longer at most."""
+    version = await in_thread(versions.find, asked.serving.store, name, number)
+    if str(version.number) != number:
+        raise RequestError(f"'{number}' is an alias; give the number of the version, {version.number}")
+    await in_thread(versions.delete, asked.serving.store, version)
+    return Response(status_code=204)
+
+
+async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Response:
+    from hepfaas.service import raw_events  # awkward: only where raw events come
+    from hepfaas.steps.predict import columns_of
+
+    usual = served.published.tree
+    tree = asked.request.query_params.get("tree") or usual
+    events = await in_thread(raw_events.events_in, served, kind, body, tree)
+    features = await in_thread(raw_events.features_of, served, events)
+    scores = await asked.serving.scores(served, features)
+    columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
+    accepted = asked.request.headers.get("accept", "")
+    for wanted in (raw_events.ARROW_STREAM, raw_events.ARROW_FILE, raw_events.PARQUET, raw_events.ROOT):
+        if wanted in accepted:
+            return Response(await in_thread(raw_events.written, wanted, columns), media_type=wanted)
+    return json_response({"model": str(served.version), "scores": columns})
+
+
+async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any]) -> Response:
+    """Streams the scores of files as they are read, or where that would take long asks for a run and tells its name."""
+    from hepfaas.service import prediction_runs  # runs: only where files come
+
+    files, tree, entries = _checked(asked, served, values)
+    respond_async = "respond-async" in asked.request.headers.get("prefer", "").lower()
+    headers: dict[str, Any] = {}
+    if not respond_async:
+        most = asked.serving.settings.predict_stream_events
+        headers, is_long = await _by_reader(prediction_runs.looked_at, files, tree, entries, most)
+    if respond_async or is_long:
+        wish = prediction_runs.Wish(served, files, tree, entries, respond_async)
+        answer: Response = await in_thread(prediction_runs.begun, asked, wish)
+        return answer
+    accepted = asked.request.headers.get("accept", "")
+    kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
+    blocks = _blocks(served, files, tree, entries, headers)
+    first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
+    some = itertools.chain([first] if first else [], blocks)
+    parts = streamed(kind, some, str(served.version), len(files))
+
+    coming = _READERS.submit(next, parts, None)
+
+    async def sent() -> AsyncIterator[bytes]:
+        nonlocal coming
+        while (part := await asyncio.wrap_future(coming)) is not None:
+            yield part
+            coming = _READERS.submit(next, parts, None)
+
+    def end_reading() -> None:
+        coming.add_done_callback(lambda _: _READERS.submit(blocks.close))
+
+    return _Streamed(sent(), kind, end_reading)
+
+
+class _Streamed(StreamingResponse):
+    """Ends the reading when it is over, also where the client has gone before."""
+
+    def __init__(self, parts: AsyncIterator[bytes], media_type: str, end_reading: Callable[[], None]) -> None:
+        super().__init__(parts, media_type=media_type)
+        self._end_reading = end_reading
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end_reading()
+
+
+async def _by_reader(work: Callable[..., Any], *given: Any) -> Any:
+    return await asyncio.wrap_future(_READERS.submit(work, *given))
+
+
+def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[list[str], str, tuple[int, int] | None]:
+    usual = served.published.tree  # a model without a spec is refused before anything is read
+    files, entries, tree = values["files"], values.get("entries"), values.get("tree") or usual
+    unknown = set(values) - {"files", "tree", "entries"}
+    if unknown:
+        raise RequestError(f"unknown key '{sorted(unknown)[0]}'; a prediction on files takes files, tree, entries")
+    if (
+        not isinstance(files, list)
+        or not 0 < len(files) <= MOST_FILES
+        or not all(isinstance(url, str) for url in files)
+    ):
+        raise RequestError(f"'files' takes a list of 1 to {MOST_FILES} URLs")
+    if not isinstance(tree, str):
+        raise RequestError("'tree' takes the name of a TTree")
+    for url in files:
+        if "://" not in url:
+            raise RequestError(f"'{Path(url).name}' is no address: root://, s3:// and http(s):// are read, or send it")
+        check_address(url, asked.serving.settings.allow_private)
+        check_is_not_ours(url, asked.serving.store.url)
+    if entries is None:
+        return files, tree, None
+    plain = isinstance(entries, list) and len(entries) == 2 and all(type(at) is int for at in entries)
+    if not plain or not 0 <= entries[0] <= entries[1]:
+        raise RequestError(f"'entries' is {str(entries)[:60]}; it takes [first, one behind the last]")
+    return files, tree, (entries[0], entries[1])
+
+
+def _blocks(
+    served: Served, files: list[str], tree: str, entries: tuple[int, int] | None, headers: Mapping[str, Any]
+) -> Generator[Columns]:
+    """The scores of some events after the other, with the number of their file.
+
+    Raises: RequestError; UnavailableError, also if it takes too long.
+    """
+    from hepfaas.steps.predict import predicted
+
+    runtime, end = served.runtime(), time.monotonic() + STREAM_S
+    for number, url in enumerate(files):
+        for some in predicted(served.published, runtime, url, tree, entries, headers.get(url)):
+            yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
+            if time.monotonic() > end:
+                raise UnavailableError(f"{STREAM_S:.0f} s are over; ask for what is missing by 'entries', or for a run")

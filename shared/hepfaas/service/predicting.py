@@ -1,0 +1,253 @@
+"""What every call of `predict` shares: the owner's models, the threads that compute, bodies with a limit, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.datastructures import FormData
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from hepfaas.errors import NotThereError, RequestError, UnavailableError
+from hepfaas.models.batching import Batching, OverloadedError
+from hepfaas.models.served import Loaded, Served
+from hepfaas.models.versions import Version
+from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
+from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
+from hepfaas.platform.settings import Settings
+from hepfaas.platform.storage import Store, is_name
+
+if TYPE_CHECKING:
+    from hepfaas.service.asking import Asking
+
+DEADLINE_S = 30.0
+"""A request that has waited so long is not computed any more."""
+
+
+MOST_FIELDS = 20
+"""Of a form."""
+
+
+class TooLargeError(RequestError):
+    """A body has more bytes than may be sent (HTTP 413)."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers: the owner's store, models in memory, threads that compute.
+
+    settings: of this instance. asking: what asks for runs. processes: versions by the old name of the run that
+    published them, as old clients name models. answered: requests by their method. bodies: bytes of those that came in
+    more than one piece, of requests under way.
+    """
+
+    settings: Settings
+    store: Store
+    loaded: Loaded
+    batching: Batching
+    asking: Callable[[], Asking]
+    processes: dict[str, Version] = field(default_factory=dict)
+    answered: Counter[str] = field(default_factory=Counter)
+    bodies: dict[Request, int] = field(default_factory=dict)
+
+    async def check_ready(self) -> None:
+        """The store answers, and the default models are in memory from now on. Raises: UnavailableError if not."""
+        await in_thread(lambda: next(iter(self.store.keys("models/")), None))
+        for model in self.settings.predict_models:
+            name, _, number = model.partition("/")
+            try:
+                await self.model(name, number)
+            except RequestError as error:
+                raise UnavailableError(f"default model '{model}' cannot be served: {error}") from error
+
+    async def model(self, name: str, number: str = "") -> Served:
+        """The version that a request names. Raises: NotThereError; UnavailableError."""
+        if served := self.loaded.now(self.store, name, number):
+            return served
+        if not is_name(name) or (number and not is_name(number)):
+            raise NotThereError(f"there is no model '{name[:100]}'; GET /v1/models lists them")
+        return await self.loaded.get(self.store, name, number)
+
+    async def scores(self, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (events, outputs) of features (events, features), or of images.
+
+        Raises: RequestError if they have another length than the model's; OverloadedError; UnavailableError.
+        """
+        if features.shape[1:] != served.shape:
+            features = served.fitted(features)
+        if not len(features):
+            return np.zeros((0, served.outputs), dtype=np.float32)
+        if served.is_quick(len(features)):
+            return served.quick.predict(features)
+        return await self.batching.predict(served, features, time.monotonic() + DEADLINE_S)
+
+
+def serving_of(settings: Settings) -> Serving:
+    """What answers for the owner of these settings; made by the thread of an event loop."""
+    batching = Batching(settings.predict_threads, settings.predict_waiting_bytes)
+    loaded = Loaded(settings.predict_cache_bytes)
+    store = store_of_owner(settings)(settings.owner)
+    asking = functools.cache(lambda: _asking(settings, settings.owner))
+    return Serving(settings, store, loaded, batching, asking)
+
+
+def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:
+    """Raises: RequestError if there is no broker that could begin runs."""
+    from hepfaas.service.asking import Asking  # CloudEvents: only where runs are asked for
+
+    if not settings.broker:
+        raise RequestError("this instance of predict cannot begin runs: it has no broker (K_SINK)")
+    return Asking(root_store(settings), sender(settings), owner, "predict", quotas)
+
+
+class Servings:
+    """What answers each owner. Models in memory, threads and limits are shared; `base` is that of HEPFAAS_OWNER."""
+
+    def __init__(self, settings: Settings, identity: Identity) -> None:
+        self.base, self._identity = serving_of(settings), identity
+        self._stores, self._mine = store_of_owner(settings), settings.owner
+        self._of_owner = functools.lru_cache(KEPT_OWNERS)(self._made)
+        self._quotas = functools.cache(lambda: Quotas(settings, identity.roles, root_store(settings)))
+
+    async def of(self, presented: Presented | None) -> tuple[Caller, Serving]:
+        """Who asks, and what answers him. Raises: UnauthenticatedError; ForbiddenError; LimitError;
+        UnavailableError."""
+        caller = self._identity.known(presented)
+        if caller is None:
+            caller = await in_thread(self._identity.caller, presented)
+        self._identity.admit(caller)
+        return caller, self._of_owner(caller.owner)
+
+    def _made(self, owner: str) -> Serving:
+        if owner == self._mine:
+            return self.base
+        asking = functools.cache(lambda: _asking(self.base.settings, owner, self._quotas()))
+        return replace(self.base, store=self._stores(owner), asking=asking, processes={})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, what answers it, and who asks: None where nobody needs to say so."""
+
+    request: Request
+    serving: Serving
+    caller: Caller | None = None
+
+    @property
+    def submitter(self) -> dict[str, str]:
+        """Who asks, as a run tells it."""
+        return self.caller.submitter() if self.caller else {}
+
+    def header(self, name: str) -> str | None:
+        """A header, without making all of them into an object first."""
+        found = dict(self.request.scope["headers"]).get(name.lower().encode())
+        return None if found is None else found.decode("latin-1")
+
+    async def body(self) -> bytes:
+        """All of it. Raises: TooLargeError; OverloadedError if others under way have too many bytes already."""
+        receive, most = self.request.receive, self.serving.settings.predict_body_bytes
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect()
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+            size += len(parts[-1])
+            if size > most:
+                raise TooLargeError(f"the body has more than {most} bytes; send its events in parts")
+            if more:
+                self._hold(size)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _hold(self, size: int) -> None:
+        bodies = self.serving.bodies
+        bodies[self.request] = size
+        if len(bodies) > 1 and sum(bodies.values()) > self.serving.settings.predict_waiting_bytes:
+            raise OverloadedError(f"{len(bodies)} long bodies come at once; ask again in a second")
+
+    async def chunks(self, most_bytes: int) -> AsyncGenerator[bytes]:
+        """The body as it comes. Raises: TooLargeError."""
+        size = 0
+        async for chunk in self.request.stream():
+            size += len(chunk)
+            if size > most_bytes:
+                raise TooLargeError(f"the body has more than {most_bytes} bytes")
+            yield chunk
+
+    @asynccontextmanager
+    async def form(self, most_bytes: int) -> AsyncIterator[FormData]:
+        """The form in the body, its files on disk where they are large, while it is used.
+
+        Raises: RequestError if it is none; TooLargeError.
+        """
+        from python_multipart.exceptions import FormParserError  # only where forms come
+        from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
+
+        headers, chunks = self.request.headers, self.chunks(most_bytes)
+        try:
+            if "form-data" in headers.get("content-type", "").lower():
+                form = await MultiPartParser(headers, chunks, max_files=MOST_FIELDS, max_fields=MOST_FIELDS).parse()
+            else:
+                form = await FormParser(headers, chunks).parse()
+        except (MultiPartException, FormParserError) as error:
+            raise RequestError(f"the body is no form: {error}") from error
+        try:
+            yield form
+        finally:
+            await form.close()
+
+    async def values(self) -> Mapping[str, Any]:
+        """The JSON object in the body. Raises: RequestError."""
+        return json_object(await self.body())
+
+
+def json_object(data: bytes | memoryview) -> dict[str, Any]:
+    """The JSON object in some bytes. Raises: RequestError if there is none."""
+    try:
+        values = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is no JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise RequestError("the body is no JSON object")
+    return values
+
+
+class JsonResponse(Response):
+    """A JSON document, made with less ado than its parent's: there are ten thousand a second."""
+
+    def __init__(self, body: bytes, status: int) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+
+def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON document; arrays are lists in it."""
+    response = JsonResponse(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), status)
+    if headers:
+        response.headers.update(headers)
+    return response
+
+
+def matrix_of(values: Any, what: str) -> NDArray[np.float32]:
+    """Numbers that came in JSON, as float32. Raises: RequestError if they are none, or lists of unequal lengths."""
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(f"{what} are no numbers, or no lists of equal length: {error}") from error
+
+
+async def in_thread(work: Any, *given: Any) -> Any:
+    """What a function gives that would hold up the loop."""
+    return await asyncio.to_thread(work, *given)

@@ -1,0 +1,216 @@
+"""Raw events in, scores out: JSON, Arrow, Parquet, a ROOT file in the body, or files that lie elsewhere.
+
+Vectors are built by the code and the spec of the training, so they are the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.datasets.chosen import missing_branch
+from hepfaas.datasets.score_files import Columns, score_file
+from hepfaas.errors import RequestError
+from hepfaas.features.matrix import matrix
+from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.models.served import Served
+from hepfaas.service.predicting import json_object
+
+ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
+PARQUET, ROOT, JSON = "application/vnd.apache.parquet", "application/x-root", "application/json"
+ENDINGS = {PARQUET: ".parquet", ROOT: ".root"}
+
+
+@dataclass(frozen=True)
+class Events:
+    """Raw events: branches (events,) or (events, var), and those that name an event, (events,)."""
+
+    branches: Mapping[str, ak.Array]
+    identifiers: Mapping[str, NDArray[Any]]
+
+
+def features_of(served: Served, events: Events) -> NDArray[np.float32]:
+    """Vectors (events, features). Raises: RequestError naming the branch that does not fit."""
+    return matrix(events.branches, served.published.spec)
+
+
+def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Vectors of raw values: flat branches (events,), jagged ones (events, slots) with NaN where there is no value."""
+    branches: dict[str, ak.Array] = {}
+    for branch in served.published.spec.branches:
+        values = tensors[branch.name]
+        if values.ndim != 1 + branch.jagged:
+            wanted = "[events, slots], NaN where there is no value" if branch.jagged else "[events]"
+            raise RequestError(f"input '{branch.name}' has shape {list(values.shape)}; it takes {wanted}")
+        branches[branch.name] = _from_matrix(values, branch) if branch.jagged else ak.Array(values)
+    _check_lengths(branches)
+    return matrix(branches, served.published.spec)
+
+
+def events_in(served: Served, kind: str, body: bytes, tree: str) -> Events:
+    """The events in a body of that media type. Raises: RequestError saying what is wrong with it."""
+    spec = served.published.spec
+    if kind == JSON:
+        return _from_json(spec, json_object(body).get("events"))
+    if kind in (ARROW_STREAM, ARROW_FILE, PARQUET):
+        return _of_table(spec, _table(kind, body))
+    if kind == ROOT:
+        return _from_root(spec, body, tree)
+    raise RequestError(f"events come as {', '.join((JSON, ARROW_STREAM, ARROW_FILE, PARQUET, ROOT))}, not as '{kind}'")
+
+
+def written(kind: str, columns: Columns) -> bytes:
+    """Scores as a document of a media type: Arrow, Parquet, or a ROOT file with a tree 'scores' for AddFriend."""
+    if kind in (ARROW_STREAM, ARROW_FILE):
+        import pyarrow as pa
+
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        out = io.BytesIO()
+        new = pa.ipc.new_stream if kind == ARROW_STREAM else pa.ipc.new_file
+        with new(out, table.schema) as writer:
+            writer.write_table(table)
+        return out.getvalue()
+    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+        path = Path(scratch) / f"scores{ENDINGS[kind]}"
+        with score_file(path) as write:
+            write(columns)
+        return path.read_bytes()
+
+
+def _from_json(spec: Spec, events: Any) -> Events:
+    """Events by branch, {"met": [...], "jet_pt": [[...], ...]}, or one object an event."""
+    if isinstance(events, list):
+        events = _transposed(spec, events)
+    if not isinstance(events, dict):
+        raise RequestError("'events' is missing: an object from branch to a list of values, or a list of events")
+    branches = {branch.name: _read_json(branch, _found(events, branch.name)) for branch in spec.branches}
+    _check_lengths(branches)
+    named = {name: _numbers(name, events[name], "int64") for name in spec.identifiers if name in events}
+    _check_lengths({**branches, **named})
+    return Events(branches, named)
+
+
+def _transposed(spec: Spec, events: Sequence[Any]) -> dict[str, list[Any]]:
+    if not all(isinstance(event, dict) for event in events):
+        raise RequestError("'events' is a list, and an event of it no object from branch to value")
+    wanted = [
+        *(branch.name for branch in spec.branches),
+        *(name for name in spec.identifiers if events and name in events[0]),
+    ]
+    return {name: [_found(event, name) for event in events] for name in wanted}
+
+
+def _found(events: Mapping[str, Any], name: str) -> Any:
+    if name not in events:
+        raise missing_branch("what was sent", name, list(events))
+    return events[name]
+
+
+def _read_json(branch: FeatureBranch, values: Any) -> ak.Array:
+    if not isinstance(values, list):
+        raise RequestError(f"branch '{branch.name}' is no list, of one value for each event")
+    if not branch.jagged:
+        return ak.Array(_numbers(branch.name, values, branch.type))
+    if not all(isinstance(some, list) for some in values):
+        raise RequestError(f"branch '{branch.name}' is jagged: each event has a list of values")
+    counts = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
+    flat = list(itertools.chain.from_iterable(values))
+    return ak.unflatten(_numbers(branch.name, flat, branch.type), counts)
+
+
+def _numbers(name: str, values: Any, type_: str) -> NDArray[Any]:
+    """Numbers of the type they had in training; null is NaN where there is such a thing."""
+    try:
+        found = np.asarray(values, dtype=type_ or "float32")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RequestError(f"branch '{name}': its values are no {type_ or 'numbers'}: {error}") from error
+    if found.ndim != 1:
+        raise RequestError(f"branch '{name}' is flat: each event has one value")
+    return found
+
+
+def _from_matrix(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+    if values.dtype.kind != "f":
+        return ak.from_regular(ak.Array(values))
+    counts = values.shape[1] - np.isnan(values[:, ::-1]).cumprod(axis=1).sum(axis=1, dtype=np.int64)
+    kept = np.arange(values.shape[1]) < counts[:, None]
+    return ak.unflatten(values[kept], counts)
+
+
+def _table(kind: str, body: bytes) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    opened: dict[str, Callable[[Any], Any]] = {
+        ARROW_STREAM: lambda data: pa.ipc.open_stream(data).read_all(),
+        ARROW_FILE: lambda data: pa.ipc.open_file(data).read_all(),
+        PARQUET: pq.read_table,
+    }
+    try:
+        table = opened[kind](pa.BufferReader(body))
+        table.validate(full=True)  # offsets of lists that point nowhere
+        return table
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise RequestError(f"the body is no whole document of {kind}: {error}") from error
+
+
+def _of_table(spec: Spec, table: Any) -> Events:
+    import pyarrow as pa
+
+    names = table.column_names
+    for branch in spec.branches:
+        if branch.name not in names:
+            raise missing_branch("the table", branch.name, names)
+    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
+    try:
+        arrays = {name: _plain(ak.from_arrow(table[name])) for name in wanted}
+    except (pa.ArrowException, ValueError, TypeError, AssertionError) as error:
+        raise RequestError(f"a column of the table holds neither numbers nor lists of numbers: {error}") from error
+    return _named(spec, arrays)
+
+
+def _plain(array: ak.Array) -> ak.Array:
+    """Without the marks of values that might be missing, where none is."""
+    if bool(ak.any(ak.is_none(array, axis=-1), axis=None)):
+        array = ak.fill_none(array, np.nan, axis=-1)
+    return ak.drop_none(array)
+
+
+def _from_root(spec: Spec, body: bytes, tree: str) -> Events:
+    from hepfaas.datasets.ranges import EntryRange
+    from hepfaas.datasets.root import opened, read
+
+    with tempfile.NamedTemporaryFile(prefix="hepfaas-", suffix=".root") as file:
+        file.write(body)
+        file.flush()
+        try:
+            found = opened(file.name, tree)
+            there = {branch.name for branch in found.branches}
+            names = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in there)]
+            arrays = read(file.name, found.identity, tree, names, EntryRange(0, found.entries))
+        except RequestError as error:
+            raise RequestError(str(error).replace(file.name, "the body")) from error
+    return _named(spec, dict(arrays))
+
+
+def _named(spec: Spec, arrays: dict[str, ak.Array]) -> Events:
+    named = {name: ak.to_numpy(arrays.pop(name)) for name in spec.identifiers if name in arrays}
+    return Events(arrays, named)
+
+
+def _check_lengths(branches: Mapping[str, Any]) -> None:
+    """Raises: RequestError if some branch has another number of events than the first."""
+    lengths = {name: len(values) for name, values in branches.items()}
+    first = next(iter(lengths), "")
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise RequestError(f"branch '{name}' has {length} events and '{first}' has {lengths[first]}")

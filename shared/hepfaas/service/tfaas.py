@@ -1,0 +1,259 @@
+"""The calls of TFaaS, as its clients know them: vectors that are normalised and padded already, one row a request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from hepfaas.errors import NotThereError, RequestError
+from hepfaas.models import versions
+from hepfaas.models.served import Served
+from hepfaas.models.versions import Version
+from hepfaas.platform import records
+from hepfaas.platform.storage import Store, is_name
+from hepfaas.service.predicting import Asked, in_thread, json_response, matrix_of
+
+BEST = 5
+"""Labels that /image tells for a model of TensorFlow 1."""
+
+
+async def row(asked: Asked) -> Response:
+    """POST /json, /predict/json: {"keys": names, "values": numbers, "model": name} -> a list of scores."""
+    values = await asked.values()
+    served = await _served(asked, values.get("model"))
+    numbers = values.get("values")
+    if not isinstance(numbers, list):
+        raise RequestError(f"'values' is missing: a list of {served.n_features} numbers")
+    features = matrix_of([_in_order(served, values.get("keys"), numbers)], "'values'")
+    scores = await asked.serving.scores(served, features)
+    return json_response(scores[0])
+
+
+async def protobuf(asked: Asked) -> Response:
+    """POST /proto, /predict/proto: a message Row, or with ?message=DataFrame many -> a message Predictions, labels
+    filled, the rows' scores one after the other."""
+    from hepfaas.service.protobuf import parsed  # only where it is spoken
+    from hepfaas.service.tfaas_proto import message, predictions
+
+    kind = asked.request.query_params.get("message") or "Row"
+    if kind not in ("Row", "DataFrame"):
+        raise RequestError(f"message is '{kind[:40]}'; it takes Row or DataFrame")
+    found = parsed(message(kind), await asked.body())
+    rows = list(found.row) if kind == "DataFrame" else [found]
+    named = {row.model for row in rows}
+    if len(named) > 1:
+        raise RequestError(f"the rows of a DataFrame name {len(named)} models; send those of each apart")
+    served = await _served(asked, next(iter(named), ""))
+    values = [_in_order(served, list(row.key), list(row.value)) for row in rows]
+    scores = await asked.serving.scores(served, matrix_of(values, "the values of the rows"))
+    labels = _score_labels(served)
+    data = predictions([(label, float(score)) for row in scores for label, score in zip(labels, row, strict=True)])
+    return Response(data, media_type="application/x-protobuf")
+
+
+async def image(asked: Asked) -> Response:
+    """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores; of a model of
+    TensorFlow 1 {"filename", "labels": the best five, each with its probability}."""
+    from hepfaas.service.images import pixels  # only where pictures come
+
+    async with asked.form(asked.serving.settings.predict_body_bytes) as form:
+        picture, name = form.get("image"), form.get("model")
+        if not isinstance(picture, UploadFile):
+            raise RequestError("the form has no file 'image': a PNG or JPEG picture")
+        served = await _served(asked, name)
+        features = await in_thread(pixels, picture.file, served.shape, str(served.version))
+    scores = (await asked.serving.scores(served, features[None]))[0]
+    if served.published.card.get("foreign") != "frozen_graph":
+        return json_response(scores)
+    labels = _score_labels(served)
+    best = [int(place) for place in np.argsort(-scores, kind="stable")[:BEST]]
+    found = [{"label": labels[place], "probability": float(scores[place])} for place in best]
+    return json_response({"filename": picture.filename, "labels": found})
+
+
+async def status(asked: Asked) -> Response:
+    """GET /status: memory, load and processors of the machine, and the requests that this instance has had."""
+    import psutil  # only where somebody looks
+
+    answered = asked.serving.answered
+    return json_response(
+        {
+            "NGo": threading.active_count(),
+            "Memory": {
+                "Virtual": _memory(psutil.virtual_memory()),
+                "Swap": _memory(psutil.swap_memory()),
+            },
+            "Load": dict(zip(("load1", "load5", "load15"), psutil.getloadavg(), strict=True)),
+            "CPU": psutil.cpu_percent(percpu=True),
+            "Uptime": time.time() - psutil.Process().create_time(),
+            "getRequests": answered["GET"],
+            "postRequests": answered["POST"],
+        }
+    )
+
+
+def _memory(found: Any) -> dict[str, float]:
+    return {"Total": found.total, "Free": found.free, "Used": found.used, "UsedPercent": found.percent}
+
+
+async def models(asked: Asked) -> Response:
+    """GET /models: the parameters of each model; null where there is none."""
+    found = await in_thread(_all_params, asked.serving.store)
+    return json_response(found or None)
+
+
+async def params(asked: Asked, model: str) -> Response:
+    """GET /params/{model}: its parameters, in both dialects of params.json."""
+    return json_response(await in_thread(_params_of_name, asked.serving.store, model))
+
+
+async def set_params(asked: Asked) -> Response:
+    """POST /params: the model that answers requests that name none; of this owner alone."""
+    values = await asked.values()
+    name = values.get("name") or values.get("model")
+    if not isinstance(name, str) or not is_name(name):
+        raise RequestError("'name' is missing: the name of a model that is there")
+    await in_thread(_version, asked.serving.store, name)
+    await in_thread(_set_default, asked.serving.store, name)
+    return Response()
+
+
+async def delete(asked: Asked, model: str = "") -> Response:
+    """DELETE /delete/{model}, or /delete with the form field 'model': all its versions, or what a process published."""
+    name = model
+    if not name:
+        async with asked.form(asked.serving.settings.predict_body_bytes) as form:
+            name = str(form.get("model") or "")
+    await in_thread(_delete_all, asked.serving.store, name)
+    return Response()
+
+
+def _in_order(served: Served, keys: Any, numbers: Sequence[Any]) -> Sequence[Any]:
+    """The numbers in the order of the columns, if the keys are its names; names of somebody's own say nothing.
+
+    Raises: RequestError if only some of them are columns: it cannot be what was meant.
+    """
+    if not keys:
+        return numbers
+    if not isinstance(keys, list):
+        raise RequestError(f"'keys' is {str(keys)[:40]!r}; it takes a list of names")
+    if len(keys) != len(numbers):
+        raise RequestError(f"'keys' and 'values' are {len(keys)} and {len(numbers)}; each value has one key")
+    columns = served.published.columns
+    if keys == columns:
+        return numbers
+    named = dict(zip(map(str, keys), numbers, strict=True))
+    missing = [name for name in columns if name not in named]
+    if not missing and len(named) == len(columns):
+        return [named[name] for name in columns]
+    if len(missing) == len(columns):
+        return numbers
+    unknown = [name for name in named if name not in columns]
+    said = f"without '{missing[0]}'" if missing else f"with the unknown '{unknown[0]}'" if unknown else "twice"
+    raise RequestError(f"'keys' are columns of model '{served.version}', but {said}; give all {len(columns)} or none")
+
+
+def _score_labels(served: Served) -> list[str]:
+    """The label that each score is for: a single one is that of the last. Without as many labels: their numbers."""
+    labels = [str(label) for label in served.published.card["labels"]]
+    labels = labels[-1:] if served.outputs == 1 else labels
+    return labels if len(labels) == served.outputs else [str(output) for output in range(served.outputs)]
+
+
+async def _served(asked: Asked, name: Any) -> Served:
+    """The model of that name, or the one that the process of that name published; without a name the default."""
+    if name and not isinstance(name, str):
+        raise RequestError("'model' is no text; it takes the name of a model")
+    serving = asked.serving
+    name = name or await in_thread(_default, serving.store)
+    if name not in serving.processes:
+        try:
+            return await serving.model(name)
+        except NotThereError:
+            version = await in_thread(_published_by, serving.store, name)
+            if version is None:
+                raise
+            serving.processes[name] = version
+    version = serving.processes[name]
+    return await serving.model(version.name, str(version.number))
+
+
+def _version(store: Store, name: str) -> Version:
+    """The newest version of a model, or what a process published. Raises: NotThereError."""
+    if not is_name(name):
+        raise NotThereError(f"there is no model '{name[:100]}'; GET /models lists them")
+    return _published_by(store, name) or versions.find(store, name)
+
+
+def _published_by(store: Store, process: str) -> Version | None:
+    """What a run published, by the name that it has for old clients, 'name_k'."""
+    name, _, number = process.rpartition("_")
+    end = records.last_end(store, f"{name}-{number}") if name and number.isdecimal() and is_name(name) else None
+    if end is None or not end.model:
+        return None
+    model, _, version = end.model.rpartition("/")
+    return Version(model, int(version))
+
+
+def _all_params(store: Store) -> list[dict[str, Any]]:
+    newest = {version.name: version for version in versions.versions(store)}  # sorted: the last of a name stays
+    return [_params(version, versions.card_of(store, version)) for version in newest.values()]
+
+
+def _params_of_name(store: Store, name: str) -> dict[str, Any]:
+    version = _version(store, name)
+    return _params(version, versions.card_of(store, version))
+
+
+def _params(version: Version, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What params.json of TFaaS says, in the dialects of its releases (inputNode, outputNode) and of its later sources.
+
+    Of a model that was uploaded it is what came with it, and the rest filled.
+    """
+    usual = {
+        "name": version.name,
+        "model": versions.GRAPH,
+        "labels": versions.LABELS if "foreign" in card and card["labels"] else "",
+        "options": [],
+        "op": "",
+        "input_name": "features",
+        "output_name": "scores",
+        "img_channels": 0,
+        "input_node": "features",
+        "output_node": "scores",
+        "inputNode": "features",
+        "outputNode": "scores",
+        "description": f"version {version.number}: {card['n_features']} features, {card['parameters']} parameters",
+        "timestamp": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime()),
+    }
+    return {**usual, **card.get("params", {})}
+
+
+def _default(store: Store) -> str:
+    """Raises: RequestError if the owner has set none."""
+    numbers = sorted(int(key.rpartition("/")[2]) for key in store.keys("default/"))
+    if not numbers:
+        raise RequestError("'model' is missing, and no default was set by POST /params; GET /models lists the models")
+    return store.get(f"default/{numbers[-1]}").decode()
+
+
+def _set_default(store: Store, name: str) -> None:
+    number = 1 + max((int(key.rpartition("/")[2]) for key in store.keys("default/")), default=0)
+    while not store.create(f"default/{number}", name.encode()):
+        number += 1
+
+
+def _delete_all(store: Store, name: str) -> None:
+    if is_name(name) and (version := _published_by(store, name)):
+        versions.delete(store, version)
+        return
+    _version(store, name)
+    for version in versions.versions(store):
+        if version.name == name:
+            versions.delete(store, version)

@@ -1,0 +1,135 @@
+"""What a browser is shown: the list of models, and the graph of each in Netron, whose pages are those of its package.
+
+Nothing but the owner's models and Netron's own files is served, and these by their bare names.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.responses import RedirectResponse, Response
+
+from hepfaas.errors import NotThereError
+from hepfaas.models import versions
+from hepfaas.models.versions import Version
+from hepfaas.platform.storage import Store, is_name
+from hepfaas.service.predicting import Asked, in_thread, json_response
+
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+}
+KEPT = {"Cache-Control": "max-age=86400"}
+VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">')
+PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="data:,">
+<style>body{{font:15px sans-serif;margin:2em}}th,td{{padding:.3em 1em;text-align:left}}</style>
+<h1>{title}</h1>{body}</html>
+"""
+
+
+async def index(asked: Asked) -> Response:
+    """GET /: the models, and what can be done with each."""
+    return await _listed(asked, "")
+
+
+async def graphs(asked: Asked) -> Response:
+    """GET /netron/: the models whose graphs can be looked at."""
+    return await _listed(asked, "../")
+
+
+async def graph(asked: Asked, model: str) -> Response:
+    """GET /netron/{model}/: Netron with the graph of a model's newest version."""
+    version = await in_thread(_version, asked.serving.store, model)
+    return Response(await in_thread(_netron, version), media_type=KINDS[".html"])
+
+
+async def with_slash(asked: Asked, model: str = "") -> Response:
+    """GET /netron, /netron/{model}: what these pages name lies below them, so their addresses end with '/'."""
+    last = asked.request.scope["path"].rpartition("/")[2]
+    return RedirectResponse(f"./{last}/", 308)
+
+
+async def netron_file(asked: Asked, model: str, file: str) -> Response:
+    """GET /netron/{model}/{file}: the graph, or a file of Netron's own."""
+    if file == versions.GRAPH:
+        return await download(asked, model, file)
+    path = _netron_files().get(file)
+    if path is None:
+        raise NotThereError(f"Netron has no file '{file[:100]}'")
+    return Response(await in_thread(path.read_bytes), media_type=KINDS[path.suffix], headers=KEPT)
+
+
+async def files(asked: Asked, model: str) -> Response:
+    """GET /download/{model}/: the files of a model's newest version."""
+    version = await in_thread(_version, asked.serving.store, model)
+    names = await in_thread(versions.files_of, asked.serving.store, version)
+    links = "".join(f'<li><a href="{html.escape(name)}">{html.escape(name)}</a></li>' for name in names)
+    return _page(str(version), f"<ul>{links}</ul>")
+
+
+async def download(asked: Asked, model: str, file: str) -> Response:
+    """GET /download/{model}/{file}: a file of a model's newest version."""
+    data = await in_thread(_file, asked.serving.store, model, file)
+    return Response(data, media_type="application/octet-stream")
+
+
+async def data(asked: Asked) -> Response:
+    """GET /data: it gave away any file of the server."""
+    return json_response({"error": "/data is gone; GET /download/{model}/{file} gives the files of a model"}, 410)
+
+
+async def _listed(asked: Asked, above: str) -> Response:
+    """A table of the models; `above` leads from the page to the base path."""
+    found = await in_thread(versions.versions, asked.serving.store)
+    newest = {version.name: version.number for version in found}  # sorted: the last of a name stays
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{number}</td>"
+        f'<td><a href="{above}netron/{name}/">graph</a></td><td><a href="{above}params/{name}">params.json</a></td>'
+        f'<td><a href="{above}download/{name}/">files</a></td></tr>'
+        for name, number in newest.items()
+    )
+    return _page("Models", f"<table><tr><th>model<th>version<th colspan=3></tr>{rows}</table>" if rows else "none yet")
+
+
+def _page(title: str, body: str) -> Response:
+    return Response(PAGE.format(title=html.escape(title), body=body), media_type=KINDS[".html"])
+
+
+def _version(store: Store, name: str) -> Version:
+    if not is_name(name):
+        raise NotThereError(f"there is no model '{name[:100]}'; GET /models lists them")
+    return versions.find(store, name)
+
+
+def _file(store: Store, model: str, file: str) -> bytes:
+    version = _version(store, model)
+    if file not in versions.files_of(store, version):
+        raise NotThereError(f"model '{version}' has no file '{file[:100]}'; GET /v1/models/{version} lists them")
+    return store.get(version.prefix + file)
+
+
+def _netron(version: Version) -> str:
+    """Netron's page, told which graph to open."""
+    page = _netron_files()["index.html"].read_text(encoding="utf-8")
+    told = {"type": "Python", "version": "1", "file": versions.GRAPH, "name": str(version)}
+    tags = "".join(f'<meta name="{name}" content="{html.escape(value)}">\n' for name, value in told.items())
+    return VERSION_TAG.sub(lambda found: tags, page, count=1)
+
+
+@functools.cache
+def _netron_files() -> Mapping[str, Path]:
+    """The files of the package netron that a browser needs, by their names."""
+    found = importlib.util.find_spec("netron")
+    assert found is not None
+    assert found.origin is not None
+    return {path.name: path for path in Path(found.origin).parent.iterdir() if path.suffix in KINDS}

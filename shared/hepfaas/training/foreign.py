@@ -1,0 +1,56 @@
+"""The function's side of a learner process that has a model which was made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hepfaas.training.learner import UNLIMITED, Learner, Limits
+
+
+@dataclass(frozen=True)
+class ForeignSettings:
+    """What the model is.
+
+    code: its files by name; module: what messages call it. format: 'keras', 'saved_model' or 'frozen_graph'; file: the
+    one of them that is read, '.' the folder of them all. input, output: names of its nodes, '': those that it has.
+    """
+
+    code: Mapping[str, bytes]
+    module: str
+    format: str
+    file: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A model as LiteRT graph, which takes rows of float32 of this shape and gives so many scores for each.
+
+    integers: whether the model itself takes whole numbers, to which rows are cut.
+    """
+
+    graph: bytes
+    shape: tuple[int, ...]
+    integers: bool
+    outputs: int
+    parameters: int
+    processor: str
+    versions: Mapping[str, str]
+
+
+class ForeignLearner(Learner):
+    """A learner process with such a model: after `convert`, `predict` gives what the model itself computes."""
+
+    def __init__(
+        self, settings: ForeignSettings, on_log: Callable[[str], None] = lambda line: None, limits: Limits = UNLIMITED
+    ) -> None:
+        super().__init__(settings, on_log, cache_bytes=0, limits=limits)
+
+    def convert(self) -> Converted:
+        """Reads the model and makes its graph."""
+        facts: dict[str, Any]
+        facts, (graph,) = self._ask({"do": "convert"})
+        return Converted(graph.tobytes(), **{**facts, "shape": tuple(facts["shape"])})

@@ -1,0 +1,200 @@
+"""Who asks, for tests: an issuer whose tokens may be wrong in any way, a provider that people log in at, oauth2-proxy,
+and functions that ask for tokens."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+
+ROOT = Path(__file__).parents[1]
+BUILT = ROOT / ".cache" / "go" / "bin"
+GROUPS = "wlcg.groups"
+
+
+class Issuer:
+    """Tells its keys by HTTP, while the `with` lasts, and signs what it is told to."""
+
+    def __init__(self) -> None:
+        self.keys = [
+            RSAKey.generate_key(2048, {"kid": "one", "use": "sig"}),
+            ECKey.generate_key("P-256", {"kid": "ec"}),
+        ]
+        self.asked = 0
+        self.away = False
+
+    def __enter__(self) -> Self:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="issuer")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._thread.join(timeout=LIMIT_S)
+        self._server.server_close()
+
+    def claims(self, subject: str = "alice", **other: Any) -> dict[str, Any]:
+        """Those of a good token; None: without that one."""
+        now = int(time.time())
+        usual = {"iss": self.url, "sub": subject, "aud": "training", "iat": now, "exp": now + 600}
+        return {name: value for name, value in {**usual, **other}.items() if value is not None}
+
+    def token(self, subject: str = "alice", alg: str = "RS256", key: int = 0, **claims: Any) -> str:
+        """A token, good but for the claims that are given."""
+        signing = self.keys[key]
+        header = {"alg": alg, "kid": signing.kid, "typ": "JWT"}
+        return jwt.encode(header, self.claims(subject, **claims), signing, algorithms=[alg])
+
+    def unsigned(self) -> str:
+        """A good token but for its algorithm, 'none'."""
+        return f"{_part({'alg': 'none', 'kid': 'one'})}.{_part(self.claims())}."
+
+    def signed_with_the_public_key(self) -> str:
+        """A good token but for its algorithm, HS256: its secret is what everybody knows."""
+        what = f"{_part({'alg': 'HS256', 'kid': 'one'})}.{_part(self.claims())}"
+        secret = self.keys[0].as_pem(private=False)
+        return f"{what}.{_base64(hmac.new(secret, what.encode(), hashlib.sha256).digest())}"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        issuer = self
+
+        class Telling(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                issuer.asked += 1
+                if self.path == "/keys":
+                    told: dict[str, Any] = {"keys": [key.as_dict(private=False) for key in issuer.keys]}
+                else:
+                    told = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
+                    told |= {f"{name}_endpoint": f"{issuer.url}/{name}" for name in ("authorization", "token")}
+                self.send_response(503 if issuer.away else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps(told).encode())
+
+            def log_message(self, *said: object) -> None:
+                """Says nothing."""
+
+        return Telling
+
+
+class Process:
+    """A server of a test, while the `with` lasts; its output is in `log`."""
+
+    def __init__(self, command: list[str], port: int, log: Path, variables: Mapping[str, str]) -> None:
+        self._command, self._port, self.log, self._variables = command, port, log, variables
+        self.url = f"http://127.0.0.1:{port}"
+
+    def __enter__(self) -> Self:
+        with self.log.open("wb") as log:
+            environ = {**os.environ, **self._variables}
+            self._process = subprocess.Popen(self._command, env=environ, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: is_open(self._port), self._process, f"{self._command[0]}: {self.log}")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout=LIMIT_S)
+
+
+def provider(folder: Path) -> Process:
+    """oidc-provider-mock: people log in at it, by name alone."""
+    port = free_port()
+    command = [server_binary("oidc-provider-mock", "PyPI oidc-provider-mock"), "--port", str(port)]
+    return Process(command, port, folder / "provider.log", {})
+
+
+def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str) -> Process:
+    """oauth2-proxy before a function: for browsers a login at the issuer as the client '<audience>-login', for programs
+    tokens for the audience.
+
+    The audience is no entry of extra-jwt-issuers: of those, it knows the claim 'groups' alone. A bad token falls back
+    to a login, which api-route turns into 401: else it is 403 and no JSON.
+    """
+    program = shutil.which("oauth2-proxy", path=BUILT) or server_binary("oauth2-proxy", "tests/build-oauth2-proxy")
+    port = free_port()
+    options = {
+        "provider": "oidc",
+        "oidc-issuer-url": issuer,
+        "client-id": f"{audience}-login",
+        "oidc-extra-audience": audience,
+        "client-secret": "of-the-tests",
+        "scope": "openid profile email",
+        "oidc-groups-claim": GROUPS,
+        "allowed-group": "/cms/mlaas",
+        "email-domain": "*",
+        "code-challenge-method": "S256",
+        "insecure-oidc-skip-nonce": "false",
+        "cookie-secret": "0123456789abcdef0123456789abcdef",
+        "cookie-secure": "false",
+        "skip-jwt-bearer-tokens": "true",
+        "bearer-token-login-fallback": "true",
+        "api-route": "^/",
+        "force-json-errors": "true",
+        "pass-authorization-header": "true",
+        "redirect-url": f"http://127.0.0.1:{port}/oauth2/callback",
+        "http-address": f"127.0.0.1:{port}",
+        "upstream": upstream,
+    }
+    command = [program, *(f"--{name}={value}" for name, value in options.items())]
+    return Process(command, port, folder / f"proxy-{audience}-{port}.log", {})
+
+
+def function(folder: Path, name: str, **variables: str) -> Process:
+    """A function as in a pod."""
+    port = free_port()
+    main = ROOT / "functions" / name / "main.py"
+    given = {
+        "HEPFAAS_STORE": str(folder / "store"),
+        "K_SINK": "http://127.0.0.1:9/",
+        "FUNCTION_TARGET": name,
+        "FUNCTION_SOURCE": str(main),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "WORKERS": "1",
+        "THREADS": "3",
+        **variables,
+    }
+    own = [str(main)] if name == "predict-grpc" else ["-m", "functions_framework"]
+    return Process([sys.executable, *own], port, folder / f"{name}-{port}.log", given)
+
+
+def log_in(proxy: str, subject: str, client: httpx.Client) -> httpx.Response:
+    """What a browser does: to the login page, a name, and back with a session; gives the page that sent it there."""
+    begun = client.get(f"{proxy}/oauth2/start", params={"rd": "/v1/me"})
+    assert begun.status_code == 302, begun.text
+    back = client.post(begun.headers["location"], data={"sub": subject})
+    assert back.status_code == 302, back.text
+    done = client.get(back.headers["location"])
+    assert done.status_code == 302, done.text
+    return begun
+
+
+def _part(values: Mapping[str, Any]) -> str:
+    return _base64(json.dumps(values).encode())
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,162 @@
+"""What a model's code may try. Printed: each attempt with 'got it' or the error's name. Standard library alone.
+
+Used as the text of a program that knows FOREIGN, a folder of the test's with a file 'secret', TOKEN, the service
+account's, or '', and PARENT, the process that started it.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import resource
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+FOREIGN, TOKEN, PARENT = Path("/"), "", 1
+
+C = ctypes.CDLL(None, use_errno=True)
+ARM = platform.machine() == "aarch64"
+
+
+def tried(what: str, attempt: Callable[[], object]) -> None:
+    try:
+        attempt()
+    except OSError as error:
+        found = errno.errorcode[error.errno or 0]
+    except ValueError as error:
+        found = type(error).__name__
+    else:
+        found = "got it"
+    print(f"{what}: {found}", flush=True)  # noqa: T201  # it is a program
+
+
+def call(number: int, *arguments: int) -> int:
+    """A system call of the machine's, whatever the C library thinks of it."""
+    result: int = C.syscall(*map(ctypes.c_long, (number, *arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return result
+
+
+def call_of(x86_64: int, aarch64: int, *arguments: int) -> int:
+    return call(aarch64 if ARM else x86_64, *arguments)
+
+
+def read_one(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(1)
+
+
+def listed(folder: Path | str) -> list[Path]:
+    return list(Path(folder).iterdir())
+
+
+def fork() -> None:
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+def thread() -> None:
+    one = threading.Thread(target=str)
+    one.start()
+    one.join()
+
+
+def higher_limits() -> None:
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (now, most + 1))
+
+
+def in_the_old_way() -> None:
+    """A call by 'int 0x80', which has other numbers: 20 is getpid."""
+    code = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(bytes.fromhex("b814000000cd80c3"))
+    result = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+    if result < 0:
+        raise OSError(-result, "")
+
+
+def files() -> None:
+    """Harmless for whoever may."""
+    tried("read a file", lambda: (FOREIGN / "secret").read_text())
+    tried("list a folder", lambda: listed(FOREIGN))
+    if TOKEN:
+        tried("read the service account", lambda: Path(TOKEN).read_text())
+    tried("list homes", lambda: listed("/home" if os.geteuid() else "/root"))
+    tried("list temporary files", lambda: listed(FOREIGN.parent))
+    tried("read users", lambda: Path("/etc/passwd").read_text())
+    tried("list processes", lambda: listed("/proc"))
+    tried("read the words of a process", lambda: Path(f"/proc/{PARENT}/cmdline").read_text())
+    tried("read connections", lambda: Path("/proc/self/net/tcp").read_text())
+    tried("write a file", lambda: (FOREIGN / "mine").write_text("x"))
+    tried("change a file", lambda: (FOREIGN / "secret").open("a").close())
+    tried("make a folder", lambda: (FOREIGN / "folder").mkdir())
+    tried("write to shared memory", lambda: Path(f"/dev/shm/hepfaas-{os.getpid()}").write_text(""))
+    tried("link to a file", lambda: os.link(FOREIGN / "secret", "linked"))
+    Path("symlink").symlink_to(FOREIGN / "secret")
+    tried("read by a symbolic link", Path("symlink").read_text)
+    tried("remove a file", lambda: (FOREIGN / "mine").unlink())
+
+
+def parent() -> None:
+    """What nobody of the same user may, since the parent hides."""
+    for name in ("environ", "mem", "maps"):
+        tried(f"read the parent's {name}", lambda name=name: read_one(f"/proc/{PARENT}/{name}"))
+    tried("see the parent's descriptors", lambda: Path(f"/proc/{PARENT}/fd/0").readlink())
+    tried("see the parent's folder", lambda: Path(f"/proc/{PARENT}/cwd").readlink())
+    tried("enter the parent's root", lambda: listed(f"/proc/{PARENT}/root"))
+    tried("copy the parent's memory", lambda: call_of(310, 270, PARENT, 0, 0, 0, 0, 0))
+    tried("trace the parent", lambda: call_of(101, 117, 16, PARENT, 0, 0))
+    tried("signal the parent", lambda: os.kill(PARENT, 0))
+    tried("signal the group", lambda: os.kill(0, 0))
+    tried("hold the parent", lambda: os.pidfd_open(PARENT))
+    tried("limit the parent", lambda: resource.prlimit(PARENT, resource.RLIMIT_CORE, (0, 0)))
+    tried("slow the parent down", lambda: os.setpriority(os.PRIO_PROCESS, PARENT, 1))
+    tried("be traced", lambda: call_of(101, 117, 0, 0, 0, 0))
+
+
+def system() -> None:
+    """The network, programs, and calls that a model has no use for."""
+    for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX"):
+        kind = socket.SOCK_RAW if family in ("AF_NETLINK", "AF_PACKET") else socket.SOCK_STREAM
+        tried(family, lambda family=family, kind=kind: socket.socket(getattr(socket, family), kind).close())
+    tried("pair of datagram sockets", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+    tried("connect", lambda: socket.socketpair()[0].connect("\0abstract"))
+    tried("fork", fork)
+    tried("run a program", lambda: subprocess.run(["true"], check=True))
+    tried("become a program", lambda: os.execv("/nowhere", ["nowhere"]))
+    tried("clone3", lambda: call(435, 0, 0))
+    tried("io_uring", lambda: call(425, 1, 0))
+    tried("bpf", lambda: call_of(321, 280, 99, 0, 0))
+    tried("keys", lambda: call_of(250, 219, 0, -3, 0))
+    tried("a namespace", lambda: call_of(272, 97, 0x10000000))
+    tried("mount", lambda: C.mount(b"none", b".", b"tmpfs", 0, None) and call_of(165, 40, 0, 0, 0, 0, 0))
+    tried("a file in memory", lambda: os.close(os.memfd_create("x")))
+    tried("shared memory", lambda: mmap.mmap(-1, 4096).close())
+    tried("change a mode", lambda: Path("symlink").chmod(0o600))
+    tried("a pipe with a name", lambda: os.mkfifo("pipe"))
+    tried("other processors", lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
+    tried("higher limits", higher_limits)
+    tried("a call to come", lambda: call(463, 0))
+    if not ARM:
+        tried("a call of x32", lambda: call(0x40000000 + 39))
+        tried("a call of the old way", in_the_old_way)
+
+
+def allowed() -> None:
+    """What a model may."""
+    tried("threads", thread)
+    tried("a pair of sockets", lambda: [one.close() for one in socket.socketpair()])
+    tried("write in its folder", lambda: Path("mine").write_text("x"))
+    tried("make folders", lambda: (Path("a") / "b").mkdir(parents=True))
+    tried("move", lambda: Path("mine").rename("a/b/mine"))
+    tried("read Python's files", lambda: Path(os.__file__).read_text())
+    tried("read of processors", lambda: Path("/proc/cpuinfo").read_text())
+    tried("signal itself", lambda: os.kill(os.getpid(), 0))
+    tried("random numbers", lambda: read_one("/dev/urandom"))
