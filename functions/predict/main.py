@@ -21,8 +21,8 @@ APP = PredictApp(SETTINGS)
 
 
 class Straight(HttpToolsProtocol):
-    """Requests go from the connection to APP. The framework loads and starts this function; its router, which tries four
-    patterns and draws an execution id of twelve random letters, would take as long as the answer, and APP has its own."""
+    """Requests go from the connection to APP. The framework loads and starts this function; its router, which tries
+    four patterns and draws twelve random letters for each request, would take as long as the answer."""
 
     def __init__(self, *given: Any, **options: Any) -> None:
         super().__init__(*given, **options)

@@ -154,11 +154,13 @@ def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World)
     lost = first[0].subject
     world.now += DEADLINE_S
     assert lost not in [event.subject for event in world.handle(PING)]
-    for _ in range(MOST_SENT - 1):
-        world.now += 2 * DEADLINE_S + 1
+    for time in range(MOST_SENT - 1):
+        world.now += 2 * DEADLINE_S * 2**time - DEADLINE_S
+        assert lost not in [event.subject for event in world.handle(PING)]
+        world.now += DEADLINE_S + 1
         assert lost in [event.subject for event in world.handle(PING)]
     assert world.end is None
-    world.now += 2 * DEADLINE_S + 1
+    world.now += 2 * DEADLINE_S * 2 ** (MOST_SENT - 1) + 1
     sent = world.handle(PING)
     assert world.end
     assert world.end.state == "failed"
@@ -170,8 +172,8 @@ def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World)
 def test_the_last_trouble_is_told_when_a_run_ends_for_want_of_a_result(world: World) -> None:
     step = world.wake()[0].subject
     records.trouble(world.store, world.run, 1, step, world.now, "door 'x' is shut")
-    for _ in range(MOST_SENT):
-        world.now += 2 * DEADLINE_S + 1
+    for time in range(MOST_SENT):
+        world.now += 2 * DEADLINE_S * 2**time + 1
         world.handle(PING)
     assert world.end
     assert "door 'x' is shut" in world.end.error

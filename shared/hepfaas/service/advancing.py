@@ -31,7 +31,8 @@ WEBHOOK_S = 3600.0
 """So long after the end of a run its webhook is told, if it did not answer before."""
 
 DEADLINES = 2
-"""So many deadlines after an event went out it counts as lost."""
+"""So many deadlines after an event went out it counts as lost; twice as many after each further time, since it may also
+wait in a long queue, which sending it again makes longer."""
 
 AHEAD = 2
 """Slices of a phase under way at a time: one is done while the event goes round that sends the next."""
@@ -208,7 +209,7 @@ class Advancing:
 
     def _is_late(self, store: Store, name: RunName, phase: str, slice_: Sent) -> bool:
         at = records.sent_at(store, name.run, name.attempt, phase, slice_)
-        return self._clock() - at > DEADLINES * self._deadline_s
+        return self._clock() - at > DEADLINES * self._deadline_s * 2 ** (slice_.times - 1)
 
     def _resend(
         self, coming: Ready, request: Request, name: RunName, store: Store, indexes: list[int], slice_: Sent
