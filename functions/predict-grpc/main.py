@@ -1,7 +1,7 @@
 """predict-grpc: scores of published models, by gRPC: the Open Inference Protocol, version 2.
 
 Knative gives a Service one port, so it is a function of its own; functions-framework speaks no gRPC, so it listens on
-$PORT (h2c) itself, until SIGTERM.
+$PORT (h2c) itself, until SIGTERM. Metrics for Prometheus are at /metrics of HEPFAAS_METRICS_PORT.
 
 docs/predict.md has the calls; the metadata 'authorization' has a bearer token (docs/identity.md). Answers OK;
 UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND for what is not there or another owner's; INVALID_ARGUMENT if the request
@@ -17,4 +17,4 @@ from hepfaas.service.open_inference_grpc import serve
 SETTINGS = Settings.from_environ(os.environ)
 
 if __name__ == "__main__":
-    asyncio.run(serve(SETTINGS, SETTINGS.port))
+    asyncio.run(serve(SETTINGS))

@@ -571,6 +571,31 @@ def test_grpc_takes_raw_values_typed_and_tells_its_health(served: Served) -> Non
         assert told.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+def test_each_call_of_grpc_is_a_line_of_the_log_and_counted(served: Served) -> None:
+    metrics = free_port()
+    before = (served.folder / "log").read_text()
+    with (
+        served.started("predict-grpc", HEPFAAS_METRICS_PORT=str(metrics)) as (_, port),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
+        call(inference("ModelMetadataRequest")(name="job").SerializeToString(), timeout=30)
+        with pytest.raises(grpc.RpcError):
+            call(inference("ModelMetadataRequest")(name="nope").SerializeToString(), timeout=30)
+        channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
+        told = httpx.get(f"http://127.0.0.1:{metrics}/metrics", timeout=30).text
+    for name, status in (("ModelMetadata", "OK"), ("ModelMetadata", "NOT_FOUND"), ("Check", "OK")):
+        assert f'hepfaas_requests_total{{call="{name}",status="{status}"}} 1.0' in told
+    assert "hepfaas_model_loads 1.0" in told
+    said = (served.folder / "log").read_text().removeprefix(before).splitlines()
+    lines = [line for line in map(json.loads, said) if line.get("call") == "ModelMetadata"]
+    assert [(line["function"], line["status"]) for line in lines] == [
+        ("predict-grpc", "OK"),
+        ("predict-grpc", "NOT_FOUND"),
+    ]
+    assert "no model 'nope'" in lines[1]["outcome"]
+
+
 def test_it_is_ready_when_the_default_models_are_in_memory(served: Served) -> None:
     with served.started(HEPFAAS_PREDICT_MODELS="job, job/1") as (_, port), httpx.Client(timeout=60) as http:
         url = f"http://127.0.0.1:{port}"

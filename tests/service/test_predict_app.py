@@ -17,7 +17,8 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.service import asking
-from hepfaas.service.predict_app import LOG_S, PredictApp
+from hepfaas.service.observing import LOG_S
+from hepfaas.service.predict_app import PredictApp
 from starlette.requests import Request
 from starlette.responses import Response
 

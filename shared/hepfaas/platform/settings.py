@@ -38,7 +38,8 @@ class Settings:
     converted, HEPFAAS_PREDICT_UPLOAD_S.
     allow_private: whether files may be read from private addresses, HEPFAAS_ALLOW_PRIVATE=1.
     most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. url: of the service that commands ask, HEPFAAS_URL.
-    port: that predict-grpc listens on, PORT.
+    port: that predict-grpc listens on, PORT. metrics_port: where it tells Prometheus by HTTP, HEPFAAS_METRICS_PORT; 0:
+    nowhere.
     faults: folder of a plan of faults, HEPFAAS_FAULTS; for chaos tests alone.
     """
 
@@ -75,6 +76,7 @@ class Settings:
     most_upload_bytes: int = 2_000_000_000
     url: str = "http://127.0.0.1:8080"
     port: int = 8080
+    metrics_port: int = 0
     faults: str = ""
 
     @classmethod
@@ -109,6 +111,7 @@ class Settings:
             most_upload_bytes=int(_number(environ, "HEPFAAS_MOST_UPLOAD_BYTES", cls.most_upload_bytes)),
             url=environ.get("HEPFAAS_URL") or cls.url,
             port=int(_number(environ, "PORT", cls.port)),
+            metrics_port=int(_number(environ, "HEPFAAS_METRICS_PORT", cls.metrics_port)),
             faults=environ.get("HEPFAAS_FAULTS", ""),
         )
 
@@ -139,8 +142,10 @@ def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def _number(environ: Mapping[str, str], name: str, usual: float) -> float:
     text = environ.get(name, "")
+    if not text:
+        return usual
     try:
-        value = float(text) if text else usual
+        value = float(text)
     except ValueError as error:
         raise RequestError(f"{name} is '{text}'; it takes a number") from error
     if value <= 0:

@@ -209,7 +209,7 @@ class Advancing:
 
     def _is_late(self, store: Store, name: RunName, phase: str, slice_: Sent) -> bool:
         at = records.sent_at(store, name.run, name.attempt, phase, slice_)
-        return self._clock() - at > DEADLINES * self._deadline_s * 2 ** (slice_.times - 1)
+        return self._clock() - at > DEADLINES * self._deadline_s * 2.0 ** (slice_.times - 1)
 
     def _resend(
         self, coming: Ready, request: Request, name: RunName, store: Store, indexes: list[int], slice_: Sent

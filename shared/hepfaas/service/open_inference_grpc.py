@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import start_http_server
 
 from hepfaas import __version__
 from hepfaas.errors import (
@@ -25,6 +28,7 @@ from hepfaas.errors import (
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
 from hepfaas.platform.settings import Settings
+from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.open_inference import (
     FEATURES,
     SCORES,
@@ -174,35 +178,63 @@ class Inference:
         )
 
 
-def handlers(servings: Servings) -> tuple[Any, ...]:
-    """For a server of gRPC."""
+def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
+    """For a server of gRPC. Each call is counted and told."""
     services = {
         SERVICE: (inference, ("ServerLive", "ServerReady", *CALLS)),
         "grpc.health.v1.Health": (health, ("Check",)),
     }
-    requests = {"Check": "HealthCheckRequest"}
-    return tuple(
-        grpc.method_handlers_generic_handler(
-            service, {name: _handler(servings, made(requests.get(name, f"{name}Request")), name) for name in names}
+
+    def handler(made: Any, name: str) -> Any:
+        async def answered(data: Any, context: Any) -> Any:
+            began, code, said = time.perf_counter(), grpc.StatusCode.OK, ""
+            try:
+                return await _answer(servings, name, data, context)
+            except asyncio.CancelledError:
+                code, said = grpc.StatusCode.CANCELLED, "the client has gone"
+                raise
+            except Exception as error:
+                code, said = _refused(error)
+            finally:
+                seconds = time.perf_counter() - began
+                metrics.seen(name, code.name, seconds)
+                if name in CALLS or said:
+                    log.line({"call": name, "status": code.name}, seconds, said)
+            return await context.abort(code, said)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answered,
+            request_deserializer=made("HealthCheckRequest" if name == "Check" else f"{name}Request").FromString,
+            response_serializer=lambda answer: answer.SerializeToString(),
         )
+
+    return tuple(
+        grpc.method_handlers_generic_handler(service, {name: handler(made, name) for name in names})
         for service, (made, names) in services.items()
     )
 
 
-async def serve(settings: Settings, port: int) -> None:
-    """Answers until SIGTERM or SIGINT, then ends what is under way."""
+async def serve(settings: Settings) -> None:
+    """Answers at the port until SIGTERM or SIGINT, then ends what is under way; metrics by HTTP at a port of their
+    own, if there is one."""
+    servings = Servings(settings, Identity(settings, settings.predict_rate))
+    metrics, log = Metrics(), Log("predict-grpc")
+    metrics.watch(servings.base)
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", settings.predict_body_bytes)],
         maximum_concurrent_rpcs=settings.predict_requests,
     )
-    server.add_generic_rpc_handlers(handlers(Servings(settings, Identity(settings, settings.predict_rate))))
-    server.add_insecure_port(f"[::]:{port}")
+    server.add_generic_rpc_handlers(handlers(servings, metrics, log))
+    server.add_insecure_port(f"[::]:{settings.port}")
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.registry)
     await server.start()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     await server.stop(STOP_S)
+    log.write()
 
 
 def _metadata(tensor: Mapping[str, Any]) -> Any:
@@ -232,31 +264,33 @@ def _tensor(one: Any, raw: bytes | None) -> NDArray[Any]:
     return shaped(name, np.frombuffer(raw, dtype=type_), list(one.shape))
 
 
-def _handler(servings: Servings, request: Any, name: str) -> Any:
-    async def answered(data: Any, context: Any) -> Any:
-        try:
-            serving = servings.base
-            if name in CALLS:
-                caller, serving = await servings.of(Presented.in_pairs(context.invocation_metadata()))
-                if caller.visits:
-                    raise ForbiddenError("an admin may see another's models by HTTP, no more")
-            return await getattr(Inference(serving), _snake(name))(data)
-        except UnauthenticatedError as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        except ForbiddenError as error:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
-        except NotThereError as error:
-            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-        except RequestError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except (OverloadedError, LimitError) as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except UnavailableError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+async def _answer(servings: Servings, name: str, data: Any, context: Any) -> Any:
+    serving = servings.base
+    if name in CALLS:
+        caller, serving = await servings.of(Presented.in_pairs(context.invocation_metadata()))
+        if caller.visits:
+            raise ForbiddenError("an admin may see another's models by HTTP, no more")
+    return await getattr(Inference(serving), _snake(name))(data)
 
-    return grpc.unary_unary_rpc_method_handler(
-        answered, request_deserializer=request.FromString, response_serializer=lambda answer: answer.SerializeToString()
-    )
+
+def _refused(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """What went wrong as a status, and as words for the client and the log."""
+    said = str(error)
+    match error:
+        case UnauthenticatedError():
+            return grpc.StatusCode.UNAUTHENTICATED, said
+        case ForbiddenError():
+            return grpc.StatusCode.PERMISSION_DENIED, said
+        case NotThereError():
+            return grpc.StatusCode.NOT_FOUND, said
+        case RequestError():
+            return grpc.StatusCode.INVALID_ARGUMENT, said
+        case OverloadedError() | LimitError():
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, said
+        case UnavailableError():
+            return grpc.StatusCode.UNAVAILABLE, said
+    traceback.print_exception(error)
+    return grpc.StatusCode.INTERNAL, "the function failed; this is a fault of ours, and its log tells more"
 
 
 def _snake(name: str) -> str:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gc
-import itertools
-import os
 import sys
 import time
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -35,13 +27,10 @@ from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import CHALLENGE, Caller, Identity, Presented
 from hepfaas.platform.settings import Settings
 from hepfaas.service import open_inference, predict_api, tfaas, viewer
+from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.predicting import Asked, Serving, Servings, TooLargeError, json_response
 
-LOG_S = 0.2
-"""Lines of the log wait so long to be written together."""
-
 RETRY_AFTER = {"Retry-After": "1"}
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 Call = Callable[..., Any]
 
@@ -116,7 +105,7 @@ class PredictApp:
         self._identity = Identity(settings, settings.predict_rate)
         self._metrics = Metrics()
         self._under_way = 0
-        self._log: list[bytes] = []
+        self._log = Log("predict")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -130,7 +119,7 @@ class PredictApp:
         if path == "/healthz":
             return Response(status_code=204)
         if path == "/metrics":
-            return self._metrics.answer(self._servings.base if self._servings else None)
+            return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
         call, response, said = "", None, ""
         self._under_way += 1
         try:
@@ -149,7 +138,8 @@ class PredictApp:
                 self._servings.base.bodies.pop(request, None)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
-        self._line(method, path, response.status_code, seconds, said)
+        fields = {"method": method, "path": path, "status": response.status_code}
+        self._log.line(fields, seconds, said)
         return response
 
     def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:
@@ -176,81 +166,11 @@ class PredictApp:
     def _made(self) -> Servings:
         if self._servings is None:
             self._servings = Servings(self._settings, self._identity)
-            self._servings.base.batching.computed = self._metrics.computed
+            self._metrics.watch(self._servings.base)
             gc.collect()
             gc.freeze()  # what is there now stays: it is not looked at again
             gc.set_threshold(20_000, 20, 20)
         return self._servings
-
-    def _line(self, method: str, path: str, status: int, seconds: float, said: str) -> None:
-        """One line a request, written a little later with others."""
-        fields = {"function": "predict", "method": method, "path": path, "status": status, "seconds": round(seconds, 5)}
-        self._log.append(
-            orjson.dumps({**fields, "outcome": said} if said else fields, option=orjson.OPT_APPEND_NEWLINE)
-        )
-        if len(self._log) == 1:
-            asyncio.get_running_loop().call_later(LOG_S, self._write_log)
-
-    def _write_log(self) -> None:
-        lines, self._log = b"".join(self._log), []
-        os.write(sys.stderr.fileno(), lines)
-
-
-class Metrics:
-    """What Prometheus reads: https://prometheus.io/docs/instrumenting/exposition_formats/. Counted in lists of numbers,
-    as each request is: the library is asked when somebody looks."""
-
-    def __init__(self) -> None:
-        self._calls: dict[tuple[str, int], list[float]] = {}
-        self._rows: Counter[int] = Counter()
-        self._serving: Serving | None = None
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-
-    def seen(self, call: str, status: int, seconds: float) -> None:
-        """A request was answered."""
-        counts = self._calls.get((call, status))
-        if counts is None:
-            counts = self._calls[call, status] = [0.0] * (len(SECONDS) + 2)
-        counts[bisect_left(SECONDS, seconds)] += 1
-        counts[-1] += seconds
-
-    def computed(self, rows: int) -> None:
-        """Rows were computed together; told by the threads that do."""
-        self._rows[(rows - 1).bit_length()] += 1
-
-    def answer(self, serving: Serving | None) -> Response:
-        """All of them."""
-        self._serving = serving
-        return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
-
-    def collect(self) -> Iterator[Metric]:
-        """For the library's registry."""
-        requests = CounterMetricFamily("hepfaas_requests", "Requests answered", labels=["call", "status"])
-        seconds = HistogramMetricFamily(
-            "hepfaas_request_seconds", "From the first byte to the answer", labels=["call", "status"]
-        )
-        for (call, status), counts in list(self._calls.items()):
-            labels = [call or "none", str(status)]
-            requests.add_metric(labels, sum(counts[:-1]))
-            seconds.add_metric(labels, _buckets(SECONDS, counts[:-1]), counts[-1])
-        yield from (requests, seconds)
-        rows = HistogramMetricFamily("hepfaas_batch_rows", "Rows that waited and were computed together")
-        powers = range(max(self._rows, default=0) + 1)
-        rows.add_metric([], _buckets([2**power for power in powers], [self._rows[power] for power in powers]), None)
-        yield rows
-        if self._serving:
-            batching, loaded = self._serving.batching, self._serving.loaded
-            yield GaugeMetricFamily("hepfaas_waiting_bytes", "Features that wait", batching.waiting_bytes)
-            yield GaugeMetricFamily("hepfaas_waiting_seconds", "What these will take", batching.waiting_s)
-            yield GaugeMetricFamily("hepfaas_model_loads", "Versions loaded since the start", loaded.loads)
-            yield GaugeMetricFamily("hepfaas_model_bytes", "Graphs in memory", loaded.size_bytes)
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
-    """Counts up to each bound, and of all."""
-    ends = [*(str(bound) for bound in bounds), "+Inf"]
-    return list(zip(ends, itertools.accumulate([*counts, *[0.0] * (len(ends) - len(counts))]), strict=True))
 
 
 def _check_may(caller: Caller, call: Call, method: str) -> None:

@@ -1,0 +1,106 @@
+"""What predict and predict-grpc tell of each request: a line of the log, and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from hepfaas.service.predicting import Serving
+
+LOG_S = 0.2
+"""Lines of the log wait so long to be written together."""
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Log:
+    """A JSON line a request on standard error."""
+
+    def __init__(self, function: str) -> None:
+        self._function = function
+        self._lines: list[bytes] = []
+
+    def line(self, fields: Mapping[str, Any], seconds: float, outcome: str) -> None:
+        """Written a little later, with others. outcome: '' if there is nothing to tell."""
+        told = {"function": self._function, **fields, "seconds": round(seconds, 5)}
+        if outcome:
+            told["outcome"] = outcome
+        self._lines.append(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(LOG_S, self.write)
+
+    def write(self) -> None:
+        """What waits is written now."""
+        lines, self._lines = b"".join(self._lines), []
+        os.write(sys.stderr.fileno(), lines)
+
+
+class Metrics:
+    """What Prometheus reads: https://prometheus.io/docs/instrumenting/exposition_formats/. Counted in lists of numbers,
+    as each request is: the library is asked when somebody looks."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple[str, int | str], list[float]] = {}
+        self._rows: Counter[int] = Counter()
+        self._serving: Serving | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def seen(self, call: str, status: int | str, seconds: float) -> None:
+        """A request was answered."""
+        counts = self._calls.get((call, status))
+        if counts is None:
+            counts = self._calls[call, status] = [0.0] * (len(SECONDS) + 2)
+        counts[bisect_left(SECONDS, seconds)] += 1
+        counts[-1] += seconds
+
+    def watch(self, serving: Serving) -> None:
+        """What waits and is loaded there is told too."""
+        self._serving = serving
+        serving.batching.computed = self._computed
+
+    def text(self) -> bytes:
+        """All of them, version 0.0.4 of the format."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """For the library's registry."""
+        requests = CounterMetricFamily("hepfaas_requests", "Requests answered", labels=["call", "status"])
+        seconds = HistogramMetricFamily(
+            "hepfaas_request_seconds", "From the first byte to the answer", labels=["call", "status"]
+        )
+        for (call, status), counts in list(self._calls.items()):
+            labels = [call or "none", str(status)]
+            requests.add_metric(labels, sum(counts[:-1]))
+            seconds.add_metric(labels, _buckets(SECONDS, counts[:-1]), counts[-1])
+        yield from (requests, seconds)
+        rows = HistogramMetricFamily("hepfaas_batch_rows", "Rows that waited and were computed together")
+        powers = range(max(self._rows, default=0) + 1)
+        rows.add_metric([], _buckets([2**power for power in powers], [self._rows[power] for power in powers]), None)
+        yield rows
+        if self._serving:
+            batching, loaded = self._serving.batching, self._serving.loaded
+            yield GaugeMetricFamily("hepfaas_waiting_bytes", "Features that wait", batching.waiting_bytes)
+            yield GaugeMetricFamily("hepfaas_waiting_seconds", "What these will take", batching.waiting_s)
+            yield GaugeMetricFamily("hepfaas_model_loads", "Versions loaded since the start", loaded.loads)
+            yield GaugeMetricFamily("hepfaas_model_bytes", "Graphs in memory", loaded.size_bytes)
+
+    def _computed(self, rows: int) -> None:
+        """Rows were computed together; told by the threads that do."""
+        self._rows[(rows - 1).bit_length()] += 1
+
+
+def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
+    """Counts up to each bound, and of all."""
+    ends = [*(str(bound) for bound in bounds), "+Inf"]
+    return list(zip(ends, itertools.accumulate([*counts, *[0.0] * (len(ends) - len(counts))]), strict=True))
