@@ -47,6 +47,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import small_job, write_root
 from numpy.typing import NDArray
+from PIL import Image
 
 TOP = Path(__file__).parents[2]
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
@@ -818,6 +819,11 @@ def valid_bodies(served: Served) -> list[Body]:
     found += [Body("/proto", row.SerializeToString(), {"Content-Type": "application/protobuf"})] * 2
     frame = message("DataFrame")(row=[row, row]).SerializeToString()
     found.append(Body("/predict/proto?message=DataFrame", frame, {}))
+    for kind in ("PNG", "JPEG"):
+        out = io.BytesIO()
+        Image.fromarray(np.arange(48, dtype="u1").reshape(4, 4, 3)).save(out, kind)
+        form = httpx.Request("POST", served.url, data={"model": "job"}, files={"image": out.getvalue()})
+        found.append(Body("/image", form.read(), {"Content-Type": form.headers["Content-Type"]}))
     return found
 
 
