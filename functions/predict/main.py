@@ -6,31 +6,20 @@ owner's; 413, 422 (400 under /v2) if the request must change; 429 and 503 to ask
 """
 
 import os
-from typing import Any
 
 import functions_framework.aio
 from hepfaas.platform.settings import Settings
+from hepfaas.service.connection import straight_to
 from hepfaas.service.predict_app import PredictApp
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 SETTINGS = Settings.from_environ(os.environ)
 APP = PredictApp(SETTINGS)
-
-
-class Straight(HttpToolsProtocol):
-    """Requests go from the connection to APP. The framework loads and starts this function; its router, which tries
-    four patterns and draws twelve random letters for each request, would take as long as the answer."""
-
-    def __init__(self, *given: Any, **options: Any) -> None:
-        super().__init__(*given, **options)
-        self.app = APP
-
-
 UvicornWorker.CONFIG_KWARGS |= {
-    "http": Straight,
+    "http": straight_to(APP),
+    "server_header": False,
     "limit_concurrency": 2 * SETTINGS.predict_requests,  # connections; the framework sets none
 }
 

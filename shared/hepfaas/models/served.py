@@ -109,7 +109,7 @@ class Loaded:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[tuple[str, str, int], Served] = OrderedDict()
-        self._named: dict[tuple[str, str, str], tuple[float, Version]] = {}
+        self._named: dict[tuple[str, str, str], tuple[float, tuple[str, str, int]]] = {}
         self._coming: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
         self.loads = 0
 
@@ -123,10 +123,10 @@ class Loaded:
         known = self._named.get((store.url, name, number))
         if known is None or time.monotonic() - known[0] > LOOK_S:
             return None
-        place = (store.url, name, known[1].number)
-        if place in self._kept:
-            self._kept.move_to_end(place)
-        return self._kept.get(place)
+        served = self._kept.get(known[1])
+        if served is not None:
+            self._kept.move_to_end(known[1])
+        return served
 
     async def get(self, store: Store, name: str, number: str = "") -> Served:
         """The version of that number or alias; '': the newest. Asked for by many at once, it is loaded once.
@@ -159,7 +159,7 @@ class Loaded:
             self._kept[place] = await asyncio.to_thread(lambda: served_of(versions.read(store, version)))
             self.loads += 1
         self._kept.move_to_end(place)
-        self._named[store.url, name, number] = (began, version)
+        self._named[store.url, name, number] = (began, place)
         while self.size_bytes > self._most_bytes and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[place]

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,14 +42,6 @@ DATATYPES = {
     **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"UINT{bits}" for bits in (8, 16, 32, 64)},
 }
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What an answer has to look like. id: the request's own, given back."""
-
-    id: str | None
-    binary: bool
 
 
 async def server(asked: Asked) -> Response:
@@ -111,18 +102,18 @@ async def infer(asked: Asked, name: str, number: str = "") -> Response:
     head = asked.header(HEADER)
     values, binary = _parts(body, head)
     inputs = values.get("inputs")
-    if not isinstance(inputs, list) or not inputs or not all(isinstance(one, dict) for one in inputs):
-        raise RequestError(f"'inputs' is missing: a list of tensors, one named '{FEATURES}' or one for each branch")
-    wanted = _wanted(values)
+    if not isinstance(inputs, list) or not inputs:
+        raise _no_inputs()
+    is_binary = _wants_binary(values)
     matrix = await matrix_of_tensors(served, _tensors(inputs, binary))
-    return _answer(served, await asked.serving.scores(served, matrix), wanted)
+    return _answer(served, await asked.serving.scores(served, matrix), values.get("id"), is_binary)
 
 
 async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Vectors (events, features), of `features` or of raw values. Raises: RequestError if a tensor does not fit."""
-    if FEATURES in tensors:
-        _check_names(served, tensors, [FEATURES])
-        features = tensors[FEATURES]
+    if (features := tensors.get(FEATURES)) is not None:
+        if len(tensors) > 1:
+            _check_names(served, tensors, [FEATURES])
         if features.shape == served.shape:
             features = features[None]
         return np.ascontiguousarray(features, dtype=np.float32)
@@ -140,18 +131,23 @@ def _parts(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview
     return json_object(memoryview(body)[: int(head)]), memoryview(body)[int(head) :]
 
 
-def _wanted(values: Mapping[str, Any]) -> Wanted:
-    """Raises: RequestError if another output than the scores is asked for."""
-    id_ = values.get("id")
-    binary = bool(_parameters(values).get("binary_data_output"))
-    outputs = values.get("outputs") or []
+def _no_inputs() -> RequestError:
+    return RequestError(f"'inputs' is missing: a list of tensors, one named '{FEATURES}' or one for each branch")
+
+
+def _wants_binary(values: Mapping[str, Any]) -> bool:
+    """Whether the scores are to be sent as bytes. Raises: RequestError if another output than them is asked for."""
+    binary = "parameters" in values and bool(_parameters(values).get("binary_data_output"))
+    outputs = values.get("outputs")
+    if not outputs:
+        return binary
     if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
         raise RequestError(f"'outputs' is no list of tensors; the model has one, '{SCORES}'")
     for output in outputs:
         if output.get("name") != SCORES:
             raise RequestError(f"the model has no output '{str(output.get('name'))[:100]}'; it has '{SCORES}'")
         binary = bool(_parameters(output).get("binary_data", binary))
-    return Wanted(None if id_ is None else str(id_), binary)
+    return binary
 
 
 def _parameters(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -163,14 +159,16 @@ def _tensors(inputs: Sequence[Mapping[str, Any]], binary: memoryview) -> dict[st
     tensors: dict[str, NDArray[Any]] = {}
     at = 0
     for one in inputs:
+        if not isinstance(one, dict):
+            raise _no_inputs()
         name, shape, datatype = one.get("name"), one.get("shape"), one.get("datatype")
         if not isinstance(name, str) or name in tensors:
             raise RequestError(f"an input has the name {str(name)[:100]!r}; each has one of its own")
-        if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
-            raise RequestError(f"input '{name}' has shape {str(shape)[:100]}; it is a list of sizes")
+        if not isinstance(shape, list):
+            raise _no_shape(name, shape)
         if not isinstance(datatype, str) or datatype not in TYPES:
             raise RequestError(f"input '{name}' has datatype {str(datatype)[:40]!r}; it takes {', '.join(TYPES)}")
-        size = _parameters(one).get("binary_data_size")
+        size = _parameters(one).get("binary_data_size") if "parameters" in one else None
         if size is None:
             found = _from_json(name, one.get("data"), datatype)
         else:
@@ -197,12 +195,20 @@ def _from_json(name: str, data: Any, datatype: str) -> NDArray[Any]:
         raise RequestError(f"the data of input '{name}' are no {datatype}: {error}") from error
 
 
-def shaped(name: str, found: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """The values of an input in their shape. Raises: RequestError if it has another number of them."""
+def shaped(name: str, found: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    """The values of an input in their shape. Raises: RequestError if it is none, or has another number of them."""
     try:
+        if -1 in shape:  # to numpy it is whatever fits
+            raise _no_shape(name, shape)
         return found.reshape(shape)
+    except (TypeError, OverflowError) as error:
+        raise _no_shape(name, shape) from error
     except ValueError as error:
-        raise RequestError(f"input '{name}' has {found.size} values, and shape {list(shape)}") from error
+        raise RequestError(f"input '{name}' has {found.size} values, and shape {shape}") from error
+
+
+def _no_shape(name: str, shape: Any) -> RequestError:
+    return RequestError(f"input '{name}' has shape {str(shape)[:100]}; it is a list of sizes")
 
 
 def _check_names(served: Served, tensors: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -226,13 +232,14 @@ def _raw(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.floa
     return features_of_tensors(served, tensors)
 
 
-def _answer(served: Served, scores: NDArray[np.float32], wanted: Wanted) -> Response:
+def _answer(served: Served, scores: NDArray[np.float32], id_: Any, binary: bool) -> Response:
+    """id_: the request's own, given back."""
     output: dict[str, Any] = {"name": SCORES, "shape": scores.shape, "datatype": "FP32"}
     values: dict[str, Any] = {"model_name": served.version.name, "model_version": str(served.version.number)}
-    if wanted.id is not None:
-        values["id"] = wanted.id
+    if id_ is not None:
+        values["id"] = str(id_)
     values["outputs"] = [output]
-    if not wanted.binary:
+    if not binary:
         output["data"] = scores.reshape(-1)
         return json_response(values)
     output["parameters"] = {"binary_data_size": scores.nbytes}

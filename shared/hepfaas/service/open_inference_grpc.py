@@ -199,7 +199,7 @@ def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
                 seconds = time.perf_counter() - began
                 metrics.seen(name, code.name, seconds)
                 if name in CALLS or said:
-                    log.line({"call": name, "status": code.name}, seconds, said)
+                    log.line((name, code.name), seconds, said)
             return await context.abort(code, said)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -218,7 +218,7 @@ async def serve(settings: Settings) -> None:
     """Answers at the port until SIGTERM or SIGINT, then ends what is under way; metrics by HTTP at a port of their
     own, if there is one."""
     servings = Servings(settings, Identity(settings, settings.predict_rate))
-    metrics, log = Metrics(), Log("predict-grpc")
+    metrics, log = Metrics(), Log("predict-grpc", ("call", "status"))
     metrics.watch(servings.base)
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", settings.predict_body_bytes)],

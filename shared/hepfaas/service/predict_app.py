@@ -105,7 +105,7 @@ class PredictApp:
         self._identity = Identity(settings, settings.predict_rate)
         self._metrics = Metrics()
         self._under_way = 0
-        self._log = Log("predict")
+        self._log = Log("predict", ("method", "path", "status"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -138,8 +138,7 @@ class PredictApp:
                 self._servings.base.bodies.pop(request, None)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
-        fields = {"method": method, "path": path, "status": response.status_code}
-        self._log.line(fields, seconds, said)
+        self._log.line((method, path, response.status_code), seconds, said)
         return response
 
     def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:

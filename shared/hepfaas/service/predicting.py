@@ -135,7 +135,7 @@ class Servings:
         return replace(self.base, store=self._stores(owner), asking=asking, processes={})
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Asked:
     """One request, what answers it, and who asks: None where nobody needs to say so."""
 
@@ -156,20 +156,20 @@ class Asked:
     async def body(self) -> bytes:
         """All of it. Raises: TooLargeError; OverloadedError if others under way have too many bytes already."""
         receive, most = self.request.receive, self.serving.settings.predict_body_bytes
-        parts: list[bytes] = []
-        size, more = 0, True
-        while more:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect()
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-            size += len(parts[-1])
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > most:
                 raise TooLargeError(f"the body has more than {most} bytes; send its events in parts")
-            if more:
-                self._hold(size)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            if not message.get("more_body", False):
+                return b"".join([*pieces, piece]) if pieces else piece
+            pieces.append(piece)
+            self._hold(size)
 
     def _hold(self, size: int) -> None:
         bodies = self.serving.bodies
