@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ P99_S = MOST_S + 1.0
 """Bound of the 99th percentile: work that waits, and what was computed at the time; a second for the load itself."""
 
 EVENTS, CLUSTER, RANGE = 200_000, 1_000, 10_000
-SHORT, LONG = 10_000, 1_000_000
+SHORT, LONG, LARGE_CLUSTER = 10_000, 1_000_000, 5_000
+"""Files whose memory is measured; with a thousand clusters, uproot's description of one alone takes 40 MB."""
+
 SWAPS = 5
 
 
@@ -68,8 +71,10 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         before, memory = full_speed(), memory_mb(started.process.pid)
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**told, "Content-Length": len(sent)}.items())
         request = f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + sent
-        answers = asyncio.run(_at_a_rate(int(started.url.rpartition(":")[2]), request, OVER * before))
-        grown = memory_mb(started.process.pid) / memory
+        port = int(started.url.rpartition(":")[2])
+        with _watched(started.process.pid) as seen:
+            answers = asyncio.run(_at_a_rate(port, request, OVER * before))
+        grown = max(seen[-len(seen) // 3 :]) / max(seen[: len(seen) // 3])
         after = full_speed()
     accepted = sorted(answer.seconds for answer in answers if answer.status == 200)
     refused = sum(answer.status in (429, 503) for answer in answers)
@@ -80,9 +85,29 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         Ratio(f"p99 of what is accepted at {OVER} times capacity", f"{P99_S:g} s", p99 / P99_S, "<= 1", f"{p99:.2f} s"),
         Ratio("answers that are neither 200, 429 nor 503", "none", others, "<= 0", detail),
         Ratio("answered meanwhile", "full speed", len(accepted) / OVERLOAD_S / before, ">= 0.5"),
-        Ratio("memory afterwards", "before", grown, "<= 1.5", f"{memory:.0f} MB before"),
+        Ratio("most memory in the last third", "the first third", grown, "<= 1.1",
+              f"{memory:.0f} MB before, {max(seen):.0f} MB at most"),
         Ratio("full speed afterwards", "before", after / before, ">= 0.9"),
-    ]
+    ]  # fmt: skip
+
+
+@contextmanager
+def _watched(pid: int) -> Iterator[list[float]]:
+    """Memory of a server in MB, each half second while it lasts."""
+    seen: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            seen.append(memory_mb(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
 
 
 async def _at_a_rate(port: int, request: bytes, per_s: float) -> list[Answer]:
@@ -128,9 +153,10 @@ def _crowd(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         few, crowd = (wrk(folder, url, infer(features[:1]), {}, clients, 5) for clients in (16, 1_000))
     detail = f"{crowd.per_s:,.0f}/s, {crowd.refused} refused"
     return [
-        Ratio("p99 of one row with 1,000 clients", "1 s", crowd.p99_ms / 1000, "<= 1", f"{crowd.p99_ms:.0f} ms"),
+        Ratio("p99 of one row with 1,000 clients", f"{P99_S:g} s", crowd.p99_ms / 1000 / P99_S, "<= 1",
+              f"{crowd.p99_ms:.0f} ms"),
         Ratio("one row with 1,000 clients", "16 clients", crowd.per_s / few.per_s, ">= 0.7", detail),
-    ]
+    ]  # fmt: skip
 
 
 def _swap(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
@@ -193,7 +219,7 @@ def _files(folder: Path) -> list[Ratio]:
         )
     for events in (SHORT, LONG):
         with XRootD() as xrootd, server("ours", folder, HEPFAAS_ALLOW_PRIVATE="1") as started:
-            url = xrootd.serve(multiplied(events, CLUSTER))
+            url = xrootd.serve(multiplied(events, LARGE_CLUSTER))
             ours("", url, events)
             memory[events] = memory_mb(started.process.pid, "VmHWM")
     rate = f"{EVENTS / found['lines']:,.0f} events/s, {published.spec.n_features} features"

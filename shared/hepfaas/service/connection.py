@@ -23,17 +23,20 @@ class OneWrite:
     def write(self, data: bytes) -> None:
         """What uvicorn writes: a head by itself, then pieces of the body, the last of which may be empty."""
         if self._head:
-            self._below.write(self._head + data)
-            self._head = b""
+            data, self._head = self._head + data, b""
         elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data != CONTINUE:
             self._head = data
-        else:
-            self._below.write(data)
+            return
+        self._below.write(data)
+
+    def flush(self) -> None:
+        """Sends what is held back: a piece of a body may look like a head."""
+        if self._head:
+            self.write(b"")
 
     def close(self) -> None:
         """Sends what is held back first."""
-        if self._head:
-            self.write(b"")
+        self.flush()
         self._below.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -50,6 +53,11 @@ def straight_to(app: ASGIApp) -> type[HttpToolsProtocol]:
             self.app = app
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+            self._one_write = OneWrite(transport)
+            super().connection_made(self._one_write)  # type: ignore[arg-type]
+
+        def on_response_complete(self) -> None:
+            self._one_write.flush()
+            super().on_response_complete()
 
     return Straight

@@ -9,14 +9,16 @@ import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from hepfaas.service.predicting import Serving
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
 LOG_S = 0.2
 """Lines of the log wait so long to be written together."""
@@ -57,8 +59,15 @@ class Metrics:
         self._calls: dict[tuple[str, int | str], list[float]] = {}
         self._rows: Counter[int] = Counter()
         self._serving: Serving | None = None
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+
+    @cached_property
+    def registry(self) -> CollectorRegistry:
+        """The library's: imported when somebody looks, as it takes a tenth of a cold start."""
+        from prometheus_client import CollectorRegistry
+
+        registry = CollectorRegistry()
+        registry.register(self)
+        return registry
 
     def seen(self, call: str, status: int | str, seconds: float) -> None:
         """A request was answered."""
@@ -75,10 +84,14 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of them, version 0.0.4 of the format."""
+        from prometheus_client import generate_latest
+
         return generate_latest(self.registry)
 
     def collect(self) -> Iterator[Metric]:
         """For the library's registry."""
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
         requests = CounterMetricFamily("hepfaas_requests", "Requests answered", labels=["call", "status"])
         seconds = HistogramMetricFamily(
             "hepfaas_request_seconds", "From the first byte to the answer", labels=["call", "status"]

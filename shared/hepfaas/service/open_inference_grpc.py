@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import start_http_server
 
 from hepfaas import __version__
 from hepfaas.errors import (
@@ -227,6 +226,8 @@ async def serve(settings: Settings) -> None:
     server.add_generic_rpc_handlers(handlers(servings, metrics, log))
     server.add_insecure_port(f"[::]:{settings.port}")
     if settings.metrics_port:
+        from prometheus_client import start_http_server  # only where somebody looks
+
         start_http_server(settings.metrics_port, registry=metrics.registry)
     await server.start()
     stopped = asyncio.Event()

@@ -15,7 +15,6 @@ from hepfaas.errors import NotThereError, RequestError
 from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
-from hepfaas.platform import records
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.predicting import Asked, in_thread, json_response, matrix_of
 
@@ -194,6 +193,8 @@ def _version(store: Store, name: str) -> Version:
 def _published_by(store: Store, process: str) -> Version | None:
     """What a run published, by the name that it has for old clients, 'name_k'."""
     name, _, number = process.rpartition("_")
+    from hepfaas.platform import records  # runs: only where a model is named by one
+
     end = records.last_end(store, f"{name}-{number}") if name and number.isdecimal() and is_name(name) else None
     if end is None or not end.model:
         return None
