@@ -157,7 +157,7 @@ class PredictApp:
         if call in OPEN:
             return None, servings.base
         presented = Presented.in_pairs(request.scope["headers"]) if self._identity.is_on else None
-        caller, serving = await servings.of(presented)
+        caller, serving = servings.known(presented) or await servings.of(presented)
         if caller.visits or not caller.is_publisher:
             _check_may(caller, call, request.method)
         return caller, serving

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models.batching import Batching, OverloadedError
@@ -122,9 +123,14 @@ class Servings:
     async def of(self, presented: Presented | None) -> tuple[Caller, Serving]:
         """Who asks, and what answers him. Raises: UnauthenticatedError; ForbiddenError; LimitError;
         UnavailableError."""
+        return self.known(presented) or self._admitted(await in_thread(self._identity.caller, presented))
+
+    def known(self, presented: Presented | None) -> tuple[Caller, Serving] | None:
+        """The same without a wait, if his token was verified a moment ago or none is asked for. Raises: LimitError."""
         caller = self._identity.known(presented)
-        if caller is None:
-            caller = await in_thread(self._identity.caller, presented)
+        return None if caller is None else self._admitted(caller)
+
+    def _admitted(self, caller: Caller) -> tuple[Caller, Serving]:
         self._identity.admit(caller)
         return caller, self._of_owner(caller.owner)
 
@@ -230,6 +236,10 @@ class JsonResponse(Response):
     def __init__(self, body: bytes, status: int) -> None:
         self.status_code, self.body, self.background = status, body, None
         self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
