@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from urllib.parse import quote
 
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.credentials import Credential
 
 
 @contextmanager
@@ -24,7 +26,7 @@ def explained(url: str) -> Iterator[None]:
     except HTTPException as error:
         raise _by_status(url, str(error)) from error
     except OSError as error:
-        if error.errno and url.startswith(("http://", "https://")):
+        if error.errno and url.startswith(("http://", "https://", "dav://", "davs://")):
             raise UnavailableError(f"the server of '{url}' does not answer: {error.strerror}") from error
         if error.errno:
             raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
@@ -57,9 +59,16 @@ def _by_status(url: str, text: str) -> RequestError | UnavailableError:
     return RequestError(f"file '{url}' cannot be read: its server answers {status}")
 
 
+def redacted(text: str, credential: Credential | None) -> str:
+    """A text without what the credential holds."""
+    for secret in (credential.secret, quote(credential.secret), credential.mark) if credential else ():
+        text = text.replace(secret, "…")
+    return text
+
+
 def is_xrootd(url: str) -> bool:
     """Whether an XRootD server has the file."""
-    return url.startswith(("root://", "roots://", "xroot://"))
+    return url.startswith(("root://", "roots://", "xroot://", "xroots://"))
 
 
 def _first_line(error: Exception) -> str:
