@@ -11,6 +11,9 @@ from urllib.parse import quote
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import Credential
 
+REFUSED = "[3010]"
+"""kXR_NotAuthorized"""
+
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
@@ -18,6 +21,8 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if REFUSED in str(error):  # uproot takes all that a server answers for a missing file
+            raise _by_text(url, str(error)) from error
         raise RequestError(f"file '{url}' does not exist") from error
     except IsADirectoryError as error:
         raise RequestError(f"'{url}' is a folder; name the ROOT files in it") from error
@@ -41,8 +46,10 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
     """XRootD's client says everything in one kind of error: its number tells."""
     if "[3011]" in text:
         return RequestError(f"file '{url}' does not exist on its server")
-    if "[3010]" in text:
-        return RequestError(f"file '{url}' cannot be read: its server refuses (credential or path)")
+    if REFUSED in text or "Auth failed" in text:
+        return RequestError(
+            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reading.md)"
+        )
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
     return RequestError(f"'{url}' is no whole ROOT file: {text.splitlines()[0].rstrip(',')}; copy it anew")

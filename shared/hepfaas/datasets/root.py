@@ -35,6 +35,9 @@ XROOTD_LIMITS = {
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
 
 WEB_ADDRESSES = ("http://", "https://", "dav://", "davs://")
+VECTOR_LIMITS = (1024, 2_097_136)
+"""Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
+
 MOST_OPEN = 4
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 
@@ -114,16 +117,23 @@ class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no 
     """
 
     def __init__(self, file_path: str, door: Door, **options: Any) -> None:
-        self._door, self._file_path = door, file_path
+        self._door = door
         super().__init__(file_path, **options, timeout=door.limit_s)
 
     def _open(self) -> None:
-        shown, self._file_path = self._file_path, _with_credential(self._door)
-        try:
+        if self._door.credential is None:
             super()._open()
-        finally:
-            self._file_path = shown
-        self._resource._file_path = shown
+            return
+        opened = _with_credential(self._door)
+        try:
+            self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
+        except OSError as error:
+            raise type(error)(str(error).replace(opened, self._file_path)) from None
+        self._resource._file_path = self._file_path
+        # uproot would ask the server for its own limits, under no one's name, and so without the credential.
+        self._max_num_elements, self._max_element_size = VECTOR_LIMITS
+        nothing = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
+        self._executor = uproot.source.futures.ResourceThreadPoolExecutor(nothing)
 
 
 def _with_credential(door: Door) -> str:
