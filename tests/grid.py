@@ -1,12 +1,17 @@
 """A certificate authority of the tests: certificates of hosts and people, proxies, and tokens of XRootD's own."""
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import hmac
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from conftest import XRootD
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -105,6 +110,38 @@ class Authority:
             .add_extension(address, False)
             .sign(by, hashes.SHA256())
         )
+
+
+def give_to_xrootd(*paths: Path) -> None:
+    """Makes files secret, and the server's own where it runs as another user."""
+    for path in paths:
+        path.chmod(0o400)
+        with contextlib.suppress(PermissionError, LookupError):  # it runs as who we are
+            shutil.chown(path, "xrootd")
+
+
+@contextlib.contextmanager
+def with_macaroons(secret: bytes) -> Iterator[XRootD]:
+    """A server whose files are read with a token made with this secret, and not without."""
+    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "secret").write_text(base64.b64encode(secret).decode() + "\n")
+        (folder / "nobody").write_text("u nobody /nowhere rl\n")
+        give_to_xrootd(folder / "secret", folder / "nobody")
+        more = (
+            "all.sitename tests\nofs.authorize 1\nofs.authlib ++ libXrdMacaroons.so\nmacaroons.maxduration 86400\n"
+            f"macaroons.secretkey {folder}/secret\nacc.authdb {folder}/nobody\n"
+        )
+        with XRootD(more) as server:
+            yield server
+
+
+def reading(secret: bytes) -> str:
+    """A token with which files are read for an hour."""
+    ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    may = "activity:READ_METADATA,DOWNLOAD"
+    return macaroon(secret, "tests", "name:alice", may, "path:/store", f"before:{ends}")
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:

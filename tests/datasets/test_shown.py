@@ -1,10 +1,6 @@
 """Credentials of owners, shown to real servers that ask for them: to those alone, and for those owners alone."""
 
-import base64
-import contextlib
-import datetime
 import secrets
-import shutil
 import ssl
 import threading
 from collections.abc import Iterator
@@ -39,13 +35,6 @@ def owned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def given_to_xrootd(*paths: Path) -> None:
-    for path in paths:
-        path.chmod(0o400)
-        with contextlib.suppress(PermissionError, LookupError):  # it runs as who we are
-            shutil.chown(path, "xrootd")
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> grid.Authority:
     folder = tmp_path_factory.mktemp("authority")
@@ -55,46 +44,32 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> grid.Authority:
 
 
 @pytest.fixture
-def with_tokens(owned: Path) -> Iterator[tuple[XRootD, bytes]]:
+def with_tokens() -> Iterator[tuple[XRootD, bytes]]:
     """A server whose files are read with a token of its own alone, and the secret that makes tokens."""
     secret = secrets.token_bytes(32)
-    (owned / "secret").write_text(base64.b64encode(secret).decode() + "\n")
-    (owned / "nobody").write_text("u nobody /nowhere rl\n")
-    given_to_xrootd(owned / "secret", owned / "nobody")
-    more = (
-        "all.sitename tests\nofs.authorize 1\nofs.authlib ++ libXrdMacaroons.so\nmacaroons.maxduration 86400\n"
-        f"macaroons.secretkey {owned}/secret\nacc.authdb {owned}/nobody\n"
-    )
-    with XRootD(more) as server:
+    with grid.with_macaroons(secret) as server:
         yield server, secret
-
-
-def token(secret: bytes) -> str:
-    ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return grid.macaroon(
-        secret, "tests", "name:alice", "activity:READ_METADATA,DOWNLOAD", "path:/store", f"before:{ends}"
-    )
 
 
 def test_a_token_opens_a_file_behind_xrootd_and_no_message_has_it(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
     url = server.serve(SAMPLE)
-    alice = showing("127.0.0.1", "bearer", token(secret))
+    alice = showing("127.0.0.1", "bearer", grid.reading(secret))
     identity = opened(url, "Events", alice).identity
     assert len(read(url, identity, "Events", ["Muon_pt"], ALL, alice)["Muon_pt"]) == 100
-    false = token(bytes(32))
+    false = grid.reading(bytes(32))
     with pytest.raises(RequestError, match="its server refuses") as refused:
         opened(url, "Events", showing("127.0.0.1", "bearer", false))
     assert false not in str(refused.value)
     assert false not in repr(refused.value.__cause__)
     with pytest.raises(RequestError, match="does not exist") as missing:
         opened(server.url("nothing.root"), "Events", alice)
-    assert token(secret)[:40] not in str(missing.value)
+    assert grid.reading(secret)[:40] not in str(missing.value)
 
 
 def test_what_one_owner_opened_is_not_lent_to_another(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
-    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", token(secret))
+    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.reading(secret))
     identity = opened(url, "Events", alice).identity
     read(url, identity, "Events", ["Muon_pt"], ALL, alice)
     for bob in (Reading(), showing("127.0.0.1", "bearer", "of-bob")):
@@ -107,7 +82,7 @@ def test_owners_log_in_with_their_own_proxies_in_one_process(
 ) -> None:
     monkeypatch.setenv("X509_CERT_DIR", str(authority.folder))
     certificate, key = authority.host(owned)
-    given_to_xrootd(certificate, key)
+    grid.give_to_xrootd(certificate, key)
     more = (
         f"xrootd.seclib libXrdSec.so\nsec.protocol gsi -certdir:{authority.folder} -cert:{certificate} -key:{key} "
         "-gridmap:/dev/null -gmapopt:0 -vomsat:0 -crl:0\nsec.protbind * only gsi\n"

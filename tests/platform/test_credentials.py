@@ -87,7 +87,8 @@ def test_when_it_ends_is_read_from_it(authority: grid.Authority) -> None:
     assert (
         credential_of({"host": "h", "kind": "bearer", "secret": jwt(ends), "expires": ends - 10}).expires == ends - 10
     )
-    assert credential_of({"host": "h", "kind": "bearer", "secret": "opaque"}).expires is None
+    for secret in ("opaque", "a.b.c", jwt(float("inf"))):
+        assert credential_of({"host": "h", "kind": "bearer", "secret": secret}).expires is None
     proxy = credential_of({"host": "H.Example", "kind": "x509", "secret": authority.proxy("alice")})
     assert proxy.host == "h.example"
     assert proxy.expires == (grid.NOW + grid.DAY).replace(microsecond=0).timestamp()
@@ -113,6 +114,8 @@ def test_one_that_has_expired_is_not_shown_and_says_so(tmp_path: Path) -> None:
         ({"secret": "x" * 70_000}, "at most 64000 bytes"),
         ({"kind": "x509", "secret": "no PEM"}, "'secret' is no X509 proxy: PEM"),
         ({"expires": "tomorrow"}, "'expires' takes seconds"),
+        ({"expires": float("nan")}, "'expires' takes seconds"),
+        ({"expires": 1e300}, "'expires' takes seconds"),
         ({"expires": 1}, "has expired already"),
     ],
 )

@@ -21,9 +21,10 @@ def check_file(
     url: str, allow_private: bool, sources: Sources, groups: Collection[Group], is_prefix: bool = False
 ) -> None:
     """Raises: as `check_address`, and ForbiddenError if members of these groups may not read a file, or none whose
-    address begins so. What the operator's file names may be in a private network."""
-    check_address(url, allow_private or sources.federation_of(url) is not None)
+    address begins so. Federations of the operator's file may be in a private network."""
+    check_address(url, allow_private=True)
     sources.check(url, groups, is_prefix)
+    check_address(url, allow_private or is_prefix or sources.federation_of(url) is not None)
 
 
 def check_address(url: str, allow_private: bool) -> None:

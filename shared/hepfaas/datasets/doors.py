@@ -64,6 +64,10 @@ class Reading:
         """What `work` gives at the first door that has it. Raises: RequestError or UnavailableError of the last one."""
         if "://" not in url or (self.own and url.startswith(self.own)):
             return work(Door(url))
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise RequestError(f"'{url[:200]}' is no address: {error}") from error
         self.sources.check(url, self.groups)
         *first, last = self.sources.doors(url)
         failures: list[str] = []

@@ -26,6 +26,7 @@ KEYS = ("host", "kind", "secret", "expires")
 MOST_BYTES = 64_000
 MOST_HOSTS = 100
 NONCE_BYTES = 12
+LAST_S = 4e9
 _HOST = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 """https://www.rfc-editor.org/rfc/rfc6750#section-2.1"""
@@ -165,7 +166,7 @@ def credential_of(values: Mapping[str, Any]) -> Credential:
         raise RequestError(f"'secret' is the token, or the proxy as PEM, of at most {MOST_BYTES} bytes")
     ends = _end_of_token(secret) if kind == "bearer" else _end_of_proxy(secret)
     asked = values.get("expires")
-    if asked is not None and type(asked) not in (int, float):
+    if asked is not None and not _is_time(asked):
         raise RequestError("'expires' takes seconds since 1970")
     known = [float(end) for end in (ends, asked) if end is not None]
     expires = min(known, default=None)
@@ -180,23 +181,29 @@ def _end_of_token(secret: str) -> float | None:
         raise RequestError("'secret' is no bearer token: it has characters that no token has")
     try:
         body = secret.strip().split(".")[1]
-        return float(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"])
+        ends = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]
     except (ValueError, IndexError, KeyError, TypeError):
         return None
+    return float(ends) if _is_time(ends) else None
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < LAST_S
 
 
 def _end_of_proxy(secret: str) -> float:
     """When the first certificate of a chain ends. Raises: RequestError if it does not go with a key."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     wanted = "'secret' is no X509 proxy: PEM, first the certificate, then its key without a password, then the chain"
     try:
         chain = x509.load_pem_x509_certificates(secret.encode())
-        key = load_pem_private_key(_key_in(secret), None)
-    except (ValueError, TypeError) as error:
+        fits = chain[0].public_key() == load_pem_private_key(_key_in(secret), None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise RequestError(wanted) from error
-    if chain[0].public_key() != key.public_key():
+    if not fits:
         raise RequestError(f"{wanted}; its key is that of another certificate")
     return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
 
