@@ -138,12 +138,15 @@ class XRootD(XRootDProcess):
 
 
 class XRootDCache(XRootDProcess):
-    """The cache of an origin, by the configuration that is deployed. It tells what it did by UDP, JSON."""
+    """The cache of an origin, by the configuration that is deployed and more variables. It tells what it did by UDP,
+    JSON: to us, or to the port `report_to`."""
 
-    def __init__(self, origin: XRootD) -> None:
+    def __init__(self, origin: XRootD, report_to: int = 0, **variables: str) -> None:
+        self._given = variables
         self._origin, self._told = origin, list[dict[str, Any]]()
         self._reports = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._reports.bind(("127.0.0.1", 0))
+        self._report_to = report_to or self._reports.getsockname()[1]
 
     def configure(self, folder: Path, config: Path) -> dict[str, str]:
         shutil.copyfile(TOP / "manifests/base/xrootd-cache/xrootd.cfg", config)
@@ -158,7 +161,8 @@ class XRootDCache(XRootDProcess):
             "DATA": f"{folder}/data",
             "META": f"{folder}/meta",
             "ADMIN": f"{folder}/admin",
-            "REPORT": f"127.0.0.1:{self._reports.getsockname()[1]}",
+            "REPORT": f"127.0.0.1:{self._report_to}",
+            **self._given,
         }
 
     def __exit__(self, *error: object) -> None:

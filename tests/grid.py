@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from conftest import XRootD
 from cryptography import x509
@@ -47,11 +48,12 @@ def new_key() -> rsa.RSAPrivateKey:
 
 
 class Authority:
-    """Issues certificates; `folder` has its own as servers and clients look for it."""
+    """Issues certificates, while the `with` lasts; `folder` has its own as servers and clients look for it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._key, self._name = folder, new_key(), name("authority")
-        folder.mkdir()
+    def __enter__(self) -> Self:
+        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-authority-")  # others' users look into it
+        self.folder = folder = Path(self._scratch.name)
+        self._key, self._name = new_key(), name("authority")
         certificate = self._issued(self._name, self._name, self._key, self._key, True)
         self.file = folder / "authority.pem"
         self.file.write_text(pem_of(certificate))
@@ -60,6 +62,10 @@ class Authority:
             link.with_suffix(".signing_policy").write_text(POLICY)
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o755)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._scratch.cleanup()
 
     def host(self, folder: Path) -> tuple[Path, Path]:
         """Certificate and key of localhost, as files."""
@@ -123,8 +129,8 @@ def give_to_xrootd(*paths: Path) -> None:
 @contextlib.contextmanager
 def with_macaroons(secret: bytes) -> Iterator[XRootD]:
     """A server whose files are read with a token made with this secret, and not without."""
-    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
+        folder = Path(scratch)
         folder.chmod(0o755)
         (folder / "secret").write_text(base64.b64encode(secret).decode() + "\n")
         (folder / "nobody").write_text("u nobody /nowhere rl\n")
@@ -132,6 +138,22 @@ def with_macaroons(secret: bytes) -> Iterator[XRootD]:
         more = (
             "all.sitename tests\nofs.authorize 1\nofs.authlib ++ libXrdMacaroons.so\nmacaroons.maxduration 86400\n"
             f"macaroons.secretkey {folder}/secret\nacc.authdb {folder}/nobody\n"
+        )
+        with XRootD(more) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def with_certificates(authority: Authority) -> Iterator[XRootD]:
+    """A server, 'localhost', that people log in at with certificates of an authority, and not without."""
+    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        certificate, key = authority.host(folder)
+        give_to_xrootd(certificate, key)
+        more = (
+            f"xrootd.seclib libXrdSec.so\nsec.protocol gsi -certdir:{authority.folder} -cert:{certificate} -key:{key} "
+            "-gridmap:/dev/null -gmapopt:0 -vomsat:0 -crl:0\nsec.protbind * only gsi\n"
         )
         with XRootD(more) as server:
             yield server

@@ -26,21 +26,10 @@ def showing(host: str, kind: str, secret: str) -> Reading:
     return Reading(credential=lambda asked: found if asked == host else None)
 
 
-@pytest.fixture
-def owned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that XRootD's own user can look into."""
-    folder = tmp_path_factory.mktemp("grid")
-    for path in (folder, folder.parent, folder.parent.parent):
-        path.chmod(0o755)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> grid.Authority:
-    folder = tmp_path_factory.mktemp("authority")
-    for path in (folder, folder.parent, folder.parent.parent):
-        path.chmod(0o755)
-    return grid.Authority(folder / "certificates")
+def authority() -> Iterator[grid.Authority]:
+    with grid.Authority() as made:
+        yield made
 
 
 @pytest.fixture
@@ -78,16 +67,10 @@ def test_what_one_owner_opened_is_not_lent_to_another(with_tokens: tuple[XRootD,
 
 
 def test_owners_log_in_with_their_own_proxies_in_one_process(
-    authority: grid.Authority, owned: Path, monkeypatch: pytest.MonkeyPatch
+    authority: grid.Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("X509_CERT_DIR", str(authority.folder))
-    certificate, key = authority.host(owned)
-    grid.give_to_xrootd(certificate, key)
-    more = (
-        f"xrootd.seclib libXrdSec.so\nsec.protocol gsi -certdir:{authority.folder} -cert:{certificate} -key:{key} "
-        "-gridmap:/dev/null -gmapopt:0 -vomsat:0 -crl:0\nsec.protbind * only gsi\n"
-    )
-    with XRootD(more) as server:
+    with grid.with_certificates(authority) as server:
         url = server.serve(SAMPLE).replace("127.0.0.1", "localhost")
         readings = {who: showing("localhost", "x509", authority.proxy(who)) for who in ("alice", "bob")}
         for reading in (*readings.values(), *readings.values()):

@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ SECRET = "a-secret-that-nobody-else-has"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> grid.Authority:
-    return grid.Authority(tmp_path_factory.mktemp("authority") / "certificates")
+def authority() -> Iterator[grid.Authority]:
+    with grid.Authority() as made:
+        yield made
 
 
 def vault(folder: Path, owner: str = "alice", key: bytes = KEY) -> Vault:
