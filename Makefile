@@ -80,8 +80,8 @@ $(UV):
 .venv/ready-to-test: .venv/ready locks/dev.txt
 	@echo "setting up what tests need"
 	@$(PIP) --require-hashes -r locks/dev.txt
-	@command -v xrootd >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server >/dev/null; \
-	  else echo "no xrootd: its tests are skipped (apt-get install xrootd-server)"; fi
+	@{ command -v xrootd && command -v xrdgsiproxy; } >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server xrootd-client >/dev/null; \
+	  else echo "no xrootd or xrdgsiproxy: their tests are skipped (apt-get install xrootd-server xrootd-client)"; fi
 	@command -v go >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y golang-go >/dev/null; fi
 	@command -v kubectl >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y kubernetes-client >/dev/null; fi
 	@tests/build-queue-proxy && tests/build-oauth2-proxy && tests/build-knative-validate

@@ -1,5 +1,6 @@
 """The servers that tests talk to, started once a run on free ports and stopped at its end."""
 
+import json
 import os
 import shutil
 import socket
@@ -10,11 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import boto3
 import pytest
 
 LIMIT_S = 60
+TOP = Path(__file__).parents[1]
 
 
 def server_binary(name: str, package: str) -> str:
@@ -59,28 +62,23 @@ def data() -> Path:
     return path
 
 
-class XRootD:
-    """An XRootD server of its own, while the `with` lasts; only loopback reaches it.
+class XRootDProcess:
+    """An xrootd with a folder of its own, while the `with` lasts; only loopback reaches it.
 
     It runs as a user of its own, so its folder is none of pytest's, which are for our user alone.
     """
 
-    def __enter__(self) -> "XRootD":
+    def __enter__(self) -> Self:
         program = server_binary("xrootd", "Debian xrootd-server")
         self._folder = tempfile.TemporaryDirectory(prefix="hepfaas-xrootd-")
-        self._port, folder = free_port(), Path(self._folder.name)
-        self._data = folder / "data" / "store"
-        self._data.mkdir(parents=True)
-        (folder / "admin").mkdir()
-        config = folder / "xrootd.cfg"
-        config.write_text(
-            f"all.role server\nxrd.port {self._port}\nall.export /store r/o\noss.localroot {folder}/data\n"
-            f"all.adminpath {folder}/admin\nall.pidpath {folder}/admin\nxrd.network nodnr\n"
-        )
+        self.port, folder = free_port(), Path(self._folder.name)
+        for name in ("admin", "data/store", "meta"):
+            (folder / name).mkdir(parents=True)
+        self._variables = self.configure(folder, folder / "xrootd.cfg")
         for path in (folder, *folder.rglob("*")):
             path.chmod(0o777)
         user = ["-R", "xrootd"] if os.geteuid() == 0 else []
-        self._command = [program, *user, "-l", f"{folder}/admin/log", "-c", str(config)]
+        self._command = [program, *user, "-l", f"{folder}/admin/log", "-c", f"{folder}/xrootd.cfg"]
         self.start()
         return self
 
@@ -88,25 +86,97 @@ class XRootD:
         self.kill()
         self._folder.cleanup()
 
+    def configure(self, folder: Path, config: Path) -> dict[str, str]:
+        """Writes its configuration and gives the variables that it reads."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Starts the server, again after it was killed."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(lambda: is_open(self._port), self._process, "xrootd")
+        given = {**os.environ, **self._variables}
+        self.process = subprocess.Popen(self._command, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: is_open(self.port), self.process, "xrootd")
 
     def kill(self) -> None:
         """Ends the server at once."""
-        self._process.kill()
-        self._process.wait(timeout=LIMIT_S)
+        self.process.kill()
+        self.process.wait(timeout=LIMIT_S)
+
+    def said(self) -> str:
+        """What it has logged."""
+        return "".join(path.read_text() for path in Path(self._folder.name, "admin").rglob("log*") if path.is_file())
+
+    @property
+    def door(self) -> str:
+        """Its address."""
+        return f"root://127.0.0.1:{self.port}"
 
     def url(self, name: str) -> str:
         """Where a file of this name is."""
-        return f"root://127.0.0.1:{self._port}//store/{name}"
+        return f"{self.door}//store/{name}"
 
-    def serve(self, path: Path) -> str:
+
+class XRootD(XRootDProcess):
+    """A server of files. more: lines of its configuration."""
+
+    def __init__(self, more: str = "") -> None:
+        self._more = more
+
+    def configure(self, folder: Path, config: Path) -> dict[str, str]:
+        self.data = folder / "data" / "store"
+        config.write_text(
+            f"all.role server\nxrd.port {self.port}\nall.export /store r/o\noss.localroot {folder}/data\n"
+            f"all.adminpath {folder}/admin\nall.pidpath {folder}/admin\nxrd.network nodnr\n{self._more}"
+        )
+        return {}
+
+    def serve(self, path: Path, name: str = "") -> str:
         """Puts a copy of a file there, and gives its URL."""
-        shutil.copyfile(path, self._data / path.name)
-        (self._data / path.name).chmod(0o644)
-        return self.url(path.name)
+        place = self.data / (name or path.name)
+        shutil.copyfile(path, place)
+        place.chmod(0o644)
+        return self.url(place.name)
+
+
+class XRootDCache(XRootDProcess):
+    """The cache of an origin, by the configuration that is deployed and more variables. It tells what it did by UDP,
+    JSON: to us, or to the port `report_to`."""
+
+    def __init__(self, origin: XRootD, report_to: int = 0, **variables: str) -> None:
+        self._given = variables
+        self._origin, self._told = origin, list[dict[str, Any]]()
+        self._reports = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._reports.bind(("127.0.0.1", 0))
+        self._report_to = report_to or self._reports.getsockname()[1]
+
+    def configure(self, folder: Path, config: Path) -> dict[str, str]:
+        shutil.copyfile(TOP / "manifests/base/xrootd-cache/xrootd.cfg", config)
+        return {
+            "ORIGIN": f"127.0.0.1:{self._origin.port}",
+            "EXPORT": "/store",
+            "PORT": str(self.port),
+            "RAM": "1g",
+            "BLOCK": "64k",
+            "DISK_LOW": "0.98",
+            "DISK_HIGH": "0.99",
+            "DATA": f"{folder}/data",
+            "META": f"{folder}/meta",
+            "ADMIN": f"{folder}/admin",
+            "REPORT": f"127.0.0.1:{self._report_to}",
+            **self._given,
+        }
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._reports.close()
+
+    def reported(self, path: str) -> dict[str, int]:
+        """What it reports next of a file that was closed: bytes from its disk, fetched, and passed by."""
+        self._reports.settimeout(LIMIT_S)
+        while not self._told:
+            lines = self._reports.recv(65_536).rstrip(b"\0").decode().splitlines()
+            self._told += [found for line in lines if (found := json.loads(line)).get("lfn") == path]
+        found = self._told.pop(0)
+        return {key: int(found[key]) for key in ("b_hit", "b_miss", "b_bypass")}
 
 
 @pytest.fixture(scope="session")

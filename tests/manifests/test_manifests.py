@@ -20,9 +20,6 @@ TOP = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))
 SPREAD = ("survey", "prepare", "score", "apply")
 OVERLAYS = ("local", "site")
-NOT_READ_YET = {"HEPFAAS_SOURCES", "HEPFAAS_CREDENTIALS_KEY"}
-"""Set in manifests; the functions that will read them do not do so yet."""
-
 SECRETS_OF_A_SITE = {"store", "store-predict", "event-keys", "credentials-key", "training-proxy", "inference-proxy"}
 
 Thing = dict[str, Any]
@@ -192,7 +189,7 @@ def test_every_variable_of_a_function_is_a_setting() -> None:
         }
         for name, one in of_kind(overlay, "ConfigMap").items():
             given |= set(one["data"]) if name.startswith("settings-") else set()
-        unknown = {name for name in given if name.startswith("HEPFAAS_")} - ours - NOT_READ_YET
+        unknown = {name for name in given if name.startswith("HEPFAAS_")} - ours
         assert not unknown
         assert "K_SINK" in given
 

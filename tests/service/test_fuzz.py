@@ -56,7 +56,10 @@ def fuzz(system: System, operation: schemathesis.APIOperation) -> None:  # type:
     def fuzzed(case: schemathesis.Case) -> None:
         before = written(system)
         answer = case.call(base_url=system.url, timeout=60)
-        assert answer.status_code in (200, 202, 204, 400, 404, 405, 413, 422), (case.as_curl_command(), answer.text)
+        assert answer.status_code in (200, 201, 202, 204, 400, 404, 405, 413, 422), (
+            case.as_curl_command(),
+            answer.text,
+        )
         assert "Traceback" not in answer.text
         if answer.status_code >= 400:
             assert written(system) == before, case.as_curl_command()

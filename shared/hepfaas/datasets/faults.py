@@ -6,8 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from urllib.parse import quote
 
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.credentials import Credential
+
+REFUSED = "[3010]"
+"""kXR_NotAuthorized"""
 
 
 @contextmanager
@@ -16,6 +21,8 @@ def explained(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if REFUSED in str(error):  # uproot takes all that a server answers for a missing file
+            raise _by_text(url, str(error)) from error
         raise RequestError(f"file '{url}' does not exist") from error
     except IsADirectoryError as error:
         raise RequestError(f"'{url}' is a folder; name the ROOT files in it") from error
@@ -24,7 +31,7 @@ def explained(url: str) -> Iterator[None]:
     except HTTPException as error:
         raise _by_status(url, str(error)) from error
     except OSError as error:
-        if error.errno and url.startswith(("http://", "https://")):
+        if error.errno and url.startswith(("http://", "https://", "dav://", "davs://")):
             raise UnavailableError(f"the server of '{url}' does not answer: {error.strerror}") from error
         if error.errno:
             raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
@@ -39,8 +46,10 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
     """XRootD's client says everything in one kind of error: its number tells."""
     if "[3011]" in text:
         return RequestError(f"file '{url}' does not exist on its server")
-    if "[3010]" in text:
-        return RequestError(f"file '{url}' cannot be read: its server refuses (credential or path)")
+    if REFUSED in text or "Auth failed" in text:
+        return RequestError(
+            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reading.md)"
+        )
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
     return RequestError(f"'{url}' is no whole ROOT file: {text.splitlines()[0].rstrip(',')}; copy it anew")
@@ -57,9 +66,16 @@ def _by_status(url: str, text: str) -> RequestError | UnavailableError:
     return RequestError(f"file '{url}' cannot be read: its server answers {status}")
 
 
+def redacted(text: str, credential: Credential | None) -> str:
+    """A text without what the credential holds."""
+    for secret in (credential.secret, quote(credential.secret), credential.mark) if credential else ():
+        text = text.replace(secret, "…")
+    return text
+
+
 def is_xrootd(url: str) -> bool:
     """Whether an XRootD server has the file."""
-    return url.startswith(("root://", "roots://", "xroot://"))
+    return url.startswith(("root://", "roots://", "xroot://", "xroots://"))
 
 
 def _first_line(error: Exception) -> str:

@@ -13,9 +13,10 @@ from urllib3.util import make_headers, parse_url
 from hepfaas.datasets.addresses import is_private
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import RequestError
+from hepfaas.platform.credentials import Credential
 
 MOST_REDIRECTS = 5
-LIMITS = urllib3.Timeout(connect=10, read=60)
+LIMITS = urllib3.Timeout(connect=4, read=60)
 
 
 class HttpSource(RangedSource):
@@ -24,8 +25,9 @@ class HttpSource(RangedSource):
     Raises: RequestError if it does, or HTTPException with the status of what is no file; see faults.py.
     """
 
-    def __init__(self, file_path: str, **options: Any) -> None:
-        self._url, self._private = file_path, is_private(file_path)
+    def __init__(self, file_path: str, credential: Credential | None = None, **options: Any) -> None:
+        self._url, self._private = _of_web(file_path), is_private(file_path)
+        self._credential = credential
         answer = self._asked("HEAD", {})
         answer.close()
         size = answer.headers.get("Content-Length", "")
@@ -60,8 +62,11 @@ class HttpSource(RangedSource):
             here = parse_url(url)
             own = (here.scheme, here.netloc) == (first.scheme, first.netloc)
             login = make_headers(basic_auth=first.auth) if first.auth and own else {}
+            shown = self._credential if own else None  # to the host that it is for, and never where that one leads
+            if shown and shown.kind == "bearer":
+                login = {"Authorization": f"Bearer {shown.secret}"}
             try:
-                answer = _pool().request(
+                answer = _pool(shown.path if shown and shown.kind == "x509" else "").request(
                     method, here._replace(auth=None).url, headers={**login, **headers}, preload_content=False
                 )
             except urllib3.exceptions.HTTPError as error:
@@ -69,7 +74,7 @@ class HttpSource(RangedSource):
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             answer.close()
-            url = urljoin(url, answer.headers.get("Location", ""))
+            url = _of_web(urljoin(url, answer.headers.get("Location", "")))
             self._check(url)
         raise RequestError(f"'{self._url}' leads from one address to the next more than {MOST_REDIRECTS} times")
 
@@ -90,6 +95,12 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-@functools.cache
-def _pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=8)
+def _of_web(url: str) -> str:
+    """The http(s):// address of a WebDAV one."""
+    return f"http{url[3:]}" if url.startswith(("dav://", "davs://")) else url
+
+
+@functools.lru_cache(64)
+def _pool(certificate: str) -> urllib3.PoolManager:
+    """Connections that show this certificate, a file; '': none."""
+    return urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=8, cert_file=certificate or None)

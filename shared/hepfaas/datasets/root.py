@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import awkward as ak
 import uproot
 
 from hepfaas.datasets.chosen import Branch, missing_branch
+from hepfaas.datasets.doors import PLAIN, Door, Reading
 from hepfaas.datasets.faults import explained, is_xrootd
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
@@ -31,6 +33,10 @@ XROOTD_LIMITS = {
     "XRD_TIMEOUTRESOLUTION": "1",
 }
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
+
+WEB_ADDRESSES = ("http://", "https://", "dav://", "davs://")
+VECTOR_LIMITS = (1024, 2_097_136)
+"""Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
 
 MOST_OPEN = 4
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
@@ -67,48 +73,100 @@ class OpenedFile:
         return [Baskets(edges, size) for edges, size in sizes.items()]
 
 
-def opened(url: str, tree: str) -> OpenedFile:
+def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
     """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
-    with explained(url), open_root(url) as file:
-        found = _tree(file, url, tree)
-        branches, left_out, edges = branches_of(found)
-        return OpenedFile(_identity(file), url, tree, int(found.num_entries), _size(file), branches, left_out, edges)
+
+    def at(door: Door) -> OpenedFile:
+        with explained(door.url), open_root(door) as file:
+            found = _tree(file, door.url, tree)
+            branches, left_out, edges = branches_of(found)
+            entries = int(found.num_entries)
+            return OpenedFile(_identity(file), url, tree, entries, _size(file), branches, left_out, edges)
+
+    return reading.through(url, at)
 
 
-def read(url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange) -> dict[str, ak.Array]:
-    """The branches of some entries, each (events,) or (events, var). Raises: RequestError if the file is another
-    than the one with this identity, or has no such branch; UnavailableError."""
-    with explained(url), _Lent(url, identity, tree) as found:
-        for name in branches:
-            if name not in found.names:
-                raise missing_branch(f"TTree '{tree}' in '{url}'", name, found.names)
-        arrays: dict[str, ak.Array] = found.tree.arrays(
-            list(branches),
-            entry_start=entries.start,
-            entry_stop=entries.stop,
-            library="ak",
-            how=dict,
-            array_cache=None,
-        )
-        return arrays
+def read(
+    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
+) -> dict[str, ak.Array]:
+    """The branches of some entries, each (events,) or (events, var), all of them from one door. Raises: RequestError if
+    the file is another than the one with this identity, or has no such branch; UnavailableError."""
+
+    def at(door: Door) -> dict[str, ak.Array]:
+        with explained(door.url), _Lent(door, identity, tree) as found:
+            for name in branches:
+                if name not in found.names:
+                    raise missing_branch(f"TTree '{tree}' in '{door.url}'", name, found.names)
+            arrays: dict[str, ak.Array] = found.tree.arrays(
+                list(branches),
+                entry_start=entries.start,
+                entry_stop=entries.stop,
+                library="ak",
+                how=dict,
+                array_cache=None,
+            )
+            return arrays
+
+    return reading.through(url, at)
 
 
-def open_root(url: str) -> Any:
+class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
+    """A file behind an XRootD server. What is shown to the server stands in its own address of the file alone.
+
+    Connections are shared by name of user: one that no one else has keeps them apart, through redirections too.
+    """
+
+    def __init__(self, file_path: str, door: Door, **options: Any) -> None:
+        self._door = door
+        super().__init__(file_path, **options, timeout=door.limit_s)
+
+    def _open(self) -> None:
+        if self._door.credential is None:
+            super()._open()
+            return
+        opened = _with_credential(self._door)
+        try:
+            self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
+        except OSError as error:
+            raise type(error)(str(error).replace(opened, self._file_path)) from None
+        self._resource._file_path = self._file_path
+        # uproot would ask the server for its own limits, under no one's name, and so without the credential.
+        self._max_num_elements, self._max_element_size = VECTOR_LIMITS
+        nothing = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
+        self._executor = uproot.source.futures.ResourceThreadPoolExecutor(nothing)
+
+
+def _with_credential(door: Door) -> str:
+    """What XRootD's client opens: the token goes along with each request, the proxy is what it logs in with."""
+    found = door.credential
+    if found is None:
+        return door.url
+    scheme, _, place = door.url.partition("://")
+    shown = f"authz=Bearer%20{quote(found.secret, safe='')}"
+    if found.kind == "x509":
+        shown = f"xrd.wantprot=gsi&xrd.gsiusrpxy={found.path}"
+    return f"{scheme}://{found.mark}@{place}{'&' if '?' in place else '?'}{shown}"
+
+
+def open_root(door: Door) -> Any:
     """The file, to be closed by who asked for it; its faults are for `explained` to translate."""
+    url = door.url
     if is_xrootd(url):
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
-        file = uproot.open(url, handler=uproot.XRootDSource, timeout=60)
+        file = uproot.open(url, handler=XRootDSource, door=door)
     elif url.startswith("s3://"):
         from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
 
         file = uproot.open(url, handler=S3Source)
-    elif url.startswith(("http://", "https://")):
+    elif url.startswith(WEB_ADDRESSES):
         from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
 
-        file = uproot.open(url, handler=HttpSource)
+        file = uproot.open(url, handler=HttpSource, credential=door.credential)
     elif "://" in url:
-        raise RequestError(f"'{url}' cannot be read; files are read from disk, root://, s3:// and http(s)://")
+        raise RequestError(
+            f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://"
+        )
     else:
         file = uproot.open({url: None}, handler=uproot.MemmapSource)
     size, whole = _size(file), int(file.file.fEND)
@@ -178,23 +236,24 @@ def _identity(file: Any) -> str:
 class _Found:
     """A tree kept open, and its branches' names."""
 
-    def __init__(self, url: str, identity: str, tree: str) -> None:
-        self.file = open_root(url)
+    def __init__(self, door: Door, identity: str, tree: str) -> None:
+        self.file = open_root(door)
         if _identity(self.file) != identity:
             self.file.close()
-            raise RequestError(f"'{url}' has changed since the run opened it; start again to read it as it is now")
-        self.tree = _tree(self.file, url, tree)
+            raise RequestError(f"'{door.url}' has changed since the run opened it; start again to read it as it is now")
+        self.tree = _tree(self.file, door.url, tree)
         self.names = self.tree.keys(recursive=True, full_paths=True)
 
 
 class _Lent:
-    """Lends an open tree: opening one of a thousand branches takes half a second, so a process keeps the last four."""
+    """Lends an open tree: opening one of a thousand branches takes half a second, so a process keeps the last four,
+    each for whom it was opened."""
 
-    _kept: ClassVar[OrderedDict[tuple[str, str, str], _Found]] = OrderedDict()
+    _kept: ClassVar[OrderedDict[tuple[Door, str, str], _Found]] = OrderedDict()
     _lock = threading.Lock()
 
-    def __init__(self, url: str, identity: str, tree: str) -> None:
-        self._key = (url, identity, tree)
+    def __init__(self, door: Door, identity: str, tree: str) -> None:
+        self._key = (door, identity, tree)
 
     def __enter__(self) -> _Found:
         with self._lock:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hepfaas.datasets.chosen import Branch
+from hepfaas.datasets.doors import Door
 from hepfaas.datasets.faults import explained
 from hepfaas.datasets.root import branches_of, open_root, tree_names
 
@@ -31,7 +32,7 @@ class TreeSummary:
 
 def trees_of(url: str) -> list[TreeSummary]:
     """All TTrees of a file, those in folders too. Raises: RequestError; UnavailableError."""
-    with explained(url), open_root(url) as file:
+    with explained(url), open_root(Door(url)) as file:
         return [_summary(name, file[name], str(file.file.compression or "none")) for name in tree_names(file)]
 
 

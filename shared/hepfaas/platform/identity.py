@@ -18,7 +18,7 @@ from typing import Any
 from hepfaas.errors import ForbiddenError, LimitError, RequestError, UnauthenticatedError
 from hepfaas.platform import roles
 from hepfaas.platform.oidc import Issuer, verified
-from hepfaas.platform.roles import Roles, roles_in
+from hepfaas.platform.roles import Group, Roles, roles_in
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, is_name, open_store
 
@@ -81,15 +81,26 @@ class Caller:
     is_admin: bool = False
     visits: bool = False
 
-    def submitter(self) -> dict[str, str]:
-        """What is remembered of him with what he asks for."""
+    @property
+    def memberships(self) -> list[Group]:
+        """His groups, each with the issuer that tells it."""
+        return memberships_of(self.submitter())
+
+    def submitter(self) -> dict[str, Any]:
+        """What is remembered of him with what he asks for; his groups too, as they say what may be read for him."""
         said = {"issuer": self.issuer, "subject": self.subject, "name": self.name, "group": self.group}
-        return {key: value for key, value in said.items() if value}
+        said_groups = {"groups": list(self.groups)} if self.groups else {}
+        return {**{key: value for key, value in said.items() if value}, **said_groups}
 
     def to_json(self) -> dict[str, Any]:
         """What he may know of himself."""
         may = {"publisher": self.is_publisher, "admin": self.is_admin}
         return {"owner": self.owner, **self.submitter(), "groups": list(self.groups), **may}
+
+
+def memberships_of(submitter: Mapping[str, Any]) -> list[Group]:
+    """The groups of who is remembered so."""
+    return [(submitter["issuer"], name) for name in submitter.get("groups", ())]
 
 
 class Rate:

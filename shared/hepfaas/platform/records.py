@@ -7,6 +7,7 @@ runs/<run>/attempts/<n>/end.json     completed, failed or cancelled; whoever cre
 runs/<run>/sent/<n>/<phase>/<first>-<count>/<k>   when the k-th events went out for these steps of a phase
 runs/<run>/log/<time>-<kind>-<key>   one object a step: seconds, what the user's code printed, why it failed
 runs/<run>/trouble/<n>/<time>-<kind>-<key>     something was away, and the step will be tried again
+runs/<run>/served/<kind>-<key>/<events>-<door>   who served what a step read
 runs/<run>/deleted.json              a tombstone
 newest/<time, backwards>-<run>       the list of runs, newest first
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ class Request:
     trace: the W3C trace context of the request. webhook: who wants to be told of the run's events.
     asked: values that the one who asked may want back, e.g. the rule that started the run. once: mark of a request
     that is made once however often it is sent. submitter: who asked: issuer, subject, name, and the group that he did
-    it for.
+    it for; his groups then.
     """
 
     recipe: AnyRecipe
@@ -45,7 +46,7 @@ class Request:
     webhook: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
     once: str = ""
-    submitter: dict[str, str] = field(default_factory=dict)
+    submitter: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -278,6 +279,26 @@ def log_of(store: Store, run: str, after: str = "") -> Iterator[Entry]:
 def mark_of(entry: Entry) -> str:
     """What to give as `after`."""
     return _stamp(entry.time, entry.key)
+
+
+def served(store: Store, run: str, step: str, events: int, door: str) -> None:
+    """Remembers the door that served what a step read: so many events, or one file's header."""
+    _, kind, name = step.split("/")
+    store.create(f"runs/{run}/served/{kind}-{name}/{events}-{door.replace('://', '=')}", b"")
+
+
+def served_by(store: Store, run: str) -> dict[str, dict[str, int]]:
+    """Events (of open steps files) that each door has served to each kind of steps. A step that was done twice counts
+    once."""
+    found: dict[str, Counter[str]] = {}
+    last = ""
+    for key in store.keys(f"runs/{run}/served/"):
+        step, told = key.split("/", 4)[3:]
+        events, _, door = told.partition("-")
+        if step != last:
+            found.setdefault(step.partition("-")[0], Counter())[door.replace("=", "://", 1)] += int(events)
+        last = step
+    return {kind: dict(doors) for kind, doors in found.items()}
 
 
 def _stamp(time: float, step: str) -> str:

@@ -86,7 +86,7 @@ def roles_of(values: Mapping[str, Any], issuer: str) -> Roles:
     groups = {key: _groups(values[key], issuer) if key in values else None for key in _KEYS[:3]}
     limits = {name: _limits(name, given) for name, given in values.get("limits", {}).items()}
     usual = limits.pop("*", Limits())
-    owners = {owner_of("group", *_group(name, issuer)): found for name, found in limits.items()}
+    owners = {owner_of("group", *group_named(name, issuer)): found for name, found in limits.items()}
     return Roles(groups["users"], groups["publishers"], groups["admins"] or frozenset(), {**limits, **owners}, usual)
 
 
@@ -99,10 +99,10 @@ def _limits(name: str, given: Mapping[str, Any]) -> Limits:
 def _groups(names: Any, issuer: str) -> frozenset[Group]:
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError("users, publishers and admins are lists of groups")
-    return frozenset(_group(name, issuer) for name in names)
+    return frozenset(group_named(name, issuer) for name in names)
 
 
-def _group(text: str, issuer: str) -> Group:
+def group_named(text: str, issuer: str) -> Group:
     """'<issuer> <group>', or a group of that issuer."""
     of, _, name = text.rpartition(" ")
     return (of, name) if of.startswith(("https://", "http://")) else (issuer, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ class Settings:
     broker: URL that takes CloudEvents, K_SINK. owner: whose runs these are where nobody says who he is, HEPFAAS_OWNER.
     issuers: whose tokens count, HEPFAAS_ISSUER; audiences: for whom they must be made, HEPFAAS_AUDIENCE. roles: file
     that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS.
+    sources: file that says where files are read, HEPFAAS_SOURCES. credentials_key: that seals owners' credentials,
+    HEPFAAS_CREDENTIALS_KEY.
     token, token_file, group: what commands send, HEPFAAS_TOKEN, HEPFAAS_TOKEN_FILE, HEPFAAS_GROUP.
     max_scale: instances of each step function, HEPFAAS_MAX_SCALE. budget_s: how long a request goes on with further
     steps, HEPFAAS_BUDGET_S. deadline_s: how long one may take, HEPFAAS_DEADLINE_S.
@@ -50,6 +53,8 @@ class Settings:
     audiences: tuple[str, ...] = ()
     roles: str = ""
     event_keys: tuple[str, ...] = field(default=(), repr=False)
+    sources: str = ""
+    credentials_key: bytes = field(default=b"", repr=False)
     token: str = field(default="", repr=False)
     token_file: str = ""
     group: str = ""
@@ -88,6 +93,8 @@ class Settings:
             broker=environ.get("K_SINK", ""),
             owner=environ.get("HEPFAAS_OWNER", "local"),
             **_identity(environ),
+            sources=environ.get("HEPFAAS_SOURCES", ""),
+            credentials_key=_key(environ, "HEPFAAS_CREDENTIALS_KEY"),
             max_scale=int(_number(environ, "HEPFAAS_MAX_SCALE", cls.max_scale)),
             budget_s=_number(environ, "HEPFAAS_BUDGET_S", cls.budget_s),
             deadline_s=_number(environ, "HEPFAAS_DEADLINE_S", cls.deadline_s),
@@ -134,6 +141,17 @@ def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
         "token_file": environ.get("HEPFAAS_TOKEN_FILE", ""),
         "group": environ.get("HEPFAAS_GROUP", ""),
     }
+
+
+def _key(environ: Mapping[str, str], name: str) -> bytes:
+    """A key of 32 bytes, none where there is none."""
+    try:
+        found = base64.b64decode(environ.get(name, "").strip(), altchars=b"-_", validate=True)
+    except ValueError:
+        found = b"?"
+    if len(found) not in (0, LEAST_KEY):
+        raise RequestError(f"{name} is no key: it takes {LEAST_KEY} random bytes as URL-safe base64")
+    return found
 
 
 def _list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

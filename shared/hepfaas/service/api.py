@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,29 @@ from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound, Unsuppor
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
 
-from hepfaas.datasets.addresses import check_address, check_is_not_ours
+from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
+from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
+from hepfaas.platform.credentials import Vault, credential_of
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.identity import Caller, Quotas
+from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Staged, Store, is_name
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import recipe_of
 from hepfaas.service.following import follow_events, follow_log
+from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
 
 PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"
+MOST_CREDENTIAL_BYTES = 100_000
 PIECE_BYTES = 4_000_000
 NAMES = ("files", "labels", "model", "params", "name")
 TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/json"}
@@ -52,6 +57,7 @@ class Asked:
     sender: Sender
     caller: Caller
     quotas: Quotas
+    readings: Readings
     allow_private: bool
     most_upload_bytes: int
 
@@ -64,6 +70,11 @@ class Asked:
     def submitting(self) -> Submitting:
         """What begins and ends runs for this owner."""
         return Submitting(self.root, self.store, self.sender, self.owner, self.quotas)
+
+    @property
+    def vault(self) -> Vault:
+        """His credentials for servers of files."""
+        return self.readings.vault(self.store, self.owner)
 
     @property
     def trace(self) -> str:
@@ -225,6 +236,29 @@ def list_owners(asked: Asked) -> Response:
     return json_answer({"owners": list(_owners(asked.root))})
 
 
+def list_credentials(asked: Asked) -> Response:
+    """The hosts that the owner has credentials for, their kinds and when they end; never what they are."""
+    return json_answer({"credentials": [found.told() for found in asked.vault.all()]})
+
+
+def put_credential(asked: Asked) -> Response:
+    """Keeps a credential, to be shown to one host when the owner's files are read there, in place of one before."""
+    asked.quotas.check_bytes(asked.owner)
+    if not asked.vault.key:
+        raise RequestError("this service keeps no credentials: its operator sets HEPFAAS_CREDENTIALS_KEY")
+    asked.request.max_content_length = MOST_CREDENTIAL_BYTES
+    found = credential_of(body_object(asked.request))
+    asked.vault.put(found)
+    return json_answer(found.told(), 201)
+
+
+def delete_credential(asked: Asked, host: str) -> Response:
+    """Removes the credential for a host."""
+    if not asked.vault.delete(host.lower()):
+        raise NotFound(f"there is no credential for host '{host}'; GET /v1/credentials lists them")
+    return Response(status=204)
+
+
 Call = Callable[..., Response]
 
 ROUTES: tuple[tuple[str, str, Call], ...] = (
@@ -246,6 +280,9 @@ ROUTES: tuple[tuple[str, str, Call], ...] = (
     ("GET", "/v1/models/<name>/<int(max=999999):number>/<file>", version_file),
     ("GET", "/v1/me", show_caller),
     ("GET", "/v1/owners", list_owners),
+    ("POST", "/v1/credentials", put_credential),
+    ("GET", "/v1/credentials", list_credentials),
+    ("DELETE", "/v1/credentials/<host>", delete_credential),
 )
 FOR_VISITORS = frozenset({cancel_run, *(call for method, _, call in ROUTES if method == "GET")})
 """What an admin may do with what is another's."""
@@ -318,12 +355,15 @@ def _owners(root: Store) -> Iterator[str]:
         after = f"{name}0"  # '0' follows '/'
 
 
-def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]:
-    """Where steps find the files of a job: one that came with it goes to the store, an address must be allowed."""
+def place_files(
+    store: Store, allow_private: bool, sources: Sources = EVERYTHING, groups: Collection[Group] = ()
+) -> Callable[[str, Path], str]:
+    """Where steps find the files of a job: one that came with it goes to the store, an address must be allowed to
+    members of these groups."""
 
     def place(url: str, folder: Path) -> str:
         if "://" in url:
-            check_address(url, allow_private)
+            check_file(url, allow_private, sources, groups)
             check_is_not_ours(url, store.url)
             return url
         path = Path(url)
@@ -340,7 +380,9 @@ def place_files(store: Store, allow_private: bool) -> Callable[[str, Path], str]
 def stored_job(asked: Asked, folder: Path, given: Mapping[str, str]) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe of a job and notes on it; its code and files are stored once all of it is right."""
     staged = Staged(asked.store)
-    recipe, notes = recipe_of(folder, given, staged, place_files(staged, asked.allow_private))
+    caller = asked.caller
+    place = place_files(staged, asked.allow_private, asked.readings.sources, caller.memberships)
+    recipe, notes = recipe_of(folder, given, staged, place)
     staged.store()
     return recipe, notes
 

@@ -42,6 +42,10 @@ DOES = {
 """Which kinds of steps each function does; sums are done by who completes their last member."""
 
 
+READING = ("open", "survey", "prepare", "predict")
+"""Kinds of steps that read files from where they are."""
+
+
 @dataclass(frozen=True)
 class RunName:
     """One attempt of a run, as every event of ours names it."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
+from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError
 from hepfaas.features.spec import Spec
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
-from hepfaas.platform.identity import Quotas
+from hepfaas.platform.identity import Quotas, memberships_of
+from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Staged, Store, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 from hepfaas.service import events, rules
@@ -57,19 +59,23 @@ class Intake:
         allow_private: bool,
         clock: Callable[[], float] = time.time,
         quotas: Quotas | None = None,
+        sources: Sources = EVERYTHING,
     ) -> None:
         self._root, self._store_of, self._sender = root, store_of, sender
-        self._allow_private, self._clock, self._quotas = allow_private, clock, quotas
+        self._allow_private, self._clock, self._quotas, self._sources = allow_private, clock, quotas, sources
 
     def store(self, owner: str) -> Store:
         """What is an owner's."""
         return self._store_of(owner)
 
-    def put(self, owner: str, rule: Rule, by: Mapping[str, str] | None = None) -> None:
-        """The rule from now on; `by`: who says so. Raises: RequestError if its job or its gate can never be."""
+    def put(self, owner: str, rule: Rule, by: Mapping[str, Any] | None = None) -> None:
+        """The rule from now on; `by`: who says so. Raises: RequestError if its job, its files or its gate can never
+        be."""
         store = self._store_of(owner)
         self._recipe(Staged(store), rule)
-        self._placed(Staged(store), rule.sample)
+        groups = memberships_of(by or {})
+        self._sources.check(rule.prefix, groups, is_prefix=True)
+        self._placed(Staged(store), rule.sample, groups)
         rules.put(store, rule, by)
 
     def teller(self, token: str) -> tuple[str, str]:
@@ -168,6 +174,10 @@ class Intake:
         batch = rules.batch(store, name, number)
         try:
             request = self._request(store, batch, name, number)
+        except RequestError as error:
+            rules.settle(store, name, number, {"error": str(error)})
+            return None
+        try:
             submitting = Submitting(self._root, store, self._sender, owner, self._quotas)
             run = submitting.submit(request, f"rule {name} {number}")
         except ForbiddenError:  # the owner has too much now: the batch waits
@@ -186,20 +196,23 @@ class Intake:
         last = max((there[key] for key in batch.new), key=lambda file: (file.time, file.url))
         staged = Staged(store)
         recipe, notes = self._recipe(staged, rule)
-        files = self._placed(staged, _labelled(rule, there))
+        by = rules.put_by(store, name, batch.rule)
+        files = self._placed(staged, _labelled(rule, there), memberships_of(by))
         recipe = replace(recipe, files=files)
         if batch.last:
-            recipe = self._after(staged, recipe, rule, versions.Version(rule.model, batch.last))
+            last_version = versions.Version(rule.model, batch.last)
+            recipe = self._after(staged, recipe, rule, last_version, memberships_of(by))
         staged.store()
         asked = {"rule": name, "batch": number}
-        by = rules.put_by(store, name, batch.rule)
         return records.Request(recipe, self._clock(), notes, last.trace, asked=asked, submitter=by)
 
-    def _placed(self, store: Store, labelled: Mapping[str, int]) -> tuple[LabelledFile, ...]:
-        place = place_files(store, self._allow_private)
+    def _placed(self, store: Store, labelled: Mapping[str, int], groups: Collection[Group]) -> tuple[LabelledFile, ...]:
+        place = place_files(store, self._allow_private, self._sources, groups)
         return tuple(LabelledFile(place(url, Path()), label) for url, label in sorted(labelled.items()))
 
-    def _after(self, store: Store, recipe: Recipe, rule: Rule, last: versions.Version) -> Recipe:
+    def _after(
+        self, store: Store, recipe: Recipe, rule: Rule, last: versions.Version, groups: Collection[Group]
+    ) -> Recipe:
         """The recipe of a run that has a version before it, to continue from or to be measured against."""
         earlier = _earlier(store, last)
         if rule.files == "continue":
@@ -207,7 +220,7 @@ class Intake:
             names = tuple(branch.name for branch in spec.branches)
             recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
         if rule.gate:
-            sample = self._placed(store, rule.sample)
+            sample = self._placed(store, rule.sample, groups)
             recipe = replace(recipe, gate=Gate(rule.gate.metric, rule.gate.fall, sample, earlier))
         return recipe
 

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response
 
 from hepfaas import __version__
+from hepfaas.platform.credentials import KINDS
 from hepfaas.platform.http import json_answer
 from hepfaas.service import api, old_api, overview, scores_api
 from hepfaas.service.api import Asked, Call
@@ -38,6 +39,21 @@ JOB = {
         "webhook": {"type": "string", "description": "gets the events of the run by POST"},
     },
 }
+CREDENTIAL = {
+    "type": "object",
+    "required": ["host", "kind", "secret"],
+    "additionalProperties": False,
+    "properties": {
+        "host": {"type": "string", "description": "the server's name, without a port"},
+        "kind": {"type": "string", "enum": list(KINDS)},
+        "secret": {
+            "type": "string",
+            "writeOnly": True,
+            "description": "the token; a proxy with its key and chain, PEM",
+        },
+        "expires": {"type": "number", "description": "seconds since 1970, if the secret does not tell"},
+    },
+}
 FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
 QUERIES: dict[Call, dict[str, Any]] = {
     api.list_runs: {
@@ -61,6 +77,7 @@ BODIES: dict[Call, dict[str, Any]] = {
         "multipart/form-data": {"schema": FORM},
         "application/gzip": {"schema": {"type": "string", "format": "binary"}},
     },
+    api.put_credential: {"application/json": {"schema": CREDENTIAL}},
     old_api.upload: {"multipart/form-data": {"schema": FORM}},
     old_api.setup_tfaas: {"multipart/form-data": {"schema": FORM}},
     old_api.submit: {
@@ -73,7 +90,13 @@ BODIES: dict[Call, dict[str, Any]] = {
         }
     },
 }
-STATUSES: dict[Call, int] = {api.submit: 202, api.retry_run: 202, api.delete_run: 204}
+STATUSES: dict[Call, int] = {
+    api.put_credential: 201,
+    api.delete_credential: 204,
+    api.submit: 202,
+    api.retry_run: 202,
+    api.delete_run: 204,
+}
 
 MORE_STATUSES: dict[Call, tuple[int, ...]] = {scores_api.run_scores: (406,)}
 

@@ -49,8 +49,10 @@ def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
     """State, phase, what of it is done and how fast, metrics so far, what went wrong; with `verify` the ledger."""
     request, attempt = records.request_of(store, run), records.attempt(store, run)
     found = _row(run, request, attempt.end)  # of one look: what ends meanwhile is told by the next
-    found |= {"attempt": attempt.number, "served_by": _doors(request.recipe)}
-    found |= {"submitter": request.submitter} if request.submitter else {}
+    found |= {"attempt": attempt.number, "places": _places(request.recipe)}
+    found |= {"served_by": doors} if (doors := records.served_by(store, run)) else {}
+    submitter = {key: value for key, value in request.submitter.items() if key != "groups"}
+    found |= {"submitter": submitter} if submitter else {}
     found |= {"notes": list(request.notes)} if request.notes else {}
     found |= {name: text for name in ("error", "refused") if (text := getattr(attempt.end, name, ""))}
     found |= _troubles(store, run, attempt)
@@ -163,8 +165,8 @@ def _troubles(store: Store, run: str, attempt: records.Attempt) -> dict[str, Any
     return found
 
 
-def _doors(recipe: AnyRecipe) -> dict[str, int]:
-    """Who serves the data: hosts, and how many of the files each."""
+def _places(recipe: AnyRecipe) -> dict[str, int]:
+    """Where the files are: hosts, and how many of them each is to have."""
     places = map(urlsplit, recipe.urls)
     return dict(Counter(place.netloc if place.scheme else "disk" for place in places))
 

@@ -14,7 +14,8 @@ import numpy as np
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.datasets.addresses import check_address, check_is_not_ours
+from hepfaas.datasets.addresses import check_file, check_is_not_ours
+from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.score_files import Columns
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models import versions
@@ -104,18 +105,19 @@ async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any]) -> 
     from hepfaas.service import prediction_runs  # runs: only where files come
 
     files, tree, entries = _checked(asked, served, values)
+    reading = asked.serving.readings.reading(asked.serving.store, asked.owner, asked.memberships)
     respond_async = "respond-async" in asked.request.headers.get("prefer", "").lower()
     headers: dict[str, Any] = {}
     if not respond_async:
         most = asked.serving.settings.predict_stream_events
-        headers, is_long = await _by_reader(prediction_runs.looked_at, files, tree, entries, most)
+        headers, is_long = await _by_reader(prediction_runs.looked_at, files, tree, entries, most, reading)
     if respond_async or is_long:
         wish = prediction_runs.Wish(served, files, tree, entries, respond_async)
         answer: Response = await in_thread(prediction_runs.begun, asked, wish)
         return answer
     accepted = asked.request.headers.get("accept", "")
     kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
-    blocks = _blocks(served, files, tree, entries, headers)
+    blocks = _blocks(served, files, tree, entries, headers, reading)
     first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
     some = itertools.chain([first] if first else [], blocks)
     parts = streamed(kind, some, str(served.version), len(files))
@@ -169,7 +171,7 @@ def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[l
     for url in files:
         if "://" not in url:
             raise RequestError(f"'{Path(url).name}' is no address: root://, s3:// and http(s):// are read, or send it")
-        check_address(url, asked.serving.settings.allow_private)
+        check_file(url, asked.serving.settings.allow_private, asked.serving.readings.sources, asked.memberships)
         check_is_not_ours(url, asked.serving.store.url)
     if entries is None:
         return files, tree, None
@@ -180,7 +182,12 @@ def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[l
 
 
 def _blocks(
-    served: Served, files: list[str], tree: str, entries: tuple[int, int] | None, headers: Mapping[str, Any]
+    served: Served,
+    files: list[str],
+    tree: str,
+    entries: tuple[int, int] | None,
+    headers: Mapping[str, Any],
+    reading: Reading,
 ) -> Generator[Columns]:
     """The scores of some events after the other, with the number of their file.
 
@@ -190,7 +197,7 @@ def _blocks(
 
     runtime, end = served.runtime(), time.monotonic() + STREAM_S
     for number, url in enumerate(files):
-        for some in predicted(served.published, runtime, url, tree, entries, headers.get(url)):
+        for some in predicted(served.published, runtime, url, tree, entries, headers.get(url), reading):
             yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
             if time.monotonic() > end:
                 raise UnavailableError(f"{STREAM_S:.0f} s are over; ask for what is missing by 'entries', or for a run")

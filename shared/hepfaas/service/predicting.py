@@ -25,8 +25,10 @@ from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
 from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
+from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, is_name
+from hepfaas.service.readings import Readings
 
 if TYPE_CHECKING:
     from hepfaas.service.asking import Asking
@@ -47,9 +49,9 @@ class TooLargeError(RequestError):
 class Serving:
     """What answers: the owner's store, models in memory, threads that compute.
 
-    settings: of this instance. asking: what asks for runs. processes: versions by the old name of the run that
-    published them, as old clients name models. answered: requests by their method. bodies: bytes of those that came in
-    more than one piece, of requests under way.
+    settings: of this instance. asking: what asks for runs. readings: how files are read. processes: versions by the old
+    name of the run that published them, as old clients name models. answered: requests by their method. bodies: bytes
+    of those that came in more than one piece, of requests under way.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Serving:
     loaded: Loaded
     batching: Batching
     asking: Callable[[], Asking]
+    readings: Readings = field(default_factory=Readings)
     processes: dict[str, Version] = field(default_factory=dict)
     answered: Counter[str] = field(default_factory=Counter)
     bodies: dict[Request, int] = field(default_factory=dict)
@@ -99,7 +102,7 @@ def serving_of(settings: Settings) -> Serving:
     loaded = Loaded(settings.predict_cache_bytes)
     store = store_of_owner(settings)(settings.owner)
     asking = functools.cache(lambda: _asking(settings, settings.owner))
-    return Serving(settings, store, loaded, batching, asking)
+    return Serving(settings, store, loaded, batching, asking, Readings.by(settings))
 
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:
@@ -150,9 +153,19 @@ class Asked:
     caller: Caller | None = None
 
     @property
-    def submitter(self) -> dict[str, str]:
+    def submitter(self) -> dict[str, Any]:
         """Who asks, as a run tells it."""
         return self.caller.submitter() if self.caller else {}
+
+    @property
+    def owner(self) -> str:
+        """Whose models and files they are."""
+        return self.caller.owner if self.caller else self.serving.settings.owner
+
+    @property
+    def memberships(self) -> list[Group]:
+        """The groups of who asks."""
+        return self.caller.memberships if self.caller else []
 
     def header(self, name: str) -> str | None:
         """A header, without making all of them into an object first."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.served import Served
@@ -36,7 +37,7 @@ class Wish:
 
 
 def looked_at(
-    files: Sequence[str], tree: str, entries: tuple[int, int] | None, most_events: int
+    files: Sequence[str], tree: str, entries: tuple[int, int] | None, most_events: int, reading: Reading = PLAIN
 ) -> tuple[dict[str, OpenedFile], bool]:
     """The headers that were read, and whether more events are wanted than `most_events`.
 
@@ -50,7 +51,7 @@ def looked_at(
         if number == MOST_HEADERS or time.monotonic() > end:
             return headers, True
         try:
-            headers[url] = opened(url, tree)
+            headers[url] = opened(url, tree, reading)
         except (RequestError, UnavailableError):
             if not number:
                 raise

@@ -142,7 +142,7 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     return rule
 
 
-def put(store: Store, rule: Rule, by: Mapping[str, str] | None = None) -> None:
+def put(store: Store, rule: Rule, by: Mapping[str, Any] | None = None) -> None:
     """The rule from now on. by: who says so."""
     _write(store, rule.name, {**rule.to_json(), "put_by": by or {}})
 
@@ -171,9 +171,9 @@ def numbered(store: Store, name: str, number: int) -> Rule | None:
     return rule_of(name, {key: values[key] for key in values if key not in ("name", "put_by")}) if values else None
 
 
-def put_by(store: Store, name: str, number: int) -> dict[str, str]:
+def put_by(store: Store, name: str, number: int) -> dict[str, Any]:
     """Who put it that time."""
-    found: dict[str, str] = json.loads(store.get(f"rules/{name}/{number}.json")).get("put_by", {})
+    found: dict[str, Any] = json.loads(store.get(f"rules/{name}/{number}.json")).get("put_by", {})
     return found
 
 

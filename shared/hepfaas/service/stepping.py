@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from hepfaas.datasets.doors import Reading
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.platform import outside, records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
+from hepfaas.platform.identity import memberships_of
+from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.service import events
 from hepfaas.service.events import Task
+from hepfaas.service.readings import Readings
+
+KEPT_RUNS = 1_000
 
 Tools = Mapping[str, Mapping[str, Any]]
 """What `perform` of a kind of steps takes beside the step and the store."""
@@ -38,9 +45,12 @@ class Stepping:
         tools: Tools | None = None,
         lines: list[str] | None = None,
         clock: Callable[[], float] = time.time,
+        readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
         self._tools, self._lines, self._clock = tools or {}, lines if lines is not None else [], clock
+        self._readings = readings or Readings()
+        self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
     def handle(self, event: CloudEvent) -> None:
         """Does what one event asks for.
@@ -96,13 +106,29 @@ class Stepping:
             return
         self._lines.clear()  # of a step that was not done, perhaps another owner's
         began = time.monotonic()
+        reading = self._reading(step, task, store)
+        tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
         module = importlib.import_module(f"hepfaas.steps.{step.kind}")
         try:
-            module.perform(step, store, **self._tools.get(step.kind, {}))
+            module.perform(step, store, **tools)
         except RequestError as error:
             self._log(step, task, store, began, str(error))
             raise
+        if reading:
+            self._lines += reading.left
+            if reading.served:
+                start, stop = getattr(step, "entries", (0, 1))
+                records.served(store, task.name.run, step.key, stop - start, reading.served)
         self._log(step, task, store, began)
+
+    def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
+        """How a step that reads files does it for its run's owner, within what his groups may read."""
+        if step.kind not in events.READING:
+            return None
+        groups: Collection[Group] = ()
+        if self._readings.sources.allowed is not None:
+            groups = self._groups_of(store, task.name.run)  # type: ignore[arg-type]  # a store is itself alone
+        return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
         lines, self._lines[:] = tuple(self._lines), []
@@ -136,9 +162,16 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, lin
 
     def made() -> Callable[[CloudEvent], None]:
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
-        return Stepping(name, stores, broker, settings.budget_s, tools, lines).handle
+        return Stepping(name, stores, broker, settings.budget_s, tools, lines, readings=readings).handle
+
+    readings = Readings.by(settings)
 
     return takes_events(name, made, settings.event_keys)
+
+
+def _groups_of(store: Store, run: str) -> list[Group]:
+    """Those of who asked for a run."""
+    return memberships_of(records.request_of(store, run).submitter)
 
 
 def _after(step: Step, task: Task) -> Step | None:

@@ -13,6 +13,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
@@ -47,7 +48,7 @@ class Scores:
         return columns_of(self.entries, self.identifiers, self.scores)
 
 
-def perform(step: Predict, store: Store) -> None:
+def perform(step: Predict, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the version is gone, or the file is not what it was when the run opened it;
     UnavailableError."""
     from hepfaas.models.litert import LiteRtModel
@@ -57,7 +58,7 @@ def perform(step: Predict, store: Store) -> None:
     if hashes_of(published) != (step.graph, step.spec):
         raise RequestError(f"model '{step.model}' is not what it was when the run was asked for; ask for a new run")
     model = LiteRtModel(published.graph)
-    source = _Source(step.url, step.file, step.tree, step.identifiers)
+    source = _Source(step.url, step.file, step.tree, step.identifiers, reading)
     entries = EntryRange(*step.entries)
     found = _scored(published, model, source, entries, _read(published, source, entries))
     part = score_part(step.file, step.entries, ((some.columns, some.n_surplus) for some in found))
@@ -90,23 +91,24 @@ def predicted(
     tree: str,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
+    reading: Reading = PLAIN,
 ) -> Iterator[Scores]:
     """Scores of all events of a file, or of the entries wanted, range after range. file: its header, if it was read.
 
     Raises: RequestError; UnavailableError.
     """
     features = _features(published)
-    file = file or opened(url, tree)
+    file = file or opened(url, tree, reading)
     there = {branch.name for branch in file.branches}
     named = tuple(name for name in published.spec.identifiers if name in there)
-    source = _Source(url, file.identity, tree, named)
+    source = _Source(url, file.identity, tree, named, reading)
     first, stop = wanted or (0, file.entries)
     ranges = (
         EntryRange(max(first, found.start), min(stop, found.stop))
         for found in planned(file.baskets(features), file.entries, RANGE_EVENTS)
     )
-    reading = partial(_read, published, source)
-    for entries, arrays in _read_ahead(reading, (found for found in ranges if found.start < found.stop)):
+    one = partial(_read, published, source)
+    for entries, arrays in _read_ahead(one, (found for found in ranges if found.start < found.stop)):
         yield from _scored(published, model, source, entries, arrays)
 
 
@@ -118,11 +120,12 @@ class _Source:
     identity: str
     tree: str
     identifiers: Sequence[str]
+    reading: Reading
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, ak.Array]:
     names = [*_features(published), *source.identifiers]
-    return read(source.url, source.identity, source.tree, names, entries)
+    return read(source.url, source.identity, source.tree, names, entries, source.reading)
 
 
 def _read_ahead(

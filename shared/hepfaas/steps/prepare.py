@@ -7,6 +7,7 @@ import json
 import awkward as ak
 import numpy as np
 
+from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import read
 from hepfaas.features.matrix import matrix
@@ -17,11 +18,11 @@ from hepfaas.training.prepared import PreparedRows, part_of
 from hepfaas.training.split import split_of
 
 
-def perform(step: Prepare, store: Store) -> None:
+def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError; MissingError."""
     spec = Spec.from_json(json.loads(store.get(step.spec)))
     names = [*(branch.name for branch in spec.branches), *spec.identifiers]
-    arrays = read(step.url, step.file, step.tree, names, EntryRange(*step.entries))
+    arrays = read(step.url, step.file, step.tree, names, EntryRange(*step.entries), reading)
     entries = np.arange(*step.entries, dtype=np.int64)
 
     def events(rows: slice) -> PreparedRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import read
 from hepfaas.features.branches import survey_of
@@ -10,8 +11,8 @@ from hepfaas.runs.steps import Survey
 from hepfaas.steps.objects import encoded
 
 
-def perform(step: Survey, store: Store) -> None:
+def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError."""
-    arrays = read(step.url, step.file, step.tree, step.branches, EntryRange(*step.entries))
+    arrays = read(step.url, step.file, step.tree, step.branches, EntryRange(*step.entries), reading)
     survey = survey_of(step.file, arrays, step.entries[1] - step.entries[0])
     store.create(step.key, encoded(survey.to_json()))

@@ -1,0 +1,166 @@
+"""Reads a file through its doors, one after the other: what one does not give, the next is asked for again as a whole.
+
+Owns which door is asked and how long it is waited for, and which of the owner's credentials it is shown.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from hepfaas.datasets.addresses import is_private
+from hepfaas.datasets.faults import redacted
+from hepfaas.datasets.sources import Sources
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.credentials import Credential
+from hepfaas.platform.roles import Group
+
+T = TypeVar("T")
+
+CONNECT_S = 2.0
+"""So long a door is waited for that does not take a connection."""
+
+LOOK_S = 1.5
+"""So often it is looked at whether a door that says nothing is still there: one that dies is left after 3.5 s."""
+
+SILENT_S = 60.0
+"""So long a door that takes connections may need for a file's header or an entry range before the next one is asked."""
+
+PORTS = {"http": 80, "dav": 80, "https": 443, "davs": 443}
+XROOTD_PORT = 1094
+IN_CLEAR = ("root", "xroot", "http", "dav")
+
+
+@dataclass(frozen=True)
+class Door:
+    """An address at which a file is read, and what is shown there. limit_s: for one request to it."""
+
+    url: str
+    credential: Credential | None = None
+    limit_s: float = 60.0
+
+
+@dataclass
+class Reading:
+    """How an owner's files are read, and by whom they were served.
+
+    credential: his for a host. groups: of who asks. own: what addresses in the store begin with, which come from no
+    door. served: the door that gave what was read last. left: what was wrong with those before it.
+    """
+
+    sources: Sources = field(default_factory=Sources)
+    credential: Callable[[str], Credential | None] = lambda host: None
+    groups: Collection[Group] = ()
+    own: str = ""
+    served: str = ""
+    left: list[str] = field(default_factory=list)
+
+    def through(self, url: str, work: Callable[[Door], T]) -> T:
+        """What `work` gives at the first door that has it. Raises: RequestError or UnavailableError of the last one."""
+        if "://" not in url or (self.own and url.startswith(self.own)):
+            return work(Door(url))
+        try:
+            urlsplit(url)
+        except ValueError as error:
+            raise RequestError(f"'{url[:200]}' is no address: {error}") from error
+        self.sources.check(url, self.groups)
+        *first, last = self.sources.doors(url)
+        failures: list[str] = []
+        for address in first:
+            try:
+                return self._at(address, functools.partial(_watched, work))
+            except (RequestError, UnavailableError) as error:
+                failures.append(str(error))
+                self.left.append(str(error))
+        try:
+            return self._at(last, work)
+        except (RequestError, UnavailableError) as error:
+            if not failures:
+                raise
+            family = RequestError if isinstance(error, RequestError) else UnavailableError
+            raise family(f"'{url}' was read through no door: {'; '.join([*failures, str(error)])}") from error
+
+    def _at(self, address: str, work: Callable[[Door], T]) -> T:
+        """What `work` gives at one door; what it raises tells no secret."""
+        credential = self._shown_at(address)
+        try:
+            found = work(Door(address, credential))
+        except (RequestError, UnavailableError) as error:
+            text = redacted(str(error), credential)
+            if credential is None:
+                raise
+            raise (RequestError if isinstance(error, RequestError) else UnavailableError)(text) from None
+        self.served = door_of(address)
+        return found
+
+    def _shown_at(self, address: str) -> Credential | None:
+        """The owner's credential for the host of a door; in clear to private addresses alone.
+
+        Raises: RequestError if it would be shown to everybody on the way.
+        """
+        parts = urlsplit(address)
+        found = self.credential(parts.hostname or "") if parts.scheme != "s3" else None
+        if found and found.kind == "bearer" and parts.scheme in IN_CLEAR and not is_private(address):
+            raise RequestError(
+                f"'{address}' is read without encryption, which would show your token to others; name it by "
+                f"{'roots' if 'root' in parts.scheme else 'https'}://, or DELETE /v1/credentials/{parts.hostname}"
+            )
+        return found
+
+
+PLAIN = Reading()
+"""Every address, each its own door."""
+
+
+def door_of(url: str) -> str:
+    """What a door is called: scheme, host and port."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else "disk"
+
+
+def _watched(work: Callable[[Door], T], door: Door) -> T:
+    """What `work` gives. A door that takes no connection any more, or is silent for too long, is left, whatever its
+    client would still wait for; what was begun there ends by its own limits and is thrown away.
+
+    Raises: UnavailableError.
+    """
+    _check_is_there(door)
+    found: list[T] = []
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def perform() -> None:
+        try:
+            found.append(work(door))
+        except BaseException as error:
+            failed.append(error)
+        done.set()
+
+    threading.Thread(target=perform, name="reader", daemon=True).start()
+    waited = 0.0
+    while not done.wait(LOOK_S):
+        waited += LOOK_S
+        if waited > SILENT_S:
+            raise UnavailableError(f"the server of '{door.url}' has given nothing for {SILENT_S:.0f} s")
+        _check_is_there(door)
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def _check_is_there(door: Door) -> None:
+    """Raises: UnavailableError if a door takes no connection."""
+    parts = urlsplit(door.url)
+    if parts.scheme == "s3":
+        return
+    place = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, XROOTD_PORT))
+    try:
+        socket.create_connection(place, timeout=CONNECT_S).close()
+    except OSError as error:
+        reason = error.strerror or "it takes no connection"
+        raise UnavailableError(f"the server of '{door.url}' does not answer: {reason}") from error

@@ -1,0 +1,232 @@
+"""Owners' credentials for servers of files: sealed in the store, opened where that owner's files are read.
+
+<owner>/credentials/<host>/<n>   kind, when it ends, and the secret: AES-256-GCM by HEPFAAS_CREDENTIALS_KEY, for this
+                                 owner and host; copied to another one, it does not open
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hepfaas.errors import MissingError, RequestError
+from hepfaas.platform.storage import Store
+
+KINDS = ("bearer", "x509")
+KEYS = ("host", "kind", "secret", "expires")
+MOST_BYTES = 64_000
+MOST_HOSTS = 100
+NONCE_BYTES = 12
+LAST_S = 4e9
+_HOST = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
+"""https://www.rfc-editor.org/rfc/rfc6750#section-2.1"""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What an owner shows to a host. expires: seconds since 1970, None: nobody knows. secret: a bearer token, or an
+    X509 proxy (or certificate) with its key and chain, PEM."""
+
+    host: str
+    kind: str
+    secret: str = field(repr=False)
+    expires: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """What tells it from others, and cannot be guessed: nobody else's connection has it."""
+        return _known(self)[0]
+
+    @property
+    def path(self) -> str:
+        """A file in memory that holds the secret."""
+        return _known(self)[1]
+
+    def told(self) -> dict[str, Any]:
+        """What its owner is told of it."""
+        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.expires)) if self.expires else None
+        return {"host": self.host, "kind": self.kind, "expires": ends}
+
+
+@dataclass(frozen=True)
+class Vault:
+    """The credentials of one owner. key: 32 bytes; without one there are none."""
+
+    store: Store
+    owner: str
+    key: bytes = field(repr=False)
+
+    def put(self, credential: Credential) -> None:
+        """Keeps it in place of the one before. Raises: RequestError if there are too many."""
+        hosts = set(self._hosts())
+        if credential.host not in hosts and len(hosts) >= MOST_HOSTS:
+            raise RequestError(f"there are credentials for {MOST_HOSTS} hosts; DELETE /v1/credentials/… one of them")
+        numbers = self._numbers(credential.host)
+        number = max(numbers, default=0) + 1
+        sealed = json.dumps(self._sealed(credential)).encode()
+        while not self.store.create(self._place(credential.host, number), sealed):
+            number += 1
+        for before in numbers:
+            self.store.delete(self._place(credential.host, before))
+
+    def get(self, host: str) -> Credential | None:
+        """The one for a host. Raises: RequestError if it has expired or was sealed with another key."""
+        if not self.key or not _HOST.fullmatch(host):
+            return None
+        for number in reversed(self._numbers(host)):
+            try:
+                values = json.loads(self.store.get(self._place(host, number)))
+            except MissingError:
+                continue  # a newer one took its place just now
+            return self._usable(self._opened(host, values))
+        return None
+
+    def all(self) -> list[Credential]:
+        """What there is, without the secrets."""
+        found = []
+        for host in self._hosts():
+            for number in self._numbers(host)[-1:]:
+                values = json.loads(self.store.get(self._place(host, number)))
+                found.append(Credential(host, values["kind"], "", values["expires"]))
+        return found
+
+    def delete(self, host: str) -> bool:
+        """Removes the one for a host; False if there is none."""
+        numbers = self._numbers(host) if _HOST.fullmatch(host) else []
+        for number in numbers:
+            self.store.delete(self._place(host, number))
+        return bool(numbers)
+
+    def _usable(self, found: Credential) -> Credential:
+        if found.expires is not None and found.expires < time.time():
+            raise RequestError(
+                f"your credential for host '{found.host}' expired at {found.told()['expires']}; POST /v1/credentials a "
+                f"new one, or DELETE /v1/credentials/{found.host}"
+            )
+        return found
+
+    def _sealed(self, credential: Credential) -> dict[str, Any]:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # only where there is a secret
+
+        values = {"kind": credential.kind, "expires": credential.expires}
+        nonce = os.urandom(NONCE_BYTES)
+        data = AESGCM(self.key).encrypt(nonce, credential.secret.encode(), self._bound(credential.host, values))
+        return {**values, "sealed": base64.b64encode(nonce + data).decode()}
+
+    def _opened(self, host: str, values: Mapping[str, Any]) -> Credential:
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        told = {name: values[name] for name in ("kind", "expires")}
+        sealed = base64.b64decode(values["sealed"])
+        try:
+            secret = AESGCM(self.key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], self._bound(host, told))
+        except InvalidTag as error:
+            raise RequestError(
+                f"your credential for host '{host}' was sealed with another key (HEPFAAS_CREDENTIALS_KEY); POST "
+                "/v1/credentials it again"
+            ) from error
+        return Credential(host, told["kind"], secret.decode(), told["expires"])
+
+    def _bound(self, host: str, values: Mapping[str, Any]) -> bytes:
+        """What the secret is sealed for: it opens for nothing else."""
+        return json.dumps([self.owner, host, values["kind"], values["expires"]]).encode()
+
+    def _place(self, host: str, number: int) -> str:
+        return f"credentials/{host}/{number:06d}"
+
+    def _numbers(self, host: str) -> list[int]:
+        return [int(key.rpartition("/")[2]) for key in self.store.keys(f"credentials/{host}/")]
+
+    def _hosts(self) -> Iterator[str]:
+        yield from dict.fromkeys(key.split("/")[1] for key in self.store.keys("credentials/"))
+
+
+def credential_of(values: Mapping[str, Any]) -> Credential:
+    """The credential that was sent. Raises: RequestError, which never says what the secret is."""
+    for key in values:
+        if key not in KEYS:
+            raise RequestError(f"unknown key '{key[:40]}'; a credential has {', '.join(KEYS)}")
+    host, kind, secret = (values.get(key) for key in KEYS[:3])
+    if not isinstance(host, str) or not _HOST.fullmatch(host.lower()):
+        raise RequestError("'host' is the name of the server that the credential is for, without a port")
+    if kind not in KINDS:
+        raise RequestError(f"'kind' takes {' or '.join(KINDS)}")
+    if not isinstance(secret, str) or not 0 < len(secret) <= MOST_BYTES or not secret.isascii():
+        raise RequestError(f"'secret' is the token, or the proxy as PEM, of at most {MOST_BYTES} bytes")
+    ends = _end_of_token(secret) if kind == "bearer" else _end_of_proxy(secret)
+    asked = values.get("expires")
+    if asked is not None and not _is_time(asked):
+        raise RequestError("'expires' takes seconds since 1970")
+    known = [float(end) for end in (ends, asked) if end is not None]
+    expires = min(known, default=None)
+    if expires is not None and expires < time.time():
+        raise RequestError(f"the credential for host '{host}' has expired already")
+    return Credential(host.lower(), str(kind), secret.strip(), expires)
+
+
+def _end_of_token(secret: str) -> float | None:
+    """When a token ends, if it is a JWT that tells."""
+    if not _TOKEN.fullmatch(secret.strip()):
+        raise RequestError("'secret' is no bearer token: it has characters that no token has")
+    try:
+        body = secret.strip().split(".")[1]
+        ends = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"]
+    except (ValueError, IndexError, KeyError, TypeError):
+        return None
+    return float(ends) if _is_time(ends) else None
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < LAST_S
+
+
+def _end_of_proxy(secret: str) -> float:
+    """When the first certificate of a chain ends. Raises: RequestError if it does not go with a key."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    wanted = "'secret' is no X509 proxy: PEM, first the certificate, then its key without a password, then the chain"
+    try:
+        chain = x509.load_pem_x509_certificates(secret.encode())
+        fits = chain[0].public_key() == load_pem_private_key(_key_in(secret), None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise RequestError(wanted) from error
+    if not fits:
+        raise RequestError(f"{wanted}; its key is that of another certificate")
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+
+
+def _key_in(pem: str) -> bytes:
+    found = re.search(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", pem, re.S)
+    return found[0].encode() if found else b""
+
+
+_MARKS: dict[bytes, tuple[str, str]] = {}
+_LOCK = threading.Lock()
+
+
+def _known(credential: Credential) -> tuple[str, str]:
+    """Mark and file of a credential, the same while the process lasts.
+
+    The file is in memory and never closed: clients remember a proxy by its path, so that no path may come again.
+    """
+    digest = hashlib.sha256(f"{credential.host}\0{credential.kind}\0{credential.secret}".encode()).digest()
+    with _LOCK:
+        if digest not in _MARKS:
+            file = os.memfd_create("credential", os.MFD_CLOEXEC)
+            os.fchmod(file, 0o600)
+            os.write(file, credential.secret.encode())
+            _MARKS[digest] = (secrets.token_hex(16), f"/proc/self/fd/{file}")
+        return _MARKS[digest]

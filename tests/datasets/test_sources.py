@@ -1,0 +1,181 @@
+"""The operator's file: what is wrong with it, which doors a file has, and which addresses somebody may read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hepfaas.datasets.sources import Sources, sources_in, sources_of
+from hepfaas.errors import ForbiddenError, RequestError
+
+ISSUER = "https://iam.example/"
+CMS = (ISSUER, "/cms")
+FILE: dict[str, Any] = {
+    "federations": [
+        {
+            "name": "cms",
+            "hosts": ["global.example", "other.example:1095"],
+            "caches": ["root://cache.example:1094"],
+            "origins": ["root://origin.example:1094", "https://origin.example/dav"],
+        },
+        {"name": "web", "hosts": ["web.example"], "caches": ["davs://near.example/store"]},
+    ],
+    "allowed": [
+        {"schemes": ["root", "roots"], "host": "global.example", "path": "/store/", "groups": ["/cms"]},
+        {"schemes": ["root", "https"], "host": "open.example", "path": "/eos/open data/"},
+        {"schemes": ["s3"], "host": "bucket", "path": "/"},
+        {"schemes": ["root"], "host": "ported.example:1094", "path": "/", "groups": ["https://else.example/ /atlas"]},
+    ],
+}
+
+
+@pytest.fixture
+def sources() -> Sources:
+    return sources_of(FILE, ISSUER)
+
+
+def test_those_of_the_manifests_are_understood() -> None:
+    folder = Path(__file__).parents[2] / "manifests"
+    assert sources_in(str(folder / "base/sources.json"), ISSUER) == Sources()
+    site = sources_in(str(folder / "overlays/site/sources.json"), ISSUER)
+    assert site.doors("root://cms-xrd-global.cern.ch//store/x.root") == (
+        "root://xrootd-cache.hepfaas.svc.cluster.local:1094//store/x.root",
+        "root://xrootd-cms.infn.it:1094//store/x.root",
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "doors"),
+    [
+        (
+            "root://global.example:1094//store/a%b.root",
+            [
+                "root://cache.example:1094//store/a%b.root",
+                "root://origin.example:1094//store/a%b.root",
+                "https://origin.example/dav/store/a%25b.root",
+            ],
+        ),
+        ("root://other.example//store/x.root", ["root://other.example//store/x.root"]),
+        (
+            "https://Web.Example/a%20b.root",
+            ["davs://near.example/store/a%20b.root", "https://Web.Example/a%20b.root"],
+        ),
+        ("s3://bucket/x.root", ["s3://bucket/x.root"]),
+    ],
+)
+def test_the_doors_of_a_file(url: str, doors: list[str], sources: Sources) -> None:
+    assert sources.doors(url) == tuple(doors)
+
+
+@pytest.mark.parametrize(
+    ("url", "groups"),
+    [
+        ("root://global.example//store/x.root", [CMS]),
+        ("root://GLOBAL.example:1094//store/a/x.root?x=..", [CMS]),
+        ("https://open.example/eos/open%20data/x.root", []),
+        ("root://open.example//eos/open data/x.root", []),
+        ("s3://bucket/any/thing.root", []),
+        ("root://ported.example:1094//x", [("https://else.example/", "/atlas")]),
+    ],
+)
+def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+    sources.check(url, groups)
+
+
+@pytest.mark.parametrize(
+    ("url", "groups"),
+    [
+        ("root://global.example//store/x.root", []),
+        ("root://global.example//store/x.root", [("https://else.example/", "/cms")]),
+        ("root://global.example//storex.root", [CMS]),
+        ("root://global.example//user/x.root", [CMS]),
+        ("https://global.example/store/x.root", [CMS]),
+        ("root://global.example.evil.example//store/x.root", [CMS]),
+        ("s3://open.example/eos/open data/x", [CMS]),
+        ("root://ported.example:1095//x", [("https://else.example/", "/atlas")]),
+    ],
+)
+def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+    with pytest.raises(ForbiddenError) as refused:
+        sources.check(url, groups)
+    assert f"'{url}' is not among what you may read here: " in str(refused.value)
+    assert "root|https://open.example//eos/open data/, s3://bucket/" in str(refused.value)
+    assert ("root|roots://global.example//store/" in str(refused.value)) == (CMS in groups)
+    assert ("ported.example" in str(refused.value)) == (groups == [("https://else.example/", "/atlas")])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "root://global.example//store/../user/x.root",
+        "root://global.example//store/./x.root",
+        "root://global.example//store//x.root",
+        "root://global.example///store/x.root",
+        "root://global.example//store/x.root#/../../y",
+        "root://global.example//store/%2e%2e/user/x.root",
+        "https://open.example/eos/open%20data/%2E%2E/x.root",
+        "https://open.example/eos/open%20data/..%2fx.root",
+        "https://open.example/eos/open%20data/%252e%252e/x.root",
+        "https://open.example/eos/open%20data/..\\x.root",
+        "https://open.example/eos/open%20data/x%00.root",
+        "https://open.example/eos/open%20data/..",
+        "https://user@open.example/eos/open%20data/x.root",
+        "https://open.example\\@evil.example/eos/open%20data/x.root",
+        "s3://bucket/a/../b",
+    ],
+)
+def test_an_address_that_two_servers_could_take_differently_is_refused(url: str, sources: Sources) -> None:
+    with pytest.raises(RequestError, match="write the plain path|leave that out"):
+        sources.check(url, [CMS])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "may"),
+    [
+        ("root://global.example//store/mine/", True),
+        ("root://global.example//sto", True),
+        ("root://global.example//user/", False),
+        ("s3://other/", False),
+    ],
+)
+def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
+    if may:
+        sources.check(prefix, [CMS], is_prefix=True)
+    else:
+        with pytest.raises(ForbiddenError, match="not among what you may read"):
+            sources.check(prefix, [CMS], is_prefix=True)
+
+
+def test_without_a_list_everything_may_be_read() -> None:
+    sources_of({"federations": FILE["federations"]}, ISSUER).check("root://anywhere//a/../b", [])
+    with pytest.raises(ForbiddenError, match="may read here: nothing"):
+        sources_of({"allowed": []}, ISSUER).check("root://anywhere//a", [])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([], "it is no JSON object"),
+        ({"federation": []}, "it has the unknown key 'federation'; closest: federations"),
+        ({"federations": {}}, "'federations' is no list of objects"),
+        ({"federations": [{"hosts": ["h"]}]}, "a federation has no 'name'"),
+        ({"federations": [{"name": "f", "cache": []}]}, "unknown key 'cache'; closest: caches"),
+        ({"federations": [{"name": "f", "hosts": ["h"]}]}, "federation 'f' needs 'hosts', and 'caches' or 'origins'"),
+        ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of texts"),
+        ({"federations": [{"name": "f", "hosts": ["h/x"]}]}, "a host is a name, or name:port"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is no door"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is no door"),
+        ({"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]}, "host 'h' stands twice"),
+        ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' has some of root, roots"),
+        ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' begins with one '/'"),
+        ({"allowed": [{"host": "h", "schemes": ["root"], "group": []}]}, "unknown key 'group'; closest: groups"),
+    ],
+)
+def test_what_is_wrong_with_the_file_is_said(values: Any, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "sources.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(
+        RequestError, match="HEPFAAS_SOURCES: '.*sources.json' does not say where files are read: "
+    ) as it:
+        sources_in(str(path), ISSUER)
+    assert said in str(it.value)

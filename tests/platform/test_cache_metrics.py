@@ -1,0 +1,51 @@
+"""What a real cache reports, as Prometheus reads it."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+from conftest import LIMIT_S, XRootD, XRootDCache, free_port, is_open, wait_until
+from hepfaas.datasets.doors import Door
+from hepfaas.datasets.root import open_root
+from hepfaas.platform.cache_metrics import Counts
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
+
+
+def numbers(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in re.findall(r"^xrootd_cache_([a-z_]+(?:\{.*\})?) (\d+)$", text, re.M)}
+
+
+def test_a_cache_tells_what_came_from_its_disk_and_what_it_fetched() -> None:
+    udp, http = free_port(), free_port()
+    command = [sys.executable, "-m", "hepfaas.platform.cache_metrics", str(udp), str(http)]
+    process = subprocess.Popen(command)
+    try:
+        wait_until(lambda: is_open(http), process, "the metrics")
+        with XRootD() as origin, XRootDCache(origin, report_to=udp) as cache:
+            origin.serve(SAMPLE)
+            for _ in range(2):
+                with open_root(Door(cache.url(SAMPLE.name))) as file:
+                    assert len(file["Events"]["Muon_pt"].array(library="np")) > 0
+            end = time.monotonic() + LIMIT_S
+            while (found := numbers(httpx.get(f"http://127.0.0.1:{http}/metrics").text))["files_closed_total"] < 2:
+                assert time.monotonic() < end
+                time.sleep(0.2)
+        assert found['bytes_total{source="disk"}'] > found['bytes_total{source="origin"}'] > 0
+        assert found["checksum_errors_total"] == 0
+        assert httpx.get(f"http://127.0.0.1:{http}/other").status_code == 404
+    finally:
+        process.kill()
+        process.wait(timeout=LIMIT_S)
+
+
+def test_what_is_no_report_counts_nothing() -> None:
+    counts = Counts()
+    for report in (b"", b"\0", b"\xff\xfe", b"[1]", b'{"event": "other", "b_hit": 1}', b'{"b_hit": 1}\nnothing'):
+        counts.add(report)
+    assert set(numbers(counts.text()).values()) == {0}
+    counts.add(b'{"code":"g"}\n{"event":"file_close","b_hit":5,"b_miss":7}\n{"event":"file_close","b_hit":1}\0')
+    assert numbers(counts.text())['bytes_total{source="disk"}'] == 6

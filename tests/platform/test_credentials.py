@@ -1,0 +1,134 @@
+"""Owners' credentials in a store: sealed for one owner and one host, told without the secret, refused with reasons."""
+
+import base64
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grid
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.platform.credentials import Credential, Vault, credential_of
+from hepfaas.platform.storage import open_store
+
+KEY = bytes(range(32))
+SECRET = "a-secret-that-nobody-else-has"
+
+
+@pytest.fixture(scope="module")
+def authority() -> Iterator[grid.Authority]:
+    with grid.Authority() as made:
+        yield made
+
+
+def vault(folder: Path, owner: str = "alice", key: bytes = KEY) -> Vault:
+    return Vault(open_store(str(folder / owner)), owner, key)
+
+
+def jwt(ends: float) -> str:
+    body = base64.urlsafe_b64encode(json.dumps({"exp": ends}).encode()).decode().rstrip("=")
+    return f"e30.{body}.c2ln"
+
+
+def test_what_is_kept_is_given_back_and_stands_nowhere_in_clear(tmp_path: Path) -> None:
+    mine = vault(tmp_path)
+    mine.put(Credential("host.example", "bearer", SECRET))
+    found = mine.get("host.example")
+    assert found
+    assert found.secret == SECRET
+    assert mine.get("other.example") is None
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert stored
+    for text in (SECRET, base64.b64encode(SECRET.encode()).decode()[:-4]):
+        assert text.encode() not in stored
+    assert SECRET not in repr(found)
+    assert KEY.hex() not in repr(mine)
+    assert repr(KEY) not in repr(mine)
+
+
+def test_a_new_one_takes_the_place_of_the_one_before_and_a_deleted_one_is_gone(tmp_path: Path) -> None:
+    mine = vault(tmp_path)
+    for secret in ("first", "second"):
+        mine.put(Credential("host.example", "bearer", secret))
+    found = mine.get("host.example")
+    assert found
+    assert found.secret == "second"
+    assert len(list(mine.store.keys("credentials/"))) == 1
+    assert mine.delete("host.example")
+    assert not mine.delete("host.example")
+    assert mine.get("host.example") is None
+    assert list(mine.store.keys("credentials/")) == []
+
+
+@pytest.mark.parametrize("changed", ["owner", "host", "key", "expires"])
+def test_it_opens_for_its_owner_and_host_alone(changed: str, tmp_path: Path) -> None:
+    vault(tmp_path).put(Credential("host.example", "bearer", SECRET))
+    place = tmp_path / "alice" / "credentials"
+    host, other = "host.example", vault(tmp_path)
+    if changed == "owner":
+        shutil.copytree(tmp_path / "alice", tmp_path / "bob")
+        other = vault(tmp_path, "bob")
+    elif changed == "host":
+        shutil.copytree(place / "host.example", place / "evil.example")
+        host = "evil.example"
+    elif changed == "key":
+        other = vault(tmp_path, key=bytes(32))
+    else:
+        (file,) = [path for path in place.rglob("*") if path.is_file()]
+        file.write_text(json.dumps({**json.loads(file.read_text()), "expires": time.time() + 1e9}))
+    with pytest.raises(RequestError, match="was sealed with another key"):
+        other.get(host)
+
+
+def test_when_it_ends_is_read_from_it(authority: grid.Authority) -> None:
+    ends = float(int(time.time()) + 1000)
+    assert credential_of({"host": "h", "kind": "bearer", "secret": jwt(ends)}).expires == ends
+    assert (
+        credential_of({"host": "h", "kind": "bearer", "secret": jwt(ends), "expires": ends - 10}).expires == ends - 10
+    )
+    for secret in ("opaque", "a.b.c", jwt(float("inf"))):
+        assert credential_of({"host": "h", "kind": "bearer", "secret": secret}).expires is None
+    proxy = credential_of({"host": "H.Example", "kind": "x509", "secret": authority.proxy("alice")})
+    assert proxy.host == "h.example"
+    assert proxy.expires == (grid.NOW + grid.DAY).replace(microsecond=0).timestamp()
+
+
+def test_one_that_has_expired_is_not_shown_and_says_so(tmp_path: Path) -> None:
+    mine = vault(tmp_path)
+    mine.put(Credential("host.example", "bearer", SECRET, time.time() - 1))
+    with pytest.raises(RequestError, match="credential for host 'host.example' expired at .*Z; POST /v1/credentials"):
+        mine.get("host.example")
+    assert [found.told()["host"] for found in mine.all()] == ["host.example"]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"secert": "x"}, "unknown key 'secert'; a credential has host, kind, secret, expires"),
+        ({"host": "h:1094"}, "'host' is the name of the server"),
+        ({"host": "../h"}, "'host' is the name of the server"),
+        ({"kind": "password"}, "'kind' takes bearer or x509"),
+        ({"secret": ""}, "'secret' is the token"),
+        ({"secret": "two words"}, "no bearer token"),
+        ({"secret": "x" * 70_000}, "at most 64000 bytes"),
+        ({"kind": "x509", "secret": "no PEM"}, "'secret' is no X509 proxy: PEM"),
+        ({"expires": "tomorrow"}, "'expires' takes seconds"),
+        ({"expires": float("nan")}, "'expires' takes seconds"),
+        ({"expires": 1e300}, "'expires' takes seconds"),
+        ({"expires": 1}, "has expired already"),
+    ],
+)
+def test_what_is_no_credential_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        credential_of({"host": "host.example", "kind": "bearer", "secret": "x", **values})
+
+
+def test_a_proxy_needs_its_own_key_and_must_not_have_expired(authority: grid.Authority) -> None:
+    with pytest.raises(RequestError, match="expired already"):
+        credential_of({"host": "h", "kind": "x509", "secret": authority.proxy("alice", -grid.DAY)})
+    certificate = authority.person("alice").partition("-----BEGIN RSA")[0]
+    with pytest.raises(RequestError, match="its key is that of another certificate"):
+        credential_of({"host": "h", "kind": "x509", "secret": certificate + grid.pem(grid.new_key())})
