@@ -46,6 +46,8 @@ NOT_IN_A_RUN = {
     "platform.records.is_deleted": "lists of runs",
     "platform.records.begin": "a retry by a person: tests/service/test_runs.py",
     "platform.records.log_of": "reading the log",
+    "platform.records.served": "files behind doors: tests/service/test_reading.py",
+    "platform.records.served_by": "files behind doors: tests/service/test_reading.py",
     "platform.records.trouble_at": "a run that is given up: tests/service/test_advancing.py",
     "platform.records.troubles": "a run that is given up: tests/service/test_advancing.py",
     "platform.records.remove": "runs that were deleted: tests/service/test_runs.py",
