@@ -28,8 +28,9 @@ CONNECT_S = 2.0
 LOOK_S = 1.5
 """So often it is looked at whether a door that says nothing is still there: one that dies is left after 3.5 s."""
 
-SILENT_S = 60.0
-"""So long a door that takes connections may need for a file's header or an entry range before the next one is asked."""
+SILENT_S = 150.0
+"""So long a door that takes connections may need for a file's header or an entry range before the next one is asked;
+its client gives up a single request before that."""
 
 PORTS = {"http": 80, "dav": 80, "https": 443, "davs": 443}
 XROOTD_PORT = 1094

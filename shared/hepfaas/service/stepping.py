@@ -164,7 +164,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, lin
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
         return Stepping(name, stores, broker, settings.budget_s, tools, lines, readings=readings).handle
 
-    readings = Readings.by(settings)
+    readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
     return takes_events(name, made, settings.event_keys)
 
