@@ -140,7 +140,7 @@ def _cold(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         "V2": ("/v2/models/large/infer", json.loads(infer(features[:1])), 0.5),
         "raw events": ("/v1/models/large/predict", {"events": columns}, 1.0),
     }
-    bare = sorted(_first_answer(folder, "/", {}, TOP / "benchmarks/peers/bare.py")[0] for _ in range(5))[2]
+    bare = sorted(_first_answer(folder, "/", {}, TOP / "benchmarks/peers/bare/main.py")[0] for _ in range(5))[2]
     ratios = []
     for name, (path, body, limit) in asked.items():
         runs = sorted(_first_answer(folder, path, body) for _ in range(5))
@@ -156,7 +156,7 @@ def _first_answer(
     folder: Path, path: str, body: Any, source: Path = TOP / "functions/predict/main.py"
 ) -> tuple[float, float]:
     """Seconds from the start of a function's process to its first answer, and its memory then."""
-    port, target = free_port(), "bare" if source.stem == "bare" else "predict"
+    port, target = free_port(), source.parent.name
     environ = {**os.environ, "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": target, "PORT": str(port)}
     environ |= {"FUNCTION_SOURCE": str(source), "WORKERS": "1", "HOST": "127.0.0.1"}
     began = time.perf_counter()

@@ -34,9 +34,7 @@ P99_S = MOST_S + 1.0
 """Bound of the 99th percentile: work that waits, and what was computed at the time; a second for the load itself."""
 
 EVENTS, CLUSTER, RANGE = 200_000, 1_000, 10_000
-SHORT, LONG, LARGE_CLUSTER = 10_000, 1_000_000, 5_000
-"""Files whose memory is measured; with a thousand clusters, uproot's description of one alone takes 40 MB."""
-
+SHORT, LONG = 10_000, 1_000_000
 SWAPS = 5
 
 
@@ -74,6 +72,7 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         port = int(started.url.rpartition(":")[2])
         with _watched(started.process.pid) as seen:
             answers = asyncio.run(_at_a_rate(port, request, OVER * before))
+        kept = memory_mb(started.process.pid) / memory
         grown = max(seen[-len(seen) // 3 :]) / max(seen[: len(seen) // 3])
         after = full_speed()
     accepted = sorted(answer.seconds for answer in answers if answer.status == 200)
@@ -85,8 +84,8 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         Ratio(f"p99 of what is accepted at {OVER} times capacity", f"{P99_S:g} s", p99 / P99_S, "<= 1", f"{p99:.2f} s"),
         Ratio("answers that are neither 200, 429 nor 503", "none", others, "<= 0", detail),
         Ratio("answered meanwhile", "full speed", len(accepted) / OVERLOAD_S / before, ">= 0.5"),
-        Ratio("most memory in the last third", "the first third", grown, "<= 1.1",
-              f"{memory:.0f} MB before, {max(seen):.0f} MB at most"),
+        Ratio("memory afterwards", "before", kept, "<= 1.5", f"{memory:.0f} MB before"),
+        Ratio("most memory in the last third", "the first third", grown, "<= 1.1", f"{max(seen):.0f} MB"),
         Ratio("full speed afterwards", "before", after / before, ">= 0.9"),
     ]  # fmt: skip
 
@@ -153,8 +152,7 @@ def _crowd(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         few, crowd = (wrk(folder, url, infer(features[:1]), {}, clients, 5) for clients in (16, 1_000))
     detail = f"{crowd.per_s:,.0f}/s, {crowd.refused} refused"
     return [
-        Ratio("p99 of one row with 1,000 clients", f"{P99_S:g} s", crowd.p99_ms / 1000 / P99_S, "<= 1",
-              f"{crowd.p99_ms:.0f} ms"),
+        Ratio("p99 of one row with 1,000 clients", "1 s", crowd.p99_ms / 1000, "<= 1", f"{crowd.p99_ms:.0f} ms"),
         Ratio("one row with 1,000 clients", "16 clients", crowd.per_s / few.per_s, ">= 0.7", detail),
     ]  # fmt: skip
 
@@ -219,7 +217,7 @@ def _files(folder: Path) -> list[Ratio]:
         )
     for events in (SHORT, LONG):
         with XRootD() as xrootd, server("ours", folder, HEPFAAS_ALLOW_PRIVATE="1") as started:
-            url = xrootd.serve(multiplied(events, LARGE_CLUSTER))
+            url = xrootd.serve(multiplied(events, CLUSTER))
             ours("", url, events)
             memory[events] = memory_mb(started.process.pid, "VmHWM")
     rate = f"{EVENTS / found['lines']:,.0f} events/s, {published.spec.n_features} features"

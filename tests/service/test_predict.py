@@ -39,6 +39,7 @@ from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.steps import Predict
 from hepfaas.service import raw_events
 from hepfaas.service.open_inference_grpc import health, inference
+from hepfaas.service.predict_app import MOST_PATH
 from hepfaas.service.tfaas_proto import message
 from hepfaas.steps.objects import open_scores
 from hepfaas.steps.predict import hashes_of, perform
@@ -301,11 +302,14 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
             "it takes BOOL",
         ),
         (INFER, {"inputs": [{"name": "x", "shape": [1], "datatype": ["FP32"], "data": [1]}]}, 400, "it takes BOOL"),
-        (
-            INFER,
-            {"inputs": [{"name": "features", "shape": [-1], "datatype": "FP32", "data": [1]}]},
-            400,
-            "list of sizes",
+        *(
+            (
+                INFER,
+                {"inputs": [{"name": "features", "shape": shape, "datatype": "FP32", "data": [1, 2, 3]}]},
+                400,
+                "list of sizes",
+            )
+            for shape in ([-1], [-5, 3], [-1, 3], [1.0, 3], ["1", 3], [None, 3], [[1], 3], [2**70, 3], "3", None)
         ),
         ("/json", {"values": [1, 2], "model": "job"}, 422, "shape [events, 3]; what was sent has shape [1, 2]"),
         ("/json", {"keys": True, "values": [1, 2, 3], "model": "job"}, 422, "it takes a list of names"),
@@ -321,6 +325,15 @@ def test_what_is_wrong_is_told_with_what_was_expected(
 ) -> None:
     answer = served.http.post(path, json=body)
     assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+
+
+def test_a_long_path_is_cut_in_the_log(served: Served) -> None:
+    assert served.http.get(f"/{'long' * 1_000}").status_code == 404
+    end = time.monotonic() + LIMIT_S
+    while not (lines := [one for one in (served.folder / "log").read_text().splitlines() if "longlong" in one]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert len(json.loads(lines[0])["path"]) == MOST_PATH
 
 
 def test_a_body_that_is_too_long_is_refused_whether_it_says_so_or_not(served: Served) -> None:

@@ -198,7 +198,7 @@ def _from_json(name: str, data: Any, datatype: str) -> NDArray[Any]:
 def shaped(name: str, found: NDArray[Any], shape: list[int]) -> NDArray[Any]:
     """The values of an input in their shape. Raises: RequestError if it is none, or has another number of them."""
     try:
-        if -1 in shape:  # to numpy it is whatever fits
+        if min(shape, default=0) < 0:  # to numpy it is whatever fits
             raise _no_shape(name, shape)
         return found.reshape(shape)
     except (TypeError, OverflowError) as error:

@@ -30,6 +30,9 @@ from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.predicting import Asked, Serving, Servings, TooLargeError, json_response
 
+MOST_PATH = 300
+"""Characters of a path in the log, which remembers lines."""
+
 RETRY_AFTER = {"Retry-After": "1"}
 
 Call = Callable[..., Any]
@@ -138,7 +141,7 @@ class PredictApp:
                 self._servings.base.bodies.pop(request, None)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
-        self._log.line((method, path, response.status_code), seconds, said)
+        self._log.line((method, path[:MOST_PATH], response.status_code), seconds, said)
         return response
 
     def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:
