@@ -16,7 +16,7 @@ up-demo: .venv/ready  ## the same through the whole service: store, functions, b
 	@examples/htautau/up-demo
 
 test: .venv/ready-to-test  ## all tests, with the real servers they need
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and manifests by Knative's own rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -54,8 +54,8 @@ undeploy:  ## take it away again; the bucket stays, unless it is in the cluster
 cluster-demo: .venv/ready-to-test  ## the main job on a real Knative on this machine, through both proxies
 	@examples/htautau/cluster-demo
 
-e2e: .venv/ready-to-test  ## tests on that cluster: half an hour
-	HEPFAAS_E2E=1 $(PYTHON) -m pytest tests/e2e
+e2e: .venv/ready-to-test  ## tests on that cluster, with what they measured: an hour
+	HEPFAAS_E2E=1 $(PYTHON) -m pytest -rP tests/e2e
 
 locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
 	$(UV) pip compile $(COMPILE) --extra local --group dev -o locks/dev.txt --upgrade

@@ -1,11 +1,14 @@
 """Knative's own queue-proxy as a process before a port: it queues and cuts off exactly as in a pod."""
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 import httpx
 from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
@@ -13,6 +16,9 @@ from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
 BUILT = Path(__file__).parents[1] / ".cache" / "go" / "bin"
 OWN_PORTS = (8022, 9090)
 """Where every queue-proxy listens too, for its administration and its metrics; no variable changes them."""
+TURN = Path(tempfile.gettempdir(), "hepfaas-tests-queue-proxy")
+"""A file that whoever runs a queue-proxy holds locked: tests run in several processes."""
+TURN_S = 240
 PROBE = {"User-Agent": "Knative-Activator-Probe", "K-Network-Probe": "queue"}
 """Headers of a probe that queue-proxy answers itself (knative.dev/networking, pkg/http/header/header.go)."""
 
@@ -27,7 +33,7 @@ class QueueProxy:
 
     concurrency: calls passed on at once (containerConcurrency), 0 for no bound; others wait in the queue.
     timeout_s: whole seconds from a call's arrival, its time in the queue too, to its answer's end; then 504.
-    One at a time on a machine: it waits for another to end, because of `OWN_PORTS`.
+    One at a time on a machine: it waits for its turn, because of `OWN_PORTS`.
     """
 
     def __init__(self, user_port: int, concurrency: int = 1, timeout_s: int = 3) -> None:
@@ -36,7 +42,7 @@ class QueueProxy:
         self._variables = _variables(self.port, user_port, concurrency, timeout_s)
 
     def __enter__(self) -> "QueueProxy":
-        _wait_for_its_own_ports()
+        self._turn = _turn()
         self._process = subprocess.Popen(
             [self._program], env={**os.environ, **self._variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -50,6 +56,7 @@ class QueueProxy:
     def __exit__(self, *error: object) -> None:
         self._process.kill()  # told to end it would drain for 30 s
         self._process.wait(timeout=LIMIT_S)
+        self._turn.close()
 
     def _is_ready(self) -> bool:
         """Asks as Knative's activator does: 200 once the port behind the proxy is open too; no call gets there."""
@@ -78,9 +85,19 @@ def _variables(port: int, user_port: int, concurrency: int, timeout_s: int) -> d
     }
 
 
-def _wait_for_its_own_ports() -> None:
-    end = time.monotonic() + LIMIT_S
-    while taken := [port for port in OWN_PORTS if is_open(port)]:
+def _turn() -> IO[str]:
+    """Waits until no other queue-proxy runs; until the file is closed, it is this one's turn."""
+    end, file = time.monotonic() + TURN_S, TURN.open("w")
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken = "another test's queue-proxy runs"
+        else:
+            taken = ", ".join(f"something else listens on {port}" for port in OWN_PORTS if is_open(port))
+        if not taken:
+            return file
         if time.monotonic() > end:
-            raise RuntimeError(f"queue-proxy cannot start: something else listens on {taken}")
+            file.close()
+            raise RuntimeError(f"queue-proxy cannot start: {taken}")
         time.sleep(0.1)
