@@ -68,10 +68,12 @@ class XRootDProcess:
     It runs as a user of its own, so its folder is none of pytest's, which are for our user alone.
     """
 
+    port = 0
+
     def __enter__(self) -> Self:
         program = server_binary("xrootd", "Debian xrootd-server")
         self._folder = tempfile.TemporaryDirectory(prefix="hepfaas-xrootd-")
-        self.port, folder = free_port(), Path(self._folder.name)
+        self.port, folder = self.port or free_port(), Path(self._folder.name)
         for name in ("admin", "data/store", "meta"):
             (folder / name).mkdir(parents=True)
         self._variables = self.configure(folder, folder / "xrootd.cfg")
@@ -116,10 +118,10 @@ class XRootDProcess:
 
 
 class XRootD(XRootDProcess):
-    """A server of files. more: lines of its configuration."""
+    """A server of files. more: lines of its configuration. port: where it listens; 0: where there is room."""
 
-    def __init__(self, more: str = "") -> None:
-        self._more = more
+    def __init__(self, more: str = "", port: int = 0) -> None:
+        self._more, self.port = more, port
 
     def configure(self, folder: Path, config: Path) -> dict[str, str]:
         self.data = folder / "data" / "store"
