@@ -15,8 +15,8 @@ TOP = Path(__file__).parents[1]
 CLUSTER = TOP.parent / "shared/cluster/cluster"
 SLOW_S = 1_800
 PORTS = {"training": 30080, "inference": 30081}
-STEPS = ("survey", "prepare", "train", "score", "apply", "evaluate", "publish", "advance")
-FUNCTIONS = (*STEPS, "runs", "intake", "predict", "predict-grpc")
+STEPS = ("survey", "prepare", "train", "score", "apply", "evaluate", "publish")
+FUNCTIONS = (*STEPS, "advance", "runs", "intake", "predict", "predict-grpc")
 
 
 def run(*command: str, **options: Any) -> str:
