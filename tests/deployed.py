@@ -7,7 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -36,12 +36,19 @@ def kn_update(function: str, *words: str) -> None:
 
 
 class Service:
-    """The deployed service, as one of its users meets it."""
+    """The deployed service, as one of its users meets it, while the `with` lasts."""
 
     def __init__(self, user: str = "alice") -> None:
         path = "{.items[0].status.addresses[?(@.type=='InternalIP')].address}"
         self._node, self._user = run("kubectl", "get", "node", "-o", f"jsonpath={path}"), user
         self.training, self.inference = (self._client(api) for api in PORTS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.training.close()
+        self.inference.close()
 
     def _client(self, api: str) -> httpx.Client:
         token = run("tests/e2e/token", f"hepfaas-{api}", self._user).strip()

@@ -30,7 +30,8 @@ def service() -> Iterator[Service]:
         try:
             run("make", "deploy", "SITE=local")
             kubectl("wait", "--for=condition=Available", "--timeout=300s", "deployment", "--all")
-            yield Service()
+            with Service() as alice:
+                yield alice
         finally:
             if not was_up:
                 run(str(CLUSTER), "down")

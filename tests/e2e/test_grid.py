@@ -61,10 +61,10 @@ def test_the_second_read_of_a_file_is_the_caches(service: Service, job: dict[str
     by_cache = {"open": {CACHE: 2}, "survey": {CACHE: 2 * EVENTS}, "prepare": {CACHE: 2 * EVENTS}}
     given = [bytes_given()]
     for user in ("ada", "bob"):
-        one = Service(user)
-        row = one.completed(one.submit(job))
-        assert row["served_by"] == by_cache
-        assert one.weights(row) == embedded
+        with Service(user) as one:
+            row = one.completed(one.submit(job))
+            assert row["served_by"] == by_cache
+            assert one.weights(row) == embedded
         wait_for_zero("survey", "prepare")  # they close their files
         given.append(bytes_given())
     first, second = given[1] - given[0], given[2] - given[1]
@@ -77,8 +77,6 @@ def test_the_second_read_of_a_file_is_the_caches(service: Service, job: dict[str
 def test_a_cache_killed_in_the_midst_is_left_for_the_origin(
     service: Service, job: dict[str, Any], embedded: str
 ) -> None:
-    carol = Service("carol")
-    name = carol.submit(job)
     killed = False
 
     def kill() -> None:
@@ -90,16 +88,19 @@ def test_a_cache_killed_in_the_midst_is_left_for_the_origin(
             killed = True
 
     try:
-        row = carol.completed(name, kill)
+        with Service("carol") as carol:
+            name = carol.submit(job)
+            row = carol.completed(name, kill)
+            log = carol.training.get(f"/v1/runs/{name}/log").text
+            assert carol.holds(name)
+            assert carol.weights(row) == embedded
     finally:
         kubectl("scale", "statefulset", "xrootd-cache", "--replicas=1")
         kubectl("rollout", "status", "statefulset", "xrootd-cache", "--timeout=120s")
     assert killed
     assert row["served_by"]["prepare"].get(ORIGIN, 0) > 0, row["served_by"]
     assert all(sum(row["served_by"][kind].values()) == 2 * EVENTS for kind in ("survey", "prepare"))
-    assert carol.holds(name)
-    assert carol.weights(row) == embedded
-    left = [line for line in carol.training.get(f"/v1/runs/{name}/log").text.splitlines() if "xrootd-cache" in line]
+    left = [line for line in log.splitlines() if "xrootd-cache" in line]
     print("\n".join(left))  # noqa: T201
     assert left
 
@@ -143,11 +144,11 @@ def test_whatever_pods_are_killed_a_run_ends_with_the_same_weights(
     kill = Killer(seed)
     print(f"seed {seed}")  # noqa: T201
     for number in range(5):
-        user = Service(f"user{number}-{seed}")
-        name = user.submit(job)
-        row = user.completed(name, kill, patient=True)
-        assert user.weights(row) == embedded
-        assert user.holds(name)
+        with Service(f"user{number}-{seed}") as user:
+            name = user.submit(job)
+            row = user.completed(name, kill, patient=True)
+            assert user.weights(row) == embedded
+            assert user.holds(name)
         print(json.dumps(dict(kill.killed)))  # noqa: T201
         if len(kill.killed) == len(KILLED) + 1 + len(BROKER) + 1:
             return
