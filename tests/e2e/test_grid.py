@@ -4,6 +4,7 @@ import json
 import os
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from jobs import MODEL, PARAMS, small_job
 CACHE, ORIGIN = "root://xrootd-cache.hepfaas.svc.cluster.local:1094", "root://10.231.0.1:1094"
 """The doors of the federation in manifests/overlays/local/sources.json; the second is this machine."""
 LISTED = "root://data.hepfaas.test//store"
+CLASSES = ("signal", "background")
 EVENTS = 2_000
 KILLED = ("survey", "prepare", "train", "score", "evaluate", "publish", "advance", "runs")
 BROKER = ("eventing.knative.dev/brokerRole=ingress", "eventing.knative.dev/brokerRole=filter")
@@ -41,12 +43,11 @@ def embedded(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def job(folder: Path) -> Iterator[dict[str, Any]]:
-    """The same, its files named by the addresses of a federation whose origin this machine is."""
-    names = ["signal.root", "background.root"]
+    """The same, its files named by the addresses of a federation whose origin this machine is: of no name that the cache
+    has kept from an earlier time."""
     with XRootD(port=1094) as origin:
-        for name in names:
-            origin.serve(folder / name)
-        files = [f"{LISTED}/{name}" for name in names]
+        served = [origin.serve(folder / f"{name}.root", f"{name}-{uuid.uuid4().hex}.root") for name in CLASSES]
+        files = [f"{LISTED}/{url.rpartition('/')[2]}" for url in served]
         yield {"name": "grid", "files": files, "labels": [1, 0], "code": {"model.py": MODEL}, "params": PARAMS}
 
 
