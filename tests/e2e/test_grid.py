@@ -43,7 +43,7 @@ def embedded(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def job(folder: Path) -> Iterator[dict[str, Any]]:
-    """The same, its files named by the addresses of a federation whose origin this machine is: of no name that the cache
+    """The same, its files named by addresses of a federation whose origin this machine is: of no name that the cache
     has kept from an earlier time."""
     with XRootD(port=1094) as origin:
         served = [origin.serve(folder / f"{name}.root", f"{name}-{uuid.uuid4().hex}.root") for name in CLASSES]
