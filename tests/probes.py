@@ -6,11 +6,13 @@ account's, or '', and PARENT, the process that started it.
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import platform
 import resource
 import socket
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -73,6 +75,40 @@ def higher_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (now, most + 1))
 
 
+def own_by(command: int) -> None:
+    """Gives the parent the signals of a socket, by ioctl."""
+    fcntl.ioctl(socket.socketpair()[0], command, struct.pack("i", PARENT))
+
+
+def hand_over() -> None:
+    one, other = socket.socketpair()
+    socket.send_fds(one, [b"x"], [other.fileno()])
+
+
+def reserve_by_ioctl() -> None:
+    with Path("space").open("wb") as file:
+        fcntl.ioctl(file, 0x40305828, struct.pack("hh4xqq24x", 0, 0, 0, 4096))  # FS_IOC_RESVSP of linux/falloc.h
+
+
+def reserve(how: Callable[[int, int, int], object]) -> None:
+    with Path("space").open("wb") as file:
+        how(file.fileno(), 0, 4096)
+
+
+def lock() -> None:
+    with Path("locked").open("wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def wait_not() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    socket.socketpair()[0].setblocking(False)
+    os.isatty(writer)
+    os.close(os.dup(reader))
+
+
 def in_the_old_way() -> None:
     """A call by 'int 0x80', which has other numbers: 20 is getpid."""
     code = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -121,6 +157,16 @@ def parent() -> None:
     tried("be traced", lambda: call_of(101, 117, 0, 0, 0, 0))
 
 
+def signals() -> None:
+    """What the kernel would send the parent of a socket; nothing is sent."""
+    tried("give it the signals of a socket", lambda: fcntl.fcntl(socket.socketpair()[0], fcntl.F_SETOWN, PARENT))
+    tried("choose the signal", lambda: fcntl.fcntl(socket.socketpair()[0], 10, 9))
+    owner = struct.pack("ii", 1, PARENT)
+    tried("give it the signals in the new way", lambda: fcntl.fcntl(socket.socketpair()[0], 15, owner))
+    tried("give it the signals by FIOSETOWN", lambda: own_by(0x8901))
+    tried("give it the signals by SIOCSPGRP", lambda: own_by(0x8902))
+
+
 def system() -> None:
     """The network, programs, and calls that a model has no use for."""
     for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX"):
@@ -139,6 +185,15 @@ def system() -> None:
     tried("mount", lambda: C.mount(b"none", b".", b"tmpfs", 0, None) and call_of(165, 40, 0, 0, 0, 0, 0))
     tried("a file in memory", lambda: os.close(os.memfd_create("x")))
     tried("shared memory", lambda: mmap.mmap(-1, 4096).close())
+    tried("memory that grows", lambda: mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x100).close())
+    tried("pages in a pipe", lambda: call_of(278, 75, os.pipe()[1], 0, 0, 0))
+    tried("asynchronous reads", lambda: call_of(206, 0, 1, 0))
+    tried("a lease", lambda: reserve(lambda file, *_: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)))
+    tried("disk space at once", lambda: reserve(lambda *where: call_of(285, 47, where[0], 0, *where[1:])))
+    tried("disk space by ioctl", reserve_by_ioctl)
+    tried("hand over a descriptor", hand_over)
+    tried("descriptors of one thread", lambda: call(436, 1000, 1000, 2))
+    tried("a thread with descriptors of its own", lambda: call_of(56, 220, 0x10000, 0, 0, 0, 0))
     tried("change a mode", lambda: Path("symlink").chmod(0o600))
     tried("a pipe with a name", lambda: os.mkfifo("pipe"))
     tried("other processors", lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
@@ -158,5 +213,8 @@ def allowed() -> None:
     tried("move", lambda: Path("mine").rename("a/b/mine"))
     tried("read Python's files", lambda: Path(os.__file__).read_text())
     tried("read of processors", lambda: Path("/proc/cpuinfo").read_text())
+    tried("disk space as the C library has it", lambda: reserve(os.posix_fallocate))
+    tried("locks", lock)
+    tried("not wait", wait_not)
     tried("signal itself", lambda: os.kill(os.getpid(), 0))
     tried("random numbers", lambda: read_one("/dev/urandom"))

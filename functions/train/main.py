@@ -14,21 +14,22 @@ from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
 from hepfaas.training import confinement
 from hepfaas.training.learner import Limits
+from hepfaas.training.printed import Printed
 
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 confinement.hide()
-LINES: list[str] = []
+PRINTED = Printed()
 LIMITS = Limits(
     SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
 )
-LEARNERS = Learners(LINES.append, LIMITS)
+LEARNERS = Learners(PRINTED.append, LIMITS)
 TOOLS: Tools = {
     "train": {"learners": LEARNERS, "on_rows": lambda rows: None},
     "export": {"learners": LEARNERS},
     "convert": {"learners": LEARNERS},
 }
-ANSWER = step_function("train", SETTINGS, TOOLS, LINES)
+ANSWER = step_function("train", SETTINGS, TOOLS, PRINTED)
 
 
 @functions_framework.http

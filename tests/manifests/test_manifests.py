@@ -133,6 +133,17 @@ def test_people_reach_two_functions_and_the_others_are_inside() -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_train_has_the_disk_that_its_scratch_may_take(overlay: str) -> None:
+    spec = pod(services(f"overlays/{overlay}")["train"])
+    (scratch,) = (volume["emptyDir"] for volume in spec["volumes"] if volume["name"] == "scratch")
+    resources = spec["containers"][0]["resources"]
+    assert resources["limits"]["ephemeral-storage"] == scratch["sizeLimit"]
+    asked = resources["requests"]["ephemeral-storage"]
+    usual_mb = Settings.from_environ({"HEPFAAS_STORE": "/nowhere"}).learner_scratch_mb
+    assert int(asked.removesuffix("Gi")) * 2**30 > usual_mb * 1_000_000
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_restricted_and_has_no_token(overlay: str) -> None:
     things = rendered(f"overlays/{overlay}")
     pods = [thing["spec"]["template"]["spec"] for thing in things if "template" in thing.get("spec", {})]

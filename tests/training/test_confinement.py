@@ -66,10 +66,11 @@ def probed(foreign: Path, walls: str, *parts: str) -> dict[str, str]:
 
 def test_without_walls_the_attempts_get_what_they_try(foreign: Path) -> None:
     """So that those below could fail."""
-    got = probed(foreign, "", "files", "system", "allowed")
+    got = probed(foreign, "", "files", "signals", "system", "allowed")
     refused = {what for what, result in got.items() if result != "got it"}
     assert refused <= {
         *("clone3", "io_uring", "bpf", "keys", "connect", "become a program"),  # the arguments are wrong
+        *("asynchronous reads", "a thread with descriptors of its own"),  # here too
         *("a call to come", "a call of x32", "a call of the old way"),  # where the kernel has none
         *("a namespace", "mount", "AF_PACKET", "higher limits", "read connections"),  # where the user is not root
     }
@@ -79,7 +80,7 @@ def test_without_walls_the_attempts_get_what_they_try(foreign: Path) -> None:
 @LANDLOCK
 def test_within_them_nothing_is_got(foreign: Path) -> None:
     confinement.hide()
-    got = probed(foreign, CONFINED, "files", "parent", "system")
+    got = probed(foreign, CONFINED, "files", "parent", "signals", "system")
     assert len(got) > 50
     assert {what: result for what, result in got.items() if result == "got it"} == {}
     assert sorted(path.name for path in foreign.iterdir()) == ["secret"]
@@ -91,8 +92,13 @@ def test_within_them_nothing_is_got(foreign: Path) -> None:
             "write a file",
             "read the parent's environ",
         ),
-        "EPERM": ("AF_INET", "AF_UNIX", "fork", "run a program", "io_uring", "trace the parent", "signal the parent"),
+        "EPERM": (
+            *("AF_INET", "AF_UNIX", "fork", "run a program", "io_uring", "trace the parent", "signal the parent"),
+            *("give it the signals of a socket", "hand over a descriptor", "a thread with descriptors of its own"),
+        ),
         "ENOSYS": ("clone3", "a call to come"),
+        "ENOTSUP": ("disk space at once",),
+        "ENOTTY": ("disk space by ioctl", "give it the signals by FIOSETOWN"),
     }.items():
         assert {got[what] for what in attempts} == {error}
 
@@ -104,7 +110,7 @@ def test_within_them_a_model_has_what_it_needs(foreign: Path) -> None:
 
 def test_without_landlock_files_alone_are_open(foreign: Path) -> None:
     confinement.hide()
-    got = probed(foreign, NO_LANDLOCK + CONFINED, "parent", "system", "allowed")
+    got = probed(foreign, NO_LANDLOCK + CONFINED, "parent", "signals", "system", "allowed")
     may = {what for what, result in got.items() if result == "got it"}
     assert may == set(probed(foreign, CONFINED, "allowed"))
     assert probed(foreign, NO_LANDLOCK + CONFINED, "files")["read a file"] == "got it"
@@ -135,7 +141,7 @@ def test_the_numbers_are_those_of_the_kernel(machine: str, header: str) -> None:
     numbers = {
         name: int(number) for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\s", path.read_text())
     }
-    table = confinement.REFUSED + confinement.SOMETIMES + "  " + confinement.NOT_THERE
+    table = "  ".join((confinement.REFUSED, confinement.SOMETIMES, confinement.NOT_THERE, confinement.NOT_SUPPORTED))
     assert {name: numbers.get(name) for name in confinement.calls(table, machine)} == confinement.calls(table, machine)
     missing = set(re.findall(r"[a-z]\w+", table)) - set(confinement.calls(table, machine))
     assert not missing & set(numbers)

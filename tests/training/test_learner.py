@@ -1,6 +1,7 @@
 """The learner process: bit-identical training, users' errors told where they are, nothing of ours inside."""
 
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -526,3 +527,84 @@ def runs(pid: int) -> bool:
         return " Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
+
+
+FLOOD = """
+import os
+print("the beginning")
+block = (b"y" * 199 + b"\\n") * 5_000
+for _ in range(100):
+    os.write(1, block)
+os.write(1, b"z" * 100_000_000 + b"\\n")
+for _ in range(10):
+    os.write(1, b"y\\n" * 100_000)
+print("the end")
+raise ValueError("e" * 1_000_000)
+"""
+
+MEASURED = f"""
+import re, resource, sys
+from hepfaas.errors import RequestError
+from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.training.printed import Printed
+printed = Printed()
+settings = LearnerSettings({{"model.py": {FLOOD!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
+with Learner(settings, on_log=printed.append) as worker:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        worker.make()
+    except RequestError as error:
+        print(len(str(error)), str(error)[:60])
+lines = printed.taken()
+print(lines[0], "|", lines[-1])
+print(sum(map(sys.getsizeof, lines)))
+print(*[line for line in lines if "left out here" in line])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_model_that_prints_without_end_costs_the_function_little() -> None:
+    """100 MB of lines, 100 MB in one, a million short ones: all are read, so that nothing waits, and little is kept."""
+    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    refused, ends, size_bytes, gap, grown_kb = done.stdout.splitlines()
+    length, _, words = refused.partition(" ")
+    assert words.startswith("model.py line 11, in <module>: ValueError: eeee")
+    assert int(length) < 12_000
+    assert ends == "the beginning | the end"
+    assert int(size_bytes) < 2_100_000
+    assert re.match(r"… 1,[\d,]+ lines \([\d.]+ MB\) are left out here", gap)
+    assert int(grown_kb) < 200_000
+
+
+FORGED = """
+import os, sys
+os.write(int(sys.argv[1]), MESSAGE)
+"""
+
+
+@pytest.mark.parametrize(
+    ("header", "finding"),
+    [
+        (b"{]", "Expecting property name"),
+        (b'[{}, [["<f8", [1000000000000000]]]]', "Unable to allocate"),
+        (b'[{}, [["O", [1]]]]', "an array of object"),
+        (b'[{}, [["f8,O", [1]]]]', "an array of "),
+        (b"[" * 40_000, "recursion"),
+    ],
+)
+def test_code_that_answers_in_the_learners_place_is_ended(header: bytes, finding: str) -> None:
+    assert re.search(finding, answered(struct.pack("<I", len(header)) + header))
+
+
+def test_a_header_without_end_is_not_read() -> None:
+    assert "a header of 4,294,967,295 bytes; at most 64,000,000" in answered(b"\xff\xff\xff\xff")
+
+
+def answered(message: bytes) -> str:
+    """What is told of code that writes this to the learner's socket."""
+    with learner(FORGED.replace("MESSAGE", repr(message)), limits=Limits(silence_s=30)) as worker:
+        with pytest.raises(RequestError, match=r"gave an answer that is none \(.*\) and was ended; does the") as caught:
+            worker.make()
+        assert worker.closed
+    return str(caught.value)

@@ -41,6 +41,20 @@ def test_arrays_larger_than_the_socket_arrive(pair: tuple[socket.socket, socket.
     assert np.array_equal(got, big)
 
 
+@pytest.mark.parametrize("type_", ["O", "f8,O", "U4"])
+def test_addresses_and_the_like_are_not_taken(pair: tuple[socket.socket, socket.socket], type_: str) -> None:
+    text = f'[{{}}, [["{type_}", [1]]]]'.encode()
+    pair[0].sendall(len(text).to_bytes(4, "little") + text + b"\x41" * 16)
+    with pytest.raises(ValueError, match="numbers alone are sent"):
+        wire.receive(pair[1])
+
+
+def test_numbers_that_numpy_has_not_are_sent_as_they_are(pair: tuple[socket.socket, socket.socket]) -> None:
+    wire.send(pair[0], {}, [np.array([b"\x80\x3f"], dtype="V2")])
+    _, (got,) = wire.receive(pair[1])
+    assert got.tobytes() == b"\x80\x3f"
+
+
 def test_an_end_in_the_midst_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].sendall(b"\x40\x00\x00\x00half")
     pair[0].close()

@@ -18,6 +18,7 @@ from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
+from hepfaas.training.printed import Printed
 
 LEARNER_KINDS = ("train", "export")
 
@@ -37,7 +38,7 @@ class Loop:
         self._attempt = records.attempt_of(store, run)
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
-        self._lines: list[str] = []
+        self._printed = Printed()
         self._told_opened = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
@@ -59,7 +60,7 @@ class Loop:
 
     def _model(self) -> Mapping[str, Any]:
         asked: Counter[str] = Counter()
-        with self._progress, self._workers, Learners(self._lines.append) as learners:
+        with self._progress, self._workers, Learners(self._printed.append) as learners:
             while isinstance(found := self._next(), Ready):
                 asked.update(step.key for step in found.steps)
                 if max(asked.values()) > MOST_ASKED:
@@ -124,7 +125,7 @@ class Loop:
             raise UnavailableError(f"{missing}, and no step of this run makes it") from missing
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
-        lines, self._lines[:] = tuple(self._lines), []
+        lines = self._printed.taken()
         entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines, error)
         records.log(self._store, self._run, entry)
 

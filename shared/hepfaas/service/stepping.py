@@ -23,6 +23,7 @@ from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.service import events
 from hepfaas.service.events import Task
 from hepfaas.service.readings import Readings
+from hepfaas.training.printed import Printed
 
 KEPT_RUNS = 1_000
 
@@ -33,7 +34,7 @@ Tools = Mapping[str, Mapping[str, Any]]
 class Stepping:
     """Does the steps of one function, `name`, for all owners.
 
-    store_of: the store of an owner. lines: what the learner prints, emptied by each step. Clock: seconds since 1970.
+    store_of: the store of an owner. printed: by the learner, emptied by each step. Clock: seconds since 1970.
     """
 
     def __init__(
@@ -43,12 +44,12 @@ class Stepping:
         sender: Sender,
         budget_s: float,
         tools: Tools | None = None,
-        lines: list[str] | None = None,
+        printed: Printed | None = None,
         clock: Callable[[], float] = time.time,
         readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
-        self._tools, self._lines, self._clock = tools or {}, lines if lines is not None else [], clock
+        self._tools, self._printed, self._clock = tools or {}, printed or Printed(), clock
         self._readings = readings or Readings()
         self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
@@ -104,7 +105,7 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
-        self._lines.clear()  # of a step that was not done, perhaps another owner's
+        self._printed.taken()  # of a step that was not done, perhaps another owner's
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
@@ -115,7 +116,8 @@ class Stepping:
             self._log(step, task, store, began, str(error))
             raise
         if reading:
-            self._lines += reading.left
+            for line in reading.left:
+                self._printed.append(line)
             if reading.served:
                 start, stop = getattr(step, "entries", (0, 1))
                 records.served(store, task.name.run, step.key, stop - start, reading.served)
@@ -131,7 +133,7 @@ class Stepping:
         return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
-        lines, self._lines[:] = tuple(self._lines), []
+        lines = self._printed.taken()
         start, stop = (0, 0) if error else getattr(step, "entries", (0, 0))
         entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines, error)
         records.log(store, task.name.run, entry)
@@ -157,12 +159,12 @@ class Stepping:
         self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
 
 
-def step_function(name: str, settings: Settings, tools: Tools | None = None, lines: list[str] | None = None) -> Handler:
+def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
     """The function of that name. It reaches out at its first event."""
 
     def made() -> Callable[[CloudEvent], None]:
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
-        return Stepping(name, stores, broker, settings.budget_s, tools, lines, readings=readings).handle
+        return Stepping(name, stores, broker, settings.budget_s, tools, printed, readings=readings).handle
 
     readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 

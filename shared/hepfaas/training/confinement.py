@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ import socket
 import stat
 import struct
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +42,7 @@ process_mrelease 448 448  kcmp 312 272  pidfd_open 434 434  pidfd_getfd 438 438 
 tkill 200 130  rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240  setpriority 141 140  ioprio_set 251 30
 sched_setaffinity 203 122  sched_setparam 142 118  sched_setscheduler 144 119  sched_setattr 314 274
 migrate_pages 256 238  move_pages 279 239
+sendmsg 46 211  sendmmsg 307 269  splice 275 76  tee 276 77  vmsplice 278 75
 memfd_create 319 279  memfd_secret 447 447  shmget 29 194  shmat 30 196  msgget 68 186  semget 64 190
 mq_open 240 180
 chmod 90 -  fchmod 91 52  fchmodat 268 53  chown 92 -  fchown 93 55  lchown 94 -  fchownat 260 54
@@ -51,20 +54,27 @@ mount 165 40  umount2 166 39  pivot_root 155 41  chroot 161 51  setns 308 268  u
 open_tree 428 428  move_mount 429 429  fsopen 430 430  fsconfig 431 431  fsmount 432 432  fspick 433 433
 mount_setattr 442 442
 bpf 321 280  perf_event_open 298 241  userfaultfd 323 282  io_uring_setup 425 425  io_uring_enter 426 426
-io_uring_register 427 427  add_key 248 217  request_key 249 218  keyctl 250 219  personality 135 92
+io_uring_register 427 427  io_setup 206 0  add_key 248 217  request_key 249 218  keyctl 250 219  personality 135 92
 modify_ldt 154 -  iopl 172 -  ioperm 173 -  syslog 103 116  acct 163 89  swapon 167 224  swapoff 168 225
 reboot 169 142  kexec_load 246 104  kexec_file_load 320 294  init_module 175 105  finit_module 313 273
 delete_module 176 106  settimeofday 164 170  clock_settime 227 112  clock_adjtime 305 266  adjtimex 159 171
 sethostname 170 161  setdomainname 171 162  vhangup 153 58  lookup_dcookie 212 18
 """
 """Calls that answer EPERM, each with its number on x86_64 and aarch64. Landlock leaves to this filter: owners, modes
-and times of files; sockets that are files; other processes' limits and processors."""
+and times of files; sockets that are files; other processes' limits and processors. What holds memory or removed
+files where no limit counts them: descriptors that are under way, pages in pipes."""
 
-SOMETIMES = "kill 62 129  tgkill 234 131  prlimit64 302 261  socketpair 53 199  clone 56 220  mmap 9 222"
+SOMETIMES = """
+kill 62 129  tgkill 234 131  prlimit64 302 261  socketpair 53 199  clone 56 220  close_range 436 436  mmap 9 222
+fcntl 72 25  ioctl 16 29
+"""
 """Calls that depend on their arguments: `_conditions`."""
 
 NOT_THERE = "clone3 435 435"
 """The filter cannot look into its arguments, and the C library takes `clone` where there is no `clone3`."""
+
+NOT_SUPPORTED = "fallocate 285 47"
+"""It takes gigabytes of the disk in a millisecond. Where a file system has it not, the C library writes instead."""
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Column of a machine in the tables above, and what linux/audit.h calls it."""
@@ -75,7 +85,20 @@ LOAD, AND, EQUAL, GREATER, RETURN = 0x20, 0x54, 0x15, 0x25, 0x06
 INSTRUCTION = struct.Struct("<HBBI")
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
-CLONE_THREAD, MAP_SHARED, MAP_ANONYMOUS, TYPE_OF_SOCKET = 0x10000, 0x01, 0x20, 0xF
+CLONE_FILES, CLONE_THREAD, CLOSE_RANGE_CLOEXEC, TYPE_OF_SOCKET = 0x400, 0x10000, 0x04, 0xF
+MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
+F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_GETPIPE_SZ = 36, 37, 38, 1032
+OF_DESCRIPTORS = (
+    *(fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, F_GETPIPE_SZ),
+    *(fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW),
+)
+"""Commands of fcntl. Not among them: who gets a descriptor's signals, and which; leases."""
+
+TCGETS2 = 0x802C542A
+OF_TERMINALS = (termios.TCGETS, TCGETS2, termios.TIOCGWINSZ, termios.TIOCGPGRP)
+OF_DEVICES = (*OF_TERMINALS, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
+"""Commands of ioctl: Python, the C library and TensorFlow need no others. Those answer ENOTTY, as where the file has
+them not: among them are ways to take disk space at once, and to say who gets a socket's signals."""
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
 CAPABILITY_VERSION_3 = 0x20080522
 
@@ -164,12 +187,12 @@ def program(machine: str, process: int) -> bytes:
         _instruction(GREATER, LAST, 0, 1),
         _instruction(RETURN, ERRNO | errno.ENOSYS),
     ]
-    for number in calls(NOT_THERE, machine).values():
-        code += _if_number(number, [_instruction(RETURN, ERRNO | errno.ENOSYS)])
-    for number in calls(REFUSED, machine).values():
-        code += _if_number(number, [_instruction(RETURN, ERRNO | errno.EPERM)])
+    for table, error in ((NOT_THERE, errno.ENOSYS), (NOT_SUPPORTED, errno.EOPNOTSUPP), (REFUSED, errno.EPERM)):
+        for number in calls(table, machine).values():
+            code += _if_number(number, [_instruction(RETURN, ERRNO | error)])
     for name, number in calls(SOMETIMES, machine).items():
-        code += _if_number(number, [*_only_if(conditions[name]), _instruction(RETURN, ALLOW)])
+        error = errno.ENOTTY if name == "ioctl" else errno.EPERM
+        code += _if_number(number, [*_only_if(conditions[name], error), _instruction(RETURN, ALLOW)])
     return b"".join([*code, _instruction(RETURN, ALLOW)])
 
 
@@ -252,16 +275,19 @@ def _checked(result: int, what: str) -> int:
 
 def _conditions(process: int) -> dict[str, Conditions]:
     """What the arguments of `SOMETIMES` must be: no signal to another process, no limit of another's, pairs of
-    sockets that cannot be connected to anything else, threads but no processes, no memory that RLIMIT_DATA does not
-    count."""
-    whole, shared = 0xFFFFFFFF, MAP_SHARED | MAP_ANONYMOUS
+    sockets that cannot be connected to anything else, threads but no processes, descriptors that all threads share, so
+    that scratch.py sees them, no memory that RLIMIT_DATA does not count."""
+    whole, thread, mapped = 0xFFFFFFFF, CLONE_THREAD | CLONE_FILES, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN
     return {
         "kill": [(0, whole, (process,))],
         "tgkill": [(0, whole, (process,))],
         "prlimit64": [(0, whole, (0, process))],
         "socketpair": [(0, whole, (socket.AF_UNIX,)), (1, TYPE_OF_SOCKET, (socket.SOCK_STREAM,))],
-        "clone": [(0, CLONE_THREAD, (CLONE_THREAD,))],
-        "mmap": [(3, shared, (0, MAP_SHARED, MAP_ANONYMOUS))],
+        "clone": [(0, thread, (thread,))],
+        "close_range": [(2, whole, (0, CLOSE_RANGE_CLOEXEC))],
+        "mmap": [(3, mapped, (0, MAP_SHARED, MAP_ANONYMOUS))],
+        "fcntl": [(1, whole, OF_DESCRIPTORS)],
+        "ioctl": [(1, whole, OF_DEVICES)],
     }
 
 
@@ -269,13 +295,13 @@ def _if_number(number: int, then: list[bytes]) -> list[bytes]:
     return [_instruction(EQUAL, number, 0, len(then)), *then]
 
 
-def _only_if(conditions: Conditions) -> Iterator[bytes]:
+def _only_if(conditions: Conditions, error: int) -> Iterator[bytes]:
     for argument, mask, values in conditions:
         yield _instruction(LOAD, ARGUMENTS_AT + 8 * argument)
         yield _instruction(AND, mask)
         for place, value in enumerate(values):
             yield _instruction(EQUAL, value, len(values) - place, 0)
-        yield _instruction(RETURN, ERRNO | errno.EPERM)
+        yield _instruction(RETURN, ERRNO | error)
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.training import confinement, scratch, wire
+from hepfaas.training.printed import lines_of, shortened
 from hepfaas.training.segments import Block, Rows
 
 PACKAGES = Path(__file__).parents[2]
@@ -44,6 +45,10 @@ NOISE = re.compile(r"^([IWE]\d{4} .*\.cc:\d+\]|WARNING: All log messages before 
 
 WANT = re.compile(r"MemoryError|ResourceExhaustedError")
 """What Python and TensorFlow call it when memory is not to be had."""
+
+
+NO_MESSAGE = (ValueError, TypeError, MemoryError, RecursionError)
+"""What is raised where the user's code has put its own bytes between the messages."""
 
 
 @dataclass(frozen=True)
@@ -287,10 +292,16 @@ class Learner:
             ) from error
         except (EOFError, ConnectionError) as error:
             raise self._ended() from error
+        except NO_MESSAGE as error:
+            self.close()
+            raise RequestError(
+                f"{self._settings.module}: the learner process gave an answer that is none ({error}) and was "
+                "ended; does the model's code write to a socket that it did not make?"
+            ) from error
         if "error" in header:
             self._lines_ended.wait(timeout=LINES_S)
             self._lines_ended.clear()
-            text = str(header["error"])
+            text = shortened(str(header["error"]))
             raise RequestError(text + (f"; {self._limit}" if WANT.search(text) and self._limit else ""))
         return header, arrays
 
@@ -346,7 +357,7 @@ class Learner:
 
     def _read_log(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in lines_of(self._process.stdout):
             text = line.decode(errors="replace").rstrip()
             if line.rstrip() == wire.END_OF_LINES:
                 self._lines_ended.set()

@@ -49,9 +49,9 @@ def excess(folder: Path, process: int, most_mb: int) -> str:
     """
     size_bytes = files = 0
     try:
-        for found in [*_below(folder, MOST_DEPTH), *_removed(process)]:
+        removed, mapped = _held(process)
+        for found in [*_below(folder, MOST_DEPTH), *removed]:
             size_bytes, files = size_bytes + 512 * found.st_blocks, files + 1
-        mapped = Path(f"/proc/{process}/maps").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return ""
     except OSError as error:
@@ -78,9 +78,24 @@ def _below(folder: Path, depth: int) -> Iterator[os.stat_result]:
                 yield from _below(Path(entry.path), depth - 1)
 
 
-def _removed(process: int) -> Iterator[os.stat_result]:
+def _held(process: int) -> tuple[list[os.stat_result], str]:
+    """Removed files that a process holds open, and what it maps into memory.
+
+    All its threads hold the same (confinement.py), and what has ended holds nothing: the first thread may have ended
+    while others go on. Raises: ProcessLookupError, FileNotFoundError if all have.
+    """
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            removed = list(_removed(thread))
+            mapped = (thread / "maps").read_text(errors="replace")
+            if mapped:
+                return removed, mapped
+    raise ProcessLookupError(process)
+
+
+def _removed(thread: Path) -> Iterator[os.stat_result]:
     """Files that have no name any more and are held open."""
-    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+    for descriptor in (thread / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             found = descriptor.stat()
             if stat.S_ISREG(found.st_mode) and not found.st_nlink:

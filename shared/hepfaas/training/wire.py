@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 END_OF_LINES = b"\0"
 """The line behind what was printed before an error was told, so that the log of a step has what led to it."""
 
+MOST_HEADER_BYTES = 64_000_000
+"""Names of all variables and the places of all blocks fit many times over."""
+
+NUMBERS = "biufcV"
+"""Kinds of arrays; V: numbers that NumPy has not, as bfloat16. Objects are addresses: the user's code could send its own,
+which would be taken for ours."""
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -29,12 +36,17 @@ def send(to: socket.socket, header: Mapping[str, Any], arrays: Sequence[NDArray[
 
 
 def receive(source: socket.socket) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """The next message. Raises: EOFError if the other side has gone, TimeoutError."""
+    """The next message. Raises: EOFError if the other side has gone, TimeoutError; ValueError and its like for what is
+    no message."""
     (length,) = _LENGTH.unpack(_exactly(source, bytearray(_LENGTH.size)))
+    if length > MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {length:,} bytes; at most {MOST_HEADER_BYTES:,}")
     header, shapes = json.loads(bytes(_exactly(source, bytearray(length))))
     arrays = []
     for dtype, shape in shapes:
-        array = np.empty(shape, dtype=np.dtype(dtype))
+        if (type_ := np.dtype(dtype)).kind not in NUMBERS or type_.hasobject:
+            raise ValueError(f"an array of {type_}; numbers alone are sent")
+        array = np.empty(shape, dtype=type_)
         if array.size:
             _exactly(source, _memory(array))
         arrays.append(array)
