@@ -54,6 +54,7 @@ NOT_IN_A_RUN = {
     "platform.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
     "service.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
     "models.versions._there": "lists of models",
+    "models.versions.add": "files that clients of TFaaS add: tests/service/test_old_clients.py",
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
     "models.versions.read": "predictions: tests/service/test_predict.py",

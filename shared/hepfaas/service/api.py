@@ -473,7 +473,7 @@ def _version_of(asked: Asked, run: str) -> versions.Version:
 def published(asked: Asked, name: str, number: int) -> versions.Version:
     """A version that is there. Raises: NotFound, also when it was deleted."""
     version = versions.Version(name, number)
-    if asked.store.size_bytes(f"{version.prefix}{versions.CARD}") is None:
+    if not versions.is_there(asked.store, version):
         raise NotFound(f"there is no model version '{name}/{number}' (any more); GET /v1/models lists them")
     return version
 
