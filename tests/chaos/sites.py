@@ -16,9 +16,6 @@ OTHERS = ("service.intake", "service.rules")
 
 STORES = ("store", "_store", "root", "_root")
 METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
-DELIVERIES = 4
-"""How often the broker of the tests delivers an event before it counts as dead."""
-
 DELETED_OBJECTS = (
     "service.advancing.Advancing._remake:size_bytes",
     "service.advancing.Advancing._remake:send",
@@ -34,7 +31,6 @@ AFTER_A_FAULT = {
     "platform.records.sent_at:get": (("function publish", "broker restarted"),),
     "models.versions.claim:get": (("models.versions.claim:create", "answer lost"),),
     "steps.learning.Learners.holding:get": (("steps.train.perform:create", "killed after"),),
-    "service.advancing.Advancing._bury:send": (("function evaluate", "request lost"),) * DELIVERIES,
 }
 """Calls that are made when something else has gone wrong, and what leads there."""
 

@@ -51,7 +51,7 @@ class Predicting(System):
         (self.faults / "met").mkdir(parents=True)
         variables = {
             **QUICK,
-            "HEPFAAS_DEADLINE_S": "6",
+            "HEPFAAS_DEADLINE_S": "3",
             "HEPFAAS_PREDICT_STREAM_EVENTS": str(STREAMED),
             "HEPFAAS_FAULTS": str(self.faults),
         }
