@@ -37,7 +37,6 @@ AFTER_A_FAULT = {
 NOT_IN_A_RUN = {
     "platform.records._write": "submitting, before a run is there",
     "platform.records._list": "submitting, before a run is there",
-    "platform.records._runs_named": "submitting, before a run is there",
     "platform.records.newest": "lists of runs",
     "platform.records.is_deleted": "lists of runs",
     "platform.records.begin": "a retry by a person: tests/service/test_runs.py",

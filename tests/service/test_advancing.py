@@ -262,6 +262,25 @@ def test_a_run_that_cannot_be_looked_at_keeps_no_other_from_going_on(world: Worl
     assert len([event for event in world.sent.events if event.type.endswith("survey.requested")]) > 0
 
 
+def test_runs_that_are_long_looked_at_are_so_in_turn(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    owners = {"me", *(f"other{number}" for number in range(6))}
+    for owner in owners - {"me"}:
+        world.begin(owner)
+
+    def clock() -> float:
+        world.now += DEADLINE_S / 10
+        return world.now
+
+    world.advancing._clock = clock
+    looked_at: list[set[str]] = []
+    for minute in range(len(owners)):
+        world.now = 6_000.0 + 60 * minute
+        looked_at.append({event.data["owner"] for event in world.handle(PING)})
+        assert looked_at[-1] < owners, "a ping ends before its request does"
+    assert set.union(*looked_at) == owners
+
+
 def test_a_deleted_run_is_active_no_more_though_nobody_told_its_end(world: World) -> None:
     world.store.create(f"runs/{world.run}/deleted.json", json.dumps({"time": world.now}).encode())
     world.root.create(f"deleted/me/{world.run}", b"")

@@ -26,6 +26,7 @@ SOURCE = "advance"
 MOST_SENT = 5
 """How often events for a step go out before the run is ended."""
 
+PING_S = 60.0
 KEPT_RESULTS = 256
 WEBHOOK_S = 3600.0
 """So long after the end of a run its webhook is told, if it did not answer before."""
@@ -82,13 +83,19 @@ class Advancing:
         """Every unfinished run: what should have come by now is sent again. Runs that were asked for begin, those
         deleted long ago are removed.
 
-        Raises: the first failure, after the last look: one run keeps no other from being looked at.
+        Raises: the first failure, after the last look: one run keeps no other from being looked at. Nor do runs whose
+        looks take long: what is left after half a deadline is left to the next ping, and each begins at another run.
         """
         failures: list[Exception] = []
+        began = self._clock()
         again = functools.partial(self._advance, again=True)
-        looks = (("deleted/", self._remove), ("asked/", self._begin), ("active/", again))
+        looks = (("asked/", self._begin), ("active/", again), ("deleted/", self._remove))
         for prefix, look in looks:
-            for key in list(self._root.keys(prefix)):
+            keys = list(self._root.keys(prefix))
+            first = int(began / PING_S) % max(1, len(keys))
+            for key in keys[first:] + keys[:first]:
+                if self._clock() - began > self._deadline_s / 2:
+                    break
                 _, owner, run = key.split("/")
                 try:
                     look(owner, run)
