@@ -93,8 +93,7 @@ def submit(asked: Asked) -> Response:
     asked.quotas.check_bytes(asked.owner)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
-        if webhook:
-            _check_webhook(webhook, asked.allow_private)
+        check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook, submitter=asked.caller.submitter())
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
@@ -421,7 +420,10 @@ def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
     return unpacked.job(), given, webhook
 
 
-def _check_webhook(url: str, allow_private: bool) -> None:
+def check_webhook(url: str, allow_private: bool) -> None:
+    """Raises: RequestError if there is one and it is none that may be told."""
+    if not url:
+        return
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
     check_address(url, allow_private)
