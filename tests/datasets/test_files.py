@@ -15,7 +15,7 @@ def test_a_list_has_lines_or_commas_and_comments() -> None:
 
 
 def test_labels_are_whole_numbers() -> None:
-    assert labels_of("1\n0,-1 # last\n") == (1, 0, -1)
+    assert labels_of("1\n0,+2 # last\n") == (1, 0, 2)
     with pytest.raises(RequestError, match="label 2 is 'signal'; a label is a whole number"):
         labels_of("1\nsignal\n")
 

@@ -1,6 +1,9 @@
 """Requests nobody would send, at every door: no fault of ours, no traceback, nothing written by a refused one."""
 
+import io
+import json
 import os
+import tarfile
 import uuid
 from collections.abc import Iterator
 
@@ -22,6 +25,20 @@ QUIET = settings(
     database=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
+)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text()
+JSON_VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+KEYS = ("files", "labels", "model", "params", "name", "exclude_branches", "epochs", "redirector")
+CONTENT = (
+    st.binary()
+    | st.text().map(str.encode)
+    | JSON_VALUES.map(lambda value: json.dumps(value).encode())
+    | st.dictionaries(st.sampled_from(KEYS), JSON_VALUES).map(lambda value: json.dumps(value).encode())
+)
+FOLDERS = st.dictionaries(
+    st.sampled_from(["files.txt", "labels.txt", "model.py", "params.json", "submit.json", "a", "a/b.py"]), CONTENT
 )
 
 
@@ -68,15 +85,13 @@ def fuzz(system: System, operation: schemathesis.APIOperation) -> None:  # type:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["runs", "advance", "train", "survey"])
+@pytest.mark.parametrize("name", ["intake", "advance", "train", "survey"])
 def test_random_bodies_are_refused(system: System, name: str) -> None:
-    leaves = st.none() | st.booleans() | st.integers() | st.text()
-    json_values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
     types = st.sampled_from([*(f"{PREFIX}.{kind}.requested" for kind in DOES), f"{PREFIX}.phase.completed", "x"])
     before = written(system)
 
     @settings(QUIET, max_examples=BODIES)
-    @given(st.binary() | json_values, types, st.booleans())
+    @given(st.binary() | JSON_VALUES, types, st.booleans())
     def posted(body: object, type_: str, binary: bool) -> None:
         headers = {"Content-Type": "application/json" if binary else "application/cloudevents+json"}
         event = {"type": type_, "source": "/x", "id": uuid.uuid4().hex, "specversion": "1.0"}
@@ -87,6 +102,29 @@ def test_random_bodies_are_refused(system: System, name: str) -> None:
             headers |= {f"ce-{name}": value for name, value in event.items()}
         data = {"content": body} if isinstance(body, bytes) else {"json": body}
         check(system.post(name, headers=headers, **data))
+
+    posted()
+    assert written(system) == before
+
+
+@pytest.mark.timeout(1800)
+def test_random_folders_are_refused(system: System) -> None:
+    before = written(system)
+
+    @settings(QUIET, max_examples=BODIES)
+    @given(FOLDERS)
+    def posted(folder: dict[str, bytes]) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for name, content in folder.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        headers = {"Content-Type": "application/gzip"}
+        with httpx.Client(base_url=system.url, timeout=60) as http:
+            answer = http.post("/v1/runs", content=packed.getvalue(), headers=headers)
+        check(answer)
+        assert answer.status_code in (400, 422), answer.text
 
     posted()
     assert written(system) == before

@@ -158,11 +158,64 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
     with door(system) as http:
         answer = http.post("/v1/runs", json=job)
         assert answer.status_code == 422
-        assert "'passwd' is not in the folder" in answer.json()["error"]
+        assert "'/etc/passwd' is not in the folder" in answer.json()["error"]
         job["files"] = [f"{system.up.store.url}/other/uploads/x.root", "s3://b/y.root"]
         assert "bucket of this service" in http.post("/v1/runs", json=job).json()["error"]
         job["code"] = {"../model.py": MODEL}
         assert "no name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
+
+
+SECRETS = "/proc/self/environ"
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("submit.json", json.dumps({"labels": SECRETS}), "no name of a file inside a folder"),
+        ("submit.json", json.dumps({"files": "../files.txt"}), "no name of a file inside a folder"),
+        ("submit.json", json.dumps({"model": "../../../x/m.py"}), "no name of a file inside a folder"),
+        ("submit.json", json.dumps({"params": SECRETS}), "no name of a file inside a folder"),
+        ("submit.json", "[1]", "must be one JSON object"),
+        ("submit.json", '{"name": 5}', "'name' is 5; it takes a name"),
+        ("submit.json", NESTED, "no JSON that anybody needs"),
+        ("submit.json", '{"name": "\ud800"}', "cannot be read as text"),
+        ("params.json", json.dumps({"exclude_branches": "/etc/hostname.txt"}), "no name of a file inside a folder"),
+        ("params.json", NESTED, "no JSON that anybody needs"),
+        ("params.json", '{"epochs": ' + "9" * 5_000 + "}", "no JSON that anybody needs"),
+        ("labels.txt", "9" * 5_000, "a label is a whole number from 0 to 9999"),
+        ("labels.txt", "-1\n1\n", "label 1 is '-1'"),
+        ("files.txt", "a\0b\nroot://h//x.root\n", "no name and no address of a file"),
+        ("files.txt", "x" * 5_000 + "\ny\n", "no name and no address of a file"),
+        ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "is not in the folder"),
+        ("model.py/x.py", "", "lies in what is a file of the upload too"),
+        ("é" * 190, "", "no name of a file inside a folder"),
+    ],
+)
+def test_no_file_of_a_folder_leads_out_of_it_or_is_a_fault_of_ours(
+    system: System, name: str, text: str, why: str
+) -> None:
+    """Sent as a tar, and as code of a job in JSON: what is told holds nothing of another file."""
+    files = {"files.txt": "root://h//a.root\nroot://h//b.root\n", "labels.txt": "0\n1\n", "model.py": MODEL}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for called, content in {**files, name: text}.items():
+            info, data = tarfile.TarInfo(called), content.encode("utf-8", "surrogatepass")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    before = set(system.store().keys(""))
+    with door(system) as http:
+        answers = [http.post("/v1/runs", content=out.getvalue(), headers={"Content-Type": "application/gzip"})]
+        if name not in (*files, "params.json"):
+            job = {"files": ["root://h//a.root", "root://h//b.root"], "labels": [0, 1]}
+            code = {"code": {"model.py": MODEL, name: text}}
+            body = json.dumps({**job, **code})
+            answers.append(http.post("/v1/runs", content=body, headers={"Content-Type": "application/json"}))
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert why in answer.json()["error"]
+        assert "AWS_" not in answer.text
+    assert set(system.store().keys("")) == before
 
 
 def test_what_is_too_large_or_in_a_private_network_is_refused_at_every_door(tmp_path: Path) -> None:

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hepfaas.errors import RequestError
+
+MOST_NAME = 200
+MOST_NAME_BYTES = 255
+"""Of one part of a path: what file systems take."""
+MOST_ADDRESS = 4_096
+MOST_LABEL = 9_999
+
+
+def checked_name(name: str) -> PurePosixPath:
+    """A path below a folder. Raises: RequestError if it leads elsewhere."""
+    path = PurePosixPath(name)
+    plain = all(
+        part.isprintable() and part != ".." and "\\" not in part and len(part.encode()) <= MOST_NAME_BYTES
+        for part in path.parts
+    )
+    if path.is_absolute() or not path.parts or not plain or len(name) > MOST_NAME:
+        raise RequestError(f"'{name[:MOST_NAME]}' is no name of a file inside a folder")
+    return path
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -16,27 +34,40 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def labels_of(text: str) -> tuple[int, ...]:
-    """The labels in a list, whole numbers. Raises: RequestError naming the word that is none."""
+    """The labels in a list, whole numbers from 0. Raises: RequestError naming the word that is none."""
     words = listed(text)
     for place, word in enumerate(words, 1):
-        if not re.fullmatch(r"[+-]?[0-9]+", word):
-            raise RequestError(f"label {place} is '{word}'; a label is a whole number, one for each file")
+        if not re.fullmatch(r"[+]?[0-9]{1,9}", word) or int(word) > MOST_LABEL:
+            raise RequestError(
+                f"label {place} is '{word[:50]}'; a label is a whole number from 0 to {MOST_LABEL}, one for each file "
+                "(of two classes 0 and 1)"
+            )
     return tuple(map(int, words))
 
 
-def located(path: str, folder: Path, redirector: str) -> str:
+def located(path: str, folder: Path, redirector: str, inside: bool = False) -> str:
     """Where a listed file is: a URL is taken as it is, a file in the folder or on disk is that file, and anything
-    else is a logical name below the redirector ('' for none). Raises: RequestError if it can be nowhere."""
+    else is a logical name below the redirector ('' for none). inside: whether no file counts but those in the folder.
+    Raises: RequestError if it can be nowhere."""
+    if not path.isprintable() or len(path) > MOST_ADDRESS:
+        raise RequestError(f"'{path[:MOST_NAME]}' in the list of files is no name and no address of a file")
     if "://" in path:
         return path
     local = (folder / path).resolve()
-    if local.exists():
+    if (not inside or local.is_relative_to(folder.resolve())) and _exists(local):
         return str(local)
     if redirector:
         return f"{redirector.rstrip('/')}//{path.lstrip('/')}"
     raise RequestError(
         f"file '{path}' does not exist at '{local}', and 'redirector' in params.json is empty, so it is nowhere else"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the disk
+        return False
 
 
 def paired(files: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, int], ...]:

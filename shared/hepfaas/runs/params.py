@@ -36,7 +36,7 @@ class Params:
 
 def params_of(text: str, place: str) -> Params:
     """The params of a JSON text; `place` names the file in messages. Raises: RequestError naming key and value."""
-    values = _object(text, place)
+    values = json_object(text, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         close = difflib.get_close_matches(unknown[0], _KEYS, 3, 0.5)
@@ -61,13 +61,14 @@ class _Key:
     field: str = ""
 
 
-def _object(text: str, place: str) -> dict[str, Any]:
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """The JSON object in a text; `place` names it. Raises: RequestError if it is none."""
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise RequestError(f"{place} is no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except ValueError as error:  # Python reads no number of more than 4,300 digits
-        raise RequestError(f"{place} has a number that is too long: {error}") from error
+    except (RecursionError, ValueError) as error:  # nested deeply; a number of thousands of digits
+        raise RequestError(f"{place} is no JSON that anybody needs: {error}") from error
     if not isinstance(values, dict):
         raise RequestError(f"{place} holds {_kind(values)}; it must be one JSON object of keys and values")
     return values

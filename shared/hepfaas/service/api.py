@@ -33,7 +33,7 @@ from hepfaas.platform.storage import Staged, Store, is_name
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
-from hepfaas.service.folder import recipe_of
+from hepfaas.service.folder import READ, recipe_of
 from hepfaas.service.following import follow_events, follow_log
 from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
@@ -367,10 +367,7 @@ def place_files(
             return url
         path = Path(url)
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            raise RequestError(
-                f"file '{path.name}' is not in the folder; functions read root://, s3://, http(s):// addresses and "
-                "files that came with the job"
-            )
+            raise RequestError(f"file '{path.name}' is not in the folder; {READ}")
         return f"{store.url}/{stored_file(path, store)}"
 
     return place

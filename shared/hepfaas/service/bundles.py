@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.params import json_object
 
 PARAMS, LABELS = "params.json", "labels.txt"
 SAVED_MODEL = "saved_model.pb"
@@ -74,12 +75,7 @@ def files_of(bundle: Bundle) -> dict[str, Path]:
 
 def _params(path: Path) -> dict[str, Any]:
     """Raises: RequestError if it is no JSON object, or a value is of another kind than TFaaS takes."""
-    try:
-        values = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise RequestError(f"{PARAMS} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise RequestError(f"{PARAMS} is no JSON object")
+    values = json_object(_text(path), PARAMS)
     for key in TEXTS:
         if not isinstance(values.get(key) or "", str):
             raise RequestError(f"{PARAMS}: '{key}' is {json.dumps(values[key])[:60]}; it takes text")

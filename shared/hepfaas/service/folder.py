@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hepfaas.datasets.files import labels_of, listed, located, paired
+from hepfaas.datasets.files import checked_name, labels_of, listed, located, paired
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
-from hepfaas.runs.params import Params, params_of
+from hepfaas.runs.params import REDIRECTOR, Params, json_object, params_of
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
 
 MOST_CODE_BYTES = 5_000_000
+READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
 _NAMED_BY_SUBMIT = ("files", "labels", "model", "params")
 _SUBMIT_KEYS = ("name", "device", "memory", "cpus", *_NAMED_BY_SUBMIT)
 
@@ -38,21 +39,24 @@ Place = Callable[[str, Path], str]
 
 
 def recipe_of(
-    folder: Path, given: Mapping[str, str], store: Store, place: Place = lambda url, folder: url
+    folder: Path, given: Mapping[str, str], store: Store, place: Place | None = None
 ) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe that the folder asks for, its code stored, and notes for the user.
 
     `given`: names that the user gave by option; they win over those of a submit.json, and these over the usual.
-    `place`: what becomes of a listed file where steps run on other machines.
+    `place`: what becomes of a listed file where steps run on other machines; there no file of this machine counts but
+    those in the folder.
     Raises: RequestError naming the file and what is wrong with it.
     """
     if not folder.is_dir():
         raise RequestError(f"'{folder}' is no folder; `hepfaas train` takes the folder with files.txt and model.py")
     names, notes = _names(folder, given)
     params = params_of(_text(folder, names.params), names.params) if _has_params(folder, names, given) else Params({})
+    listed_files = _files(folder, names, params.redirector, place is not None)
+    placed = (lambda url: place(url, folder)) if place else str
     recipe = Recipe(
         name=_model_name(names.name or folder.resolve().name),
-        files=tuple(LabelledFile(place(url, folder), label) for url, label in _files(folder, names, params.redirector)),
+        files=tuple(LabelledFile(placed(url), label) for url, label in listed_files),
         code=_stored_code(folder, names.model, store),
         module=names.model,
         **{**params.recipe, **_excluded(folder, params)},
@@ -62,26 +66,22 @@ def recipe_of(
 
 def _names(folder: Path, given: Mapping[str, str]) -> tuple[Names, tuple[str, ...]]:
     submit = folder / "submit.json"
-    asked = _submitted(submit) if submit.exists() else {}
+    asked = _submitted(_text(folder, submit.name)) if submit.exists() else {}
     notes = tuple(f"submit.json: '{key}' has no effect here" for key in ("device", "memory", "cpus") if key in asked)
     named = {key: value for key, value in asked.items() if key in (*_NAMED_BY_SUBMIT, "name")}
     return Names(**{**named, **given}), notes
 
 
-def _submitted(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise RequestError(f"submit.json is no JSON: {error.msg} at line {error.lineno}") from error
+def _submitted(text: str) -> dict[str, Any]:
+    values = json_object(text, "submit.json")
     for key, value in values.items():
         if key not in _SUBMIT_KEYS:
             close = difflib.get_close_matches(key, _SUBMIT_KEYS, 1) or _SUBMIT_KEYS
             raise RequestError(f"submit.json has the unknown key '{key}'; closest: {', '.join(close)}")
-        if key in _NAMED_BY_SUBMIT and not isinstance(value, str):
-            raise RequestError(
-                f"submit.json: '{key}' is {json.dumps(value)}; it takes the name of a file in the folder"
-            )
-    return dict(values)
+        if key in (*_NAMED_BY_SUBMIT, "name") and not isinstance(value, str):
+            takes = "a name" if key == "name" else "the name of a file in the folder"
+            raise RequestError(f"submit.json: '{key}' is {json.dumps(value)[:60]}; it takes {takes}")
+    return values
 
 
 def _has_params(folder: Path, names: Names, given: Mapping[str, str]) -> bool:
@@ -90,7 +90,8 @@ def _has_params(folder: Path, names: Names, given: Mapping[str, str]) -> bool:
 
 
 def _text(folder: Path, name: str) -> str:
-    path = folder / name
+    """What a file of the folder says, and no other file of this machine. Raises: RequestError if it cannot be."""
+    path = folder / checked_name(name)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -103,8 +104,12 @@ def _text(folder: Path, name: str) -> str:
         raise RequestError(f"'{name}' in folder '{folder.resolve().name}' cannot be read as text: {why}") from error
 
 
-def _files(folder: Path, names: Names, redirector: str) -> tuple[tuple[str, int], ...]:
-    urls = [located(path, folder, redirector) for path in listed(_text(folder, names.files))]
+def _files(folder: Path, names: Names, redirector: str, inside: bool) -> tuple[tuple[str, int], ...]:
+    paths = listed(_text(folder, names.files))
+    for path in paths if inside and redirector == REDIRECTOR else ():
+        if path.startswith("/") and not path.startswith("/store/") and "://" not in path:
+            raise RequestError(f"file '{path[:200]}' is not in the folder, and no name of CMS's either; {READ}")
+    urls = [located(path, folder, redirector, inside) for path in paths]
     return paired(urls, labels_of(_text(folder, names.labels)))
 
 

@@ -17,6 +17,7 @@ from flask import Response
 from werkzeug.exceptions import NotFound
 from werkzeug.utils import secure_filename
 
+from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
@@ -25,7 +26,7 @@ from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import overview
 from hepfaas.service.api import Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
-from hepfaas.service.uploads import Unpacked, checked_name, stored_file
+from hepfaas.service.uploads import Unpacked, stored_file
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")

@@ -14,11 +14,11 @@ from typing import IO, Any, cast
 
 from werkzeug.utils import secure_filename
 
+from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
 
 MOST_FILES = 10_000
-MOST_NAME = 200
 GZIP = b"\x1f\x8b"
 BLOCK = 1 << 20
 HEADERS = 4_096
@@ -40,9 +40,7 @@ class Unpacked:
         """One file. Raises: RequestError if its name leads elsewhere, or it is too much."""
         path = self._folder / checked_name(name)
         self._count()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            raise RequestError(f"the upload has '{name}' twice")
+        make_room(path, name)
         with path.open("wb") as out:
             while chunk := data.read(min(BLOCK, self._left + 1)):
                 self._left -= len(chunk)
@@ -113,13 +111,14 @@ class _Peeked:
         return head + self._data.read(size - len(head))
 
 
-def checked_name(name: str) -> PurePosixPath:
-    """A path below a folder. Raises: RequestError if it leads elsewhere."""
-    path = PurePosixPath(name)
-    plain = all(part.isprintable() and part != ".." and "\\" not in part for part in path.parts)
-    if path.is_absolute() or not path.parts or not plain or len(name) > MOST_NAME:
-        raise RequestError(f"the upload's '{name[:MOST_NAME]}' is no name of a file inside a folder")
-    return path
+def make_room(path: Path, name: str) -> None:
+    """Makes the folders above a new file. Raises: RequestError if something else of the upload is in its place."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RequestError(f"the upload's '{name}' lies in what is a file of the upload too") from error
+    if path.exists():
+        raise RequestError(f"the upload has '{name}' twice")
 
 
 def stored_file(path: Path, store: Store) -> str:
@@ -143,7 +142,7 @@ def write_job(values: Mapping[str, Any], folder: Path) -> None:
         raise RequestError("the job needs 'code': an object from file name to Python text, 'model.py' among them")
     for name, text in code.items():
         path = folder / checked_name(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_room(path, name)
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
     for key, name in _TEXT.items():
         lines = values.get(key)
