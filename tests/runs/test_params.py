@@ -57,6 +57,10 @@ def test_defaults_are_the_originals() -> None:
         ('{"epochs": "five"}', "'epochs' is \"five\" \\(text\\); it takes a whole number from 1"),
         ('{"epochs": 0}', "'epochs' is 0 .* a whole number from 1"),
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
+        (
+            '{"preproc": "preproc.json"}',
+            "params.json: 'preproc' cannot be followed: cuts and new branches are not there",
+        ),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),
         ('{"threads": 257}', "'threads' is 257 .* from 1 to 256"),

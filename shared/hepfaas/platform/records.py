@@ -130,8 +130,8 @@ def create_as(store: Store, run: str, request: Request) -> bool:
 
 
 def next_name(store: Store, name: str) -> str:
-    """The name that the next run of a model gets: the first one free. Names are given in order and never again, so it is
-    found by doubling and halving, in a few looks however many runs there are."""
+    """The name that the next run of a model gets: the first one free. Names are given in order and never again, so it
+    is found by doubling and halving, in a few looks however many runs there are."""
 
     def is_free(number: int) -> bool:
         run = f"{name}-{number}"

@@ -20,6 +20,9 @@ MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_0
 MOST_SEED = 2**32 - 1
 """NumPy's."""
 
+NO_PREPROC = "cuts and new branches are not there yet; apply them to the files"
+"""Of the original's preproc.json, which a user must not believe to be applied."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -37,6 +40,7 @@ class Params:
 def params_of(text: str, place: str) -> Params:
     """The params of a JSON text; `place` names the file in messages. Raises: RequestError naming key and value."""
     values = json_object(text, place)
+    check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         close = difflib.get_close_matches(unknown[0], _KEYS, 3, 0.5)
@@ -53,6 +57,12 @@ def params_of(text: str, place: str) -> Params:
         branch_file if isinstance(branch_file, str) else None,
         _notes(parsed, place),
     )
+
+
+def check_no_preproc(values: Mapping[str, Any], place: str) -> None:
+    """Raises: RequestError if the values ask for what the original did by its option --preproc."""
+    if "preproc" in values:
+        raise RequestError(f"{place}: 'preproc' cannot be followed: {NO_PREPROC}, and take the key away")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ DEADLINES = 2
 wait in a long queue, which sending it again makes longer."""
 
 PASSING = ("503", "504", "502", "429", "-1", "")
-"""What a dead letter says of a failure that may be over later: its function's status, -1 or none if it gave no answer."""
+"""What a dead letter says of a failure that may be over later: a function's status; -1 or nothing if none answered."""
 
 AHEAD = 2
 """Slices of a phase under way at a time: one is done while the event goes round that sends the next."""
@@ -274,8 +274,8 @@ class Advancing:
             )
 
     def _bury(self, event: CloudEvent, store: Store) -> None:
-        """A task that was delivered in vain. If it may succeed later, the ping sends it again when it would if its event
-        were lost; if not, or if it went out for the last time, the attempt fails with what its function answered."""
+        """A task that was delivered in vain. If it may succeed later, the ping sends it again, as if its event were
+        lost; if not, or if it went out for the last time, the attempt fails with what its function answered."""
         task, attempt = events.task_of(event.data, store), records.attempt(store, events.run_name(event.data).run)
         code = event.extensions.get("knativeerrorcode", "")
         if task.name.attempt != attempt.number or attempt.end:

@@ -10,7 +10,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +176,7 @@ def run_model(asked: Asked, run: str) -> Response:
 
 def run_ledger(asked: Asked, run: str) -> Response:
     """Recounts every event of every epoch from what is stored."""
-    counted = overview.verified(asked.store, asked.run(run))
-    return json_answer({**asdict(counted), "findings": list(counted.findings), "holds": counted.holds})
+    return json_answer(overview.recounted(asked.store, asked.run(run)))
 
 
 def cancel_run(asked: Asked, run: str) -> Response:
