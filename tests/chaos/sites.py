@@ -16,9 +16,6 @@ OTHERS = ("service.intake", "service.rules")
 
 STORES = ("store", "_store", "root", "_root")
 METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
-DELIVERIES = 4
-"""How often the broker of the tests delivers an event before it counts as dead."""
-
 DELETED_OBJECTS = (
     "service.advancing.Advancing._remake:size_bytes",
     "service.advancing.Advancing._remake:send",
@@ -34,14 +31,12 @@ AFTER_A_FAULT = {
     "platform.records.sent_at:get": (("function publish", "broker restarted"),),
     "models.versions.claim:get": (("models.versions.claim:create", "answer lost"),),
     "steps.learning.Learners.holding:get": (("steps.train.perform:create", "killed after"),),
-    "service.advancing.Advancing._bury:send": (("function evaluate", "request lost"),) * DELIVERIES,
 }
 """Calls that are made when something else has gone wrong, and what leads there."""
 
 NOT_IN_A_RUN = {
     "platform.records._write": "submitting, before a run is there",
     "platform.records._list": "submitting, before a run is there",
-    "platform.records._runs_named": "submitting, before a run is there",
     "platform.records.newest": "lists of runs",
     "platform.records.is_deleted": "lists of runs",
     "platform.records.begin": "a retry by a person: tests/service/test_runs.py",
@@ -54,6 +49,7 @@ NOT_IN_A_RUN = {
     "platform.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
     "service.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
     "models.versions._there": "lists of models",
+    "models.versions.add": "files that clients of TFaaS add: tests/service/test_old_clients.py",
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
     "models.versions.read": "predictions: tests/service/test_predict.py",

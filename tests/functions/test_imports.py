@@ -17,6 +17,7 @@ LATER = {
         "hepfaas.service.images",
         "hepfaas.service.raw_events",
         "hepfaas.service.prediction_runs",
+        "hepfaas.service.prediction_answers",
     ],
     "predict-grpc": ["hepfaas.service.raw_events"],
 }

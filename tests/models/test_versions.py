@@ -57,3 +57,27 @@ def test_a_model_that_is_not_there_is_told_with_those_there_are(store: Store) ->
     published(store, "m", "a")
     with pytest.raises(RequestError, match="has no model 'm/7'; it has: m/1"):
         versions.load(store, "m/7")
+
+
+def test_a_version_is_there_from_its_card_to_its_tombstone(store: Store) -> None:
+    there, claimed = published(store, "m", "a"), versions.claim(store, "m", "b")
+    assert (versions.is_there(store, there), versions.is_there(store, claimed)) == (True, False)
+    store.create(f"{there.prefix}{versions.TOMBSTONE}", b"")  # who deletes it was killed here
+    assert not versions.is_there(store, there)
+    assert versions.versions(store) == []
+
+
+@pytest.mark.parametrize("name", sorted(versions.OWN_FILES))
+def test_nobody_adds_a_file_under_a_name_that_means_something(store: Store, name: str) -> None:
+    version = published(store, "m", "a")
+    with pytest.raises(RequestError, match=f"'{name}' is a name that model versions use themselves"):
+        versions.add(store, version, name, b"mine")
+    assert versions.find(store, "m") == version
+
+
+def test_a_file_that_was_added_stays_as_it_is(store: Store) -> None:
+    version = published(store, "m", "a")
+    versions.add(store, version, "notes.txt", b"mine")
+    with pytest.raises(RequestError, match=r"'m/1' has a file 'notes\.txt', and a version never changes"):
+        versions.add(store, version, "notes.txt", b"others'")
+    assert "notes.txt" in versions.files_of(store, version)

@@ -234,6 +234,12 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     # the others change what open and spec find, which this world makes up
 
 
+def test_more_steps_of_training_than_can_be_looked_at_are_refused() -> None:
+    world = World(dataclasses.replace(RECIPE, epochs=100_001))
+    with pytest.raises(RequestError, match="100,001 epochs of 1 segments are more than 100,000 steps of training"):
+        world.finish()
+
+
 def test_a_continued_run_keeps_the_spec_and_begins_from_the_earlier_weights() -> None:
     steps = World(CONTINUED).finish()
     assert not [step for step in steps if step.kind in ("survey", "spec")]

@@ -197,13 +197,37 @@ def dead(event: CloudEvent, code: str, said: str) -> CloudEvent:
     return CloudEvent(event.type, event.source, event.subject, event.id, event.data, extensions)
 
 
-def test_a_dead_letter_is_sent_again_or_tells_why_the_run_fails(world: World) -> None:
+@pytest.mark.parametrize("code", ["422", "500"])
+def test_a_dead_letter_that_no_wait_can_mend_ends_the_run_at_once_and_tells_why(world: World, code: str) -> None:
     first = world.wake()[0]
-    again = world.handle(dead(first, "503", "away"))
-    assert [event.subject for event in again] == [first.subject]
-    world.handle(dead(first, "500", "a fault of ours"))
+    world.handle(dead(first, code, "no branch 'x'"))
     assert world.end
-    assert "a fault of ours" in world.end.error
+    assert world.end.error == "step 'survey': no branch 'x'"
+
+
+def test_an_outage_that_every_step_of_a_slice_meets_is_waited_for(tmp_path: Path) -> None:
+    world = World(tmp_path, max_scale=8)
+    first = world.wake()
+    assert len(first) == 16
+    for waits in range(MOST_SENT - 1):
+        for event in first:
+            assert world.handle(dead(event, "503", "the door is shut")) == []
+        world.now += 2 * DEADLINE_S * 2**waits - 1
+        assert not set(world.handle(PING)) & {event.subject for event in first}
+        world.now += 2
+        assert {event.subject for event in world.handle(PING)} == {event.subject for event in first}
+    assert world.end is None
+    for event in first:
+        world.do(event)
+    assert len(world.handle(PING)) == 16
+    assert world.end is None
+
+
+def test_a_step_that_was_asked_for_by_who_missed_it_may_meet_an_outage_too(world: World) -> None:
+    task = world.wake()[0]
+    remade = replace(task, data={**task.data, "phase": "", "slice": [0, 0]})
+    assert world.handle(dead(remade, "503", "the door is shut")) == []
+    assert world.end is None
 
 
 def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(world: World) -> None:
@@ -212,12 +236,15 @@ def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(
     letter = replace(
         letter, extensions={**letter.extensions, "knativeerrordata": base64.b64encode(why.encode()).decode()}
     )
-    for _ in range(MOST_SENT - 1):
-        assert [event.subject for event in world.handle(letter)] == [first.subject]
+    for waits in range(MOST_SENT - 1):
+        assert world.handle(letter) == []
+        world.now += 2 * DEADLINE_S * 2**waits + 1
+        assert first.subject in [event.subject for event in world.handle(PING)]
+    assert world.end is None
     world.handle(letter)
     assert world.end
     assert world.end.error == f"step 'survey': {why}"
-    assert len(records.troubles(world.store, world.run, 1)) == 1  # all at one time of this clock
+    assert len(records.troubles(world.store, world.run, 1)) == MOST_SENT
 
 
 def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) -> None:
@@ -233,6 +260,25 @@ def test_a_run_that_cannot_be_looked_at_keeps_no_other_from_going_on(world: Worl
     with pytest.raises(RequestError, match="has no run 'alien-1'"):
         world.handle(PING)
     assert len([event for event in world.sent.events if event.type.endswith("survey.requested")]) > 0
+
+
+def test_runs_that_are_long_looked_at_are_so_in_turn(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    owners = {"me", *(f"other{number}" for number in range(6))}
+    for owner in owners - {"me"}:
+        world.begin(owner)
+
+    def clock() -> float:
+        world.now += DEADLINE_S / 10
+        return world.now
+
+    world.advancing._clock = clock
+    looked_at: list[set[str]] = []
+    for minute in range(len(owners)):
+        world.now = 6_000.0 + 60 * minute
+        looked_at.append({event.data["owner"] for event in world.handle(PING)})
+        assert looked_at[-1] < owners, "a ping ends before its request does"
+    assert set.union(*looked_at) == owners
 
 
 def test_a_deleted_run_is_active_no_more_though_nobody_told_its_end(world: World) -> None:

@@ -78,6 +78,18 @@ def test_files_begin_one_run_once_both_classes_are_there(tmp_path: Path) -> None
     assert [event.type for event in world.sent] == ["org.hepfaas.run.submitted"]
 
 
+def test_the_webhook_of_a_rules_job_is_that_of_its_runs(tmp_path: Path) -> None:
+    world = World(tmp_path, job={**JOB, "webhook": "https://127.0.0.1/hook"})
+    (run,) = world.take("s3://in/signal1.root", "s3://in/background1.root")
+    assert records.request_of(world.store, run).webhook == "https://127.0.0.1/hook"
+    for wrong in ("file:///etc/passwd", "root://127.0.0.1//x", {"url": "https://h"}):
+        with pytest.raises(RequestError, match=r"webhook is .*; it takes an http\(s\):// address"):
+            world.put(job={**JOB, "webhook": wrong})
+    strict = Intake(world.root, lambda owner: world.store, world, False)
+    with pytest.raises(RequestError, match=r"127\.0\.0\.1, a private address"):
+        strict.put("me", rules.rule_of("fresh", {**VALUES, "job": {**JOB, "webhook": "https://127.0.0.1/hook"}}))
+
+
 def test_new_files_are_trained_alone_or_with_all_before(tmp_path: Path) -> None:
     for which, count in (("new", 2), ("all", 4)):
         world = World(tmp_path / which, files=which)

@@ -66,6 +66,10 @@ def test_the_published_journey(system: System, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("for TFaaS")
     form = ("-F", f"file=@{tmp_path / 'notes.txt'}")
     assert curl(system, "/setup_tfaas?process_name=luca_r_1", *form) == "Successfully uploaded!\n"
+    for name in ("deleted", "card.json"):
+        told = curl(system, "/setup_tfaas?process_name=luca_r_1", *form[:-1], f"{form[-1]};filename={name}")
+        assert f"'{name}' is a name that model versions use themselves" in told
+    assert [one["model"] for one in json.loads(curl(system, "/v1/models"))["models"]].count("luca_r/1") == 1
     assert "luca_r" in [model["name"] for model in json.loads(curl(system, "/models"))]
     row = json.dumps({"keys": ["a", "b", "c", "d"], "values": [0.1, 0.2, 0.3, 0.4], "model": "luca_r_1"})
     (score,) = json.loads(curl(system, "/json", "-H", "Content-Type: application/json", "-d", row))
@@ -80,6 +84,8 @@ def test_the_published_journey(system: System, tmp_path: Path) -> None:
     end = time.monotonic() + 5
     while "error" not in curl(system, "/json", "-d", row):
         assert time.monotonic() < end, "a deleted model answers"
+    assert "luca_r_1" in json.loads(curl(system, "/params/luca_r_1"))["error"]
+    assert "there is no model version 'luca_r/1'" in curl(system, "/v1/models/luca_r/1")
     assert "there is no folder 'luca_r'" in curl(
         system, "/submit", "-H", "Content-Type: application/json", "-d", f"@{job}"
     )

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from hepfaas.errors import LimitError
+from hepfaas.platform import records
 from hepfaas.platform.identity import Rate
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.prediction import Prediction
+from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.service import asking
 from hepfaas.service.observing import LOG_S
 from hepfaas.service.predict_app import PredictApp
@@ -111,6 +114,29 @@ def test_a_base_path_stands_before_every_call(tmp_path: Path) -> None:
     assert answered(app, "/tfaas/models").body == b"null"
     assert answered(app, "/models").status_code == 404
     assert answered(app, "/tfaas").status_code == 404
+
+
+def test_runs_that_were_asked_for_here_are_told_here_and_no_others(tmp_path: Path) -> None:
+    store = open_store(f"{tmp_path}/local")
+    scores = Prediction("m-scores", "m/1", "g", "s", ("root://h//a",), "Events", ("met",), ())
+    trained = Recipe("m", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
+    begun, training, deleted = (records.create(store, records.Request(one, 1.0)) for one in (scores, trained, scores))
+    store.create(f"runs/{deleted}/deleted.json", b"{}")
+    asked = [records.Request(one, 1.0).to_json() for one in (scores, trained)]
+    for run, wish in zip(("m-scores-7", "m-7"), asked, strict=True):
+        store.create(f"asked/{run}", json.dumps(wish).encode())
+    app = PredictApp(Settings(str(tmp_path), predict_base="/tfaas"))
+    for run, state in ((begun, "unfinished"), ("m-scores-7", "pending")):
+        answer = answered(app, f"/tfaas/v1/runs/{run}")
+        assert (answer.status_code, json.loads(bytes(answer.body))["state"]) == (200, state)
+        assert answer.headers["retry-after"]
+    others = [f"{run}{what}" for run in (training, deleted) for what in ("", "/scores", "/ledger")]
+    for path in (*others, "m-7", "none-1", "..", "a b/scores"):
+        answer = answered(app, f"/tfaas/v1/runs/{path}")
+        told = f"there is no prediction '{path.partition('/')[0]}' here"
+        assert (answer.status_code, told in bytes(answer.body).decode()) == (404, True), path
+    early = answered(app, f"/tfaas/v1/runs/{begun}/scores")
+    assert (early.status_code, "has not scored all events" in bytes(early.body).decode()) == (404, True)
 
 
 def test_each_request_is_a_line_of_the_log_and_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Predictions on many events become runs: asked for by predict, begun by advance, done range by range."""
 
+import asyncio
 import io
 import json
 import os
@@ -51,7 +52,7 @@ class Predicting(System):
         (self.faults / "met").mkdir(parents=True)
         variables = {
             **QUICK,
-            "HEPFAAS_DEADLINE_S": "6",
+            "HEPFAAS_DEADLINE_S": "3",
             "HEPFAAS_PREDICT_STREAM_EVENTS": str(STREAMED),
             "HEPFAAS_FAULTS": str(self.faults),
         }
@@ -202,6 +203,32 @@ def test_a_run_of_predictions_tells_where_it_is_and_what_it_made(predicting: Pre
     assert refused.status_code == 406
     assert "application/x-ndjson" in refused.json()["error"]
     assert predicting.http.get("/v1/runs/job-1/scores").status_code == 404
+
+
+def test_who_reaches_predict_alone_follows_his_run_there(
+    predicting: Predicting, url: str, done: str, at_once: str
+) -> None:
+    def followed(door: str) -> None:
+        with Client(door) as client, httpx.Client(base_url=door, timeout=60) as http:
+            answer = http.post(PREDICT, json={"files": [url]})
+            assert answer.status_code == 202, answer.text
+            run = answer.json()["run"]
+            assert client.wait(run, most_s=MOST_S).values["scores"]["events"] == EVENTS
+            for link in {*answer.json()["links"].values(), answer.headers["Location"]}:
+                assert http.get(link).status_code == 200, link
+            assert client.ledger(run)["holds"]
+            assert http.get(f"/v1/runs/{run}/scores").text.splitlines()[:-1] == at_once.splitlines()
+            columns = list(client.predict("job", [url], most_s=MOST_S))
+            assert np.concatenate([some["entry"] for some in columns]).tolist() == list(range(EVENTS))
+            assert http.get(f"/v1/runs/{run}/scores", headers={"Accept": "application/x-root"}).status_code == 406
+            assert "GET /models lists them" in http.get("/v2/models/a b").json()["error"]
+            assert http.get("/models").status_code == 200
+
+    async def by_itself() -> None:
+        async with predicting.up.replicas.lent("predict") as door:
+            await asyncio.to_thread(followed, door)
+
+    predicting.run(by_itself)
 
 
 def test_the_command_writes_the_files_of_the_command_without_a_service(

@@ -1,5 +1,6 @@
 """A request that is sent again makes no second run, whoever is killed when."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform import records
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.storage import Data, Staged, open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.service.submitting import Submitting, trace_of
 from mortal import Killed, Mortal, Taken
@@ -50,6 +51,57 @@ def test_many_at_once_make_one_run_for_each_key(tmp_path: Path) -> None:
     assert len(set(runs)) == 4
     assert len(set(zip(keys, runs, strict=True))) == 4
     assert records.runs(store) == sorted(set(runs))
+
+
+class Counting(Staged):
+    """A store in memory over an empty one that counts what it is asked and what it lists."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(open_store(str(folder)))
+        self.asked = self.listed = 0
+
+    def size_bytes(self, key: str) -> int | None:
+        self.asked += 1
+        return super().size_bytes(key)
+
+    def create(self, key: str, data: Data) -> bool:
+        self.asked += 1
+        return super().size_bytes(key) is None and super().create(key, data)
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        self.asked += 1
+        for key in sorted(key for key in self._kept if key.startswith(prefix) and key > after):
+            self.listed += 1
+            yield key
+
+
+def test_a_thousand_earlier_runs_make_no_submission_dear(tmp_path: Path) -> None:
+    store = Counting(tmp_path)
+    for number in range(1, 1001):
+        assert records.create(store, REQUEST) == f"job-{number}"
+        records.log(store, f"job-{number}", records.Entry(1.0, "open", "steps/open/x", 1.0))
+    store.asked = 0
+    assert records.create(store, REQUEST) == "job-1001"
+    assert store.listed == 0
+    assert store.asked < 50
+
+
+def test_the_number_of_a_run_that_was_deleted_is_never_given_again(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    runs = [records.create(store, REQUEST) for _ in range(5)]
+    for run in runs[1:]:
+        store.create(f"runs/{run}/deleted.json", b"{}")
+        records.remove(store, run)
+    assert records.create(store, REQUEST) == "job-6"
+    assert records.runs(store) == ["job-1", "job-6"]
+
+
+def test_a_run_of_this_machine_that_has_not_completed_goes_on_under_its_name(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    first, other = records.start(store, REQUEST), replace(REQUEST, created=2000.0, recipe=replace(RECIPE, epochs=3))
+    assert (first, records.start(store, other), records.start(store, REQUEST)) == ("job-1", "job-2", "job-1")
+    records.end(store, first, 1, records.End("completed", 3000.0))
+    assert records.start(store, REQUEST) == "job-3"
 
 
 def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:

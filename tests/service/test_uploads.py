@@ -43,3 +43,20 @@ def test_what_is_wrong_with_a_folder_is_said_without_the_place_where_it_was_unpa
     (folder / "files.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(RequestError, match=r"'files\.txt' in folder 'job' cannot be read as text"):
         recipe_of(folder, {}, open_store(str(tmp_path / "store")))
+
+
+def test_a_preproc_json_is_said_to_have_no_effect_and_cannot_be_asked_for(tmp_path: Path) -> None:
+    folder, store = tmp_path / "job", open_store(str(tmp_path / "store"))
+    folder.mkdir()
+    (folder / "files.txt").write_text("root://h//a.root\nroot://h//b.root")
+    (folder / "labels.txt").write_text("0\n1")
+    (folder / "model.py").write_text("X = 1")
+    assert recipe_of(folder, {}, store)[1] == ()
+    (folder / "preproc.json").write_text('{"flat_cut": {"met": {"cut": "met > 20", "remove": "False"}}}')
+    (note,) = recipe_of(folder, {}, store)[1]
+    assert note == "preproc.json has no effect: cuts and new branches are not there yet; apply them to the files"
+    for name in ("submit.json", "params.json"):
+        (folder / name).write_text('{"preproc": "preproc.json"}')
+        with pytest.raises(RequestError, match=rf"{name}: 'preproc' cannot be followed: cuts and new branches"):
+            recipe_of(folder, {}, store)
+        (folder / name).unlink()

@@ -20,9 +20,13 @@ from hepfaas.errors import NotThereError, RequestError
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.platform.storage import Store
 
-CARD, GRAPH, KERAS, SPEC, TOMBSTONE = "card.json", "model.tflite", "model.keras", "spec.json", "deleted"
+CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
+CLAIM, TOMBSTONE = "claim", "deleted"
+OWN_FILES = frozenset({CARD, GRAPH, KERAS, SPEC, EVALUATION, CLAIM, TOMBSTONE})
+"""Names that mean something in every version; a file that somebody adds to one has another."""
+
 PARAMS, LABELS = "params.json", "labels.txt"
-"""Of a model that was uploaded."""
+"""Of a model that was uploaded. Told to clients, read by nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def claim(store: Store, name: str, claimant: str) -> Version:
     """
     numbers = {int(match[2]) for key in store.keys(f"models/{name}/") if (match := _CLAIM.fullmatch(key))}
     for number in itertools.count(1):
-        key = f"models/{name}/{number}/claim"
+        key = f"models/{name}/{number}/{CLAIM}"
         if number not in numbers and store.create(key, claimant.encode()):
             break
         if store.get(key).decode() == claimant:
@@ -112,6 +116,20 @@ def publish(store: Store, version: Version, card: Mapping[str, Any], files: Mapp
     store.create(version.prefix + CARD, json.dumps(card, indent=1, sort_keys=True).encode())
 
 
+def add(store: Store, version: Version, name: str, data: bytes) -> None:
+    """A further file of somebody's beside those that were published. Raises: RequestError if the version has one of
+    that name, or gives the name a meaning of its own."""
+    if name in OWN_FILES:
+        raise RequestError(f"'{name}' is a name that model versions use themselves; give the file another one")
+    if not store.create(f"{version.prefix}{name}", data):
+        raise RequestError(f"model version '{version}' has a file '{name}', and a version never changes")
+
+
+def is_there(store: Store, version: Version) -> bool:
+    """Whether a version is published and was not deleted."""
+    return version in _there(store, version.prefix)
+
+
 def versions(store: Store) -> list[Version]:
     """All published versions, by name and number."""
     return _there(store, "models/")
@@ -126,7 +144,7 @@ def delete(store: Store, version: Version) -> None:
     """Nobody finds the version any more; what loaded it may answer a few seconds longer."""
     store.create(version.prefix + TOMBSTONE, b"")
     for key in [version.prefix + CARD, *list(store.keys(version.prefix))]:
-        if key.rpartition("/")[2] not in (TOMBSTONE, "claim"):
+        if key.rpartition("/")[2] not in (TOMBSTONE, CLAIM):
             store.delete(key)
 
 
@@ -173,7 +191,7 @@ def card_of(store: Store, version: Version) -> dict[str, Any]:
 def files_of(store: Store, version: Version) -> list[str]:
     """Names of the files of a version."""
     names = (key.removeprefix(version.prefix) for key in store.keys(version.prefix))
-    return [name for name in names if name != "claim"]
+    return [name for name in names if name != CLAIM]
 
 
 def load(store: Store, model: str) -> Published:
@@ -205,5 +223,5 @@ def _aliased(store: Store, name: str, alias: str) -> int:
     return int(store.get(f"models/{name}/aliases/{alias}/{last}")) if last else 0
 
 
-_CARD = re.compile(r"models/([^/]+)/([0-9]+)/(card\.json|deleted)")
-_CLAIM = re.compile(r"models/([^/]+)/([0-9]+)/claim")
+_CARD = re.compile(rf"models/([^/]+)/([0-9]+)/({re.escape(CARD)}|{TOMBSTONE})")
+_CLAIM = re.compile(rf"models/([^/]+)/([0-9]+)/{CLAIM}")

@@ -15,7 +15,7 @@ newest/<time, backwards>-<run>       the list of runs, newest first
 from __future__ import annotations
 
 import json
-import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -104,7 +104,7 @@ class Entry:
 
 def start(store: Store, request: Request) -> str:
     """The run that this recipe asks for: one that has not completed goes on, otherwise a new '<name>-<k>'."""
-    for run in reversed(_runs_named(store, request.recipe.name)):
+    for run in [run for _, run in newest(store) if run.rpartition("-")[0] == request.recipe.name]:
         ended = last_end(store, run)
         if request_of(store, run).recipe == request.recipe and (ended is None or ended.state == "failed"):
             return run
@@ -130,8 +130,17 @@ def create_as(store: Store, run: str, request: Request) -> bool:
 
 
 def next_name(store: Store, name: str) -> str:
-    """The name that the next run of a model gets."""
-    return f"{name}-{1 + max((int(run.rpartition('-')[2]) for run in _runs_named(store, name)), default=0)}"
+    """The name that the next run of a model gets: the first one free. Names are given in order and never again, so it
+    is found by doubling and halving, in a few looks however many runs there are."""
+
+    def is_free(number: int) -> bool:
+        run = f"{name}-{number}"
+        return not is_there(store, run) and not is_deleted(store, run)
+
+    behind = 1
+    while not is_free(behind):
+        behind *= 2
+    return f"{name}-{bisect_left(range(behind), True, lo=behind // 2 + 1, key=is_free)}"
 
 
 def runs(store: Store) -> list[str]:
@@ -312,9 +321,3 @@ def _write(store: Store, run: str, request: Request) -> bool:
 
 def _list(store: Store, run: str, request: Request) -> None:
     store.create(f"newest/{MOST_MS - int(request.created * 1000):014d}-{run}", b"")
-
-
-def _runs_named(store: Store, name: str) -> list[str]:
-    found = re.compile(rf"runs/({re.escape(name)}-[0-9]+)/(request|deleted)\.json")
-    runs = {match[1] for key in store.keys(f"runs/{name}-") if (match := found.fullmatch(key))}
-    return sorted(runs, key=lambda run: int(run.rpartition("-")[2]))

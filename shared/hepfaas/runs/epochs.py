@@ -14,6 +14,9 @@ VALIDATION_ROWS = 200_000
 CHECK_ROWS = 10_000
 """Most held-back rows on which a graph is compared with its network."""
 
+MOST_TRAINS = 100_000
+"""Train steps of a run. Each is named by the one before, so a look at a run names them all: four seconds."""
+
 
 def n_blocks(rows: int) -> int:
     """Blocks of an epoch of so many rows."""

@@ -16,6 +16,13 @@ from hepfaas.errors import RequestError
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Prefix of logical file names where params.json names none: CMS's global redirector, as in the original."""
 
+MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
+MOST_SEED = 2**32 - 1
+"""NumPy's."""
+
+NO_PREPROC = "cuts and new branches are not there yet; apply them to the files"
+"""Of the original's preproc.json, which a user must not believe to be applied."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -33,6 +40,7 @@ class Params:
 def params_of(text: str, place: str) -> Params:
     """The params of a JSON text; `place` names the file in messages. Raises: RequestError naming key and value."""
     values = json_object(text, place)
+    check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         close = difflib.get_close_matches(unknown[0], _KEYS, 3, 0.5)
@@ -49,6 +57,12 @@ def params_of(text: str, place: str) -> Params:
         branch_file if isinstance(branch_file, str) else None,
         _notes(parsed, place),
     )
+
+
+def check_no_preproc(values: Mapping[str, Any], place: str) -> None:
+    """Raises: RequestError if the values ask for what the original did by its option --preproc."""
+    if "preproc" in values:
+        raise RequestError(f"{place}: 'preproc' cannot be followed: {NO_PREPROC}, and take the key away")
 
 
 @dataclass(frozen=True)
@@ -76,15 +90,19 @@ def _kind(value: Any) -> str:
 
 
 def _wrong(place: str, value: Any, wanted: str) -> RequestError:
-    return RequestError(f"{place} is {json.dumps(value)} ({_kind(value)}); it takes {wanted}")
+    return RequestError(f"{place} is {json.dumps(value)[:100]} ({_kind(value)}); it takes {wanted}")
 
 
-def _whole(least: int, also: int | None = None) -> Callable[[Any, str], int]:
+def _whole(least: int, most: int | None = None, also: int | None = None) -> Callable[[Any, str], int]:
+    """Numbers from `least` on, to `most` where that would be more than a run can be made of."""
+    to = "" if most is None else f" to {most:,}"
+    extra = "" if also is None else f", or {also} for all"
+
     def parse(value: Any, place: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or (value < least and value != also):
-            extra = f", or {also} for all" if also is not None else ""
-            raise _wrong(place, value, f"a whole number from {least}{extra}")
-        return value
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if not is_whole or (value != also and (value < least or (most is not None and value > most))):
+            raise _wrong(place, value, f"a whole number from {least}{to}{extra}")
+        return int(value)
 
     return parse
 
@@ -149,8 +167,8 @@ def _anything(value: Any, place: str) -> Any:
 
 _KEYS: Mapping[str, _Key] = {
     "nevts": _Key(_whole(1, also=-1), "n_events"),
-    "batch_size": _Key(_whole(1), "batch_size"),
-    "epochs": _Key(_whole(1), "epochs"),
+    "batch_size": _Key(_whole(1, MOST_BATCH), "batch_size"),
+    "epochs": _Key(_whole(1, MOST_EPOCHS), "epochs"),
     "shuffle": _Key(_flag, "shuffle"),
     "branch": _Key(_name, "tree"),
     "identifier": _Key(_names, "identifiers"),
@@ -164,14 +182,14 @@ _KEYS: Mapping[str, _Key] = {
     "nan": _Key(_anything),
     "hist": _Key(_anything),
     "verbose": _Key(_anything),
-    "seed": _Key(_whole(0), "seed"),
+    "seed": _Key(_whole(0, MOST_SEED), "seed"),
     "split_seed": _Key(_whole(0), "split_seed"),
-    "threads": _Key(_whole(1), "threads"),
+    "threads": _Key(_whole(1, MOST_THREADS), "threads"),
     "xla": _Key(_flag, "xla"),
     "order": _Key(_one_of("sorted", "tree"), "order"),
     "surplus": _Key(_one_of("truncate", "error"), "surplus"),
     "segment_rows": _Key(_whole(1), "segment_rows"),
-    "range_events": _Key(_whole(1), "range_events"),
+    "range_events": _Key(_whole(1, MOST_RANGE), "range_events"),
 }
 
 _RECIPE_FIELDS = {key.field for key in _KEYS.values() if key.field}

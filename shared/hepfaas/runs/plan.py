@@ -140,15 +140,21 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
 
 @functools.lru_cache(maxsize=KEPT)
 def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
-    """The train steps, one list of segments an epoch."""
+    """The train steps, one list of segments an epoch. Raises: RequestError if they are too many to be looked at."""
     rows = sum(part["rows"][0] for part in prepared.values["parts"])
     n_features = int(spec.values["n_features"])
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
+    n_segments = epochs.n_segments(rows, segment_rows)
+    if recipe.epochs * n_segments > epochs.MOST_TRAINS:
+        raise RequestError(
+            f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
+            "training; ask for fewer 'epochs' or more 'segment_rows'"
+        )
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
-        for segment in range(epochs.n_segments(rows, segment_rows)):
+        for segment in range(n_segments):
             step = Train(
                 prepared.key,
                 recipe.code,

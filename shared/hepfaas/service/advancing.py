@@ -26,6 +26,7 @@ SOURCE = "advance"
 MOST_SENT = 5
 """How often events for a step go out before the run is ended."""
 
+PING_S = 60.0
 KEPT_RESULTS = 256
 WEBHOOK_S = 3600.0
 """So long after the end of a run its webhook is told, if it did not answer before."""
@@ -33,6 +34,9 @@ WEBHOOK_S = 3600.0
 DEADLINES = 2
 """So many deadlines after an event went out it counts as lost; twice as many after each further time, since it may also
 wait in a long queue, which sending it again makes longer."""
+
+PASSING = ("503", "504", "502", "429", "-1", "")
+"""What a dead letter says of a failure that may be over later: a function's status; -1 or nothing if none answered."""
 
 AHEAD = 2
 """Slices of a phase under way at a time: one is done while the event goes round that sends the next."""
@@ -79,13 +83,19 @@ class Advancing:
         """Every unfinished run: what should have come by now is sent again. Runs that were asked for begin, those
         deleted long ago are removed.
 
-        Raises: the first failure, after the last look: one run keeps no other from being looked at.
+        Raises: the first failure, after the last look: one run keeps no other from being looked at. Nor do runs whose
+        looks take long: what is left after half a deadline is left to the next ping, and each begins at another run.
         """
         failures: list[Exception] = []
+        began = self._clock()
         again = functools.partial(self._advance, again=True)
-        looks = (("deleted/", self._remove), ("asked/", self._begin), ("active/", again))
+        looks = (("asked/", self._begin), ("active/", again), ("deleted/", self._remove))
         for prefix, look in looks:
-            for key in list(self._root.keys(prefix)):
+            keys = list(self._root.keys(prefix))
+            first = int(began / PING_S) % max(1, len(keys))
+            for key in keys[first:] + keys[:first]:
+                if self._clock() - began > self._deadline_s / 2:
+                    break
                 _, owner, run = key.split("/")
                 try:
                     look(owner, run)
@@ -264,25 +274,24 @@ class Advancing:
             )
 
     def _bury(self, event: CloudEvent, store: Store) -> None:
-        """A task that was delivered in vain: the run fails with what its function answered, or it is tried again."""
+        """A task that was delivered in vain. If it may succeed later, the ping sends it again, as if its event were
+        lost; if not, or if it went out for the last time, the attempt fails with what its function answered."""
         task, attempt = events.task_of(event.data, store), records.attempt(store, events.run_name(event.data).run)
         code = event.extensions.get("knativeerrorcode", "")
         if task.name.attempt != attempt.number or attempt.end:
             return
         said = _said(event.extensions.get("knativeerrordata", ""))
-        if code == "-1" and said:
+        if code in PASSING and said and code != "503":  # with a 503 the function has told it itself
             records.trouble(store, task.name.run, attempt.number, task.step.key, self._clock(), said)
-        tries = [sent.times for sent in self._sent_of(task, store) if (sent.first, sent.count) == task.slice]
-        if code in ("503", "504", "502", "429", "-1", "") and tries and max(tries) < MOST_SENT:
-            self._sender.send(requested(task, SOURCE, event.trace, store))
-            again = Sent(*task.slice, max(tries) + 1)
-            records.mark_sent(store, task.name.run, task.name.attempt, task.phase, again, self._clock())
+        if code in PASSING and not self._went_out_last(task, store):
             return
         error = f"step '{task.step.kind}': {said or f'its function answers {code}'}"
         records.fail(store, task.name.run, attempt.number, task.step.key, error)
 
-    def _sent_of(self, task: Task, store: Store) -> list[Sent]:
-        return records.sent(store, task.name.run, task.name.attempt, task.phase) if task.phase else []
+    def _went_out_last(self, task: Task, store: Store) -> bool:
+        """Whether a task is not sent again. One that was asked for by who missed its result is, whenever he is."""
+        sent = records.sent(store, task.name.run, task.name.attempt, task.phase) if task.phase else []
+        return any((slice_.first, slice_.count, slice_.times) == (*task.slice, MOST_SENT) for slice_ in sent)
 
     def _results(self, store: Store) -> Results:
         return functools.partial(self._result, store)

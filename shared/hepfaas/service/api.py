@@ -10,7 +10,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,7 @@ def submit(asked: Asked) -> Response:
     asked.quotas.check_bytes(asked.owner)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
-        if webhook:
-            _check_webhook(webhook, asked.allow_private)
+        check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook, submitter=asked.caller.submitter())
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
@@ -177,8 +176,7 @@ def run_model(asked: Asked, run: str) -> Response:
 
 def run_ledger(asked: Asked, run: str) -> Response:
     """Recounts every event of every epoch from what is stored."""
-    counted = overview.verified(asked.store, asked.run(run))
-    return json_answer({**asdict(counted), "findings": list(counted.findings), "holds": counted.holds})
+    return json_answer(overview.recounted(asked.store, asked.run(run)))
 
 
 def cancel_run(asked: Asked, run: str) -> Response:
@@ -418,7 +416,10 @@ def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
     return unpacked.job(), given, webhook
 
 
-def _check_webhook(url: str, allow_private: bool) -> None:
+def check_webhook(url: str, allow_private: bool) -> None:
+    """Raises: RequestError if there is one and it is none that may be told."""
+    if not url:
+        return
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
     check_address(url, allow_private)
@@ -470,7 +471,7 @@ def _version_of(asked: Asked, run: str) -> versions.Version:
 def published(asked: Asked, name: str, number: int) -> versions.Version:
     """A version that is there. Raises: NotFound, also when it was deleted."""
     version = versions.Version(name, number)
-    if asked.store.size_bytes(f"{version.prefix}{versions.CARD}") is None:
+    if not versions.is_there(asked.store, version):
         raise NotFound(f"there is no model version '{name}/{number}' (any more); GET /v1/models lists them")
     return version
 

@@ -13,12 +13,13 @@ from typing import Any
 from hepfaas.datasets.files import checked_name, labels_of, listed, located, paired
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
-from hepfaas.runs.params import REDIRECTOR, Params, json_object, params_of
+from hepfaas.runs.params import NO_PREPROC, REDIRECTOR, Params, check_no_preproc, json_object, params_of
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
 
 MOST_CODE_BYTES = 5_000_000
 READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
+PREPROC = "preproc.json"
 _NAMED_BY_SUBMIT = ("files", "labels", "model", "params")
 _SUBMIT_KEYS = ("name", "device", "memory", "cpus", *_NAMED_BY_SUBMIT)
 
@@ -61,7 +62,8 @@ def recipe_of(
         module=names.model,
         **{**params.recipe, **_excluded(folder, params)},
     )
-    return recipe, (*notes, *params.notes)
+    preproc = (f"{PREPROC} has no effect: {NO_PREPROC}",) if (folder / PREPROC).exists() else ()
+    return recipe, (*notes, *params.notes, *preproc)
 
 
 def _names(folder: Path, given: Mapping[str, str]) -> tuple[Names, tuple[str, ...]]:
@@ -74,6 +76,7 @@ def _names(folder: Path, given: Mapping[str, str]) -> tuple[Names, tuple[str, ..
 
 def _submitted(text: str) -> dict[str, Any]:
     values = json_object(text, "submit.json")
+    check_no_preproc(values, "submit.json")
     for key, value in values.items():
         if key not in _SUBMIT_KEYS:
             close = difflib.get_close_matches(key, _SUBMIT_KEYS, 1) or _SUBMIT_KEYS

@@ -22,7 +22,7 @@ from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Staged, Store, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 from hepfaas.service import events, rules
-from hepfaas.service.api import place_files
+from hepfaas.service.api import check_webhook, place_files
 from hepfaas.service.folder import recipe_of
 from hepfaas.service.rules import Batch, File, Rule
 from hepfaas.service.submitting import Submitting, trace_of
@@ -69,9 +69,10 @@ class Intake:
         return self._store_of(owner)
 
     def put(self, owner: str, rule: Rule, by: Mapping[str, Any] | None = None) -> None:
-        """The rule from now on; `by`: who says so. Raises: RequestError if its job, its files or its gate can never
-        be."""
+        """The rule from now on; `by`: who says so. Raises: RequestError if its job, its files, its gate or its webhook
+        can never be."""
         store = self._store_of(owner)
+        self._webhook(rule)
         self._recipe(Staged(store), rule)
         groups = memberships_of(by or {})
         self._sources.check(rule.prefix, groups, is_prefix=True)
@@ -204,7 +205,13 @@ class Intake:
             recipe = self._after(staged, recipe, rule, last_version, memberships_of(by))
         staged.store()
         asked = {"rule": name, "batch": number}
-        return records.Request(recipe, self._clock(), notes, last.trace, asked=asked, submitter=by)
+        return records.Request(recipe, self._clock(), notes, last.trace, self._webhook(rule), asked, submitter=by)
+
+    def _webhook(self, rule: Rule) -> str:
+        """Who is told how the rule's runs end. Raises: RequestError if it may not be told."""
+        webhook = str(rule.job.get("webhook") or "")
+        check_webhook(webhook, self._allow_private)
+        return webhook
 
     def _placed(self, store: Store, labelled: Mapping[str, int], groups: Collection[Group]) -> tuple[LabelledFile, ...]:
         place = place_files(store, self._allow_private, self._sources, groups)

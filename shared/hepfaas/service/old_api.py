@@ -141,8 +141,7 @@ def setup_tfaas(asked: Asked) -> Response:
     data = file.stream.read(MOST_EXTRA_BYTES + 1)
     if not named or len(data) > MOST_EXTRA_BYTES:
         raise RequestError(f"the file needs a name and at most {MOST_EXTRA_BYTES / 1e6:.0f} MB")
-    if not asked.store.create(f"{published(asked, name, int(number)).prefix}{named}", data):
-        raise RequestError(f"model version '{end.model}' has a file '{named}', and a version never changes")
+    versions.add(asked.store, published(asked, name, int(number)), named, data)
     return _text("Successfully uploaded!\n")
 
 

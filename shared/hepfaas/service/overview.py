@@ -70,8 +70,7 @@ def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
         else:
             found |= _outcome(store, coming)
     if verify:
-        counted = verified(store, run)
-        found["ledger"] = {**asdict(counted), "findings": list(counted.findings), "holds": counted.holds}
+        found["ledger"] = recounted(store, run)
     return found
 
 
@@ -169,6 +168,12 @@ def _places(recipe: AnyRecipe) -> dict[str, int]:
     """Where the files are: hosts, and how many of them each is to have."""
     places = map(urlsplit, recipe.urls)
     return dict(Counter(place.netloc if place.scheme else "disk" for place in places))
+
+
+def recounted(store: Store, run: str) -> dict[str, Any]:
+    """What `verified` finds, as JSON values."""
+    counted = verified(store, run)
+    return {**asdict(counted), "findings": list(counted.findings), "holds": counted.holds}
 
 
 def verified(store: Store, run: str) -> Ledger:

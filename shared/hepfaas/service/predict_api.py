@@ -49,6 +49,31 @@ async def predict(asked: Asked, name: str, number: str = "") -> Response:
     return await _of_events(asked, served, kind, body)
 
 
+async def run_status(asked: Asked, run: str) -> Response:
+    """GET /v1/runs/{run}: how far a run is that was asked for here."""
+    from hepfaas.service import prediction_answers  # runs: only where one is followed
+
+    answer: Response = await in_thread(prediction_answers.status, asked.serving.store, run)
+    return answer
+
+
+async def run_scores(asked: Asked, run: str) -> Response:
+    """GET /v1/runs/{run}/scores: what it made, as JSON lines, Arrow or Parquet."""
+    from hepfaas.service import prediction_answers
+
+    accept = asked.request.headers.get("accept", "")
+    answer: Response = await in_thread(prediction_answers.scores, asked.serving.store, run, accept)
+    return answer
+
+
+async def run_ledger(asked: Asked, run: str) -> Response:
+    """GET /v1/runs/{run}/ledger: what it made, recounted."""
+    from hepfaas.service import prediction_answers
+
+    answer: Response = await in_thread(prediction_answers.ledger, asked.serving.store, run)
+    return answer
+
+
 async def list_aliases(asked: Asked, name: str) -> Response:
     """GET /v1/models/{name}/aliases: which version each names."""
     return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})

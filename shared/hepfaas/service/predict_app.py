@@ -85,6 +85,9 @@ ROUTES: tuple[tuple[str, str, Call], ...] = (
     ("GET", "/v1/models/<name>/aliases", predict_api.list_aliases),
     ("PUT", "/v1/models/<name>/aliases/<alias>", predict_api.put_alias),
     ("DELETE", "/v1/models/<name>/aliases/<alias>", predict_api.delete_alias),
+    ("GET", "/v1/runs/<run>", predict_api.run_status),
+    ("GET", "/v1/runs/<run>/scores", predict_api.run_scores),
+    ("GET", "/v1/runs/<run>/ledger", predict_api.run_ledger),
 )
 
 OPEN = frozenset({open_inference.live, open_inference.ready})

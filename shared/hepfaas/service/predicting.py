@@ -79,7 +79,7 @@ class Serving:
         if served := self.loaded.now(self.store, name, number):
             return served
         if not is_name(name) or (number and not is_name(number)):
-            raise NotThereError(f"there is no model '{name[:100]}'; GET /v1/models lists them")
+            raise NotThereError(f"there is no model '{name[:100]}'; GET /models lists them")
         return await self.loaded.get(self.store, name, number)
 
     async def scores(self, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:

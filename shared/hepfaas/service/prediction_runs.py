@@ -80,8 +80,8 @@ def begun(asked: Asked, wish: Wish) -> Response:
         Request(_recipe(wish), time.time(), trace=trace, submitter=asked.submitter),
         headers.get("idempotency-key", "")[:200],
     )
-    place = f"/v1/runs/{run}"
-    links = {"self": place, **{name: f"{place}/{name}" for name in ("events", "log", "scores", "ledger")}}
+    place = f"{asked.serving.settings.predict_base}/v1/runs/{run}"
+    links = {"self": place, **{name: f"{place}/{name}" for name in ("scores", "ledger")}}
     values = {"run": run, "model": str(wish.served.version), "files": len(wish.files), "links": links}
     applied = {"Preference-Applied": "respond-async"} if wish.respond_async else {}
     return json_response(values, 202, {"Location": place, "Retry-After": RETRY_AFTER_S, **applied})

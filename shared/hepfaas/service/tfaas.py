@@ -191,7 +191,7 @@ def _version(store: Store, name: str) -> Version:
 
 
 def _published_by(store: Store, process: str) -> Version | None:
-    """What a run published, by the name that it has for old clients, 'name_k'."""
+    """What a run published and nobody has deleted, by the name that it has for old clients, 'name_k'."""
     name, _, number = process.rpartition("_")
     from hepfaas.platform import records  # runs: only where a model is named by one
 
@@ -199,7 +199,8 @@ def _published_by(store: Store, process: str) -> Version | None:
     if end is None or not end.model:
         return None
     model, _, version = end.model.rpartition("/")
-    return Version(model, int(version))
+    published = Version(model, int(version))
+    return published if versions.is_there(store, published) else None
 
 
 def _all_params(store: Store) -> list[dict[str, Any]]:

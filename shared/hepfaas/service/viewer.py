@@ -114,7 +114,7 @@ def _version(store: Store, name: str) -> Version:
 def _file(store: Store, model: str, file: str) -> bytes:
     version = _version(store, model)
     if file not in versions.files_of(store, version):
-        raise NotThereError(f"model '{version}' has no file '{file[:100]}'; GET /v1/models/{version} lists them")
+        raise NotThereError(f"model '{version}' has no file '{file[:100]}'; GET /download/{model}/ lists them")
     return store.get(version.prefix + file)
 
 

@@ -22,7 +22,7 @@ def perform(step: Publish, store: Store) -> None:
         versions.GRAPH: store.get(export["graph"]),
         versions.KERAS: store.get(export["keras"]),
         versions.SPEC: columns,
-        "evaluation.json": encoded(evaluate),
+        versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
     }
     versions.publish(store, version, _card(step, version, Spec.from_json(json.loads(columns)), store), files)
