@@ -1,7 +1,7 @@
 """What documents of events take in memory once they are decoded, from what they say before anything of them is.
 
-Sizes that a writer only claims are not believed where the decoder goes by others: of Arrow each buffer's own length
-counts, of ROOT each basket's; of Parquet, which pyarrow shows no page of, claims are checked and then what came is.
+What a footer or a tree claims is not believed where the decoder goes by other sizes: of Arrow each buffer's own length
+counts, of Parquet each page's, of ROOT each basket's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MESSAGE_BYTES = 4_096
 
 MOST_FOOTER = 16_000_000
 """Bytes of a Parquet footer, which takes some thirty times as many in memory."""
+
+MOST_DEPTH = 4
+"""Structs inside a page's header."""
 
 PARQUET_ROWS = 65_536
 """Decoded at a time."""
@@ -53,9 +56,9 @@ def arrow_table(body: bytes, is_file: bool, hold: Hold) -> Any:
 
 
 def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], hold: Hold) -> Any:
-    """The columns of a Parquet file that are wanted of those there are.
+    """The columns of a Parquet file that are wanted of those there are, decoded some rows at a time.
 
-    Raises: what pyarrow does; what `hold` and `wanted` do.
+    Raises: what pyarrow does; RequestError; what `hold` and `wanted` do.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -71,7 +74,8 @@ def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], h
             for place in range(group.num_columns):
                 column = group.column(place)
                 if column.path_in_schema in names or column.path_in_schema.partition(".")[0] in names:
-                    needed += max(column.total_uncompressed_size, VALUE_BYTES * column.num_values, 0)
+                    needed += sum(max(size, VALUE_BYTES * values) for size, values in pages_of(body, column))
+                    hold(needed)
             hold(needed)
         batches, came = [], 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=names):
@@ -80,6 +84,71 @@ def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], h
             batches.append(batch)
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
+
+
+def pages_of(body: bytes, column: Any) -> Iterator[tuple[int, int]]:
+    """Uncompressed bytes and values of each page of a column of a row group, as its own header has them (PageHeader of
+    parquet.thrift). Raises: RequestError."""
+    at = column.data_page_offset
+    if column.has_dictionary_page and 0 < column.dictionary_page_offset < at:
+        at = column.dictionary_page_offset
+    end = at + column.total_compressed_size
+    while 0 <= at < end:
+        try:
+            header, at = _struct(body, at, 0)
+            size, compressed = int(header[2]), int(header[3])
+            kind = header.get(5) or header.get(7) or header.get(8) or {}
+            values = int(kind.get(1, 0))
+        except (IndexError, KeyError, TypeError, AttributeError) as error:
+            raise RequestError(f"column '{column.path_in_schema}' of the Parquet file has a damaged page") from error
+        if min(size, compressed, values) < 0:
+            raise RequestError(f"column '{column.path_in_schema}' of the Parquet file has a page of negative size")
+        at += compressed
+        yield size, values
+
+
+def _struct(body: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Fields of a struct in Thrift's compact protocol by their numbers, those that are numbers or structs, and where it
+    ends. Raises: IndexError if there is none."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while kind := body[at]:
+        at += 1
+        if kind >> 4:
+            number += kind >> 4
+        else:
+            number, at = _integer(body, at)
+        fields[number], at = _value(body, at, kind & 15, depth)
+    return fields, at + 1
+
+
+def _value(body: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):  # true and false
+        return None, at
+    if kind in (4, 5, 6):
+        return _integer(body, at)
+    if kind == 8:
+        length, at = _unsigned(body, at)
+        return None, at + length
+    if kind == 12 and depth < MOST_DEPTH:
+        return _struct(body, at, depth + 1)
+    if kind in (3, 7):
+        return None, at + (1 if kind == 3 else 8)
+    raise IndexError(kind)  # page headers have no lists
+
+
+def _integer(body: bytes, at: int) -> tuple[int, int]:
+    found, at = _unsigned(body, at)
+    return found >> 1 ^ -(found & 1), at
+
+
+def _unsigned(body: bytes, at: int) -> tuple[int, int]:
+    found = 0
+    for place in range(10):
+        found |= (body[at + place] & 127) << 7 * place
+        if body[at + place] < 128:
+            return found, at + place + 1
+    raise IndexError(at)
 
 
 def _batch_bytes(metadata: memoryview, body: Any) -> int:
