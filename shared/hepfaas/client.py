@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import tarfile
 import time
 import uuid
@@ -34,6 +35,9 @@ LATER = (429, 502, 503, 504)
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The last bytes of a whole Arrow stream (Arrow columnar format, IPC streaming format)."""
+
+MORE = re.compile(r"run \S+: more by \?follow=1&after=(?P<after>\S*)")
+"""The last line of a log that goes on: services end an answer after some minutes."""
 
 ENDED = ("completed", "failed", "cancelled")
 LOOK_S = 0.5
@@ -215,11 +219,21 @@ class Client:
         """A file that the service named, e.g. a picture of a report."""
         return self._request("GET", path).content
 
-    def log(self, run: str, follow: bool = False, step: str = "") -> Iterator[str]:
-        """Lines of the log; with `follow` as they come, until the run has ended."""
-        query = {"step": step, "follow": "1" if follow else "0"}
-        with self._streamed("GET", f"/v1/runs/{run}/log", params=query) as answer:
-            yield from answer.iter_lines()
+    def log(self, run: str, follow: bool = False, step: str = "", most_s: float = 86_400) -> Iterator[str]:
+        """Lines of the log; with `follow` as they come, until the run has ended. Raises: UnavailableError after
+        `most_s`, or if they break off."""
+        end, after = time.monotonic() + most_s, ""
+        while time.monotonic() < end:
+            query, goes_on = {"step": step, "follow": "1" if follow else "0", "after": after}, None
+            with self._streamed("GET", f"/v1/runs/{run}/log", params=query) as answer:
+                for line in _lines(answer):
+                    if goes_on := MORE.fullmatch(line):
+                        after = goes_on["after"]
+                    else:
+                        yield line
+            if not goes_on:
+                return
+        raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
         values: Json = self._request(method, path, **more).json()
@@ -350,6 +364,14 @@ async def _by_thread(some: Iterator[T]) -> AsyncIterator[T]:
     end = object()
     while (item := await asyncio.to_thread(next, some, end)) is not end:
         yield cast(T, item)
+
+
+def _lines(answer: httpx.Response) -> Iterator[str]:
+    """Lines of a text as they come. Raises: UnavailableError if it breaks off."""
+    try:
+        yield from answer.iter_lines()
+    except httpx.HTTPError as error:
+        raise UnavailableError(f"the lines of {answer.request.url} break off: {error}") from error
 
 
 def _predict_path(model: str) -> str:

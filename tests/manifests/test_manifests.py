@@ -14,7 +14,7 @@ import yaml
 from conftest import server_binary
 from hepfaas.local.broker import Delivery
 from hepfaas.local.up import TRIGGERS
-from hepfaas.platform.settings import Settings
+from hepfaas.platform.settings import STREAM_S, Settings
 
 TOP = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))
@@ -211,6 +211,29 @@ def test_a_function_starts_with_the_settings_it_is_given(overlay: str) -> None:
         settings = Settings.from_environ(variables(f"overlays/{overlay}", pod(service)["containers"][0]))
         assert settings.deadline_s == pod(service)["timeoutSeconds"]
         assert settings.store.startswith("s3://")
+
+
+def test_answers_end_before_knative_cuts_them_off() -> None:
+    for service in services().values():
+        assert pod(service)["timeoutSeconds"] >= STREAM_S + 20
+
+
+def test_who_sends_events_signs_them() -> None:
+    """Of the functions only predict-grpc sends none."""
+    having = {
+        name
+        for name, service in services().items()
+        if {"secretRef": {"name": "event-keys"}} in pod(service)["containers"][0]["envFrom"]
+    }
+    assert set(FUNCTIONS) - having == {"predict-grpc"}
+
+
+def test_nobody_asks_a_predict_that_is_not_ready() -> None:
+    probes = {name: pod(service)["containers"][0]["readinessProbe"] for name, service in services().items()}
+    assert probes["predict"]["httpGet"]["path"] == "/v2/health/ready"
+    assert probes["predict-grpc"]["grpc"] == {"service": "inference.GRPCInferenceService"}
+    others = set(FUNCTIONS) - {"predict", "predict-grpc"}
+    assert {probes[name]["httpGet"]["path"] for name in others} == {"/healthz"}
 
 
 def test_policies_are_json() -> None:

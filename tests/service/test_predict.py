@@ -53,6 +53,7 @@ from PIL import Image
 TOP = Path(__file__).parents[2]
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 BODIES, DAMAGED = (20_000, 100_000) if ALL else (300, 600)
+HOLD = [].append
 PREDICT, INFER = "/v1/models/job/predict", "/v2/models/job/infer"
 ARROW, PARQUET, ROOT = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet", "application/x-root"
 
@@ -672,6 +673,62 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
         assert httpx.post(f"{url}{INFER}", content=head + blob, headers=told, timeout=60).status_code == 200
 
 
+def bombs(folder: Path) -> dict[str, bytes]:
+    """Small bodies of very many events, by their media types."""
+    rows = 9_000_000
+    ones = np.ones(rows, dtype=np.float32)
+    lists = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32), ones)
+    table = pa.table({"met": ones, "lep_pt": lists})
+    found = {}
+    for kind, new in ((ARROW, pa.ipc.new_stream), ("application/vnd.apache.arrow.file", pa.ipc.new_file)):
+        out = io.BytesIO()
+        with new(out, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table, max_chunksize=1_000_000)
+        found[kind] = out.getvalue()
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd")
+    found[PARQUET] = out.getvalue()
+    with uproot.recreate(folder / "bomb.root", compression=uproot.ZSTD(1)) as file:
+        tree = file.mktree("Events", {"met": "float32", "lep_pt": "var * float32"})
+        some = ak.unflatten(ones[: rows // 9], np.ones(rows // 9, dtype=np.int64))
+        for _ in range(9):
+            tree.extend({"met": ones[: rows // 9], "lep_pt": some})
+    found[ROOT] = (folder / "bomb.root").read_bytes()
+    found["application/json"] = b'{"events": {"met": [], "lep_pt": [' + b"[]," * 3_500_000 + b"[]]}}"
+    return found
+
+
+def test_small_bodies_of_many_events_are_refused_before_they_are_decoded(served: Served, tmp_path: Path) -> None:
+    bodies = bombs(tmp_path)
+    with (
+        served.started(HEPFAAS_PREDICT_BODY_BYTES="64000000") as (process, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
+        for kind, body in documents(served.events, served.file).items():
+            assert http.post(PREDICT, content=body, headers={"Content-Type": kind}).status_code == 200, kind
+        before = memory_mb(process)
+        for kind, body in bodies.items():
+            answer = http.post(PREDICT, content=body, headers={"Content-Type": kind})
+            assert answer.status_code == 413, (kind, len(body), answer.text[:1_000])
+            assert "at most 256,000,000 may be (HEPFAAS_PREDICT_WAITING_BYTES)" in answer.json()["error"]
+            assert "many events in 'files' become a run" in answer.json()["error"]
+            assert memory_mb(process, "VmHWM") < before + 60 + 3 * len(body) / 1e6, kind
+
+
+def test_metrics_are_for_those_who_ask_an_instance_itself(served: Served) -> None:
+    assert served.http.get("/metrics").status_code == 200
+    for header in ("X-Forwarded-For", "Forwarded"):
+        assert served.http.get("/metrics", headers={header: "for=10.0.0.1"}).status_code == 404
+
+
+def test_probes_ask_at_one_place_whatever_stands_before_other_paths(served: Served) -> None:
+    with served.started(HEPFAAS_PREDICT_BASE="/inference") as (_, port), httpx.Client(timeout=60) as http:
+        url = f"http://127.0.0.1:{port}"
+        for path in ("/v2/health/ready", "/v2/health/live", "/inference/v2/health/ready", "/inference/v2"):
+            assert http.get(f"{url}{path}").status_code == 200, path
+        assert http.get(f"{url}/v2").status_code == 404
+
+
 VECTORS = """
 import asyncio, json, sys
 from hepfaas.platform.settings import Settings
@@ -735,7 +792,7 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
     assert seen == len(stored)
     model = served_of(versions.load(served.store, "job"))
     for kind, body in documents(served.events, served.file).items():
-        found = raw_events.features_of(model, raw_events.events_in(model, kind, body, "Events"))
+        found = raw_events.features_of(model, raw_events.events_in(model, kind, body, "Events", HOLD), HOLD)
         assert found.tobytes() == stored.tobytes(), kind
 
 

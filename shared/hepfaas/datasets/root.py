@@ -86,6 +86,30 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
     return reading.through(url, at)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What some branches take in memory: bytes, and values or entries, whichever are more."""
+
+    size_bytes: int
+    values: int
+
+
+def decoded(path: str, tree: str, names: Sequence[str]) -> Decoded:
+    """What branches of a file here take once read, by the headers of their baskets: what tree and branches claim of
+    themselves is not believed. Raises: RequestError."""
+    with explained(path), open_root(Door(path)) as file:
+        found = _tree(file, path, tree)
+        size = values = 0
+        for name in names:
+            branch = found[name]
+            how = branch.interpretation
+            item = (how.content if isinstance(how, uproot.AsJagged) else how).itemsize
+            baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
+            size += baskets
+            values += max(baskets // item, int(found.num_entries))
+        return Decoded(size, values)
+
+
 def read(
     url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
 ) -> dict[str, ak.Array]:

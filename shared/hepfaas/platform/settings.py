@@ -11,6 +11,8 @@ from typing import Any
 from hepfaas.errors import RequestError
 
 MOST_EVENT_KEYS, LEAST_KEY = 2, 32
+STREAM_S = 280.0
+"""So long an answer goes on that comes bit by bit: Knative cuts it off at 300 s (manifests/base/function.yaml)."""
 
 
 @dataclass(frozen=True)

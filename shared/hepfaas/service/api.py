@@ -138,9 +138,11 @@ def run_events(asked: Asked, run: str) -> Response:
 
 
 def run_log(asked: Asked, run: str) -> Response:
-    """The log of all steps, or of one (?step=kind or the start of its hash); ?follow=1 goes on as it grows."""
+    """The log of all steps, or of one (?step=kind or the start of its hash); ?follow=1 goes on as it grows, for some
+    minutes, and ends with the mark from which ?after= goes on."""
     args = asked.request.args
-    lines = follow_log(asked.store, asked.run(run), args.get("step", ""), args.get("follow", "") in ("1", "true"))
+    follow, after = args.get("follow", "") in ("1", "true"), _mark(args.get("after", ""))
+    lines = follow_log(asked.store, asked.run(run), args.get("step", ""), follow, after)
     return Response(lines, mimetype="text/plain")
 
 

@@ -9,34 +9,42 @@ from dataclasses import asdict
 
 from hepfaas.platform import records
 from hepfaas.platform.records import Entry
+from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.service import overview
 
-MOST_S = 300.0
 LOOK_S = 1.0
 SETTLE_S = 1.0
 """Entries are told when they are so old: by then those of other functions with earlier times are there too."""
 
 
-def follow_events(store: Store, run: str, after: str, most_s: float = MOST_S) -> Iterator[str]:
-    """`status` first, `step` for each that was done or failed behind the mark `after`, `end` when the run has ended."""
+def follow_events(store: Store, run: str, after: str, most_s: float = STREAM_S) -> Iterator[str]:
+    """`status` first, `step` for each that was done or failed behind the mark `after`, `end` when the run has ended.
+    When time is up it ends without: who asks again with the last mark misses nothing."""
+    stop = time.monotonic() + most_s
     yield _event("status", overview.row(store, run), after)
-    for entry in _entries(store, run, after, most_s):
+    for entry in _entries(store, run, after, stop):
         if entry is None:
             yield ": still there\n\n"
             continue
         after = records.mark_of(entry)
         yield _event("step", asdict(entry), after)
     end = records.last_end(store, run)
-    if end:
+    if end and time.monotonic() <= stop:
         yield _event("end", asdict(end), after)
 
 
-def follow_log(store: Store, run: str, step: str, follow: bool, most_s: float = MOST_S) -> Iterator[str]:
-    """Lines of the log: each step with its seconds, and what it printed."""
-    entries = _entries(store, run, "", most_s) if follow else records.log_of(store, run)
-    for entry in entries:
-        if entry is None or (step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step)):
+def follow_log(
+    store: Store, run: str, step: str, follow: bool, after: str = "", most_s: float = STREAM_S
+) -> Iterator[str]:
+    """Lines of the log behind a mark: each step with its seconds, and what it printed; when time is up, last the mark
+    to ask again with."""
+    stop = time.monotonic() + most_s
+    for entry in _entries(store, run, after, stop) if follow else records.log_of(store, run, after):
+        if entry is None:
+            continue
+        after = records.mark_of(entry)
+        if step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step):
             continue
         at = time.strftime("%H:%M:%S", time.gmtime(entry.time))
         yield f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s\n"
@@ -45,16 +53,19 @@ def follow_log(store: Store, run: str, step: str, follow: bool, most_s: float = 
         if entry.error:
             yield f"          failed: {entry.error}\n"
     end = records.last_end(store, run)
-    if end:
+    if follow and time.monotonic() > stop:
+        yield f"run {run}: more by ?follow=1&after={after}\n"
+    elif end:
         yield f"run {run} {end.state}{': ' + end.error if end.error else ''}\n"
 
 
-def _entries(store: Store, run: str, after: str, most_s: float) -> Iterator[Entry | None]:
+def _entries(store: Store, run: str, after: str, stop: float) -> Iterator[Entry | None]:
     """Entries behind a mark as they come, None when there is nothing new; ends when the run does or time is up."""
-    stop = time.monotonic() + most_s
     while True:
         ended = records.last_end(store, run) is not None
         for entry in records.log_of(store, run, after):
+            if time.monotonic() > stop:
+                return
             if not ended and entry.time > time.time() - SETTLE_S:
                 break
             after = records.mark_of(entry)

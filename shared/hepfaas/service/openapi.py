@@ -61,7 +61,11 @@ QUERIES: dict[Call, dict[str, Any]] = {
         "limit": {"type": "integer", "minimum": 1, "maximum": api.MOST_PAGE},
         "after": {"type": "string"},
     },
-    api.run_log: {"step": {"type": "string"}, "follow": {"type": "string", "enum": ["0", "1"]}},
+    api.run_log: {
+        "step": {"type": "string"},
+        "after": {"type": "string"},
+        "follow": {"type": "string", "enum": ["0", "1"]},
+    },
     api.run_events: {"after": {"type": "string"}},
     old_api.upload: {"name": {"type": "string"}},
     old_api.delete_specs: {"name": {"type": "string"}},

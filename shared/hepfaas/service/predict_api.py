@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from hepfaas.datasets.score_files import Columns
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models import versions
 from hepfaas.models.served import Served
+from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
 from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
-from hepfaas.service.score_streams import ARROW_STREAM, LINES, PARQUET, streamed
+from hepfaas.service.score_streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
 
 MOST_FILES = 1_000
-STREAM_S = 600.0
-"""So long files are read for one answer."""
+OVER = "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"
 
 JSON = "application/json"
 CURLS_OWN = "application/x-www-form-urlencoded"
@@ -38,6 +38,7 @@ _READERS = ThreadPoolExecutor(8, "files")
 
 async def predict(asked: Asked, name: str, number: str = "") -> Response:
     """POST /v1/models/{name}[/versions/{number}]/predict: {"events": …}, a document of events, or {"files": [URL]}."""
+    end = time.monotonic() + STREAM_S
     served = await asked.serving.model(name, number)
     kind = asked.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     kind = JSON if kind in ("", CURLS_OWN) else kind
@@ -45,7 +46,7 @@ async def predict(asked: Asked, name: str, number: str = "") -> Response:
     if kind == JSON and b'"files"' in body:
         values = json_object(body)
         if "files" in values:
-            return await _of_files(asked, served, values)
+            return await _of_files(asked, served, values, end)
     return await _of_events(asked, served, kind, body)
 
 
@@ -114,8 +115,8 @@ async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Re
 
     usual = served.published.tree
     tree = asked.request.query_params.get("tree") or usual
-    events = await in_thread(raw_events.events_in, served, kind, body, tree)
-    features = await in_thread(raw_events.features_of, served, events)
+    events = await in_thread(raw_events.events_in, served, kind, body, tree, asked.hold)
+    features = await in_thread(raw_events.features_of, served, events, asked.hold)
     scores = await asked.serving.scores(served, features)
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
     accepted = asked.request.headers.get("accept", "")
@@ -125,8 +126,9 @@ async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Re
     return json_response({"model": str(served.version), "scores": columns})
 
 
-async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any]) -> Response:
-    """Streams the scores of files as they are read, or where that would take long asks for a run and tells its name."""
+async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any], end: float) -> Response:
+    """Streams the scores of files as they are read, or where that would take long asks for a run and tells its name.
+    end: when the answer must be over, by the monotonic clock."""
     from hepfaas.service import prediction_runs  # runs: only where files come
 
     files, tree, entries = _checked(asked, served, values)
@@ -142,7 +144,7 @@ async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any]) -> 
         return answer
     accepted = asked.request.headers.get("accept", "")
     kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
-    blocks = _blocks(served, files, tree, entries, headers, reading)
+    blocks = _blocks(served, files, tree, entries, headers, reading, end)
     first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
     some = itertools.chain([first] if first else [], blocks)
     parts = streamed(kind, some, str(served.version), len(files))
@@ -151,9 +153,16 @@ async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any]) -> 
 
     async def sent() -> AsyncIterator[bytes]:
         nonlocal coming
-        while (part := await asyncio.wrap_future(coming)) is not None:
+        events = 0
+        while await _comes(coming, end):
+            if (part := coming.result()) is None:
+                return
+            events += part.count(b"\n") if kind == LINES else 0
             yield part
             coming = _READERS.submit(next, parts, None)
+        if kind != LINES:
+            raise UnavailableError(OVER)  # the connection breaks off
+        yield error_line(OVER, events)  # whoever reads for us may take a while longer
 
     def end_reading() -> None:
         coming.add_done_callback(lambda _: _READERS.submit(blocks.close))
@@ -173,6 +182,12 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._end_reading()
+
+
+async def _comes(work: Future[Any], end: float) -> bool:
+    """Whether some work is done before that time; it goes on if not."""
+    await asyncio.wait([asyncio.wrap_future(work)], timeout=max(0.0, end - time.monotonic()))
+    return work.done()
 
 
 async def _by_reader(work: Callable[..., Any], *given: Any) -> Any:
@@ -213,16 +228,17 @@ def _blocks(
     entries: tuple[int, int] | None,
     headers: Mapping[str, Any],
     reading: Reading,
+    end: float,
 ) -> Generator[Columns]:
-    """The scores of some events after the other, with the number of their file.
+    """The scores of some events after the other, with the number of their file, until that time.
 
     Raises: RequestError; UnavailableError, also if it takes too long.
     """
     from hepfaas.steps.predict import predicted
 
-    runtime, end = served.runtime(), time.monotonic() + STREAM_S
+    runtime = served.runtime()
     for number, url in enumerate(files):
         for some in predicted(served.published, runtime, url, tree, entries, headers.get(url), reading):
             yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
             if time.monotonic() > end:
-                raise UnavailableError(f"{STREAM_S:.0f} s are over; ask for what is missing by 'entries', or for a run")
+                raise UnavailableError(OVER)

@@ -93,6 +93,12 @@ ROUTES: tuple[tuple[str, str, Call], ...] = (
 OPEN = frozenset({open_inference.live, open_inference.ready})
 """What anybody may ask: probes have no token."""
 
+PROBES = ("/v2/health/live", "/v2/health/ready")
+"""Where probes ask, whatever stands before all other paths."""
+
+GATEWAYS = (b"x-forwarded-for", b"forwarded")
+"""What says that a request came from outside: Prometheus asks an instance itself."""
+
 PUBLISHING = frozenset(
     {predict_api.put_alias, predict_api.delete_alias, predict_api.delete_version, tfaas.delete, tfaas.set_params}
 )
@@ -124,7 +130,7 @@ class PredictApp:
         path, method = request.scope["path"], request.scope["method"]
         if path == "/healthz":
             return Response(status_code=204)
-        if path == "/metrics":
+        if path == "/metrics" and not any(name in GATEWAYS for name, _ in request.scope["headers"]):
             return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
         call, response, said = "", None, ""
         self._under_way += 1
@@ -149,7 +155,7 @@ class PredictApp:
 
     def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:
         base = self._settings.predict_base
-        if not path.startswith(f"{base}/"):
+        if not path.startswith(f"{base}/") and path not in PROBES:
             raise NotFound()
         call, values = self._map.match(path.removeprefix(base), method)
         return call, values

@@ -190,10 +190,22 @@ class Asked:
             pieces.append(piece)
             self._hold(size)
 
+    def hold(self, size: int) -> None:
+        """Counts what the events in the body take in memory; from any thread. Raises: TooLargeError; OverloadedError if
+        others under way take too much already."""
+        most = self.serving.settings.predict_waiting_bytes
+        if size > most:
+            raise TooLargeError(
+                f"the events in the body take {size:,} bytes in memory, and at most {most:,} may be "
+                "(HEPFAAS_PREDICT_WAITING_BYTES); send them in parts, or give the addresses of files: many events "
+                "in 'files' become a run"
+            )
+        self._hold(max(size, self.serving.bodies.get(self.request, 0)))
+
     def _hold(self, size: int) -> None:
         bodies = self.serving.bodies
         bodies[self.request] = size
-        if len(bodies) > 1 and sum(bodies.values()) > self.serving.settings.predict_waiting_bytes:
+        if len(bodies) > 1 and sum(tuple(bodies.values())) > self.serving.settings.predict_waiting_bytes:
             raise OverloadedError(f"{len(bodies)} long bodies come at once; ask again in a second")
 
     async def chunks(self, most_bytes: int) -> AsyncGenerator[bytes]:

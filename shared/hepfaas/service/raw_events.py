@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,16 @@ from hepfaas.errors import RequestError
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
-from hepfaas.service.predicting import json_object
+from hepfaas.platform.settings import Settings
+from hepfaas.service.decoded import VALUE_BYTES, Hold, arrow_table, parquet_table
+from hepfaas.service.predicting import TooLargeError, json_object
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET, ROOT, JSON = "application/vnd.apache.parquet", "application/x-root", "application/json"
+MOST_VECTOR_BYTES = Settings.predict_waiting_bytes
+JSON_BYTES = {b",": 16, b"[": 64, b"{": 256}
+"""What a document takes as Python's objects, by what stands before each value, list and object."""
+
 ENDINGS = {PARQUET: ".parquet", ROOT: ".root"}
 
 
@@ -38,9 +45,15 @@ class Events:
     identifiers: Mapping[str, NDArray[Any]]
 
 
-def features_of(served: Served, events: Events) -> NDArray[np.float32]:
-    """Vectors (events, features). Raises: RequestError naming the branch that does not fit."""
+def features_of(served: Served, events: Events, hold: Hold) -> NDArray[np.float32]:
+    """Vectors (events, features). Raises: RequestError naming the branch that does not fit; what `hold` does."""
+    hold(vector_bytes(served, len(next(iter(events.branches.values()), ()))))
     return matrix(events.branches, served.published.spec)
+
+
+def vector_bytes(served: Served, n_events: int) -> int:
+    """Of so many vectors."""
+    return n_events * served.published.spec.n_features * np.dtype(np.float32).itemsize
 
 
 def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -53,18 +66,25 @@ def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> 
             raise RequestError(f"input '{branch.name}' has shape {list(values.shape)}; it takes {wanted}")
         branches[branch.name] = _from_matrix(values, branch) if branch.jagged else ak.Array(values)
     _check_lengths(branches)
+    size = vector_bytes(served, len(next(iter(branches.values()), ())))
+    if size > MOST_VECTOR_BYTES:  # events without a value take no byte of the body
+        raise TooLargeError(f"vectors of so many events take {size:,} bytes, and at most {MOST_VECTOR_BYTES:,} may be")
     return matrix(branches, served.published.spec)
 
 
-def events_in(served: Served, kind: str, body: bytes, tree: str) -> Events:
-    """The events in a body of that media type. Raises: RequestError saying what is wrong with it."""
+def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold) -> Events:
+    """The events in a body of that media type. hold: told what they will take, before they are decoded.
+
+    Raises: RequestError saying what is wrong with it; what `hold` does.
+    """
     spec = served.published.spec
     if kind == JSON:
+        hold(sum(body.count(sign) * size for sign, size in JSON_BYTES.items()))
         return _from_json(spec, json_object(body).get("events"))
     if kind in (ARROW_STREAM, ARROW_FILE, PARQUET):
-        return _of_table(spec, _table(kind, body))
+        return _of_table(spec, _table(spec, kind, body, hold))
     if kind == ROOT:
-        return _from_root(spec, body, tree)
+        return _from_root(spec, body, tree, hold)
     raise RequestError(f"events come as {', '.join((JSON, ARROW_STREAM, ARROW_FILE, PARQUET, ROOT))}, not as '{kind}'")
 
 
@@ -146,33 +166,48 @@ def _from_matrix(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
     return ak.unflatten(values[kept], counts)
 
 
-def _table(kind: str, body: bytes) -> Any:
+def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    opened: dict[str, Callable[[Any], Any]] = {
-        ARROW_STREAM: lambda data: pa.ipc.open_stream(data).read_all(),
-        ARROW_FILE: lambda data: pa.ipc.open_file(data).read_all(),
-        PARQUET: pq.read_table,
-    }
     try:
-        table = opened[kind](pa.BufferReader(body))
+        if kind == PARQUET:
+            table = parquet_table(body, partial(_wanted, spec), hold)
+        else:
+            table = arrow_table(body, kind == ARROW_FILE, hold)
+        table = table.select(_wanted(spec, table.column_names))
+        for field in table.schema:
+            _check_type(field)
         table.validate(full=True)  # offsets of lists that point nowhere
         return table
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise RequestError(f"the body is no whole document of {kind}: {error}") from error
 
 
+def _wanted(spec: Spec, names: Collection[str]) -> list[str]:
+    """The columns that are needed of a table's. Raises: RequestError if one is missing."""
+    for branch in spec.branches:
+        if branch.name not in names:
+            raise missing_branch("the table", branch.name, list(names))
+    return [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
+
+
+def _check_type(field: Any) -> None:
+    """Raises: RequestError if a column is such that few bytes can stand for many values, or holds no numbers."""
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+    inner = field.type.value_type if is_list or pa.types.is_fixed_size_list(field.type) else field.type
+    if not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
+        raise RequestError(
+            f"column '{field.name}' of the table holds neither numbers nor lists of numbers but {field.type}"
+        )
+
+
 def _of_table(spec: Spec, table: Any) -> Events:
     import pyarrow as pa
 
-    names = table.column_names
-    for branch in spec.branches:
-        if branch.name not in names:
-            raise missing_branch("the table", branch.name, names)
-    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
     try:
-        arrays = {name: _plain(ak.from_arrow(table[name])) for name in wanted}
+        arrays = {name: _plain(ak.from_arrow(table[name])) for name in table.column_names}
     except (pa.ArrowException, ValueError, TypeError, AssertionError) as error:
         raise RequestError(f"a column of the table holds neither numbers nor lists of numbers: {error}") from error
     return _named(spec, arrays)
@@ -185,9 +220,9 @@ def _plain(array: ak.Array) -> ak.Array:
     return ak.drop_none(array)
 
 
-def _from_root(spec: Spec, body: bytes, tree: str) -> Events:
+def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
     from hepfaas.datasets.ranges import EntryRange
-    from hepfaas.datasets.root import opened, read
+    from hepfaas.datasets.root import decoded, opened, read
 
     with tempfile.NamedTemporaryFile(prefix="hepfaas-", suffix=".root") as file:
         file.write(body)
@@ -196,6 +231,8 @@ def _from_root(spec: Spec, body: bytes, tree: str) -> Events:
             found = opened(file.name, tree)
             there = {branch.name for branch in found.branches}
             names = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in there)]
+            needed = decoded(file.name, tree, names)
+            hold(max(needed.size_bytes, VALUE_BYTES * needed.values))
             arrays = read(file.name, found.identity, tree, names, EntryRange(0, found.entries))
         except RequestError as error:
             raise RequestError(str(error).replace(file.name, "the body")) from error

@@ -38,6 +38,13 @@ def lines_of(columns: Columns) -> bytes:
     return b"".join(map(line.__mod__, zip(*map(_texts, columns.values()), strict=True)))
 
 
+def error_line(error: str, events: int) -> bytes:
+    """The last line where something went wrong, after so many events."""
+    import orjson
+
+    return orjson.dumps({"error": error, "events": events}, option=orjson.OPT_APPEND_NEWLINE)
+
+
 def _texts(values: NDArray[Any]) -> list[bytes]:
     """Each number as JSON; NaN is null, float32 the shortest text that gives it back."""
     import orjson
@@ -56,7 +63,7 @@ def _lines(some: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
             events += len(columns["entry"])
         yield orjson.dumps({"model": model, "files": files, "events": events}, option=orjson.OPT_APPEND_NEWLINE)
     except (RequestError, UnavailableError, MissingError) as error:
-        yield orjson.dumps({"error": str(error), "events": events}, option=orjson.OPT_APPEND_NEWLINE)
+        yield error_line(str(error), events)
 
 
 def _tables(kind: str, some: Iterable[Columns], told: Mapping[str, str]) -> Iterator[bytes]:

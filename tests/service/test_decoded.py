@@ -1,0 +1,72 @@
+"""What documents take once they are decoded is told from what they hold themselves."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.service.decoded import MOST_FOOTER, VALUE_BYTES, arrow_table, pages_of, parquet_table
+
+ROWS = 30_000
+TABLE = pa.table(
+    {
+        "met": np.random.default_rng(1).random(ROWS, dtype=np.float32),
+        "lep_pt": pa.array([[1.5] * (number % 3) for number in range(ROWS)], pa.list_(pa.float32())),
+        "event": np.arange(ROWS),
+    }
+)
+
+
+def arrow(is_file: bool, compression: str | None) -> bytes:
+    out = io.BytesIO()
+    new = pa.ipc.new_file if is_file else pa.ipc.new_stream
+    with new(out, TABLE.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(TABLE, max_chunksize=7_000)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_arrow_is_the_same_table_and_takes_as_much_however_it_is_written(is_file: bool, compression: str) -> None:
+    held: list[int] = []
+    found = arrow_table(arrow(is_file, compression), is_file, held.append)
+    assert found.combine_chunks() == TABLE.combine_chunks()
+    values = 3 * ROWS + len(TABLE["lep_pt"].combine_chunks().flatten())
+    assert VALUE_BYTES * values <= held[-1] < 1.1 * VALUE_BYTES * values
+    assert held == sorted(held)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_every_page_of_parquet_is_found(version: str, dictionary: bool) -> None:
+    out = io.BytesIO()
+    more: dict[str, Any] = {"data_page_version": version, "use_dictionary": dictionary}
+    pq.write_table(TABLE, out, row_group_size=11_000, data_page_size=5_000, **more)
+    body = out.getvalue()
+    with pq.ParquetFile(io.BytesIO(body)) as file:
+        for number in range(file.metadata.num_row_groups):
+            for place in range(3):
+                column = file.metadata.row_group(number).column(place)
+                pages = list(pages_of(body, column))
+                assert len(pages) > dictionary
+                values = sum(values for _, values in pages[dictionary:])
+                assert values == column.num_values
+                assert 0 < column.total_uncompressed_size - sum(size for size, _ in pages) < 100 * len(pages)
+
+
+def test_parquet_is_read_in_part_and_takes_what_that_part_takes() -> None:
+    out = io.BytesIO()
+    pq.write_table(TABLE, out, row_group_size=11_000)
+    held: list[int] = []
+    found = parquet_table(out.getvalue(), lambda names: [name for name in names if name != "event"], held.append)
+    assert found.combine_chunks() == TABLE.select(["met", "lep_pt"]).combine_chunks()
+    assert max(held) < 4 * VALUE_BYTES * ROWS + VALUE_BYTES * ROWS + 1_000_000
+
+
+def test_a_footer_that_takes_much_itself_is_refused() -> None:
+    body = b"PAR1" + b"\0" * 20 + (MOST_FOOTER + 1).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(RequestError, match="footer has more than"):
+        parquet_table(body, list, [].append)
