@@ -51,6 +51,7 @@ async def predict(asked: Asked, name: str, number: str = "") -> Response:
 
 async def list_aliases(asked: Asked, name: str) -> Response:
     """GET /v1/models/{name}/aliases: which version each names."""
+    await in_thread(versions.find, asked.serving.store, name)
     return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
 
 

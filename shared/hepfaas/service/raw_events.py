@@ -23,6 +23,7 @@ from hepfaas.errors import RequestError
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
+from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.service.predicting import json_object
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
@@ -45,15 +46,16 @@ def features_of(served: Served, events: Events) -> NDArray[np.float32]:
 
 def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Vectors of raw values: flat branches (events,), jagged ones (events, slots) with NaN where there is no value."""
-    branches: dict[str, ak.Array] = {}
-    for branch in served.published.spec.branches:
-        values = tensors[branch.name]
-        if values.ndim != 1 + branch.jagged:
+    spec = served.published.spec
+    for branch in spec.branches:
+        shape = tensors[branch.name].shape
+        if len(shape) != 1 + branch.jagged:
             wanted = "[events, slots], NaN where there is no value" if branch.jagged else "[events]"
-            raise RequestError(f"input '{branch.name}' has shape {list(values.shape)}; it takes {wanted}")
-        branches[branch.name] = _from_matrix(values, branch) if branch.jagged else ak.Array(values)
-    _check_lengths(branches)
-    return matrix(branches, served.published.spec)
+            raise RequestError(f"input '{branch.name}' has shape {list(shape)}; it takes {wanted}")
+    _check_lengths(tensors)
+    if not any(tensors[branch.name].size for branch in spec.branches) and len(tensors[spec.branches[0].name]):
+        raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
+    return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
 
 
 def events_in(served: Served, kind: str, body: bytes, tree: str) -> Events:
@@ -94,7 +96,7 @@ def _from_json(spec: Spec, events: Any) -> Events:
         raise RequestError("'events' is missing: an object from branch to a list of values, or a list of events")
     branches = {branch.name: _read_json(branch, _found(events, branch.name)) for branch in spec.branches}
     _check_lengths(branches)
-    named = {name: _numbers(name, events[name], "int64") for name in spec.identifiers if name in events}
+    named = {name: _flat(name, events[name], "int64") for name in spec.identifiers if name in events}
     _check_lengths({**branches, **named})
     return Events(branches, named)
 
@@ -116,34 +118,51 @@ def _found(events: Mapping[str, Any], name: str) -> Any:
 
 
 def _read_json(branch: FeatureBranch, values: Any) -> ak.Array:
-    if not isinstance(values, list):
-        raise RequestError(f"branch '{branch.name}' is no list, of one value for each event")
     if not branch.jagged:
-        return ak.Array(_numbers(branch.name, values, branch.type))
+        return ak.Array(_flat(branch.name, values, _type(branch)))
+    _check_is_list(branch.name, values)
     if not all(isinstance(some, list) for some in values):
         raise RequestError(f"branch '{branch.name}' is jagged: each event has a list of values")
     counts = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
     flat = list(itertools.chain.from_iterable(values))
-    return ak.unflatten(_numbers(branch.name, flat, branch.type), counts)
+    found = from_json(flat, _type(branch), f"branch '{branch.name}'", True, place_in_events(counts))
+    if found.ndim != 1:
+        raise RequestError(f"branch '{branch.name}': an event has one list of values, and no lists in it")
+    return ak.unflatten(found, counts)
 
 
-def _numbers(name: str, values: Any, type_: str) -> NDArray[Any]:
-    """Numbers of the type they had in training; null is NaN where there is such a thing."""
-    try:
-        found = np.asarray(values, dtype=type_ or "float32")
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(f"branch '{name}': its values are no {type_ or 'numbers'}: {error}") from error
+def _flat(name: str, values: Any, type_: str) -> NDArray[Any]:
+    """Numbers, one an event; null is NaN where there is such a thing."""
+    _check_is_list(name, values)
+    found = from_json(values, type_, f"branch '{name}'", True, place_of_event)
     if found.ndim != 1:
         raise RequestError(f"branch '{name}' is flat: each event has one value")
     return found
 
 
-def _from_matrix(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+def _check_is_list(name: str, values: Any) -> None:
+    if not isinstance(values, list):
+        raise RequestError(f"branch '{name}' is no list, of one value for each event")
+
+
+def _type(branch: FeatureBranch) -> str:
+    """Of a value in training: as such a value is read here."""
+    return branch.type or "float32"
+
+
+def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+    what = f"input '{branch.name}'"
+    if not branch.jagged:
+        return ak.Array(cast(values, _type(branch), what, place_of_event))
     if values.dtype.kind != "f":
-        return ak.from_regular(ak.Array(values))
+        raise RequestError(
+            f"{what} is jagged, and {values.dtype.name} has no NaN for a slot without a value; send FP32 or FP64"
+        )
+    if not values.size:
+        return ak.unflatten(np.zeros(0, _type(branch)), np.zeros(len(values), np.int64))
     counts = values.shape[1] - np.isnan(values[:, ::-1]).cumprod(axis=1).sum(axis=1, dtype=np.int64)
-    kept = np.arange(values.shape[1]) < counts[:, None]
-    return ak.unflatten(values[kept], counts)
+    kept = values[np.arange(values.shape[1]) < counts[:, None]]
+    return ak.unflatten(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
 def _table(kind: str, body: bytes) -> Any:
@@ -164,25 +183,24 @@ def _table(kind: str, body: bytes) -> Any:
 
 
 def _of_table(spec: Spec, table: Any) -> Events:
-    import pyarrow as pa
+
+    from hepfaas.service import columns
 
     names = table.column_names
     for branch in spec.branches:
         if branch.name not in names:
             raise missing_branch("the table", branch.name, names)
-    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
-    try:
-        arrays = {name: _plain(ak.from_arrow(table[name])) for name in wanted}
-    except (pa.ArrowException, ValueError, TypeError, AssertionError) as error:
-        raise RequestError(f"a column of the table holds neither numbers nor lists of numbers: {error}") from error
-    return _named(spec, arrays)
-
-
-def _plain(array: ak.Array) -> ak.Array:
-    """Without the marks of values that might be missing, where none is."""
-    if bool(ak.any(ak.is_none(array, axis=-1), axis=None)):
-        array = ak.fill_none(array, np.nan, axis=-1)
-    return ak.drop_none(array)
+    branches = {}
+    for branch in spec.branches:
+        if branch.jagged:
+            branches[branch.name] = ak.unflatten(*columns.jagged(table, branch.name, _type(branch)))
+        else:
+            branches[branch.name] = ak.Array(columns.flat(table, branch.name, _type(branch)))
+    named = {name: columns.identifier(table, name) for name in spec.identifiers if name in names}
+    for name, values in {**branches, **named}.items():
+        if len(values) != table.num_rows:
+            raise RequestError(f"column '{name}' has {len(values)} values, and the table {table.num_rows} rows")
+    return Events(branches, named)
 
 
 def _from_root(spec: Spec, body: bytes, tree: str) -> Events:
@@ -203,7 +221,11 @@ def _from_root(spec: Spec, body: bytes, tree: str) -> Events:
 
 
 def _named(spec: Spec, arrays: dict[str, ak.Array]) -> Events:
-    named = {name: ak.to_numpy(arrays.pop(name)) for name in spec.identifiers if name in arrays}
+    named = {}
+    for name in [name for name in spec.identifiers if name in arrays]:
+        if arrays[name].ndim != 1:
+            raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
+        named[name] = ak.to_numpy(arrays.pop(name))
     return Events(arrays, named)
 
 
