@@ -373,7 +373,8 @@ def events_of(table: pa.Table) -> dict[str, Any]:
 
 
 def in_documents(table: pa.Table) -> dict[str, bytes]:
-    """A table in each form, those that can have it."""
+    """A table in each form."""
+    table = table.unify_dictionaries()  # a file has one of a column
     arrow, file, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with pa.ipc.new_stream(arrow, table.schema) as stream:
         stream.write_table(table)
