@@ -280,7 +280,7 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
     ("path", "body", "status", "said"),
     [
         (PREDICT, {"events": {"met": [1.0]}}, 422, "no branch 'lep_pt'; it has: met"),
-        (PREDICT, {"events": {"met": [1.0], "lep_pt": [["x"]]}}, 422, "branch 'lep_pt': its values are no float32"),
+        (PREDICT, {"events": {"met": [1.0], "lep_pt": [["x"]]}}, 422, "branch 'lep_pt': value 0 of event 0 is \"x\""),
         (PREDICT, {"events": {"met": [1.0, 2.0], "lep_pt": [[1.0]]}}, 422, "'lep_pt' has 1 events and 'met' has 2"),
         (PREDICT, {"events": {"met": [1.0], "lep_pt": [1.0]}}, 422, "branch 'lep_pt' is jagged"),
         (PREDICT, {"events": {"met": [[1.0]], "lep_pt": [[1.0]]}}, 422, "branch 'met' is flat"),
@@ -314,7 +314,7 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
         ),
         ("/json", {"values": [1, 2], "model": "job"}, 422, "shape [events, 3]; what was sent has shape [1, 2]"),
         ("/json", {"keys": True, "values": [1, 2, 3], "model": "job"}, 422, "it takes a list of names"),
-        ("/json", {"values": ["a", 1, 2], "model": "job"}, 422, "'values' are no numbers"),
+        ("/json", {"values": ["a", 1, 2], "model": "job"}, 422, "'values': value 0 is \"a\""),
         ("/json", {"values": [1, 2], "model": "../job"}, 404, "there is no model '../job'"),
         ("/json", [], 422, "the body is no JSON object"),
         ("/nothing", {}, 404, "docs/predict.md"),
@@ -326,6 +326,333 @@ def test_what_is_wrong_is_told_with_what_was_expected(
 ) -> None:
     answer = served.http.post(path, json=body)
     assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+
+
+def typed(served: Served, met: str, lep_pt: str) -> str:
+    """The same model, trained on branches of other types as it were: its name."""
+    name = f"job-{met}-{lep_pt}"
+    if not versions.newest(served.store, name):
+        types, first = {"met": met, "lep_pt": lep_pt}, versions.load(served.store, "job")
+        branches = (
+            replace(branch, type=types[branch.name], low=0.0, high=100.0, width=branch.width)
+            for branch in served.spec.branches
+        )
+        spec = json.dumps(replace(served.spec, branches=tuple(branches)).to_json()).encode()
+        claimed = versions.claim(served.store, name, "claim")
+        files = {versions.SPEC: spec, versions.GRAPH: first.graph}
+        versions.publish(served.store, claimed, {**first.card, "name": name}, files)
+    return name
+
+
+def chunked(values: list[Any], type_: pa.DataType) -> pa.ChunkedArray:
+    """In chunks, one without events and one that was cut out of a longer one."""
+    parts = [pa.array(values[:1], type_), pa.array([], type_), pa.array([*values, *values], type_)[1 : len(values)]]
+    return pa.chunked_array(parts, type_)
+
+
+def dictionaries(values: list[Any], type_: pa.DataType) -> pa.ChunkedArray:
+    """Lists of numbers that are numbers of a dictionary."""
+    lists = pa.array(values, pa.list_(type_))
+    return pa.chunked_array([pa.ListArray.from_arrays(lists.offsets, lists.values.dictionary_encode())])
+
+
+FLAT = [
+    *((type_, [3, 0, 70, 5]) for type_ in (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint64())),
+    *((type_, [1.5, 41.1, 0, -3]) for type_ in (pa.float16(), pa.float32(), pa.float64())),
+    (pa.dictionary(pa.int32(), pa.float64()), [1.5, 41.1, 0, 1.5]),
+]
+LISTS = [
+    *((kind(type_), [[3, 1], [], [70], [5, 2]]) for kind in (pa.list_, pa.large_list) for type_, _ in FLAT[:9]),
+    *((pa.list_(type_, 2), [[3, 1], [4, 0], [70, 7], [5, 2]]) for type_ in (pa.float32(), pa.int64())),
+    (pa.list_(pa.field("item", pa.float32(), nullable=False)), [[3.5, 1], [], [70.25], [5, 2]]),
+]
+
+
+def events_of(table: pa.Table) -> dict[str, Any]:
+    """As JSON: halves as floats of Python's own."""
+    return {name: json.loads(json.dumps(table[name].to_pylist(), default=float)) for name in table.column_names}
+
+
+def in_documents(table: pa.Table) -> dict[str, bytes]:
+    """A table in each form."""
+    table = table.unify_dictionaries()  # a file has one of a column
+    arrow, file, parquet = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with pa.ipc.new_stream(arrow, table.schema) as stream:
+        stream.write_table(table)
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, parquet)
+    return {ARROW: arrow.getvalue(), "application/vnd.apache.arrow.file": file.getvalue(), PARQUET: parquet.getvalue()}
+
+
+def scored(served: Served, name: str, body: bytes, kind: str) -> dict[str, Any]:
+    answer = served.http.post(f"/v1/models/{name}/predict", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 200, answer.text
+    scores: dict[str, Any] = answer.json()["scores"]
+    return scores
+
+
+def check_is_as_json(served: Served, name: str, table: pa.Table) -> None:
+    expected = scored(served, name, json.dumps({"events": events_of(table)}).encode(), "application/json")
+    assert len(expected["score"]) == table.num_rows
+    for kind, body in in_documents(table).items():
+        assert scored(served, name, body, kind) == expected, (kind, table.schema)
+
+
+@pytest.mark.parametrize("types", [("float32", "float32"), ("float64", "float16"), ("int32", "int32")])
+def test_whatever_pyarrow_writes_gets_the_scores_of_its_events_as_json(served: Served, types: tuple[str, str]) -> None:
+    name, count = typed(served, *types), 4
+    is_whole = types[0].startswith("int")
+    flat = [one for one in FLAT if not is_whole or pa.types.is_integer(one[0])]
+    lists = [one for one in LISTS if not is_whole or pa.types.is_integer(one[0].value_type)]
+    numbers = chunked([7, 1, 2, 3], pa.uint32())
+    for number in range(max(len(flat), len(lists))):
+        (met, values), (lep_pt, some) = flat[number % len(flat)], lists[number % len(lists)]
+        columns = {"met": chunked(values, met), "lep_pt": chunked(some, lep_pt), "event": numbers}
+        assert len(columns["met"]) == len(columns["lep_pt"]) == count
+        check_is_as_json(served, name, pa.table(columns))
+    extended = {"met": [1.0, 2.0, 3.0, 4.0], "lep_pt": [[3, 1], [], [70], [5, 2]]}
+    check_is_as_json(served, name, ak.to_arrow_table(ak.Array(extended), extensionarray=True))
+    check_is_as_json(
+        served,
+        name,
+        pa.table({"met": [1, 2, 3, 4], "lep_pt": dictionaries([[3, 1], [], [70], [5, 2]], pa.int64())}),
+    )
+
+
+def test_null_is_nan_among_floats_and_an_empty_list_stays_one(served: Served) -> None:
+    for met in (pa.float16(), pa.float32(), pa.float64(), pa.int64()):
+        for lep_pt in (pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int16())):
+            columns = {"met": pa.array([1, None, 3], met), "lep_pt": pa.array([[], [None, 4], [7]], lep_pt)}
+            check_is_as_json(served, "job", pa.table(columns))
+    check_is_as_json(served, "job", pa.table({"met": [1.0, 2.0], "lep_pt": [[], []]}))  # a list of no type
+
+
+def test_a_table_without_events_gets_no_scores(served: Served) -> None:
+    typeless = {"met": [], "lep_pt": [], "event": []}
+    fields = {"met": pa.float32(), "lep_pt": pa.list_(pa.float32()), "event": pa.int64()}
+    for table in (pa.table(typeless), pa.table(typeless, pa.schema(fields)), pa.schema(fields).empty_table()):
+        for kind, body in in_documents(table).items():
+            assert scored(served, "job", body, kind)["score"] == []
+            for accept in (ARROW, PARQUET, ROOT):
+                headers = {"Content-Type": kind, "Accept": accept}
+                assert served.http.post(PREDICT, content=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("met", "lep_pt", "event", "said"),
+    [
+        (
+            None,
+            pa.array([None, [50.0, 60.0], [70.0]]),
+            None,
+            "column 'lep_pt': event 0 is null; it takes a list for each event",
+        ),
+        (None, pa.nulls(3), None, "column 'lep_pt': event 0 is null"),
+        (pa.nulls(3), None, None, "column 'met' has type null; it takes a number for each event, of numbers"),
+        (pa.array(["1", "2", "3"]), None, None, "column 'met' has type string; it takes a number"),
+        (pa.array([[1], [2], [3]]), None, None, "column 'met' has type list<item: int64>; it takes a number"),
+        (pa.array([True, None, False]), None, None, "column 'met' has type bool; it takes a number"),
+        (pa.array([1, 2, 3], pa.timestamp("s")), None, None, "column 'met' has type timestamp[s]; it takes a number"),
+        (pa.array([1, 2, 3], pa.decimal128(9)), None, None, "column 'met' has type decimal128(9, 0); it takes"),
+        (pa.array([1, 1e300, 3]), None, None, "column 'met': event 1 is 1e+300; it takes numbers up to 3.4e+38"),
+        (pa.array([{"x": 1}] * 3), None, None, "column 'met' has type struct<x: int64>; it takes a number"),
+        (None, pa.array([1.0, 2.0, 3.0]), None, "column 'lep_pt' has type double; it takes a list for each event"),
+        (None, pa.array([[["1"]]] * 3), None, "column 'lep_pt' has type list<item: list<item: string>>; it takes a"),
+        (None, pa.array([[None]] * 3), None, "column 'lep_pt' has type list<item: null>; it takes a list"),
+        (None, pa.array([[1]] * 3, pa.list_view(pa.int8())), None, "column 'lep_pt' has type list_view<item: int8>;"),
+        (None, pa.array([[], [1, 1e300], []]), None, "column 'lep_pt': value 1 of event 1 is 1e+300"),
+        (None, None, pa.array(["a", "b", "c"]), "column 'event' has type string; it takes a whole number for each"),
+        (None, None, pa.array([[1], [2], [3]]), "column 'event' has type list<item: int64>; it takes a whole number"),
+        (None, None, pa.array([1, 2, 3], pa.timestamp("us")), "column 'event' has type timestamp[us]; it takes a"),
+        (
+            None,
+            None,
+            pa.array([1, None, 3]),
+            "column 'event': event 1 is missing (null or NaN); it takes whole numbers",
+        ),
+        (None, None, pa.array([1, 1.5, 3]), "column 'event': event 1 is 1.5; it takes whole numbers"),
+    ],
+)
+def test_columns_of_other_types_are_refused_by_name(
+    served: Served, met: Any, lep_pt: Any, event: Any, said: str
+) -> None:
+    columns = {
+        "met": pa.array([1.0, 2.0, 3.0]),
+        "lep_pt": pa.array([[1.0], [2.0], [3.0]]),
+        "event": pa.array([1, 2, 3]),
+    }
+    given = {"met": met, "lep_pt": lep_pt, "event": event}
+    table = pa.table({name: values if given[name] is None else given[name] for name, values in columns.items()})
+    body = in_arrow(table)
+    for accept in ("application/json", ROOT):
+        headers = {"Content-Type": ARROW, "Accept": accept}
+        answer = served.http.post(PREDICT, content=body, headers=headers)
+        assert (answer.status_code, said in answer.json()["error"]) == (422, True), answer.text
+
+
+def in_arrow(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    return out.getvalue()
+
+
+def test_two_columns_of_one_name_are_refused(served: Served) -> None:
+    twice = pa.table([pa.array([1.0]), pa.array([2.0]), pa.array([[1.0]])], names=["met", "met", "lep_pt"])
+    answer = served.http.post(PREDICT, content=in_arrow(twice), headers={"Content-Type": ARROW})
+    assert (answer.status_code, answer.json()["error"].partition(";")[0]) == (422, "the table has 2 columns 'met'")
+
+
+def test_the_number_of_an_event_in_a_table_is_given_back_in_its_type(served: Served) -> None:
+    for event, expected in ((pa.array([2**63, 1], pa.uint64()), pa.uint64()), (pa.array([5.0, 1.0]), pa.int64())):
+        table = pa.table({"met": [1.0, 2.0], "lep_pt": [[], [1.0]], "event": event})
+        headers = {"Content-Type": ARROW, "Accept": ARROW}
+        answer = served.http.post(PREDICT, content=in_arrow(table), headers=headers)
+        found = pa.ipc.open_stream(answer.content).read_all()["event"]
+        assert (found.type, found.to_pylist()) == (expected, [int(one) for one in event.to_pylist()])
+
+
+@pytest.mark.parametrize(
+    ("met", "lep_pt", "event", "said"),
+    [
+        ([1.7], [[]], [1], "branch 'met': event 0 is 1.7; it takes whole numbers from -2147483648 to 2147483647"),
+        (["1"], [[]], [1], "branch 'met': event 0 is \"1\"; it takes whole numbers"),
+        ([True], [[]], [1], "branch 'met': event 0 is true; it takes whole numbers"),
+        ([None], [[]], [1], "branch 'met': event 0 is null; it takes whole numbers"),
+        ([2**31], [[]], [1], "branch 'met': event 0 is 2147483648; it takes whole numbers"),
+        ([1, 2], [[7], [1, 300]], [1, 2], "branch 'lep_pt': value 1 of event 1 is 300; it takes whole numbers from 0"),
+        ([1, 2], [[7], None], [1, 2], "branch 'lep_pt' is jagged: each event has a list of values"),
+        ([1], [[[1]]], [1], "branch 'lep_pt': an event has one list of values"),
+        ([1], [[[1, "x"]]], [1], "branch 'lep_pt': value 1 is \"x\""),
+        ([1], [[]], [1.5], "branch 'event': event 0 is 1.5; it takes whole numbers"),
+    ],
+)
+def test_raw_events_of_another_type_are_refused_by_their_place(
+    served: Served, met: Any, lep_pt: Any, event: Any, said: str
+) -> None:
+    name = typed(served, "int32", "uint8")
+    answer = served.http.post(
+        f"/v1/models/{name}/predict", json={"events": {"met": met, "lep_pt": lep_pt, "event": event}}
+    )
+    assert (answer.status_code, said in answer.json()["error"]) == (422, True), answer.text
+
+
+def tensor(name: str, datatype: str, shape: Any, data: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def test_whole_numbers_of_jagged_branches_come_as_floats_with_nan_behind(served: Served) -> None:
+    for type_, expected in (
+        ("uint8", "FP32"),
+        ("bool", "FP32"),
+        ("int16", "FP32"),
+        ("int32", "FP64"),
+        ("int64", "FP64"),
+    ):
+        name = typed(served, "int32", type_)
+        events = {"met": [3, 4], "lep_pt": [[True], [False, True]] if type_ == "bool" else [[1], [0, 1]]}
+        scores = served.http.post(f"/v1/models/{name}/predict", json={"events": events}).json()["scores"]["score"]
+        told = {one["name"]: one["datatype"] for one in served.http.get(f"/v2/models/{name}").json()["inputs"]}
+        assert (told["met"], told["lep_pt"]) == ("INT32", expected)
+        met, padded = tensor("met", "INT32", [2], [3, 4.0]), [1, None, 0, 1]
+        infer = f"/v2/models/{name}/infer"
+        answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", expected, [2, 2], padded)]})
+        assert answer.json()["outputs"][0]["data"] == scores
+        for datatype, data in (("UINT8", [1, 0, 0, 1]), ("INT32", [1, 0, 0, 1]), ("BOOL", [True] * 4)):
+            answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", datatype, [2, 2], data)]})
+            assert answer.status_code == 400
+            assert "has no NaN for a slot without a value; send FP32 or FP64" in answer.json()["error"]
+        for data, said in (
+            ([1, None, 0.5, 1], "value 0 of event 1 is 0.5"),
+            ([None, 1, 1, 1], "value 0 of event 0 is m"),
+        ):
+            answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", expected, [2, 2], data)]})
+            assert (answer.status_code, f"input 'lep_pt': {said}" in answer.json()["error"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "said"),
+    [
+        ("FP32", ["0.5", 1, 1], "the data of input 'features': value 0 is \"0.5\"; it takes numbers"),
+        ("FP32", [1, None, 1], "the data of input 'features': value 1 is null; it takes numbers"),
+        ("FP32", [1, 1, True], "the data of input 'features': value 2 is true; it takes numbers"),
+        ("FP32", [1, 1, 1e39], "the data of input 'features': value 2 is 1e+39; it takes numbers"),
+        ("FP16", [1, 1, 70000], "the data of input 'features': value 2 is 70000; it takes numbers up to 6.55e+04"),
+        ("INT32", [1, 1.7, 1], "the data of input 'features': value 1 is 1.7; it takes whole numbers"),
+        ("INT8", [1, 1, 200], "the data of input 'features': value 2 is 200; it takes whole numbers from -128 to 127"),
+        ("FP64", [1, 1, 1e300], "input 'features': value 2 is 1e+300; it takes numbers up to 3.4e+38 (float32)"),
+    ],
+)
+def test_vectors_of_another_type_are_refused_by_their_place(
+    served: Served, datatype: str, data: list[Any], said: str
+) -> None:
+    answer = served.http.post(INFER, json={"inputs": [tensor("features", datatype, [1, 3], data)]})
+    assert (answer.status_code, said in answer.json()["error"]) == (400, True), answer.text
+    if datatype == "FP32":
+        answer = served.http.post("/json", json={"values": data, "model": "job"})
+        assert (answer.status_code, "'values': value " in answer.json()["error"]) == (422, True), answer.text
+
+
+def test_a_shape_without_values_takes_no_memory(served: Served) -> None:
+    wide = [[0, 60_000_000], [0, 10**13], [10**13, 0], [60_000_000, 0]]
+    before = memory_mb(served.process, "VmHWM")
+    with grpc.insecure_channel(served.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for shape in wide:
+            inputs = [
+                tensor("met", "FP32", shape[:1] if shape[0] == 0 else [0], []),
+                tensor("lep_pt", "FP32", shape, []),
+            ]
+            answer = served.http.post(INFER, json={"inputs": inputs})
+            assert answer.status_code == (200 if shape[0] == 0 else 400), answer.text
+            tensors = [inference("Tensor")(name=one["name"], datatype="FP32", shape=one["shape"]) for one in inputs]
+            asked = inference("ModelInferRequest")(model_name="job", inputs=tensors).SerializeToString()
+            if shape[0] == 0:
+                infer(asked, timeout=30)
+            else:
+                with pytest.raises(grpc.RpcError) as told:
+                    infer(asked, timeout=30)
+                assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert memory_mb(served.process, "VmHWM") < before + 30
+    one = [tensor("met", "FP32", [1], [1.0]), tensor("lep_pt", "FP32", [1, 0], [])]
+    answer = served.http.post(INFER, json={"inputs": one})
+    events = {"met": [1.0], "lep_pt": [[]]}
+    expected = served.http.post(PREDICT, json={"events": events}).json()["scores"]["score"]
+    assert answer.json()["outputs"][0]["data"] == expected
+
+
+def test_events_that_take_no_bytes_are_refused_by_a_model_of_jagged_branches_alone(served: Served) -> None:
+    model = served_of(versions.load(served.store, "job"))
+    jagged = tuple(branch for branch in served.spec.branches if branch.jagged)
+    model.published = replace(model.published, layout=replace(served.spec, branches=jagged))
+    with pytest.raises(RequestError, match="the inputs have events and no value at all; give a slot, NaN where"):
+        raw_events.features_of_tensors(model, {"lep_pt": np.zeros((10**13, 0), np.float32)})
+
+
+def test_a_small_whole_number_of_grpc_that_is_none_is_refused(served: Served) -> None:
+    contents = inference("Contents")(int_contents=[1, 300, 1])
+    wrong = inference("Tensor")(name="features", datatype="INT8", shape=[1, 3], contents=contents)
+    with grpc.insecure_channel(served.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as told:
+            infer(inference("ModelInferRequest")(model_name="job", inputs=[wrong]).SerializeToString(), timeout=30)
+    assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "the contents of input 'features': value 1 is 300; it takes whole numbers" in told.value.details()
+
+
+def test_what_is_not_there_is_told_by_the_name_that_was_asked_for(served: Served) -> None:
+    http = served.http
+    for path, said in (
+        ("/v2/models/job/versions/nothing", "has no model 'job/nothing'; it has: job/1"),
+        ("/v2/models/job/versions/%C2%B2", "model 'job' has no version '²'; give its number or an alias"),
+        ("/v1/models/nope/aliases", "has no model 'nope'; it has: job/1"),
+    ):
+        answer = http.get(path)
+        assert (answer.status_code, said in answer.json()["error"]) == (404, True), answer.text
+    for length in ("9" * 5_000, "9" * 18):
+        answer = http.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": length})
+        assert (answer.status_code, "it is the length of the JSON" in answer.json()["error"]) == (400, True)
 
 
 def test_a_long_path_is_cut_in_the_log(served: Served) -> None:

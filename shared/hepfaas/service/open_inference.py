@@ -15,11 +15,16 @@ from starlette.responses import Response
 
 from hepfaas import __version__
 from hepfaas.errors import RequestError
+from hepfaas.features.spec import FeatureBranch
 from hepfaas.models.served import Served
-from hepfaas.service.predicting import Asked, in_thread, json_object, json_response, matrix_of
+from hepfaas.service.numbers import cast, from_json
+from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
 
 FEATURES, SCORES = "features", "scores"
 HEADER = "Inference-Header-Content-Length"
+MOST_DIGITS = 18
+"""Of the length of a header."""
+
 TYPES = {
     "BOOL": "?",
     "UINT8": "u1",
@@ -76,7 +81,7 @@ def described(served: Served) -> dict[str, Any]:
     raw = [
         {
             "name": branch.name,
-            "datatype": DATATYPES.get(branch.type, "FP32"),
+            "datatype": _datatype(branch),
             "shape": [-1, -1] if branch.jagged else [-1],
             "parameters": {"raw": True},
         }
@@ -90,6 +95,13 @@ def described(served: Served) -> dict[str, Any]:
         "inputs": [features, *raw],
         "outputs": [{"name": SCORES, "datatype": "FP32", "shape": [-1, served.outputs]}],
     }
+
+
+def _datatype(branch: FeatureBranch) -> str:
+    """Of a branch's raw values. A jagged one has NaN where there is no value, so its whole numbers come as floats."""
+    if branch.jagged and np.dtype(branch.type or "float32").kind in "iub":
+        return DATATYPES[np.result_type(branch.type, np.float32).name]
+    return DATATYPES.get(branch.type, "FP32")
 
 
 async def infer(asked: Asked, name: str, number: str = "") -> Response:
@@ -116,7 +128,7 @@ async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]])
             _check_names(served, tensors, [FEATURES])
         if features.shape == served.shape:
             features = features[None]
-        return np.ascontiguousarray(features, dtype=np.float32)
+        return np.ascontiguousarray(cast(features, np.float32, f"input '{FEATURES}'"))
     _check_names(served, tensors, [branch.name for branch in served.published.spec.branches])
     matrix: NDArray[np.float32] = await in_thread(_raw, served, tensors)
     return matrix
@@ -126,7 +138,7 @@ def _parts(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview
     """The JSON of a request, and the binary tensors behind it."""
     if head is None:
         return json_object(body), memoryview(b"")
-    if not head.isdecimal() or int(head) > len(body):
+    if not head.isdecimal() or len(head) > MOST_DIGITS or int(head) > len(body):
         raise RequestError(f"{HEADER} is '{head[:20]}'; it is the length of the JSON in a body of {len(body)} bytes")
     return json_object(memoryview(body)[: int(head)]), memoryview(body)[int(head) :]
 
@@ -187,12 +199,7 @@ def _tensors(inputs: Sequence[Mapping[str, Any]], binary: memoryview) -> dict[st
 def _from_json(name: str, data: Any, datatype: str) -> NDArray[Any]:
     if not isinstance(data, list):
         raise RequestError(f"input '{name}' has no 'data': a list of numbers")
-    if datatype == "FP32":
-        return matrix_of(data, f"the data of input '{name}'")
-    try:
-        return np.asarray(data, dtype=TYPES[datatype])
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(f"the data of input '{name}' are no {datatype}: {error}") from error
+    return from_json(data, TYPES[datatype], f"the data of input '{name}'", null=name != FEATURES)
 
 
 def shaped(name: str, found: NDArray[Any], shape: list[int]) -> NDArray[Any]:

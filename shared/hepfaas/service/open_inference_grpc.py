@@ -27,6 +27,7 @@ from hepfaas.errors import (
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
 from hepfaas.platform.settings import Settings
+from hepfaas.service.numbers import cast
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.open_inference import (
     FEATURES,
@@ -259,7 +260,10 @@ def _tensor(one: Any, raw: bytes | None) -> NDArray[Any]:
     type_ = np.dtype(TYPES[datatype])
     if raw is None:
         values = getattr(one.contents, CONTENTS.get(datatype, "fp32_contents"))
-        return shaped(name, np.asarray(values, dtype=type_), list(one.shape))
+        found = (
+            cast(np.asarray(values), type_, f"the contents of input '{name}'") if len(values) else np.zeros(0, type_)
+        )
+        return shaped(name, found, list(one.shape))
     if len(raw) % type_.itemsize:
         raise RequestError(f"input '{name}' has {len(raw)} bytes, no whole number of {datatype}")
     return shaped(name, np.frombuffer(raw, dtype=type_), list(one.shape))

@@ -77,6 +77,7 @@ async def run_ledger(asked: Asked, run: str) -> Response:
 
 async def list_aliases(asked: Asked, name: str) -> Response:
     """GET /v1/models/{name}/aliases: which version each names."""
+    await in_thread(versions.find, asked.serving.store, name)
     return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
 
 

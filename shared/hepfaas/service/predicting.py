@@ -78,8 +78,10 @@ class Serving:
         """The version that a request names. Raises: NotThereError; UnavailableError."""
         if served := self.loaded.now(self.store, name, number):
             return served
-        if not is_name(name) or (number and not is_name(number)):
+        if not is_name(name):
             raise NotThereError(f"there is no model '{name[:100]}'; GET /models lists them")
+        if number and not is_name(number):
+            raise NotThereError(f"model '{name}' has no version '{number[:100]}'; give its number or an alias")
         return await self.loaded.get(self.store, name, number)
 
     async def scores(self, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -273,14 +275,6 @@ def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | N
     if headers:
         response.headers.update(headers)
     return response
-
-
-def matrix_of(values: Any, what: str) -> NDArray[np.float32]:
-    """Numbers that came in JSON, as float32. Raises: RequestError if they are none, or lists of unequal lengths."""
-    try:
-        return np.asarray(values, dtype=np.float32)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(f"{what} are no numbers, or no lists of equal length: {error}") from error
 
 
 async def in_thread(work: Any, *given: Any) -> Any:

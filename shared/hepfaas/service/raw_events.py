@@ -26,6 +26,7 @@ from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
 from hepfaas.service.decoded import VALUE_BYTES, Hold, arrow_table, parquet_table
+from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.service.predicting import TooLargeError, json_object
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
@@ -58,18 +59,20 @@ def vector_bytes(served: Served, n_events: int) -> int:
 
 def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Vectors of raw values: flat branches (events,), jagged ones (events, slots) with NaN where there is no value."""
-    branches: dict[str, ak.Array] = {}
-    for branch in served.published.spec.branches:
-        values = tensors[branch.name]
-        if values.ndim != 1 + branch.jagged:
+    spec = served.published.spec
+    for branch in spec.branches:
+        shape = tensors[branch.name].shape
+        if len(shape) != 1 + branch.jagged:
             wanted = "[events, slots], NaN where there is no value" if branch.jagged else "[events]"
-            raise RequestError(f"input '{branch.name}' has shape {list(values.shape)}; it takes {wanted}")
-        branches[branch.name] = _from_matrix(values, branch) if branch.jagged else ak.Array(values)
-    _check_lengths(branches)
-    size = vector_bytes(served, len(next(iter(branches.values()), ())))
+            raise RequestError(f"input '{branch.name}' has shape {list(shape)}; it takes {wanted}")
+    _check_lengths(tensors)
+    n_events = len(tensors[spec.branches[0].name])
+    size = vector_bytes(served, n_events)
     if size > MOST_VECTOR_BYTES:  # events without a value take no byte of the body
         raise TooLargeError(f"vectors of so many events take {size:,} bytes, and at most {MOST_VECTOR_BYTES:,} may be")
-    return matrix(branches, served.published.spec)
+    if n_events and not any(tensors[branch.name].size for branch in spec.branches):
+        raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
+    return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
 
 
 def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold) -> Events:
@@ -114,7 +117,7 @@ def _from_json(spec: Spec, events: Any) -> Events:
         raise RequestError("'events' is missing: an object from branch to a list of values, or a list of events")
     branches = {branch.name: _read_json(branch, _found(events, branch.name)) for branch in spec.branches}
     _check_lengths(branches)
-    named = {name: _numbers(name, events[name], "int64") for name in spec.identifiers if name in events}
+    named = {name: _flat(name, events[name], "int64") for name in spec.identifiers if name in events}
     _check_lengths({**branches, **named})
     return Events(branches, named)
 
@@ -136,34 +139,51 @@ def _found(events: Mapping[str, Any], name: str) -> Any:
 
 
 def _read_json(branch: FeatureBranch, values: Any) -> ak.Array:
-    if not isinstance(values, list):
-        raise RequestError(f"branch '{branch.name}' is no list, of one value for each event")
     if not branch.jagged:
-        return ak.Array(_numbers(branch.name, values, branch.type))
+        return ak.Array(_flat(branch.name, values, _type(branch)))
+    _check_is_list(branch.name, values)
     if not all(isinstance(some, list) for some in values):
         raise RequestError(f"branch '{branch.name}' is jagged: each event has a list of values")
     counts = np.fromiter(map(len, values), dtype=np.int64, count=len(values))
     flat = list(itertools.chain.from_iterable(values))
-    return ak.unflatten(_numbers(branch.name, flat, branch.type), counts)
+    found = from_json(flat, _type(branch), f"branch '{branch.name}'", True, place_in_events(counts))
+    if found.ndim != 1:
+        raise RequestError(f"branch '{branch.name}': an event has one list of values, and no lists in it")
+    return ak.unflatten(found, counts)
 
 
-def _numbers(name: str, values: Any, type_: str) -> NDArray[Any]:
-    """Numbers of the type they had in training; null is NaN where there is such a thing."""
-    try:
-        found = np.asarray(values, dtype=type_ or "float32")
-    except (ValueError, TypeError, OverflowError) as error:
-        raise RequestError(f"branch '{name}': its values are no {type_ or 'numbers'}: {error}") from error
+def _flat(name: str, values: Any, type_: str) -> NDArray[Any]:
+    """Numbers, one an event; null is NaN where there is such a thing."""
+    _check_is_list(name, values)
+    found = from_json(values, type_, f"branch '{name}'", True, place_of_event)
     if found.ndim != 1:
         raise RequestError(f"branch '{name}' is flat: each event has one value")
     return found
 
 
-def _from_matrix(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+def _check_is_list(name: str, values: Any) -> None:
+    if not isinstance(values, list):
+        raise RequestError(f"branch '{name}' is no list, of one value for each event")
+
+
+def _type(branch: FeatureBranch) -> str:
+    """Of a value in training: as such a value is read here."""
+    return branch.type or "float32"
+
+
+def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+    what = f"input '{branch.name}'"
+    if not branch.jagged:
+        return ak.Array(cast(values, _type(branch), what, place_of_event))
     if values.dtype.kind != "f":
-        return ak.from_regular(ak.Array(values))
+        raise RequestError(
+            f"{what} is jagged, and {values.dtype.name} has no NaN for a slot without a value; send FP32 or FP64"
+        )
+    if not values.size:
+        return ak.unflatten(np.zeros(0, _type(branch)), np.zeros(len(values), np.int64))
     counts = values.shape[1] - np.isnan(values[:, ::-1]).cumprod(axis=1).sum(axis=1, dtype=np.int64)
-    kept = np.arange(values.shape[1]) < counts[:, None]
-    return ak.unflatten(values[kept], counts)
+    kept = values[np.arange(values.shape[1]) < counts[:, None]]
+    return ak.unflatten(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
 def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
@@ -175,8 +195,6 @@ def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
         else:
             table = arrow_table(body, kind == ARROW_FILE, hold)
         table = table.select(_wanted(spec, table.column_names))
-        for field in table.schema:
-            _check_type(field)
         table.validate(full=True)  # offsets of lists that point nowhere
         return table
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -184,40 +202,31 @@ def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
 
 
 def _wanted(spec: Spec, names: Collection[str]) -> list[str]:
-    """The columns that are needed of a table's. Raises: RequestError if one is missing."""
+    """The columns that are needed of a table's. Raises: RequestError if one is missing, or there twice."""
     for branch in spec.branches:
         if branch.name not in names:
             raise missing_branch("the table", branch.name, list(names))
-    return [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
-
-
-def _check_type(field: Any) -> None:
-    """Raises: RequestError if a column is such that few bytes can stand for many values, or holds no numbers."""
-    import pyarrow as pa
-
-    is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
-    inner = field.type.value_type if is_list or pa.types.is_fixed_size_list(field.type) else field.type
-    if not (pa.types.is_integer(inner) or pa.types.is_floating(inner) or pa.types.is_boolean(inner)):
-        raise RequestError(
-            f"column '{field.name}' of the table holds neither numbers nor lists of numbers but {field.type}"
-        )
+    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
+    for name in wanted:
+        if (times := list(names).count(name)) > 1:
+            raise RequestError(f"the table has {times} columns '{name}'; each takes a name of its own")
+    return wanted
 
 
 def _of_table(spec: Spec, table: Any) -> Events:
-    import pyarrow as pa
+    from hepfaas.service import columns
 
-    try:
-        arrays = {name: _plain(ak.from_arrow(table[name])) for name in table.column_names}
-    except (pa.ArrowException, ValueError, TypeError, AssertionError) as error:
-        raise RequestError(f"a column of the table holds neither numbers nor lists of numbers: {error}") from error
-    return _named(spec, arrays)
-
-
-def _plain(array: ak.Array) -> ak.Array:
-    """Without the marks of values that might be missing, where none is."""
-    if bool(ak.any(ak.is_none(array, axis=-1), axis=None)):
-        array = ak.fill_none(array, np.nan, axis=-1)
-    return ak.drop_none(array)
+    branches = {}
+    for branch in spec.branches:
+        if branch.jagged:
+            branches[branch.name] = ak.unflatten(*columns.jagged(table, branch.name, _type(branch)))
+        else:
+            branches[branch.name] = ak.Array(columns.flat(table, branch.name, _type(branch)))
+    named = {name: columns.identifier(table, name) for name in spec.identifiers if name in table.column_names}
+    for name, values in {**branches, **named}.items():
+        if len(values) != table.num_rows:
+            raise RequestError(f"column '{name}' has {len(values)} values, and the table {table.num_rows} rows")
+    return Events(branches, named)
 
 
 def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
@@ -240,7 +249,11 @@ def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
 
 
 def _named(spec: Spec, arrays: dict[str, ak.Array]) -> Events:
-    named = {name: ak.to_numpy(arrays.pop(name)) for name in spec.identifiers if name in arrays}
+    named = {}
+    for name in [name for name in spec.identifiers if name in arrays]:
+        if arrays[name].ndim != 1:
+            raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
+        named[name] = ak.to_numpy(arrays.pop(name))
     return Events(arrays, named)
 
 

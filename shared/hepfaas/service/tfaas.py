@@ -16,7 +16,8 @@ from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.predicting import Asked, in_thread, json_response, matrix_of
+from hepfaas.service.numbers import from_json
+from hepfaas.service.predicting import Asked, in_thread, json_response
 
 BEST = 5
 """Labels that /image tells for a model of TensorFlow 1."""
@@ -29,7 +30,7 @@ async def row(asked: Asked) -> Response:
     numbers = values.get("values")
     if not isinstance(numbers, list):
         raise RequestError(f"'values' is missing: a list of {served.n_features} numbers")
-    features = matrix_of([_in_order(served, values.get("keys"), numbers)], "'values'")
+    features = from_json(_in_order(served, values.get("keys"), numbers), np.float32, "'values'")[None]
     scores = await asked.serving.scores(served, features)
     return json_response(scores[0])
 
@@ -50,7 +51,9 @@ async def protobuf(asked: Asked) -> Response:
         raise RequestError(f"the rows of a DataFrame name {len(named)} models; send those of each apart")
     served = await _served(asked, next(iter(named), ""))
     values = [_in_order(served, list(row.key), list(row.value)) for row in rows]
-    scores = await asked.serving.scores(served, matrix_of(values, "the values of the rows"))
+    if len(set(map(len, values))) > 1:
+        raise RequestError("the rows of a DataFrame have unequal numbers of values; each has one for each feature")
+    scores = await asked.serving.scores(served, np.asarray(values, dtype=np.float32))
     labels = _score_labels(served)
     data = predictions([(label, float(score)) for row in scores for label, score in zip(labels, row, strict=True)])
     return Response(data, media_type="application/x-protobuf")
