@@ -6,14 +6,15 @@ of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answ
 ours, 422 if there is no such run, 503 to be asked again.
 """
 
+import functools
 import os
 from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.cloud_events import CloudEvent, webhook
 from hepfaas.platform.http import takes_events
-from hepfaas.platform.outside import root_store, sender, store_of_owner
+from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service.advancing import Advancing
 from hepfaas.service.events import PING
@@ -22,11 +23,13 @@ SETTINGS = Settings.from_environ(os.environ)
 
 
 def made() -> Callable[[CloudEvent], None]:
+    check_store(SETTINGS)
     root, stores, broker = root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)
-    return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
+    hook = functools.partial(webhook, private=SETTINGS.allow_private)
+    return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s, webhook=hook).handle
 
 
-ANSWER = takes_events("advance", made, SETTINGS.event_keys, unsigned=(PING,))
+ANSWER = takes_events("advance", made, SETTINGS.event_keys, unsigned=(PING,), deadline_s=SETTINGS.deadline_s)
 
 
 @functions_framework.http

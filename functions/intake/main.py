@@ -13,7 +13,7 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.platform.http import answers
 from hepfaas.platform.identity import Identity, Presented, Quotas
-from hepfaas.platform.outside import root_store, sender, store_of_owner
+from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service import intake_api
 from hepfaas.service.intake import Intake
@@ -28,6 +28,7 @@ SOURCES = Readings.by(SETTINGS).sources
 
 @functools.cache
 def taking() -> Intake:
+    check_store(SETTINGS)
     root = root_store(SETTINGS)
     quotas = Quotas(SETTINGS, IDENTITY.roles, root)
     return Intake(

@@ -13,7 +13,7 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.platform.http import answers
 from hepfaas.platform.identity import Identity, Presented, Quotas
-from hepfaas.platform.outside import root_store, sender, store_of_owner
+from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service import api, old_api, openapi, scores_api
 from hepfaas.service.api import Asked, Routes
@@ -33,6 +33,8 @@ quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
 @answers("runs")
 def runs(request: Request) -> Response:
     caller = IDENTITY.admitted(Presented.by(request.headers.get))
+    if request.method not in ("GET", "HEAD"):
+        check_store(SETTINGS)
     root, stores, broker = outside()
     return ROUTES.answer(
         Asked(

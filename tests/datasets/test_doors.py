@@ -11,11 +11,13 @@ import awkward as ak
 import pytest
 from conftest import XRootD, XRootDCache, free_port
 from hepfaas.datasets import doors
+from hepfaas.datasets.addresses import check_file
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import _Lent, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
+from hosts import OURS, PUBLIC, answer_in_turn
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
 URL = f"root://federation.example//store/{SAMPLE.name}"
@@ -109,7 +111,7 @@ def test_a_cache_that_takes_connections_and_says_nothing_is_left(
         reading = by([f"root://127.0.0.1:{silent.getsockname()[1]}"], [origin.door])
         assert opened(URL, "Events", reading).entries > 0
     assert reading.served == origin.door
-    assert "has given nothing for 2 s" in reading.left[0]
+    assert "has not given what was asked for in 2 s" in reading.left[0]
 
 
 def test_a_cache_with_another_file_under_the_path_is_left_for_the_origin(origin: XRootD) -> None:
@@ -151,3 +153,20 @@ def test_a_door_that_takes_no_connection_is_left(origin: XRootD) -> None:
         for one in waiting:
             one.close()
     assert "does not answer: it takes no connection" in reading.left[0]
+
+
+def test_a_lone_door_of_xrootd_that_says_nothing_is_left_in_the_service() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        url = f"root://127.0.0.1:{silent.getsockname()[1]}//store/x.root"
+        with pytest.raises(UnavailableError, match="has not given what was asked for in 1 s"):
+            opened(url, "Events", Reading(all_s=1.0))
+
+
+def test_a_name_of_xrootd_that_leads_home_after_it_was_checked_is_not_opened(
+    origin: XRootD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"root://flips.example:{origin.port}//store/{SAMPLE.name}"
+    answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    check_file(url, False, Sources(), ())
+    with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
+        opened(url, "Events", Reading(private=False))

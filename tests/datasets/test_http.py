@@ -1,20 +1,31 @@
 """ROOT files behind web servers: read by ranges, and what their servers may say instead."""
 
+import queue
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grid
 import numpy as np
 import pytest
 import uproot
+import urllib3
 from conftest import free_port
 from hepfaas.datasets import http_source
-from hepfaas.datasets.addresses import is_private
+from hepfaas.datasets.addresses import check_file, is_private
+from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.http_source import HttpSource
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
+from hepfaas.datasets.sources import EVERYTHING, Allowed, Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform import web
+from hepfaas.platform.time_limit import within
+from hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
 Serve = Callable[..., str]
 
@@ -162,3 +173,84 @@ def test_addresses_in_private_networks_are_known() -> None:
     assert is_private("http://127.0.0.1:80/x")
     assert is_private("http://[::1]/x")
     assert not is_private("http://8.8.8.8/x")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"
+GET = b"HTTP/1.1 206 OK\r\nContent-Length: 4000\r\nContent-Range: bytes 0-3999/4000\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"HEAD": b"HTTP/1.1 200 OK\r\nX-Long: "}, {"HEAD": HEAD}, {"HEAD": HEAD, "GET": GET}],
+    ids=["status", "headers", "status of a range", "bytes of a range"],
+)  # fmt: skip
+def test_a_lone_server_that_trickles_is_left_and_so_is_its_connection(given: dict[str, bytes]) -> None:
+    with Trickling(**given) as server:
+        with pytest.raises(UnavailableError, match="does not answer|has not given what was asked for"):
+            opened(f"http://{OURS}:{server.port}/x.root", "Events", Reading(all_s=0.5))
+        assert server.left.wait(10)
+        assert len(server.asked) == (2 if "HEAD" in given and given["HEAD"] == HEAD else 1)
+
+
+def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Serve) -> None:
+    source = HttpSource(serve())
+    ranges = [(0, 10), (100_000, 100_010)]
+    source._num_bytes = 200_000
+    with within(0), pytest.raises(HTTPException, match="time is up"):
+        source.chunks(ranges, queue.Queue())
+
+
+def test_a_name_that_leads_home_after_it_was_checked_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = serve().split(":")[2].split("/")[0]
+    url = f"http://flips.example:{port}/events.root"
+    answered = answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    check_file(url, False, EVERYTHING, ())
+    with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
+        opened(url, "Events", Reading(private=False))
+    assert answered == [PUBLIC, OURS]
+    assert opened(url, "Events", Reading(private=True)).entries == 1000
+
+
+def test_what_the_operator_named_may_be_in_a_private_network(serve: Serve) -> None:
+    url = serve()
+    port = url.split(":")[2].split("/")[0]
+    federation = Federation("tests", ("files.example",), (f"http://{OURS}:{port}",))
+    assert opened("http://files.example/events.root", "Events", Reading(Sources((federation,)), private=False)).entries
+    listed = Sources(allowed=(Allowed(("http",), OURS, "/"),))
+    assert opened(url, "Events", Reading(listed, private=False)).entries
+    with pytest.raises(RequestError, match="a private address"):
+        opened(url, "Events", Reading(private=False))
+
+
+def test_a_connection_into_a_private_network_serves_nobody_who_may_not_go_there(serve: Serve) -> None:
+    url = serve()
+    with within(10):
+        web.request("GET", url, {"Range": "bytes=0-9"}, private=True).read()  # it is kept open
+        with pytest.raises(RequestError, match="a private address"):
+            web.request("GET", url, {}, private=False)
+
+
+def test_the_certificate_is_that_of_the_name_and_the_address_is_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with grid.Authority() as authority:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.host(tmp_path))
+        server = ThreadingHTTPServer((OURS, 0), handler_of(b"0123456789", 206))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            answered = answer_in_turn(monkeypatch, "localhost", OURS, PUBLIC)
+            answer = web.request(
+                "GET", f"https://localhost:{server.server_port}/x", {"Range": "bytes=2-4"}, private=True
+            )
+            assert answer.read() == b"234"
+            assert answered == [OURS]
+            answer_in_turn(monkeypatch, "another.example", OURS)
+            with pytest.raises(urllib3.exceptions.SSLError, match="another.example"):
+                web.request("GET", f"https://another.example:{server.server_port}/x", {}, private=True)
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join(timeout=10)

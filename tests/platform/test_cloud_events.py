@@ -3,11 +3,16 @@
 import hashlib
 import hmac
 import json
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hepfaas.errors import RequestError
-from hepfaas.platform.cloud_events import CloudEvent, is_signed, on_the_wire, read_event, signed
+from hepfaas.datasets.addresses import check_address
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform import cloud_events
+from hepfaas.platform.cloud_events import Broker, CloudEvent, is_signed, on_the_wire, read_event, signed, webhook
+from hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
 EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
 
@@ -69,3 +74,60 @@ def test_the_signature_is_made_as_the_document_says() -> None:
     what = '["7","org.hepfaas.x","/hepfaas/y","steps/x/1",{"run":"a-1","\\u00b5":[1]}]'
     made = hmac.new(key.encode(), what.encode(), hashlib.sha256).hexdigest()
     assert signed(EVENT, key).extensions["hepfaassig"] == made
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 204", b"HTTP/1.1 204 OK\r\nX-Long: "])
+def test_a_webhook_that_trickles_is_left(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_events, "WEBHOOK_S", 0.5)
+    with Trickling(POST=head) as server:
+        with pytest.raises(UnavailableError, match="the webhook does not answer"):
+            webhook(f"http://{OURS}:{server.port}/", private=True).send(EVENT)
+        assert server.left.wait(10)
+
+
+def test_of_a_webhooks_answer_little_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have more for a minute; what was read says that it took the event."""
+    with Trickling(POST=b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * cloud_events.MOST_ANSWER_BYTES)) as server:
+        webhook(f"http://{OURS}:{server.port}/", private=True).send(EVENT)
+        assert b"POST / HTTP/1.1" in server.asked[0]
+        assert server.left.wait(10)
+
+
+def test_a_webhook_whose_name_leads_home_later_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Trickling() as server:
+        url = f"http://flips.example:{server.port}/"
+        answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+        check_address(url, allow_private=False)
+        with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
+            webhook(url).send(EVENT)
+        assert server.asked == []
+
+
+def test_a_broker_is_asked_over_one_connection() -> None:
+    ports = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            ports.append(self.client_address[1])
+            self.send_response(202)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"OK")
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((OURS, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for _ in range(3):
+                Broker(f"http://{OURS}:{server.server_port}/").send(EVENT)
+        finally:
+            server.shutdown()
+            thread.join(timeout=10)
+    assert len(ports) == 3
+    assert len(set(ports)) == 1

@@ -132,3 +132,11 @@ def test_a_proxy_needs_its_own_key_and_must_not_have_expired(authority: grid.Aut
     certificate = authority.person("alice").partition("-----BEGIN RSA")[0]
     with pytest.raises(RequestError, match="its key is that of another certificate"):
         credential_of({"host": "h", "kind": "x509", "secret": certificate + grid.pem(grid.new_key())})
+
+
+def test_tokens_take_no_files() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    marks = {Credential("h.example", "bearer", f"token-{number}").mark for number in range(200)}
+    assert len(marks) == 200
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert Credential("h.example", "bearer", "token-0").mark in marks

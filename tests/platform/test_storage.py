@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import free_port
+from functions_framework import create_app
 from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.platform import outside
 from hepfaas.platform.storage import Store, open_store, probe
 from moto.server import ThreadedMotoServer
+
+FUNCTIONS = Path(__file__).parents[2] / "functions"
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -210,6 +214,30 @@ def test_the_probe_refuses_a_store_that_ignores_the_condition(moto_url: str, mon
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(RequestError, match=r"ignores create-if-absent \(If-None-Match: \*\): 8 of 8"):
             probe(open_store(moto_url))
+
+
+def test_functions_that_begin_runs_refuse_such_a_store_until_it_is_another(
+    moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEPFAAS_STORE", moto_url)
+    monkeypatch.setenv("K_SINK", "http://127.0.0.1:1/")
+    good = os.environ["AWS_ENDPOINT_URL"]
+    clients = [
+        create_app(name, str(FUNCTIONS / name / "main.py")).test_client() for name in ("runs", "intake", "advance")
+    ]
+    ping = {"ce-specversion": "1.0", "ce-type": "dev.knative.sources.ping", "ce-source": "/p", "ce-id": "1"}
+    asks = (("/v1/runs/none-1/cancel", {}), ("/", ping), ("/", ping))
+    with Forgetful(good) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        for client, (path, headers) in zip(clients, asks, strict=True):
+            answer = client.post(path, headers=headers, json={})
+            assert answer.status_code == 503
+            assert f"store {moto_url} ignores create-if-absent" in answer.json["error"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", good)
+    for client, (path, headers), status in zip(clients, asks, (404, 204, 204), strict=True):
+        assert client.post(path, headers=headers, json={}).status_code == status
+    monkeypatch.setattr(outside, "probe", None)  # nobody calls it again
+    assert clients[0].post(asks[0][0], json={}).status_code == 404
 
 
 class Forgetful:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
@@ -15,7 +15,7 @@ from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
-from hepfaas.service import events
+from hepfaas.service import advancing, events
 from hepfaas.service.advancing import MOST_SENT, Advancing
 from hepfaas.service.events import RunName
 from hepfaas.steps.objects import encoded
@@ -305,3 +305,71 @@ def test_a_webhook_is_told_until_it_answers(tmp_path: Path) -> None:
     world.handle(PING)
     assert urls == ["https://hook"]
     assert told.events[0].data["error"] == "why"
+
+
+class Hooks:
+    """Webhooks that fail while they are to, and what had been sent when each was asked."""
+
+    run = ""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.sent, self.failing = world, list[int](), True
+
+    def send(self, event: CloudEvent) -> None:
+        self.sent.append(len(self.world.sent.events))
+        if self.failing:
+            raise UnavailableError("the webhook does not answer")
+
+
+def ended_with_a_webhook(world: World, owner: str) -> Hooks:
+    """A run whose webhook is to be told."""
+    hooks = Hooks(world)
+    world.advancing._webhook = lambda url: hooks
+    hooks.run = world.begin(owner, "https://hook")
+    records.end(world.store_of(owner), hooks.run, 1, records.End("failed", world.now, "why"))
+    return hooks
+
+
+def test_webhooks_are_told_after_all_runs_were_looked_at(world: World) -> None:
+    """The run 'me' is behind that of 'a' with the webhook."""
+    hooks = ended_with_a_webhook(world, "a")
+    with pytest.raises(UnavailableError, match="the webhook does not answer"):
+        world.handle(PING)
+    assert "survey.requested" in world.sent.types()
+    assert hooks.sent == [len(world.sent.events)]
+    hooks.failing = False
+    world.handle(PING)
+    assert len(hooks.sent) == 2
+    world.handle(PING)
+    assert len(hooks.sent) == 2
+
+
+def test_a_webhook_for_which_no_time_is_left_is_told_by_the_next_ping(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = ended_with_a_webhook(world, "a")
+    hooks.failing = False
+    with monkeypatch.context() as patched:
+        patched.setattr(advancing, "TELLING_S", 0.0)
+        world.handle(PING)
+    assert hooks.sent == []
+    world.handle(PING)
+    assert len(hooks.sent) == 1
+
+
+def test_an_event_is_done_though_a_webhook_does_not_answer_and_the_next_ping_tells_it(world: World) -> None:
+    hooks = ended_with_a_webhook(world, "me")
+    run = hooks.run
+    world.handle(CloudEvent(events.PHASE_COMPLETED, "/t", "s", "1", RunName("me", run, 1).to_json(), {}))
+    assert len(hooks.sent) == 1
+    hooks.failing = False
+    world.handle(PING)
+    assert len(hooks.sent) == 2
+    assert world.root.size_bytes(f"active/me/{run}") is None
+
+
+def test_a_webhook_that_leads_into_a_private_network_is_given_up(world: World) -> None:
+    run = world.begin("a", "http://127.0.0.1:1/")
+    records.end(world.store_of("a"), run, 1, records.End("failed", world.now, "why"))
+    world.handle(PING)
+    assert world.root.size_bytes(f"active/a/{run}") is None

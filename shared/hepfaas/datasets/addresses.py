@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from collections.abc import Collection
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from hepfaas.datasets.sources import SCHEMES, XROOTD, Sources
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform import hosts
 from hepfaas.platform.roles import Group
 
 _READ = "functions read root://, s3://, http(s):// and dav(s):// addresses, and files that came with the job"
@@ -48,13 +48,13 @@ def check_address(url: str, allow_private: bool) -> None:
     if not host:
         raise RequestError(f"'{url[:200]}' names no host")
     if parts.scheme != "s3" and not allow_private:
-        _check_host(host, port)
+        hosts.check_public(host, _addresses(host, port))
 
 
 def is_private(url: str) -> bool:
     """Whether an address is in a private network. Raises: RequestError; UnavailableError, as `check_address`."""
     parts = urlsplit(url)
-    return any(not _is_public(address) for address in _addresses(parts.hostname or "", parts.port))
+    return any(not hosts.is_public(address) for address in _addresses(parts.hostname or "", parts.port))
 
 
 def check_is_not_ours(url: str, store: str) -> None:
@@ -64,28 +64,12 @@ def check_is_not_ours(url: str, store: str) -> None:
         raise RequestError(f"'{url[:200]}' is in the bucket of this service, which holds what others sent as well")
 
 
-def _check_host(host: str, port: int | None) -> None:
-    for address in _addresses(host, port):
-        if not _is_public(address):
-            raise RequestError(
-                f"host '{host}' is at {address}, a private address, which functions do not read from; its operator "
-                "may allow it (HEPFAAS_ALLOW_PRIVATE=1)"
-            )
-
-
-def _addresses(host: str, port: int | None) -> set[str]:
+def _addresses(host: str, port: int | None) -> tuple[str, ...]:
     try:
-        return {str(info[4][0]) for info in socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)}
+        return hosts.addresses(host, port)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise UnavailableError(f"the name of host '{host}' cannot be resolved just now") from error
         raise RequestError(f"there is no host '{host}'") from error
     except UnicodeError as error:
         raise RequestError(f"'{host[:100]}' is no name of a host") from error
-
-
-def _is_public(text: str) -> bool:
-    address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_global and not address.is_multicast

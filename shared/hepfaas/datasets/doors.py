@@ -5,20 +5,22 @@ Owns which door is asked and how long it is waited for, and which of the owner's
 
 from __future__ import annotations
 
-import functools
+import math
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from hepfaas.datasets.addresses import is_private
+from hepfaas.datasets.addresses import check_address, is_private
 from hepfaas.datasets.faults import redacted
-from hepfaas.datasets.sources import Sources
+from hepfaas.datasets.sources import XROOTD, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.roles import Group
+from hepfaas.platform.time_limit import within
 
 T = TypeVar("T")
 
@@ -32,6 +34,9 @@ SILENT_S = 150.0
 """So long a door that takes connections may need for a file's header or an entry range before the next one is asked;
 its client gives up a single request before that."""
 
+ALL_S = 270.0
+"""So long all doors together may need for one header or range in the service, where a step has 300 s."""
+
 PORTS = {"http": 80, "dav": 80, "https": 443, "davs": 443}
 XROOTD_PORT = 1094
 IN_CLEAR = ("root", "xroot", "http", "dav")
@@ -39,11 +44,13 @@ IN_CLEAR = ("root", "xroot", "http", "dav")
 
 @dataclass(frozen=True)
 class Door:
-    """An address at which a file is read, and what is shown there. limit_s: for one request to it."""
+    """An address at which a file is read, and what is shown there. limit_s: for one request to it. private: whether it
+    may be in a private network."""
 
     url: str
     credential: Credential | None = None
     limit_s: float = 60.0
+    private: bool = True
 
 
 @dataclass
@@ -51,13 +58,17 @@ class Reading:
     """How an owner's files are read, and by whom they were served.
 
     credential: his for a host. groups: of who asks. own: what addresses in the store begin with, which come from no
-    door. served: the door that gave what was read last. left: what was wrong with those before it.
+    door. private: whether any address may be in a private network; those that the operator's file names may. all_s:
+    for one header or range, from all doors. served: the door that gave what was read last. left: what was wrong with
+    those before it.
     """
 
     sources: Sources = field(default_factory=Sources)
     credential: Callable[[str], Credential | None] = lambda host: None
     groups: Collection[Group] = ()
     own: str = ""
+    private: bool = True
+    all_s: float = math.inf
     served: str = ""
     left: list[str] = field(default_factory=list)
 
@@ -70,27 +81,39 @@ class Reading:
         except ValueError as error:
             raise RequestError(f"'{url[:200]}' is no address: {error}") from error
         self.sources.check(url, self.groups)
+        private = self.private or self.sources.allowed is not None or self.sources.federation_of(url) is not None
         *first, last = self.sources.doors(url)
+        share_s = self.all_s / (len(first) + 1)
+
+        def watched(door: Door) -> T:
+            _check_is_there(door)
+            return _watched(work, door, min(SILENT_S, share_s), looked_after=True)
+
+        def watched_at_last(door: Door) -> T:
+            return work(door) if self.all_s == math.inf else _watched(work, door, min(SILENT_S, share_s))
+
         failures: list[str] = []
         for address in first:
             try:
-                return self._at(address, functools.partial(_watched, work))
+                return self._at(address, private, watched)
             except (RequestError, UnavailableError) as error:
                 failures.append(str(error))
                 self.left.append(str(error))
         try:
-            return self._at(last, work)
+            return self._at(last, private, watched_at_last)
         except (RequestError, UnavailableError) as error:
             if not failures:
                 raise
             family = RequestError if isinstance(error, RequestError) else UnavailableError
             raise family(f"'{url}' was read through no door: {'; '.join([*failures, str(error)])}") from error
 
-    def _at(self, address: str, work: Callable[[Door], T]) -> T:
+    def _at(self, address: str, private: bool, work: Callable[[Door], T]) -> T:
         """What `work` gives at one door; what it raises tells no secret."""
+        if not private and urlsplit(address).scheme in XROOTD:  # its client resolves for itself; of http(s) see web.py
+            check_address(address, allow_private=False)
         credential = self._shown_at(address)
         try:
-            found = work(Door(address, credential))
+            found = work(Door(address, credential, private=private))
         except (RequestError, UnavailableError) as error:
             text = redacted(str(error), credential)
             if credential is None:
@@ -124,31 +147,31 @@ def door_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else "disk"
 
 
-def _watched(work: Callable[[Door], T], door: Door) -> T:
-    """What `work` gives. A door that takes no connection any more, or is silent for too long, is left, whatever its
-    client would still wait for; what was begun there ends by its own limits and is thrown away.
+def _watched(work: Callable[[Door], T], door: Door, most_s: float, looked_after: bool = False) -> T:
+    """What `work` gives. A door that has not given it by then is left, whatever its client would still wait for; what
+    was begun there ends by its own limits (http(s): at the same time) and is thrown away.
 
-    Raises: UnavailableError.
+    looked_after: whether one that takes no connection any more is left as well. Raises: UnavailableError.
     """
-    _check_is_there(door)
     found: list[T] = []
     failed: list[BaseException] = []
     done = threading.Event()
 
     def perform() -> None:
         try:
-            found.append(work(door))
+            with within(most_s):
+                found.append(work(door))
         except BaseException as error:
             failed.append(error)
         done.set()
 
     threading.Thread(target=perform, name="reader", daemon=True).start()
-    waited = 0.0
-    while not done.wait(LOOK_S):
-        waited += LOOK_S
-        if waited > SILENT_S:
-            raise UnavailableError(f"the server of '{door.url}' has given nothing for {SILENT_S:.0f} s")
-        _check_is_there(door)
+    end = time.monotonic() + most_s
+    while not done.wait(min(LOOK_S, max(0.0, end - time.monotonic()))):
+        if time.monotonic() >= end:
+            raise UnavailableError(f"the server of '{door.url}' has not given what was asked for in {most_s:.0f} s")
+        if looked_after:
+            _check_is_there(door)
     if failed:
         raise failed[0]
     return found[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urljoin
@@ -13,20 +12,24 @@ from urllib3.util import make_headers, parse_url
 from hepfaas.datasets.addresses import is_private
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import RequestError
+from hepfaas.platform import web
 from hepfaas.platform.credentials import Credential
 
 MOST_REDIRECTS = 5
-LIMITS = urllib3.Timeout(connect=4, read=60)
 
 
 class HttpSource(RangedSource):
     """One file, http(s)://. A server may lead elsewhere, but none on the internet into a private network.
 
-    Raises: RequestError if it does, or HTTPException with the status of what is no file; see faults.py.
+    private: whether its host may be in one. Raises: RequestError if it is or leads there and may not, or HTTPException
+    with the status of what is no file; see faults.py.
     """
 
-    def __init__(self, file_path: str, credential: Credential | None = None, **options: Any) -> None:
-        self._url, self._private = _of_web(file_path), is_private(file_path)
+    def __init__(
+        self, file_path: str, credential: Credential | None = None, private: bool = True, **options: Any
+    ) -> None:
+        self._url, self._may_be_private = _of_web(file_path), private
+        self._private = private and is_private(file_path)
         self._credential = credential
         answer = self._asked("HEAD", {})
         answer.close()
@@ -66,8 +69,12 @@ class HttpSource(RangedSource):
             if shown and shown.kind == "bearer":
                 login = {"Authorization": f"Bearer {shown.secret}"}
             try:
-                answer = _pool(shown.path if shown and shown.kind == "x509" else "").request(
-                    method, here._replace(auth=None).url, headers={**login, **headers}, preload_content=False
+                answer = web.request(
+                    method,
+                    here._replace(auth=None).url,
+                    {**login, **headers},
+                    private=self._private or (self._may_be_private and url == self._url),
+                    certificate=shown.path if shown and shown.kind == "x509" else "",
                 )
             except urllib3.exceptions.HTTPError as error:
                 raise HTTPException(_reason(error)) from error
@@ -98,9 +105,3 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
 def _of_web(url: str) -> str:
     """The http(s):// address of a WebDAV one."""
     return f"http{url[3:]}" if url.startswith(("dav://", "davs://")) else url
-
-
-@functools.lru_cache(64)
-def _pool(certificate: str) -> urllib3.PoolManager:
-    """Connections that show this certificate, a file; '': none."""
-    return urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=8, cert_file=certificate or None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Self
 
 from uproot.source.chunk import Chunk, Source
@@ -65,7 +66,8 @@ class RangedSource(Source):  # type: ignore[misc]  # uproot has no types
         if len(groups) < 2:
             return list(map(self._parts, groups))
         with ThreadPoolExecutor(min(AT_ONCE, len(groups))) as pool:
-            return list(pool.map(self._parts, groups))
+            within = [copy_context() for _ in groups]  # the time that all of them have: platform/time_limit.py
+            return list(pool.map(lambda context, group: context.run(self._parts, group), within, groups))
 
     def _parts(self, group: list[Range]) -> dict[Range, Chunk]:
         """The chunks of one request."""

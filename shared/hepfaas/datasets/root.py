@@ -186,7 +186,7 @@ def open_root(door: Door) -> Any:
     elif url.startswith(WEB_ADDRESSES):
         from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
 
-        file = uproot.open(url, handler=HttpSource, credential=door.credential)
+        file = uproot.open(url, handler=HttpSource, credential=door.credential, private=door.private)
     elif "://" in url:
         raise RequestError(
             f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://"

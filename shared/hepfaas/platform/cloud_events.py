@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from cloudevents.http import CloudEvent as Wire
 from cloudevents.http import from_http
 
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform import web
+from hepfaas.platform.time_limit import within
 
 CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":")}
 MOST_BYTES = 64 * 1024
@@ -24,7 +27,11 @@ MOST_BYTES = 64 * 1024
 SIGNATURE = "hepfaassig"
 """The extension attribute that says that an event is ours."""
 
-LIMITS = urllib3.Timeout(connect=5, read=20)
+BROKER_S, WEBHOOK_S = 30.0, 5.0
+"""So long taking an event may last, from the look-up of the name to the end of the answer."""
+
+MOST_ANSWER_BYTES = 64 * 1024
+"""Of an answer no more is read; its connection is used again if that was all."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +60,35 @@ class Sender(Protocol):
 
 
 class Broker:
-    """Posts events to a URL, in binary form, signed with the first of the keys if there is one."""
+    """Posts events to a URL, in binary form, signed with the first of the keys if there is one.
 
-    def __init__(self, url: str, keys: Sequence[str] = ()) -> None:
+    most_s: for all of it. private: whether it may be in a private network.
+    """
+
+    def __init__(
+        self, url: str, keys: Sequence[str] = (), most_s: float = BROKER_S, private: bool = True, who: str = "broker"
+    ) -> None:
         if not url:
             raise RequestError("there is no broker to send events to: set K_SINK to its URL")
-        self._url, self._keys = url, keys
-        self._pool = urllib3.PoolManager(timeout=LIMITS, retries=False, maxsize=4)
+        self._url, self._keys, self._most_s, self._private, self._who = url, keys, most_s, private, who
 
     def send(self, event: CloudEvent) -> None:
-        """Gives the event away."""
+        """Gives the event away. Raises: as a Sender; RequestError if it leads into a private network and may not."""
         headers, body = on_the_wire(signed(event, self._keys[0]) if self._keys else event)
         try:
-            answer = self._pool.request("POST", self._url, headers=headers, body=body)
+            with within(self._most_s):
+                answer = web.request("POST", self._url, headers, body, self._private)
+                with closing(answer):
+                    answer.read(MOST_ANSWER_BYTES, decode_content=False)
         except urllib3.exceptions.HTTPError as error:
-            raise UnavailableError(f"the broker does not answer: {error}") from error
+            raise UnavailableError(f"the {self._who} does not answer: {error}") from error
         if answer.status >= 300:
-            raise UnavailableError(f"the broker answers {answer.status} to an event of type {event.type}")
+            raise UnavailableError(f"the {self._who} answers {answer.status} to an event of type {event.type}")
+
+
+def webhook(url: str, private: bool = False) -> Broker:
+    """What a run's owner named to be told its end: it is asked quickly, and unsigned."""
+    return Broker(url, most_s=WEBHOOK_S, private=private, who="webhook")
 
 
 def signed(event: CloudEvent, key: str) -> CloudEvent:

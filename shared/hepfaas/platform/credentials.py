@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -45,12 +46,13 @@ class Credential:
     @property
     def mark(self) -> str:
         """What tells it from others, and cannot be guessed: nobody else's connection has it."""
-        return _known(self)[0]
+        with _LOCK:
+            return _mark_of(_digest(self))
 
     @property
     def path(self) -> str:
-        """A file in memory that holds the secret."""
-        return _known(self)[1]
+        """A file in memory that holds the secret: of a proxy, which clients read from files."""
+        return _file_of(_digest(self), self.secret)
 
     def told(self) -> dict[str, Any]:
         """What its owner is told of it."""
@@ -213,20 +215,28 @@ def _key_in(pem: str) -> bytes:
     return found[0].encode() if found else b""
 
 
-_MARKS: dict[bytes, tuple[str, str]] = {}
+MOST_MARKS = 10_000
+_FILES: dict[bytes, str] = {}
 _LOCK = threading.Lock()
 
 
-def _known(credential: Credential) -> tuple[str, str]:
-    """Mark and file of a credential, the same while the process lasts.
+def _digest(credential: Credential) -> bytes:
+    return hashlib.sha256(f"{credential.host}\0{credential.kind}\0{credential.secret}".encode()).digest()
 
-    The file is in memory and never closed: clients remember a proxy by its path, so that no path may come again.
-    """
-    digest = hashlib.sha256(f"{credential.host}\0{credential.kind}\0{credential.secret}".encode()).digest()
+
+@functools.lru_cache(MOST_MARKS)
+def _mark_of(digest: bytes) -> str:
+    """Another one each time it is made: who comes again after so many others logs in anew."""
+    return secrets.token_hex(16)
+
+
+def _file_of(digest: bytes, secret: str) -> str:
+    """The same while the process lasts, and never closed: clients remember a proxy by its path and read it again when
+    they connect again, so a path that came again, as numbers of files do, could log one owner in as another."""
     with _LOCK:
-        if digest not in _MARKS:
+        if digest not in _FILES:
             file = os.memfd_create("credential", os.MFD_CLOEXEC)
             os.fchmod(file, 0o600)
-            os.write(file, credential.secret.encode())
-            _MARKS[digest] = (secrets.token_hex(16), f"/proc/self/fd/{file}")
-        return _MARKS[digest]
+            os.write(file, secret.encode())
+            _FILES[digest] = f"/proc/self/fd/{file}"
+        return _FILES[digest]

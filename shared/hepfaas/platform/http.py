@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,12 @@ MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES = 16_000_000
 RETRY_AFTER_S = "2"
 
+WAIT_S = 10.0
+"""So long an event waits for the one before it."""
+
+DEADLINES = 2
+"""So many of them one event may take; after the first nobody waits for it any more, but what it stores counts."""
+
 Handler = Callable[[Request], Response]
 
 
@@ -32,14 +39,15 @@ def json_answer(values: Any, status: int = 200, **headers: str) -> Response:
     return Response(json.dumps(values), status, named, mimetype="application/json")
 
 
-def answers(name: str) -> Callable[[Handler], Handler]:
-    """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself."""
+def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[Handler], Handler]:
+    """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself: 503 when
+    the process is to be started anew."""
 
     def decorate(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def answered(request: Request) -> Response:
             if request.path == "/healthz":
-                return Response(status=204)
+                return Response(status=204 if is_well() else 503)
             began = time.monotonic()
             response, said = _answer(handler, request)
             fields = {
@@ -61,27 +69,44 @@ def answers(name: str) -> Callable[[Handler], Handler]:
 
 
 def takes_events(
-    name: str, made: Callable[[], Callable[[CloudEvent], None]], keys: Sequence[str] = (), unsigned: Sequence[str] = ()
+    name: str,
+    made: Callable[[], Callable[[CloudEvent], None]],
+    keys: Sequence[str] = (),
+    unsigned: Sequence[str] = (),
+    deadline_s: float = 300.0,
 ) -> Handler:
     """A function that is called by CloudEvents, one at a time: after a 504 the one before computes on.
 
     `made` gives what handles them; it is called at the first event, never at import. keys: that sign events; without
-    them any event counts. unsigned: types of events that nobody can sign.
+    them any event counts. unsigned: types of events that nobody can sign. deadline_s: of one; who has not ended after
+    two of them never will, and /healthz says so.
     """
     lock = threading.Lock()
+    began = math.inf
+
+    def is_well() -> bool:
+        return time.monotonic() - began < DEADLINES * deadline_s
+
     kept: list[Callable[[CloudEvent], None]] = []
 
-    @answers(name)
+    @answers(name, is_well)
     def function(request: Request) -> Response:
+        nonlocal began
         if request.method != "POST":
             return json_answer({"error": f"function '{name}' takes CloudEvents by POST"}, 405, Allow="POST")
         event = event_in(request)
         if keys and event.type not in unsigned and not is_signed(event, keys):
             raise ForbiddenError("the event is not signed by this service, or not as it is now")
-        with lock:
+        if not lock.acquire(timeout=WAIT_S):
+            raise UnavailableError(f"function '{name}' still does what it was asked for before; send the event again")
+        try:
+            began = time.monotonic()
             if not kept:
                 kept.append(made())
             kept[0](event)
+        finally:
+            began = math.inf
+            lock.release()
         return Response(status=204)
 
     return function

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store, open_store, probe
 
 if TYPE_CHECKING:
     from hepfaas.platform.cloud_events import Sender
 
 
 KEPT_OWNERS = 1_000
+_PROBED: set[str] = set()
+_PROBING = threading.Lock()
 
 
 def root_store(settings: Settings) -> Store:
     """The store above all owners."""
     return _with_faults(open_store(settings.store), settings)
+
+
+def check_store(settings: Settings) -> None:
+    """Probes the store, once a process: by what begins runs, before it writes. Raises: UnavailableError if it is none
+    to rest on, or does not answer."""
+    with _PROBING:
+        if settings.store in _PROBED:
+            return
+        try:
+            probe(open_store(settings.store))
+        except RequestError as error:
+            raise UnavailableError(str(error)) from error
+        _PROBED.add(settings.store)
 
 
 def store_of_owner(settings: Settings) -> Callable[[str], Store]:

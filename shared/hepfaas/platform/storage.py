@@ -139,7 +139,7 @@ def probe(store: Store) -> None:
     offers = [f"{number}".encode() for number in range(PROBERS)]
     try:
         with ThreadPoolExecutor(PROBERS) as pool:
-            won = list(pool.map(lambda offer: open_store(store.url).create(key, offer), offers))
+            won = list(pool.map(lambda offer: store.create(key, offer), offers))
         winners = [offer for offer, created in zip(offers, won, strict=True) if created]
         if winners != [store.get(key)] or store.create(key, b"late"):
             raise RequestError(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
-from hepfaas.platform.cloud_events import Broker, CloudEvent, Sender
+from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.records import Attempt, End, Request, Sent
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
@@ -31,6 +34,9 @@ KEPT_RESULTS = 256
 WEBHOOK_S = 3600.0
 """So long after the end of a run its webhook is told, if it did not answer before."""
 
+TELLING_S, TELLERS = 60.0, 8
+"""So long one ping tells webhooks, so many at once: those of silent servers keep nobody else's run from going on."""
+
 DEADLINES = 2
 """So many deadlines after an event went out it counts as lost; twice as many after each further time, since it may also
 wait in a long queue, which sending it again makes longer."""
@@ -40,6 +46,9 @@ PASSING = ("503", "504", "502", "429", "-1", "")
 
 AHEAD = 2
 """Slices of a phase under way at a time: one is done while the event goes round that sends the next."""
+
+Hook = Callable[[], None]
+"""Tells a webhook, which is left for when all else is done."""
 
 Told = tuple[str, int]
 """The slice that an event says is done, or the link of a chain that its function has let go of: phase, first step."""
@@ -56,7 +65,7 @@ class Advancing:
         max_scale: int,
         deadline_s: float,
         clock: Callable[[], float] = time.time,
-        webhook: Callable[[str], Sender] = Broker,
+        webhook: Callable[[str], Sender] = webhook,
     ) -> None:
         self._webhook = webhook
         self._root, self._store_of, self._sender = root, store_of, sender
@@ -77,17 +86,21 @@ class Advancing:
             self._remake(name, store, event)
         elif "knativeerrordest" in event.extensions and "step" in event.data:
             self._bury(event, store)
-        self._advance(name.owner, name.run, told=_told(event))
+        hook = self._advance(name.owner, name.run, told=_told(event))
+        if hook:
+            with suppress(UnavailableError):  # the next ping tells it
+                hook()
 
     def _look_at_all(self) -> None:
         """Every unfinished run: what should have come by now is sent again. Runs that were asked for begin, those
-        deleted long ago are removed.
+        deleted long ago are removed. Then webhooks are told, each in its turn by one ping or another.
 
         Raises: the first failure, after the last look: one run keeps no other from being looked at. Nor do runs whose
         looks take long: what is left after half a deadline is left to the next ping, and each begins at another run.
         """
         failures: list[Exception] = []
         began = self._clock()
+        hooks: list[Hook] = []
         again = functools.partial(self._advance, again=True)
         looks = (("asked/", self._begin), ("active/", again), ("deleted/", self._remove))
         for prefix, look in looks:
@@ -98,9 +111,12 @@ class Advancing:
                     break
                 _, owner, run = key.split("/")
                 try:
-                    look(owner, run)
+                    hook = look(owner, run)
                 except (RequestError, UnavailableError) as error:
                     failures.append(error)
+                    continue
+                hooks += [hook] if hook else []
+        failures += _called(hooks)
         if failures:
             raise failures[0]
 
@@ -108,30 +124,29 @@ class Advancing:
         """Begins a run that was asked for."""
         Submitting(self._root, self._store_of(owner), self._sender, owner).begin(run)
 
-    def _advance(self, owner: str, run: str, again: bool = False, told: Told | None = None) -> None:
-        """again: look for what is late."""
+    def _advance(self, owner: str, run: str, again: bool = False, told: Told | None = None) -> Hook | None:
+        """Sends what is next, and gives what is left to do. again: look for what is late."""
         store = self._store_of(owner)
         request, attempt = records.request_of(store, run), records.attempt(store, run)
         name = RunName(owner, run, attempt.number)
         if attempt.end:
-            self._close(name, attempt.end, request)
-            return
+            return self._close(name, attempt.end, request)
         try:
             coming = plan.next_steps(request.recipe, name.name, self._results(store))
             self._check_failed(attempt, store)
             if isinstance(coming, Finished):
-                self._end(request, name, store, _end_of(coming, self._clock()))
-                return
+                return self._end(request, name, store, _end_of(coming, self._clock()))
             if coming.chain:
                 self._send_chain(coming, coming.chain[0], request, name, store, told)
-                return
+                return None
             sent = records.sent(store, name.run, name.attempt, phase_of(coming))
             under_way = _under_way(coming, sent, told)
             if again and sent:
                 under_way = self._send_again(coming, sent, request, name, store)
             self._send_next(coming, sent, request, name, store, AHEAD - under_way)
         except RequestError as error:
-            self._end(request, name, store, End("failed", self._clock(), str(error)))
+            return self._end(request, name, store, End("failed", self._clock(), str(error)))
+        return None
 
     def _check_failed(self, attempt: Attempt, store: Store) -> None:
         """Raises: RequestError with the reason, if a step cannot be done; a result that came counts more."""
@@ -139,15 +154,15 @@ class Advancing:
             if store.size_bytes(key) is None:
                 raise RequestError(error)
 
-    def _end(self, request: Request, name: RunName, store: Store, how: End) -> None:
+    def _end(self, request: Request, name: RunName, store: Store, how: End) -> Hook | None:
         records.end(store, name.run, name.attempt, how)
-        self._close(name, records.attempt(store, name.run).end or how, request)
+        return self._close(name, records.attempt(store, name.run).end or how, request)
 
-    def _close(self, name: RunName, end: End, request: Request) -> None:
+    def _close(self, name: RunName, end: End, request: Request) -> Hook | None:
         """Tells how the attempt ended, until somebody has told it: then nothing of it is active any more."""
         active = f"active/{name.owner}/{name.run}"
         if self._root.size_bytes(active) is None:
-            return
+            return None
         data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
         data |= {} if end.scores is None else {"scores": end.scores}
         if end.model:
@@ -156,7 +171,14 @@ class Advancing:
         self._tell(ended, f"runs/{name.run}", name, data, request.trace)
         if request.webhook and self._clock() - end.time < WEBHOOK_S:
             told = events.event(ended, SOURCE, f"runs/{name.run}", name, data, request.trace)
-            self._webhook(request.webhook).send(told)
+            return functools.partial(self._tell_webhook, request.webhook, told, active)
+        self._root.delete(active)
+        return None
+
+    def _tell_webhook(self, url: str, event: CloudEvent, active: str) -> None:
+        """Raises: UnavailableError if it is to be told again."""
+        with suppress(RequestError):  # it leads where functions do not go, and will again
+            self._webhook(url).send(event)
         self._root.delete(active)
 
     def _remove(self, owner: str, run: str) -> None:
@@ -311,6 +333,23 @@ class Advancing:
                 self._known.popitem(last=False)
         self._known.move_to_end(place)
         return self._known[place]
+
+
+def _called(hooks: list[Hook]) -> list[Exception]:
+    """Tells webhooks while there is time, in another order each time, and gives what failed."""
+    end, failures = time.monotonic() + TELLING_S, list[Exception]()
+
+    def call(hook: Hook) -> None:
+        try:
+            if time.monotonic() < end:
+                hook()
+        except (RequestError, UnavailableError) as error:
+            failures.append(error)
+
+    random.shuffle(hooks)
+    with ThreadPoolExecutor(TELLERS, "webhooks") as pool:
+        list(pool.map(call, hooks))
+    return failures
 
 
 def _told(event: CloudEvent) -> Told | None:

@@ -34,7 +34,7 @@ from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import READ, recipe_of
-from hepfaas.service.following import follow_events, follow_log
+from hepfaas.service.following import Followers, follow_events, follow_log
 from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
@@ -44,6 +44,7 @@ RETRY_AFTER_S = "2"
 MOST_CREDENTIAL_BYTES = 100_000
 PIECE_BYTES = 4_000_000
 NAMES = ("files", "labels", "model", "params", "name")
+FOLLOWERS = Followers()
 TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/json"}
 
 
@@ -134,7 +135,7 @@ def run_events(asked: Asked, run: str) -> Response:
     """Server-sent events: every step as it is done, then how the run ended; at most 300 s, then ask again."""
     last = asked.request.headers.get("Last-Event-ID", "") or asked.request.args.get("after", "")
     stream = follow_events(asked.store, asked.run(run), _mark(last))
-    return Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+    return _followed(asked, Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"}))
 
 
 def run_log(asked: Asked, run: str) -> Response:
@@ -143,7 +144,14 @@ def run_log(asked: Asked, run: str) -> Response:
     args = asked.request.args
     follow, after = args.get("follow", "") in ("1", "true"), _mark(args.get("after", ""))
     lines = follow_log(asked.store, asked.run(run), args.get("step", ""), follow, after)
-    return Response(lines, mimetype="text/plain")
+    response = Response(lines, mimetype="text/plain")
+    return _followed(asked, response) if follow else response
+
+
+def _followed(asked: Asked, response: Response) -> Response:
+    """A stream that lasts, if there is room for it. Raises: LimitError; UnavailableError."""
+    response.call_on_close(FOLLOWERS.join(asked.owner))
+    return response
 
 
 def run_report(asked: Asked, run: str) -> Response:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from hepfaas.errors import LimitError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.records import Entry
 from hepfaas.platform.settings import STREAM_S
@@ -14,8 +18,34 @@ from hepfaas.platform.storage import Store
 from hepfaas.service import overview
 
 LOOK_S = 1.0
+MOST_FOLLOWERS, MOST_OF_ONE = 8, 4
+"""Streams that a process keeps open at a time, half of what it answers at once, and of them one owner's."""
+
 SETTLE_S = 1.0
 """Entries are told when they are so old: by then those of other functions with earlier times are there too."""
+
+
+class Followers:
+    """Who follows runs in this process: no more than leave room for those who submit and cancel."""
+
+    def __init__(self) -> None:
+        self._lock, self._of = threading.Lock(), Counter[str]()
+
+    def join(self, owner: str) -> Callable[[], None]:
+        """What to call, once, when it is over. Raises: LimitError if the owner follows enough; UnavailableError."""
+        with self._lock:
+            if self._of[owner] >= MOST_OF_ONE:
+                raise LimitError(f"you follow {MOST_OF_ONE} runs already; GET /v1/runs/<run> now and then instead")
+            if self._of.total() >= MOST_FOLLOWERS:
+                raise UnavailableError("too many follow runs just now; GET /v1/runs/<run> now and then instead")
+            self._of[owner] += 1
+        return functools.cache(functools.partial(self._leave, owner))  # called again it changes nothing
+
+    def _leave(self, owner: str) -> None:
+        with self._lock:
+            self._of[owner] -= 1
+            if not self._of[owner]:
+                del self._of[owner]
 
 
 def follow_events(store: Store, run: str, after: str, most_s: float = STREAM_S) -> Iterator[str]:

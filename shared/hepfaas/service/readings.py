@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.doors import ALL_S, Reading
 from hepfaas.datasets.sources import Sources, sources_in
 from hepfaas.platform.credentials import Vault
 from hepfaas.platform.roles import Group
@@ -16,16 +16,17 @@ from hepfaas.platform.storage import Store
 
 @dataclass(frozen=True)
 class Readings:
-    """What all readings of a process share."""
+    """What all readings of a process share. private: whether files may be read from private addresses."""
 
     sources: Sources = field(default_factory=Sources)
     key: bytes = field(default=b"", repr=False)
+    private: bool = False
 
     @classmethod
     def by(cls, settings: Settings) -> Readings:
         """As the settings say. Raises: RequestError if the operator's file is wrong."""
         issuer = settings.issuers[0] if settings.issuers else ""
-        return cls(sources_in(settings.sources, issuer), settings.credentials_key)
+        return cls(sources_in(settings.sources, issuer), settings.credentials_key, settings.allow_private)
 
     def vault(self, store: Store, owner: str) -> Vault:
         """An owner's credentials; `store` is his."""
@@ -34,4 +35,4 @@ class Readings:
     def reading(self, store: Store, owner: str, groups: Collection[Group]) -> Reading:
         """For one step or one request of an owner, asked for by a member of these groups."""
         shown = functools.cache(self.vault(store, owner).get)
-        return Reading(self.sources, shown, groups, f"{store.url}/")
+        return Reading(self.sources, shown, groups, f"{store.url}/", self.private, ALL_S)

@@ -1,0 +1,41 @@
+"""Streams of runs: how many may follow at a time."""
+
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from conftest import LIMIT_S
+from hepfaas.errors import LimitError, UnavailableError
+from hepfaas.platform import records
+from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.service.following import MOST_FOLLOWERS, MOST_OF_ONE, Followers
+from system import System
+
+
+def test_one_owner_follows_a_few_and_all_no_more_than_half_of_what_is_answered_at_once() -> None:
+    followers = Followers()
+    leaves = [followers.join(f"owner{number // MOST_OF_ONE}") for number in range(MOST_FOLLOWERS - 1)]
+    with pytest.raises(LimitError, match="you follow"):
+        followers.join("owner0")
+    leaves.append(followers.join("last"))
+    with pytest.raises(UnavailableError, match="too many follow"):
+        followers.join("another")
+    leaves[0]()
+    leaves[0]()
+    followers.join("another")
+    with pytest.raises(UnavailableError, match="too many follow"):
+        followers.join("another")
+
+
+def test_who_follows_too_many_runs_is_told_so_and_others_are_answered(system: System) -> None:
+    store = system.store()
+    request = records.Request(Recipe("followed", (LabelledFile("root://h//a", 0),), "blobs/x"), 0.0)
+    run = records.create(store, request)
+    with ExitStack() as stack, httpx.Client(base_url=system.url, timeout=LIMIT_S) as client:
+        for path in [f"/v1/runs/{run}/events", f"/v1/runs/{run}/log?follow=1"] * (MOST_OF_ONE // 2):
+            stack.enter_context(client.stream("GET", path))
+        answer = client.get(f"/v1/runs/{run}/events")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+        assert "you follow 4 runs already" in answer.json()["error"]
+        assert client.get(f"/v1/runs/{run}/log").status_code == 200
+        assert client.post(f"/v1/runs/{run}/cancel").status_code == 200
