@@ -26,7 +26,7 @@ def made() -> Callable[[CloudEvent], None]:
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
 
 
-ANSWER = takes_events("advance", made, SETTINGS.event_keys, unsigned=(PING,))
+ANSWER = takes_events("advance", made, SETTINGS.keys_of_events(), unsigned=(PING,))
 
 
 @functions_framework.http

@@ -166,7 +166,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, lin
 
     readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
-    return takes_events(name, made, settings.event_keys)
+    return takes_events(name, made, settings.keys_of_events())
 
 
 def _groups_of(store: Store, run: str) -> list[Group]:
