@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -32,11 +33,11 @@ class Issuer:
     """Tells its keys by HTTP, while the `with` lasts, and signs what it is told to. People log in at it by name alone:
     as INDIGO IAM, it tells their groups and lets their sessions be renewed only where a client asks for these scopes.
 
-    life_s: of the ID tokens that people get, and the second that has begun.
+    life_s: of the ID tokens that people get, and the second that has begun. tls: by HTTPS, at localhost.
     """
 
-    def __init__(self, life_s: int = 600) -> None:
-        self.life_s = life_s
+    def __init__(self, life_s: int = 600, tls: ssl.SSLContext | None = None) -> None:
+        self.life_s, self._tls = life_s, tls
         self._codes: dict[str, dict[str, str]] = {}
         self.keys = [
             RSAKey.generate_key(2048, {"kid": "one", "use": "sig"}),
@@ -48,6 +49,9 @@ class Issuer:
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="issuer")
         self._thread.start()
         return self
@@ -177,7 +181,7 @@ def oauth2_proxy_program() -> str:
     return shutil.which("oauth2-proxy", path=BUILT) or server_binary("oauth2-proxy", "tests/build-oauth2-proxy")
 
 
-def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str) -> Process:
+def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str, **variables: str) -> Process:
     """oauth2-proxy before a function: for browsers a login at the issuer as the client '<audience>-login', for programs
     tokens for the audience.
 
@@ -209,7 +213,7 @@ def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str) -> Pro
         "upstream": upstream,
     }
     command = [oauth2_proxy_program(), *(f"--{name}={value}" for name, value in options.items())]
-    return Process(command, port, folder / f"proxy-{audience}-{port}.log", {})
+    return Process(command, port, folder / f"proxy-{audience}-{port}.log", variables)
 
 
 def function(folder: Path, name: str, **variables: str) -> Process:
