@@ -16,7 +16,7 @@ from hepfaas.platform.http import takes_events
 from hepfaas.platform.outside import root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import PING
+from hepfaas.service.events import PING, RUN_REQUESTED
 
 SETTINGS = Settings.from_environ(os.environ)
 
@@ -26,7 +26,7 @@ def made() -> Callable[[CloudEvent], None]:
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s).handle
 
 
-ANSWER = takes_events("advance", made, SETTINGS.keys_of_events(), unsigned=(PING,))
+ANSWER = takes_events("advance", made, SETTINGS.keys_of_events(), unsigned=(PING, RUN_REQUESTED))
 
 
 @functions_framework.http

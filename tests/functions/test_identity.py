@@ -383,6 +383,14 @@ def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
     assert set(open_store(f"{site.folder}/store").keys(name.owner)) == before
 
 
+def test_a_wish_for_a_run_needs_no_key_and_begins_what_is_stored_alone(site: Site) -> None:
+    name = RunName(site.owner("alice"), "wished-1", 1)
+    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name, name.to_json(), "")
+    answer = post(site.advance.url, wish)
+    assert (answer.status_code, "nobody asked for a run 'wished-1'" in answer.text) == (422, True)
+    assert post(site.survey.url, wish).status_code == 403
+
+
 def test_grpc_asks_for_a_token_in_its_metadata(site: Site) -> None:
     variables = {"HEPFAAS_ISSUER": site.issuer.url, "HEPFAAS_AUDIENCE": "inference"}
     with function(site.folder, "predict-grpc", **variables) as served:
