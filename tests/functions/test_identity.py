@@ -316,7 +316,7 @@ def test_rules_are_their_owners_and_a_bucket_tells_news_with_the_token_of_one(si
         ("runs", {"HEPFAAS_ISSUER": "", "HEPFAAS_AUDIENCE": ","}, "HEPFAAS_ISSUER is empty"),
         ("intake", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, "HEPFAAS_ISSUER is empty"),
         ("predict", {}, "HEPFAAS_ISSUER is empty"),
-        ("predict-grpc", {"HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE is empty"),
+        ("predict-grpc", {"HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE go together"),
         ("advance", {}, "HEPFAAS_EVENT_KEYS is empty"),
         ("survey", {"HEPFAAS_EVENT_KEYS": ""}, "HEPFAAS_EVENT_KEYS is empty"),
         ("survey", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),

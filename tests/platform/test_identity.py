@@ -307,7 +307,7 @@ OPEN = {"K_SERVICE": "runs", "HEPFAAS_ISSUER": "", "HEPFAAS_AUDIENCE": ","}
     [
         (OPEN, "HEPFAAS_ISSUER is empty.*ConfigMap 'identity'"),
         ({**OPEN, "HEPFAAS_AUDIENCE": "x"}, "HEPFAAS_ISSUER is empty"),
-        ({**OPEN, "HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE is empty.*ConfigMap 'identity'"),
+        ({**OPEN, "HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE go together.*ConfigMap 'identity'"),
     ],
 )
 def test_nobody_is_an_admin_on_knative_because_a_setting_is_empty(variables: dict[str, str], said: str) -> None:

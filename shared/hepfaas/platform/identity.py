@@ -127,15 +127,17 @@ class Identity:
     def __init__(
         self, settings: Settings, most_rate: float = float("inf"), clock: Callable[[], float] = time.time
     ) -> None:
-        if settings.guarded and not (settings.issuers and settings.audiences):
-            empty = "HEPFAAS_AUDIENCE" if settings.issuers else "HEPFAAS_ISSUER"
+        if settings.guarded and not settings.issuers:
             raise RequestError(
-                f"{empty} is empty, so that everybody would be owner '{settings.owner}' and an admin: set issuer, "
-                "clients and audiences in ConfigMap 'identity' of your overlay (manifests/overlays/site), or "
+                f"HEPFAAS_ISSUER is empty, so that everybody would be owner '{settings.owner}' and an admin: set "
+                "issuer, clients and audiences in ConfigMap 'identity' of your overlay (manifests/overlays/site), or "
                 "HEPFAAS_WITHOUT_IDENTITY=1 if that is meant"
             )
         if bool(settings.issuers) != bool(settings.audiences):
-            raise RequestError("HEPFAAS_ISSUER and HEPFAAS_AUDIENCE go together: whose tokens count, and for whom made")
+            raise RequestError(
+                "HEPFAAS_ISSUER and HEPFAAS_AUDIENCE go together: whose tokens count, and for whom made; on Knative "
+                "both come of ConfigMap 'identity'"
+            )
         self._issuers = {url: Issuer(url) for url in settings.issuers}
         self._audiences, self._clock = settings.audiences, clock
         self.roles = roles_in(settings.roles, settings.issuers[0] if settings.issuers else "")
