@@ -35,18 +35,28 @@ bench-predict: .venv/ready-to-test  ## predictions alone: against MLServer, KSer
 	$(PYTHON) benchmarks/run.py predict predict_load
 
 image:  ## one function's image: make image FUNCTION=survey [IMAGES=registry.example.org/hepfaas TAG=0.1.0]
-	$(BUILD) -f functions/Dockerfile --build-arg FUNCTION=$(FUNCTION) --build-arg VERSION=$(TAG) \
+	$(BUILD) -f $(firstword $(wildcard manifests/base/$(FUNCTION)/Dockerfile) functions/Dockerfile) --build-arg FUNCTION=$(FUNCTION) --build-arg VERSION=$(TAG) \
 	  --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGES)/$(FUNCTION):$(TAG) .
 IMAGES ?= dev.local/hepfaas
 TAG ?= local
 BUILD ?= docker build --network=host
 
-images:  ## the images of all functions
-	for name in $(FUNCTIONS); do $(MAKE) --no-print-directory image FUNCTION=$$name || exit; done
+images:  ## the images of all functions, and of the XRootD cache
+	for name in $(FUNCTIONS) xrootd-cache; do $(MAKE) --no-print-directory image FUNCTION=$$name || exit; done
 
 deploy:  ## onto the cluster of KUBECONFIG: make deploy SITE=local
 	kubectl apply --server-side --force-conflicts -k manifests/overlays/$(SITE)
 	kubectl wait --namespace hepfaas --for=condition=Ready --timeout=600s ksvc,broker,trigger,pingsource --all
+	$(ROLLED)
+
+roll:  ## new revisions and pods of everything, after a Secret that was made by hand has changed
+	for one in $$(kubectl get --namespace hepfaas ksvc -o name); do kubectl patch --namespace hepfaas $$one --type=merge \
+	  -p "{\"spec\": {\"template\": {\"metadata\": {\"annotations\": {\"hepfaas.org/rolled\": \"$$(date +%s)\"}}}}}" || exit; done
+	kubectl rollout restart --namespace hepfaas deployment
+	kubectl wait --namespace hepfaas --for=condition=Ready --timeout=600s ksvc --all
+	$(ROLLED)
+ROLLED = for one in $$(kubectl get --namespace hepfaas deployment,statefulset -o name); do \
+  kubectl rollout status --namespace hepfaas --timeout=600s $$one || exit; done
 
 undeploy:  ## take it away again; the bucket stays, unless it is in the cluster
 	kubectl delete --ignore-not-found -k manifests/overlays/$(SITE)
@@ -91,4 +101,4 @@ $(UV):
 	@tests/build-oauth2-proxy
 	@touch $@
 
-.PHONY: help demo up-demo test check chaos bench bench-predict image images deploy undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test check chaos bench bench-predict image images deploy roll undeploy cluster-demo e2e locks clean

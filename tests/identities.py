@@ -6,7 +6,9 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
@@ -27,9 +30,15 @@ GROUPS = "wlcg.groups"
 
 
 class Issuer:
-    """Tells its keys by HTTP, while the `with` lasts, and signs what it is told to."""
+    """Tells its keys by HTTP, while the `with` lasts, and signs what it is told to. People log in at it by name alone:
+    as INDIGO IAM, it tells their groups and lets their sessions be renewed only where a client asks for these scopes.
 
-    def __init__(self) -> None:
+    life_s: of the ID tokens that people get, and the second that has begun. tls: by HTTPS, at localhost.
+    """
+
+    def __init__(self, life_s: int = 600, tls: ssl.SSLContext | None = None) -> None:
+        self.life_s, self._tls = life_s, tls
+        self._codes: dict[str, dict[str, str]] = {}
         self.keys = [
             RSAKey.generate_key(2048, {"kid": "one", "use": "sig"}),
             ECKey.generate_key("P-256", {"kid": "ec"}),
@@ -40,6 +49,9 @@ class Issuer:
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://localhost:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="issuer")
         self._thread.start()
         return self
@@ -71,6 +83,27 @@ class Issuer:
         secret = self.keys[0].as_pem(private=False)
         return f"{what}.{_base64(hmac.new(secret, what.encode(), hashlib.sha256).digest())}"
 
+    def _redeemed(self, form: Mapping[str, str]) -> dict[str, Any]:
+        """Tokens for a code, or for a refresh token, each of which counts once."""
+        found = self._codes.pop(form.get("code") or form.get("refresh_token", ""), None)
+        if found is None:
+            return {"error": "invalid_grant"}
+        scopes = found["scope"].split()
+        groups = {GROUPS: ["/cms/mlaas"]} if GROUPS in scopes else {}
+        told = {"aud": found["client_id"], "email": f"{found['sub']}@x.example", "nonce": found["nonce"], **groups}
+        token = self.token(found["sub"], exp=int(time.time()) + 1 + self.life_s, **told)
+        more = {}
+        if "offline_access" in scopes:
+            more["refresh_token"] = secrets.token_hex(16)
+            self._codes[more["refresh_token"]] = found
+        return {
+            "access_token": secrets.token_hex(16),
+            "token_type": "Bearer",
+            "expires_in": 3600,
+            "id_token": token,
+            **more,
+        }
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         issuer = self
 
@@ -82,7 +115,24 @@ class Issuer:
                 else:
                     told = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
                     told |= {f"{name}_endpoint": f"{issuer.url}/{name}" for name in ("authorization", "token")}
-                self.send_response(503 if issuer.away else 200)
+                self._tell(503 if issuer.away else 200, told)
+
+            def do_POST(self) -> None:
+                url = urlsplit(self.path)
+                form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+                if url.path == "/token":
+                    told = issuer._redeemed(form)
+                    self._tell(200 if "id_token" in told else 400, told)
+                    return
+                asked, code = dict(parse_qsl(url.query)), secrets.token_hex(16)
+                issuer._codes[code] = {**asked, **form}
+                self.send_response(302)
+                self.send_header("Location", f"{asked['redirect_uri']}?code={code}&state={asked['state']}")
+                self.end_headers()
+
+            def _tell(self, status: int, told: Mapping[str, Any]) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(told).encode())
 
@@ -126,14 +176,18 @@ def provider(folder: Path) -> Process:
     return Process(command, port, folder / "provider.log", {})
 
 
-def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str) -> Process:
+def oauth2_proxy_program() -> str:
+    """Path of oauth2-proxy, by the rule of `server_binary`; tests/build-oauth2-proxy builds it."""
+    return shutil.which("oauth2-proxy", path=BUILT) or server_binary("oauth2-proxy", "tests/build-oauth2-proxy")
+
+
+def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str, **variables: str) -> Process:
     """oauth2-proxy before a function: for browsers a login at the issuer as the client '<audience>-login', for programs
     tokens for the audience.
 
     The audience is no entry of extra-jwt-issuers: of those, it knows the claim 'groups' alone. A bad token falls back
     to a login, which api-route turns into 401: else it is 403 and no JSON.
     """
-    program = shutil.which("oauth2-proxy", path=BUILT) or server_binary("oauth2-proxy", "tests/build-oauth2-proxy")
     port = free_port()
     options = {
         "provider": "oidc",
@@ -158,8 +212,8 @@ def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str) -> Pro
         "http-address": f"127.0.0.1:{port}",
         "upstream": upstream,
     }
-    command = [program, *(f"--{name}={value}" for name, value in options.items())]
-    return Process(command, port, folder / f"proxy-{audience}-{port}.log", {})
+    command = [oauth2_proxy_program(), *(f"--{name}={value}" for name, value in options.items())]
+    return Process(command, port, folder / f"proxy-{audience}-{port}.log", variables)
 
 
 def function(folder: Path, name: str, **variables: str) -> Process:

@@ -17,7 +17,7 @@ from hepfaas.platform.http import takes_events
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import PING
+from hepfaas.service.events import PING, RUN_REQUESTED
 
 SETTINGS = Settings.from_environ(os.environ)
 
@@ -29,7 +29,9 @@ def made() -> Callable[[CloudEvent], None]:
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s, webhook=hook).handle
 
 
-ANSWER = takes_events("advance", made, SETTINGS.event_keys, unsigned=(PING,), deadline_s=SETTINGS.deadline_s)
+ANSWER = takes_events(
+    "advance", made, SETTINGS.keys_of_events(), unsigned=(PING, RUN_REQUESTED), deadline_s=SETTINGS.deadline_s
+)
 
 
 @functions_framework.http

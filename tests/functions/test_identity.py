@@ -1,7 +1,10 @@
 """What each caller gets, through a real oauth2-proxy and straight at the function: the table of docs/identity.md."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -307,6 +310,31 @@ def test_rules_are_their_owners_and_a_bucket_tells_news_with_the_token_of_one(si
         assert http.post("/", json={}, headers=ping).status_code == 204
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("runs", {"HEPFAAS_ISSUER": "", "HEPFAAS_AUDIENCE": ","}, "HEPFAAS_ISSUER is empty"),
+        ("intake", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, "HEPFAAS_ISSUER is empty"),
+        ("predict", {}, "HEPFAAS_ISSUER is empty"),
+        ("predict-grpc", {"HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE go together"),
+        ("advance", {}, "HEPFAAS_EVENT_KEYS is empty"),
+        ("survey", {"HEPFAAS_EVENT_KEYS": ""}, "HEPFAAS_EVENT_KEYS is empty"),
+        ("survey", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
+        ("advance", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
+        ("runs", {"HEPFAAS_WITHOUT_IDENTITY": "1"}, ""),
+    ],
+)
+def test_on_knative_no_function_starts_open_to_everybody(
+    tmp_path: Path, name: str, given: dict[str, str], said: str
+) -> None:
+    environ = {"HEPFAAS_STORE": str(tmp_path), "K_SINK": "http://127.0.0.1:9/", "K_SERVICE": name, **given}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HEPFAAS_", "K_"))}
+    command = [sys.executable, ROOT / "functions" / name / "main.py"]
+    done = subprocess.run(command, env={**inherited, **environ}, capture_output=True, text=True, timeout=LIMIT_S)
+    assert (done.returncode == 0) == (not said), done.stderr
+    assert said in done.stderr
+
+
 def post(url: str, event: CloudEvent) -> httpx.Response:
     headers, body = on_the_wire(event)
     return httpx.post(url, headers=headers, content=body, timeout=LIMIT_S)
@@ -353,6 +381,14 @@ def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
     answer = post(site.advance.url, ping)
     assert answer.status_code != 403, answer.text
     assert set(open_store(f"{site.folder}/store").keys(name.owner)) == before
+
+
+def test_a_wish_for_a_run_needs_no_key_and_begins_what_is_stored_alone(site: Site) -> None:
+    name = RunName(site.owner("alice"), "wished-1", 1)
+    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name, name.to_json(), "")
+    answer = post(site.advance.url, wish)
+    assert (answer.status_code, "nobody asked for a run 'wished-1'" in answer.text) == (422, True)
+    assert post(site.survey.url, wish).status_code == 403
 
 
 def test_grpc_asks_for_a_token_in_its_metadata(site: Site) -> None:

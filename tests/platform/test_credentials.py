@@ -25,7 +25,7 @@ def authority() -> Iterator[grid.Authority]:
 
 
 def vault(folder: Path, owner: str = "alice", key: bytes = KEY) -> Vault:
-    return Vault(open_store(str(folder / owner)), owner, key)
+    return Vault(open_store(str(folder / owner)), owner, (key,))
 
 
 def jwt(ends: float) -> str:
@@ -47,6 +47,20 @@ def test_what_is_kept_is_given_back_and_stands_nowhere_in_clear(tmp_path: Path) 
     assert SECRET not in repr(found)
     assert KEY.hex() not in repr(mine)
     assert repr(KEY) not in repr(mine)
+
+
+def test_a_key_is_changed_while_what_was_sealed_before_is_read(tmp_path: Path) -> None:
+    new = bytes(reversed(KEY))
+    vault(tmp_path).put(Credential("old.example", "bearer", SECRET))
+    both = Vault(open_store(str(tmp_path / "alice")), "alice", (new, KEY))
+    both.put(Credential("new.example", "bearer", SECRET))
+    for host in ("old.example", "new.example"):
+        found = both.get(host)
+        assert found
+        assert found.secret == SECRET
+    assert vault(tmp_path, key=new).get("new.example")
+    with pytest.raises(RequestError, match="sealed with another key"):
+        vault(tmp_path, key=new).get("old.example")
 
 
 def test_a_new_one_takes_the_place_of_the_one_before_and_a_deleted_one_is_gone(tmp_path: Path) -> None:

@@ -290,11 +290,43 @@ def test_a_rate_of_requests_is_an_owners_own() -> None:
         ({"HEPFAAS_ISSUER": "iam.example", "HEPFAAS_AUDIENCE": "x"}, "an issuer is an https:// address"),
         ({"HEPFAAS_EVENT_KEYS": "short"}, "of 32 characters or more"),
         ({"HEPFAAS_EVENT_KEYS": ",".join(["k" * 32] * 3)}, "one key or two"),
+        ({"HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=,short"}, "HEPFAAS_CREDENTIALS_KEY is no key"),
     ],
 )
 def test_half_a_setting_is_refused_at_once(variables: dict[str, str], said: str) -> None:
     with pytest.raises(RequestError, match=said):
         Identity(Settings.from_environ(variables))
+
+
+OPEN = {"K_SERVICE": "runs", "HEPFAAS_ISSUER": "", "HEPFAAS_AUDIENCE": ","}
+"""What a function is given by manifests/base, where an overlay forgets ConfigMap 'identity'."""
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (OPEN, "HEPFAAS_ISSUER is empty.*ConfigMap 'identity'"),
+        ({**OPEN, "HEPFAAS_AUDIENCE": "x"}, "HEPFAAS_ISSUER is empty"),
+        ({**OPEN, "HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE go together.*ConfigMap 'identity'"),
+    ],
+)
+def test_nobody_is_an_admin_on_knative_because_a_setting_is_empty(variables: dict[str, str], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        Identity(Settings.from_environ(variables))
+
+
+def test_an_operator_may_say_that_everybody_is_meant() -> None:
+    settings = Settings.from_environ({**OPEN, "HEPFAAS_WITHOUT_IDENTITY": "1"})
+    assert Identity(settings).caller(Presented()).owner == "local"
+    assert settings.keys_of_events() == ()
+
+
+def test_events_have_keys_on_knative() -> None:
+    with pytest.raises(RequestError, match="HEPFAAS_EVENT_KEYS is empty.*Secret 'event-keys'"):
+        Settings.from_environ({"K_SERVICE": "survey"}).keys_of_events()
+    found = Settings.from_environ({"K_SERVICE": "survey", "HEPFAAS_EVENT_KEYS": "k" * 32})
+    assert found.keys_of_events() == ("k" * 32,)
+    assert Settings.from_environ({}).keys_of_events() == ()
 
 
 def test_a_secret_is_not_shown_with_the_settings() -> None:

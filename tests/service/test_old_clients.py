@@ -91,6 +91,22 @@ def test_the_published_journey(system: System, tmp_path: Path) -> None:
     )
 
 
+def test_a_link_on_another_page_removes_nothing(system: System, tmp_path: Path) -> None:
+    folder = small_job(tmp_path / "job", seed=34)
+    with httpx.Client(base_url=system.url) as http:
+        sent = http.post("/upload", params={"name": "linked"}, files={"file": ("job.tar.gz", packed(folder))})
+        assert sent.status_code == 200, sent.text
+        for path in ("/delete_specs", "/delete_folder"):
+            for site in ("cross-site", "same-site"):
+                refused = http.get(path, params={"name": "linked"}, headers={"Sec-Fetch-Site": site})
+                assert refused.status_code == 403, refused.text
+                assert "nothing was removed" in refused.json()["error"]
+            for site in ("none", "same-origin"):
+                assert http.get("/delete_specs?name=linked", headers={"Sec-Fetch-Site": site}).status_code == 200
+        assert http.get("/delete_folder?name=linked").status_code == 200
+        assert http.get("/delete_folder?name=linked").status_code == 404
+
+
 @pytest.mark.parametrize("name", ["x; rm -rf /", "../../etc", "$(id)", "a b", ""])
 def test_no_value_reaches_a_shell_or_another_folder(system: System, tmp_path: Path, name: str) -> None:
     folder = small_job(tmp_path / "job", seed=33)

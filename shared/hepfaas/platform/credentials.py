@@ -1,7 +1,7 @@
 """Owners' credentials for servers of files: sealed in the store, opened where that owner's files are read.
 
-<owner>/credentials/<host>/<n>   kind, when it ends, and the secret: AES-256-GCM by HEPFAAS_CREDENTIALS_KEY, for this
-                                 owner and host; copied to another one, it does not open
+<owner>/credentials/<host>/<n>   kind, when it ends, and the secret: AES-256-GCM by a key of HEPFAAS_CREDENTIALS_KEY,
+                                 for this owner and host; copied to another one, it does not open
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,11 +63,11 @@ class Credential:
 
 @dataclass(frozen=True)
 class Vault:
-    """The credentials of one owner. key: 32 bytes; without one there are none."""
+    """The credentials of one owner. keys: of 32 bytes each, the first seals, all open; without one there are none."""
 
     store: Store
     owner: str
-    key: bytes = field(repr=False)
+    keys: tuple[bytes, ...] = field(repr=False)
 
     def put(self, credential: Credential) -> None:
         """Keeps it in place of the one before. Raises: RequestError if there are too many."""
@@ -83,7 +84,7 @@ class Vault:
 
     def get(self, host: str) -> Credential | None:
         """The one for a host. Raises: RequestError if it has expired or was sealed with another key."""
-        if not self.key or not _HOST.fullmatch(host):
+        if not self.keys or not _HOST.fullmatch(host):
             return None
         for number in reversed(self._numbers(host)):
             try:
@@ -122,7 +123,7 @@ class Vault:
 
         values = {"kind": credential.kind, "expires": credential.expires}
         nonce = os.urandom(NONCE_BYTES)
-        data = AESGCM(self.key).encrypt(nonce, credential.secret.encode(), self._bound(credential.host, values))
+        data = AESGCM(self.keys[0]).encrypt(nonce, credential.secret.encode(), self._bound(credential.host, values))
         return {**values, "sealed": base64.b64encode(nonce + data).decode()}
 
     def _opened(self, host: str, values: Mapping[str, Any]) -> Credential:
@@ -131,14 +132,14 @@ class Vault:
 
         told = {name: values[name] for name in ("kind", "expires")}
         sealed = base64.b64decode(values["sealed"])
-        try:
-            secret = AESGCM(self.key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], self._bound(host, told))
-        except InvalidTag as error:
-            raise RequestError(
-                f"your credential for host '{host}' was sealed with another key (HEPFAAS_CREDENTIALS_KEY); POST "
-                "/v1/credentials it again"
-            ) from error
-        return Credential(host, told["kind"], secret.decode(), told["expires"])
+        for key in self.keys:
+            with suppress(InvalidTag):
+                secret = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], self._bound(host, told))
+                return Credential(host, told["kind"], secret.decode(), told["expires"])
+        raise RequestError(
+            f"your credential for host '{host}' was sealed with another key (HEPFAAS_CREDENTIALS_KEY); POST "
+            "/v1/credentials it again"
+        )
 
     def _bound(self, host: str, values: Mapping[str, Any]) -> bytes:
         """What the secret is sealed for: it opens for nothing else."""

@@ -127,8 +127,17 @@ class Identity:
     def __init__(
         self, settings: Settings, most_rate: float = float("inf"), clock: Callable[[], float] = time.time
     ) -> None:
+        if settings.guarded and not settings.issuers:
+            raise RequestError(
+                f"HEPFAAS_ISSUER is empty, so that everybody would be owner '{settings.owner}' and an admin: set "
+                "issuer, clients and audiences in ConfigMap 'identity' of your overlay (manifests/overlays/site), or "
+                "HEPFAAS_WITHOUT_IDENTITY=1 if that is meant"
+            )
         if bool(settings.issuers) != bool(settings.audiences):
-            raise RequestError("HEPFAAS_ISSUER and HEPFAAS_AUDIENCE go together: whose tokens count, and for whom made")
+            raise RequestError(
+                "HEPFAAS_ISSUER and HEPFAAS_AUDIENCE go together: whose tokens count, and for whom made; on Knative "
+                "both come of ConfigMap 'identity'"
+            )
         self._issuers = {url: Issuer(url) for url in settings.issuers}
         self._audiences, self._clock = settings.audiences, clock
         self.roles = roles_in(settings.roles, settings.issuers[0] if settings.issuers else "")
@@ -215,8 +224,8 @@ class Quotas:
             self._used[owner] = (time.monotonic(), used)
         if used >= most:
             raise ForbiddenError(
-                f"what '{owner}' stores has {used / 1e9:.3f} GB, and {most / 1e9:.3f} GB is the limit; delete runs or "
-                "versions of models"
+                f"what '{owner}' stores has {used / 1e9:.3f} GB, and {most / 1e9:.3f} GB is the limit; ask "
+                "the operator for more: deleting runs or versions of models frees little, as the results of steps stay"
             )
 
 

@@ -22,9 +22,11 @@ class Settings:
     store: address of the store, HEPFAAS_STORE; where none is given, hepfaas in the user's data folder.
     broker: URL that takes CloudEvents, K_SINK. owner: whose runs these are where nobody says who he is, HEPFAAS_OWNER.
     issuers: whose tokens count, HEPFAAS_ISSUER; audiences: for whom they must be made, HEPFAAS_AUDIENCE. roles: file
-    that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS.
-    sources: file that says where files are read, HEPFAAS_SOURCES. credentials_key: that seals owners' credentials,
-    HEPFAAS_CREDENTIALS_KEY.
+    that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS. guarded:
+    whether a function may not do without issuer and keys: on Knative, which sets K_SERVICE, unless
+    HEPFAAS_WITHOUT_IDENTITY=1.
+    sources: file that says where files are read, HEPFAAS_SOURCES. credentials_keys: the first seals owners'
+    credentials, all open them, HEPFAAS_CREDENTIALS_KEY.
     token, token_file, group: what commands send, HEPFAAS_TOKEN, HEPFAAS_TOKEN_FILE, HEPFAAS_GROUP.
     max_scale: instances of each step function, HEPFAAS_MAX_SCALE. budget_s: how long a request goes on with further
     steps, HEPFAAS_BUDGET_S. deadline_s: how long one may take, HEPFAAS_DEADLINE_S.
@@ -55,8 +57,9 @@ class Settings:
     audiences: tuple[str, ...] = ()
     roles: str = ""
     event_keys: tuple[str, ...] = field(default=(), repr=False)
+    guarded: bool = False
     sources: str = ""
-    credentials_key: bytes = field(default=b"", repr=False)
+    credentials_keys: tuple[bytes, ...] = field(default=(), repr=False)
     token: str = field(default="", repr=False)
     token_file: str = ""
     group: str = ""
@@ -96,7 +99,9 @@ class Settings:
             owner=environ.get("HEPFAAS_OWNER", "local"),
             **_identity(environ),
             sources=environ.get("HEPFAAS_SOURCES", ""),
-            credentials_key=_key(environ, "HEPFAAS_CREDENTIALS_KEY"),
+            credentials_keys=tuple(
+                _key(text, "HEPFAAS_CREDENTIALS_KEY") for text in _list(environ, "HEPFAAS_CREDENTIALS_KEY")
+            ),
             max_scale=int(_number(environ, "HEPFAAS_MAX_SCALE", cls.max_scale)),
             budget_s=_number(environ, "HEPFAAS_BUDGET_S", cls.budget_s),
             deadline_s=_number(environ, "HEPFAAS_DEADLINE_S", cls.deadline_s),
@@ -124,6 +129,15 @@ class Settings:
             faults=environ.get("HEPFAAS_FAULTS", ""),
         )
 
+    def keys_of_events(self) -> tuple[str, ...]:
+        """Those that the events of others are known by. Raises: RequestError if there must be one and is none."""
+        if self.guarded and not self.event_keys:
+            raise RequestError(
+                "HEPFAAS_EVENT_KEYS is empty, so that every event would count: create Secret 'event-keys' with it "
+                "(docs/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 if that is meant"
+            )
+        return self.event_keys
+
 
 def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
     """Who may ask, what signs events, and what commands say of themselves."""
@@ -139,20 +153,23 @@ def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
         "audiences": _list(environ, "HEPFAAS_AUDIENCE"),
         "roles": environ.get("HEPFAAS_ROLES", ""),
         "event_keys": keys,
+        "guarded": bool(environ.get("K_SERVICE")) and environ.get("HEPFAAS_WITHOUT_IDENTITY", "") != "1",
         "token": environ.get("HEPFAAS_TOKEN", ""),
         "token_file": environ.get("HEPFAAS_TOKEN_FILE", ""),
         "group": environ.get("HEPFAAS_GROUP", ""),
     }
 
 
-def _key(environ: Mapping[str, str], name: str) -> bytes:
-    """A key of 32 bytes, none where there is none."""
+def _key(text: str, name: str) -> bytes:
+    """A key of 32 bytes."""
     try:
-        found = base64.b64decode(environ.get(name, "").strip(), altchars=b"-_", validate=True)
+        found = base64.b64decode(text, altchars=b"-_", validate=True)
     except ValueError:
-        found = b"?"
-    if len(found) not in (0, LEAST_KEY):
-        raise RequestError(f"{name} is no key: it takes {LEAST_KEY} random bytes as URL-safe base64")
+        found = b""
+    if len(found) != LEAST_KEY:
+        raise RequestError(
+            f"{name} is no key: it takes {LEAST_KEY} random bytes as URL-safe base64, commas between several"
+        )
     return found
 
 

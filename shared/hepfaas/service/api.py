@@ -252,7 +252,7 @@ def list_credentials(asked: Asked) -> Response:
 def put_credential(asked: Asked) -> Response:
     """Keeps a credential, to be shown to one host when the owner's files are read there, in place of one before."""
     asked.quotas.check_bytes(asked.owner)
-    if not asked.vault.key:
+    if not asked.vault.keys:
         raise RequestError("this service keeps no credentials: its operator sets HEPFAAS_CREDENTIALS_KEY")
     asked.request.max_content_length = MOST_CREDENTIAL_BYTES
     found = credential_of(body_object(asked.request))

@@ -18,7 +18,7 @@ from werkzeug.exceptions import NotFound
 from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.files import checked_name
-from hepfaas.errors import RequestError
+from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.http import json_answer
@@ -112,6 +112,7 @@ def model(asked: Asked) -> Response:
 
 def delete_specs(asked: Asked) -> Response:
     """GET /delete_specs?name=N: removes '*specs*' from the folder; nothing reads such files: specs cannot be stale."""
+    _check_site(asked)
     name = _folder_name(asked)
     files = _folder(asked.store, name)
     _write(asked.store, name, {path: key for path, key in files.items() if "specs" not in path.rpartition("/")[2]})
@@ -120,6 +121,7 @@ def delete_specs(asked: Asked) -> Response:
 
 def delete_folder(asked: Asked) -> Response:
     """GET /delete_folder?name=N: removes the folder; runs and models that were made of it stay."""
+    _check_site(asked)
     name = _folder_name(asked)
     _folder(asked.store, name)
     _write(asked.store, name, None)
@@ -169,6 +171,20 @@ def process_of(run: str) -> str:
     """The old name of a run: 'N_k' of 'N-k'."""
     name, _, number = run.rpartition("-")
     return f"{name}_{number}"
+
+
+def _check_site(asked: Asked) -> None:
+    """A browser follows any page's link with its user's session: a GET that removes something counts from our own pages
+    alone. Programs do not send the header (https://www.w3.org/TR/fetch-metadata/).
+
+    Raises: ForbiddenError if a page of another site led here.
+    """
+    site = asked.request.headers.get("Sec-Fetch-Site", "none")
+    if site not in ("same-origin", "none"):
+        raise ForbiddenError(
+            f"a page of another site ({site[:40]}) led here, and '{asked.request.path}' removes something; nothing was "
+            "removed: type the address, or use curl"
+        )
 
 
 def _run(asked: Asked) -> str:

@@ -19,18 +19,18 @@ class Readings:
     """What all readings of a process share. private: whether files may be read from private addresses."""
 
     sources: Sources = field(default_factory=Sources)
-    key: bytes = field(default=b"", repr=False)
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
     private: bool = False
 
     @classmethod
     def by(cls, settings: Settings) -> Readings:
         """As the settings say. Raises: RequestError if the operator's file is wrong."""
         issuer = settings.issuers[0] if settings.issuers else ""
-        return cls(sources_in(settings.sources, issuer), settings.credentials_key, settings.allow_private)
+        return cls(sources_in(settings.sources, issuer), settings.credentials_keys, settings.allow_private)
 
     def vault(self, store: Store, owner: str) -> Vault:
         """An owner's credentials; `store` is his."""
-        return Vault(store, owner, self.key)
+        return Vault(store, owner, self.keys)
 
     def reading(self, store: Store, owner: str, groups: Collection[Group]) -> Reading:
         """For one step or one request of an owner, asked for by a member of these groups."""

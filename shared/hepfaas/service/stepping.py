@@ -168,7 +168,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, pri
 
     readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
-    return takes_events(name, made, settings.event_keys, deadline_s=settings.deadline_s)
+    return takes_events(name, made, settings.keys_of_events(), deadline_s=settings.deadline_s)
 
 
 def _groups_of(store: Store, run: str) -> list[Group]:
