@@ -92,7 +92,7 @@ def _has_params(folder: Path, names: Names, given: Mapping[str, str]) -> bool:
 def _text(folder: Path, name: str) -> str:
     path = folder / name
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark that nobody sees
     except FileNotFoundError as error:
         there = sorted(found.name for found in folder.iterdir() if found.is_file())
         close = difflib.get_close_matches(name, there, 3, 0.3) or there[:10]

@@ -12,6 +12,9 @@ from hepfaas.platform.records import Entry
 from hepfaas.platform.storage import Store
 from hepfaas.service import overview
 
+STILL_THERE = "\r"
+"""In the log: a carriage return at the beginning of a line."""
+
 MOST_S = 300.0
 LOOK_S = 1.0
 SETTLE_S = 1.0
@@ -33,10 +36,14 @@ def follow_events(store: Store, run: str, after: str, most_s: float = MOST_S) ->
 
 
 def follow_log(store: Store, run: str, step: str, follow: bool, most_s: float = MOST_S) -> Iterator[str]:
-    """Lines of the log: each step with its seconds, and what it printed."""
+    """Lines of the log: each step with its seconds, and what it printed. While there is nothing new, something is
+    written that no terminal shows: else it would not be noticed that who reads has gone."""
     entries = _entries(store, run, "", most_s) if follow else records.log_of(store, run)
     for entry in entries:
-        if entry is None or (step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step)):
+        if entry is None:
+            yield STILL_THERE
+            continue
+        if step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step):
             continue
         at = time.strftime("%H:%M:%S", time.gmtime(entry.time))
         yield f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s\n"
