@@ -25,9 +25,8 @@ OWNER = "local"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 done, 1 the request must change, 75 try later, 130 interrupted."""
-    settings = Settings.from_environ(os.environ)
-    given = _parser(settings).parse_args(words)
     try:
+        given = _parser(Settings.from_environ(os.environ)).parse_args(words)
         given.command(given)
     except RequestError as error:
         return _said(f"hepfaas: {error}", 1)
@@ -291,6 +290,9 @@ def _log(given: argparse.Namespace) -> None:
 
     if given.url:
         with _client(given) as client:
+            if given.json:
+                _document(list(client.steps(given.run, given.follow)))
+                return
             for line in client.log(given.run, given.follow):
                 _print(line)
         return
@@ -321,11 +323,10 @@ def _predict(given: argparse.Namespace) -> None:
 
 
 def _predicted_at(given: argparse.Namespace) -> dict[str, Any]:
-    from hepfaas.client import Client
     from hepfaas.local.prediction import written
     from hepfaas.local.progress import lines_of
 
-    with Client(given.url) as client, lines_of(sys.stderr) as say:
+    with _client(given) as client, lines_of(sys.stderr) as say:
         scores = client.predict(given.model, given.files, given.tree or "", lambda status: say(status.line()))
         return {"model": given.model, **written(scores, given.out)}
 

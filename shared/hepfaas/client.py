@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import tarfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import httpx
 import numpy as np
@@ -31,6 +34,13 @@ TRIES = 6
 BACK_OFF_S = 0.25
 TIMEOUT = httpx.Timeout(60, connect=10)
 STREAM = httpx.Timeout(330, connect=10)
+AT_ONCE = 1_000
+"""Calls of one AsyncClient; a thread is made when it is needed."""
+
+LIMITS = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=20)
+NOT_BY_PROXY = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
+"""A service on this machine is asked itself, whatever http_proxy says."""
+
 LATER = (429, 502, 503, 504)
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -46,6 +56,7 @@ WAYS = "Programs say who asks by a bearer token: HEPFAAS_TOKEN, HEPFAAS_TOKEN_FI
 
 Json = dict[str, Any]
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,9 @@ class Client:
     """
 
     def __init__(self, url: str, token: Token = "", group: str = "") -> None:
-        self._http = httpx.Client(base_url=url, auth=Bearer(token, group), timeout=TIMEOUT)
+        self._http = httpx.Client(
+            base_url=_checked_url(url), auth=Bearer(token, group), timeout=TIMEOUT, limits=LIMITS, mounts=NOT_BY_PROXY
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -226,13 +239,32 @@ class Client:
         while time.monotonic() < end:
             query, goes_on = {"step": step, "follow": "1" if follow else "0", "after": after}, None
             with self._streamed("GET", f"/v1/runs/{run}/log", params=query) as answer:
-                for line in _lines(answer):
+                for line in filter(None, _lines(answer)):  # empty ones say that the service is still there
                     if goes_on := MORE.fullmatch(line):
                         after = goes_on["after"]
                     else:
                         yield line
             if not goes_on:
                 return
+        raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
+
+    def steps(self, run: str, follow: bool = False, most_s: float = 86_400) -> Iterator[Json]:
+        """What was done or failed, as values; with `follow` as it comes, until the run has ended. Raises:
+        UnavailableError after `most_s`, or if they break off."""
+        end, after = time.monotonic() + most_s, ""
+        while time.monotonic() < end:
+            name = ""
+            with self._streamed("GET", f"/v1/runs/{run}/events", headers={"Last-Event-ID": after}) as answer:
+                for line in _lines(answer):
+                    key, _, value = line.partition(": ")
+                    after = value if key == "id" else after
+                    name = value if key == "event" else name
+                    if key == "data" and name == "step":
+                        yield json.loads(value)
+                    if key == "data" and name == "end":
+                        return
+                    if line.startswith(":") and not follow:  # the service has told all that there is
+                        return
         raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
@@ -270,10 +302,11 @@ class Client:
 
 
 class AsyncClient:
-    """The same, for programs that wait for many things at once: each request goes by a thread."""
+    """The same, for programs that wait for many things at once: each request goes by a thread of this client."""
 
     def __init__(self, url: str, token: Token = "", group: str = "") -> None:
         self._client = Client(url, token, group)
+        self._threads = ThreadPoolExecutor(AT_ONCE, "hepfaas-client")
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -282,14 +315,15 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._client.__exit__(kind, error, at)
+        self._threads.shutdown(wait=False, cancel_futures=True)  # who still reads finds the connection closed
 
     async def submit(self, folder: Path | str, **names: str) -> str:
         """Sends a job's folder and gives the name of the run."""
-        return await asyncio.to_thread(self._client.submit, folder, **names)
+        return await self._called(self._client.submit, folder, **names)
 
     async def status(self, run: str) -> Status:
         """How far a run is."""
-        return await asyncio.to_thread(self._client.status, run)
+        return await self._called(self._client.status, run)
 
     async def follow(self, run: str, most_s: float = 86_400) -> AsyncIterator[Status]:
         """Its status again and again, the last one when the run has ended."""
@@ -302,68 +336,97 @@ class AsyncClient:
             await asyncio.sleep(LOOK_S)
         raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
 
-    async def wait(self, run: str, most_s: float = 86_400) -> Status:
-        """How the run ended. Raises: UnavailableError after `most_s`."""
+    async def wait(
+        self, run: str, on_status: Callable[[Status], None] = lambda status: None, most_s: float = 86_400
+    ) -> Status:
+        """How the run ended; `on_status` is told on the way. Raises: UnavailableError after `most_s`."""
         async for found in self.follow(run, most_s):
-            last = found
-        return last
+            if not found.ended:
+                on_status(found)
+        return found
 
     def runs(self, state: str = "") -> AsyncIterator[Json]:
         """All runs, newest first."""
-        return _by_thread(self._client.runs(state))
+        return self._given(self._client.runs(state))
 
     async def models(self) -> list[Json]:
         """All model versions."""
-        return await asyncio.to_thread(self._client.models)
+        return await self._called(self._client.models)
 
     async def report(self, run: str) -> Json:
         """Metrics, and where the pictures are."""
-        return await asyncio.to_thread(self._client.report, run)
+        return await self._called(self._client.report, run)
 
     async def ledger(self, run: str) -> Json:
         """Recounts every event of every epoch."""
-        return await asyncio.to_thread(self._client.ledger, run)
+        return await self._called(self._client.ledger, run)
 
     async def score(self, model: str, events: Mapping[str, Sequence[Any]]) -> Columns:
         """Scores of raw events, branch by branch."""
-        return await asyncio.to_thread(self._client.score, model, events)
+        return await self._called(self._client.score, model, events)
 
-    def predict(
-        self, model: str, files: Sequence[str], tree: str = "", most_s: float = 86_400
+    async def predict(
+        self,
+        model: str,
+        files: Sequence[str],
+        tree: str = "",
+        on_status: Callable[[Status], None] = lambda status: None,
+        most_s: float = 86_400,
     ) -> AsyncIterator[Columns]:
-        """Scores of all events of files that the service can read."""
-        return _by_thread(self._client.predict(model, files, tree, most_s=most_s))
+        """Scores of all events of files that the service can read; `on_status` is called by the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def say(status: Status) -> None:
+            loop.call_soon_threadsafe(on_status, status)
+
+        async for columns in self._given(self._client.predict(model, files, tree, say, most_s)):
+            yield columns
 
     def scores(self, run: str) -> AsyncIterator[Columns]:
         """The scores of a prediction run."""
-        return _by_thread(self._client.scores(run))
+        return self._given(self._client.scores(run))
 
     async def cancel(self, run: str) -> Json:
         """Ends a run."""
-        return await asyncio.to_thread(self._client.cancel, run)
+        return await self._called(self._client.cancel, run)
 
     async def retry(self, run: str) -> Json:
         """A new attempt of a run that failed."""
-        return await asyncio.to_thread(self._client.retry, run)
+        return await self._called(self._client.retry, run)
 
     async def delete(self, run: str) -> None:
         """Forgets a run."""
-        await asyncio.to_thread(self._client.delete, run)
+        await self._called(self._client.delete, run)
 
     async def fetch(self, path: str) -> bytes:
         """A file that the service named."""
-        return await asyncio.to_thread(self._client.fetch, path)
+        return await self._called(self._client.fetch, path)
 
     def log(self, run: str, follow: bool = False, step: str = "") -> AsyncIterator[str]:
         """Lines of the log; with `follow` as they come, until the run has ended."""
-        return _by_thread(self._client.log(run, follow, step))
+        return self._given(self._client.log(run, follow, step))
+
+    def steps(self, run: str, follow: bool = False) -> AsyncIterator[Json]:
+        """What was done or failed, as values."""
+        return self._given(self._client.steps(run, follow))
+
+    async def _called(self, call: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+        """What a call gives, made by a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **more))
+
+    async def _given(self, some: Iterator[T]) -> AsyncIterator[T]:
+        """What an iterator gives, each item fetched by a thread."""
+        end = object()
+        while (item := await self._called(next, some, end)) is not end:
+            yield cast(T, item)
 
 
-async def _by_thread(some: Iterator[T]) -> AsyncIterator[T]:
-    """What an iterator gives, each item fetched by a thread."""
-    end = object()
-    while (item := await asyncio.to_thread(next, some, end)) is not end:
-        yield cast(T, item)
+def _checked_url(url: str) -> str:
+    """Raises: RequestError if it is no address of a service."""
+    if not re.match(r"https?://[^/]", url):
+        likely = f"http://{url}" if re.match(r"[^/:]+(:\d+)?(/|$)", url) else "http://127.0.0.1:8080"
+        raise RequestError(f"'{url}' is no address of a service; it begins with http:// or https://, e.g. {likely}")
+    return url
 
 
 def _lines(answer: httpx.Response) -> Iterator[str]:

@@ -9,6 +9,10 @@ class NotThereError(RequestError):
     """What was asked for is not there, or another owner's (HTTP 404)."""
 
 
+class TooLargeError(RequestError):
+    """More was sent than may be (HTTP 413)."""
+
+
 class UnauthenticatedError(RequestError):
     """Nobody knows who asks: there is no token, or none that holds (HTTP 401)."""
 

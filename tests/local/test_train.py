@@ -282,6 +282,13 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path: Path, hepfaas: Any) ->
     assert "cannot be written: Not a directory" in told.err
 
 
+@pytest.mark.parametrize("words", [["runs"], ["models"], ["status", "x-1"], ["log", "x-1"]])
+def test_a_look_at_a_store_that_is_not_there_makes_none(tmp_path: Path, hepfaas: Any, words: list[str]) -> None:
+    told = hepfaas(*words, "--store", tmp_path / "typo")
+    assert told.code == (len(words) > 1)
+    assert not (tmp_path / "typo").exists()
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -136,6 +136,12 @@ def test_a_program_is_told_how_to_say_who_it_is(
     monkeypatch.setenv("HEPFAAS_GROUP", "/atlas")
     assert main(["models", "--url", shared.url]) == 1
     assert "'dave' is not in group '/atlas'" in capsys.readouterr().err
+    predict = ["predict", "none", "root://h//x.root", "--url", shared.url]
+    assert main(predict) == 1
+    assert "'dave' is not in group '/atlas'" in capsys.readouterr().err
+    monkeypatch.delenv("HEPFAAS_GROUP")
+    assert main(predict) == 1
+    assert "has no model 'none'" in capsys.readouterr().err
 
 
 def test_events_of_hepfaas_up_are_signed_by_a_key_of_its_own(shared: System) -> None:

@@ -9,6 +9,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,7 @@ from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
+from hepfaas.platform import records
 from hepfaas.platform.storage import open_store
 from jobs import MODEL, small_job
 from system import System
@@ -129,6 +131,35 @@ def test_clients_that_hang_up_hold_no_place(system: System, tmp_path: Path) -> N
                 assert next(answer.iter_lines()) == "event: status"
         client.cancel(run)
     wait_for(lambda: not any(replica.busy for replica in system.up.replicas._replicas["runs"]), "free place")
+
+
+def test_readers_of_a_log_that_hang_up_hold_no_place_and_who_stays_sees_lines_alone(system: System, job: Path) -> None:
+    """Of a run in which nothing happens: none of the functions knows of it."""
+    store = system.store()
+    with Client(system.url) as client:
+        client.cancel(other := client.submit(job))
+    records.create_as(store, run := "quiet-1", records.request_of(store, other))
+    for _ in range(3):
+        with door(system) as http, http.stream("GET", f"/v1/runs/{run}/log?follow=1") as answer:
+            assert answer.status_code == 200
+    wait_for(lambda: not any(replica.busy for replica in system.up.replicas._replicas["runs"]), "free place")
+    with Client(system.url) as client, ThreadPoolExecutor() as threads:
+        lines = threads.submit(lambda: list(client.log(run, follow=True)))
+        wait_for(lambda: any(replica.busy for replica in system.up.replicas._replicas["runs"]), "reader")
+        time.sleep(2)  # while nothing happens
+        assert records.end(store, run, 1, records.End("cancelled", time.time()))
+        assert lines.result(MOST_S) == [f"run {run} cancelled"]
+
+
+def test_a_log_is_one_document_of_the_same_values_everywhere(
+    system: System, done: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for more in (["--url", system.url], ["--url", system.url, "--follow"], ["--store", system.up.store.url]):
+        assert main(["log", done, "--json", *more]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1] == told[2]
+    assert "train" in {entry["kind"] for entry in told[0]}
 
 
 def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done: str) -> None:

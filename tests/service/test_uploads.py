@@ -31,6 +31,17 @@ def test_a_folder_can_be_packed_from_within_and_from_above(tmp_path: Path, name:
     assert found == {"files.txt", "code/more.py"}
 
 
+def test_the_mark_that_windows_writes_before_a_text_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for name, text in (("files.txt", "root://h//a.root\nroot://h//b.root"), ("labels.txt", "0\n1"), ("model.py", "")):
+        (folder / name).write_text(text, encoding="utf-8-sig")
+    (folder / "params.json").write_text('{"epochs": 3}', encoding="utf-8-sig")
+    recipe, _ = recipe_of(folder, {}, open_store(str(tmp_path / "store")))
+    assert [(file.url, file.label) for file in recipe.files] == [("root://h//a.root", 0), ("root://h//b.root", 1)]
+    assert recipe.epochs == 3
+
+
 def test_what_is_wrong_with_a_folder_is_said_without_the_place_where_it_was_unpacked(tmp_path: Path) -> None:
     folder = tmp_path / "scratch" / "job"
     folder.mkdir(parents=True)

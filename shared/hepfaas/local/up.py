@@ -11,18 +11,17 @@ import secrets
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.local.broker import Broker, Delivery, Trigger
@@ -36,6 +35,8 @@ from hepfaas.training import confinement
 PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
+LENT_S = 60
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
 INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
 PREDICT_PATHS = re.compile(
@@ -101,33 +102,48 @@ class Up:
     async def __aenter__(self) -> Up:
         settings = Settings.from_environ({**os.environ, **self.options.variables})
         confinement.check(settings.learner_without_landlock)
-        self._lock = _locked(self.options.folder)
-        await asyncio.to_thread(self.store.start)
-        logs = self.options.folder / "log"
-        logs.mkdir(exist_ok=True)
-        self.replicas = Replicas(functions_folder(), self._environ(), logs)
-        for function in _functions(self.options):
-            self.replicas.add(function)
-        self.broker = Broker(TRIGGERS, "advance", self.replicas, self.options.delivery)
-        sink = await self._serve(self.broker.app, 0)
-        self.replicas.set_variable("K_SINK", f"http://127.0.0.1:{sink}/")
-        self._client = httpx.AsyncClient(timeout=None, trust_env=False)
-        self.options = _at_port(self.options, await self._serve(self._door(), self.options.port))
-        self._tasks += [asyncio.create_task(self._ping()), asyncio.create_task(self._reap())]
+        async with AsyncExitStack() as held:  # where the start ends early, all is let go again
+            held.callback(os.close, _locked(self.options.folder))
+            await self._start_store()
+            held.push_async_callback(asyncio.to_thread, self.store.stop)
+            logs = self.options.folder / "log"
+            logs.mkdir(exist_ok=True)
+            self.replicas = Replicas(functions_folder(), self._environ(), logs)
+            for function in _functions(self.options):
+                self.replicas.add(function)
+            self._client = await held.enter_async_context(httpx.AsyncClient(timeout=None, trust_env=False))
+            self.broker = Broker(TRIGGERS, "advance", self.replicas, self.options.delivery)
+            held.push_async_callback(self._stop_serving)
+            sink = await self._serve(self.broker.app, 0)
+            self.replicas.set_variable("K_SINK", f"http://127.0.0.1:{sink}/")
+            self.options = _at_port(self.options, await self._serve(self._forward, self.options.port))
+            self._tasks += [asyncio.create_task(self._ping()), asyncio.create_task(self._reap())]
+            self._held = held.pop_all()
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        await self._held.aclose()
+
+    async def _start_store(self) -> None:
+        starting = asyncio.ensure_future(asyncio.to_thread(self.store.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            self.store.give_up()
+            await asyncio.wait({starting})
+            starting.exception()  # that it was stopped is known
+            raise
+
+    async def _stop_serving(self) -> None:
         self.broker.forget()
         for server in self._servers:
             server.should_exit = server.force_exit = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.wait(self._serving, timeout=STOP_S)
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=STOP_S)
         await self.replicas.close()
         self.broker.forget()
-        await self._client.aclose()
-        await asyncio.to_thread(self.store.stop)
-        os.close(self._lock)
 
     def ping(self) -> None:
         """What the PingSource sends: a look at every unfinished run."""
@@ -152,12 +168,20 @@ class Up:
             "HEPFAAS_ALLOW_PRIVATE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return {**usual, **os.environ, **self.store.variables, **mine, **self.options.variables}
+        return {**usual, **self.store.environ(os.environ), **mine, **self.options.variables}
 
-    async def _serve(self, app: Starlette, port: int) -> int:
+    async def _serve(self, app: ASGIApp, port: int) -> int:
         """Serves an app on this machine and gives its port."""
         config = uvicorn.Config(
-            app, "127.0.0.1", port, log_level="error", lifespan="off", server_header=False, date_header=False
+            app,
+            "127.0.0.1",
+            port,
+            log_level="error",
+            interface="asgi3",
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            date_header=False,
         )  # the function behind says both
         server = uvicorn.Server(config)
         server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # signals are ours
@@ -169,36 +193,24 @@ class Up:
             await asyncio.sleep(0.01)
         return int(server.servers[0].sockets[0].getsockname()[1])
 
-    def _door(self) -> Starlette:
-        methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
-        return Starlette(routes=[Route("/{path:path}", self._forward, methods=methods)])
-
-    async def _forward(self, request: Request) -> Response:
-        """Hands a request to the function that answers people, and its answer back as it comes."""
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands a request to the function that answers people, and its answer back as it comes. The place is free again
+        when either end has gone."""
+        request = Request(scope, receive)
         name = _function_for(request)
-        lent = self.replicas.lent(name)
-        try:
-            url = await asyncio.wait_for(lent.__aenter__(), 60)
-            query = request.scope["query_string"]
-            target = httpx.URL(url, raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
-            headers = [(key, value) for key, value in request.headers.raw if key.decode("latin-1") not in HOP_BY_HOP]
-            asked = self._client.build_request(request.method, target, headers=headers, content=request.stream())
-            answer = await self._client.send(asked, stream=True)
-        except (httpx.HTTPError, TimeoutError, UnavailableError) as error:
-            with suppress(Exception):
-                await lent.__aexit__(None, None, None)
-            return JSONResponse({"error": f"function '{name}' does not answer: {error}"}, 503)
-
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                async for data in answer.aiter_raw():
-                    yield data
-            finally:  # also when the client hangs up in the middle
-                await answer.aclose()
-                await lent.__aexit__(None, None, None)
-
-        kept = {key: value for key, value in answer.headers.items() if key not in HOP_BY_HOP}
-        return StreamingResponse(body(), answer.status_code, kept)
+        with suppress(ClientDisconnect, httpx.HTTPError):  # it is cut off: nobody is there, or nothing comes
+            async with AsyncExitStack() as held:
+                try:
+                    url = await asyncio.wait_for(held.enter_async_context(self.replicas.lent(name)), LENT_S)
+                    answer = await self._client.send(_forwarded(request, url), stream=True)
+                    held.push_async_callback(answer.aclose)
+                except (httpx.HTTPError, TimeoutError, UnavailableError) as error:
+                    why = f"{error}" or "it is busy"
+                    response: Response = JSONResponse({"error": f"function '{name}' does not answer: {why}"}, 503)
+                else:
+                    kept = {key: value for key, value in answer.headers.items() if key not in HOP_BY_HOP}
+                    response = StreamingResponse(answer.aiter_raw(), answer.status_code, kept)
+                await response(scope, receive, send)
 
 
 def run(options: Options) -> None:
@@ -207,17 +219,32 @@ def run(options: Options) -> None:
 
 
 async def _run(options: Options) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    async with Up(options) as system:
-        sys.stderr.write(
-            f"hepfaas is up at {system.url}; store and logs in {options.folder}\n"
-            f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops; nothing is lost)\n"
-        )
-        await stopped.wait()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def stop() -> None:
+        for number in STOPPING:
+            loop.add_signal_handler(number, lambda: None)  # asked once is enough
         sys.stderr.write("hepfaas: stopping\n")
+        task.cancel()
+
+    for number in STOPPING:
+        loop.add_signal_handler(number, stop)
+    with suppress(asyncio.CancelledError):
+        async with Up(options) as system:
+            sys.stderr.write(
+                f"hepfaas is up at {system.url}; store and logs in {options.folder}\n"
+                f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops; nothing is lost)\n"
+            )
+            await asyncio.Event().wait()
+
+
+def _forwarded(request: Request, url: str) -> httpx.Request:
+    """The same request to a function."""
+    query = request.scope["query_string"]
+    target = httpx.URL(url, raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
+    headers = [(key, value) for key, value in request.headers.raw if key.decode("latin-1") not in HOP_BY_HOP]
+    return httpx.Request(request.method, target, headers=headers, content=request.stream())
 
 
 async def _served(server: uvicorn.Server) -> None:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.errors import UnavailableError
+from hepfaas.errors import LimitError, UnavailableError
 
 BATCH_ROWS = 2_048
 """Rows computed together, if they came in more requests than one."""
@@ -42,7 +42,7 @@ class Model(Protocol):
         ...
 
 
-class OverloadedError(Exception):
+class OverloadedError(LimitError):
     """More waits than may wait (HTTP 429): nothing was computed, and the same request may work in a second."""
 
 

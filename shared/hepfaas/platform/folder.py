@@ -28,14 +28,13 @@ _WAYS_OUT = {
 
 
 class FolderStore:
-    """Objects are files under `path`. A new one is written aside, made durable, and linked to its name if that is
-    free: the link either happens or does not."""
+    """Objects are files under `path`, which is made with the first. A new one is written aside, made durable, and
+    linked to its name if that is free: the link either happens or does not."""
 
     def __init__(self, path: Path) -> None:
         self._root = path.absolute()
         self._aside = self._root / ".tmp"
         with self._explained():
-            self._aside.mkdir(parents=True, exist_ok=True)
             self._sweep()
 
     def below(self, folder: str) -> FolderStore:
@@ -78,6 +77,7 @@ class FolderStore:
             return False
         aside = self._aside / uuid.uuid4().hex
         with self._explained():
+            self._aside.mkdir(parents=True, exist_ok=True)
             try:
                 with aside.open("xb") as file:
                     file.write(data)
@@ -115,10 +115,11 @@ class FolderStore:
 
     def _sweep(self) -> None:
         old = time.time() - LEFT_OVER_S
-        for entry in os.scandir(self._aside):
-            with suppress(FileNotFoundError):  # it was somebody's who has just finished
-                if entry.stat().st_mtime < old:
-                    Path(entry).unlink()
+        with suppress(FileNotFoundError):  # nothing was stored yet
+            for entry in os.scandir(self._aside):
+                with suppress(FileNotFoundError):  # it was somebody's who has just finished
+                    if entry.stat().st_mtime < old:
+                        Path(entry).unlink()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

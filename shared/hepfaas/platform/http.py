@@ -15,14 +15,14 @@ from typing import Any
 from flask import Request, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from hepfaas.errors import ForbiddenError, LimitError, RequestError, UnauthenticatedError, UnavailableError
+from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
 from hepfaas.platform.cloud_events import CloudEvent, is_signed, read_event
-from hepfaas.platform.identity import CHALLENGE
+from hepfaas.platform.statuses import FAULT, status_of
 
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES = 16_000_000
-RETRY_AFTER_S = "2"
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 WAIT_S = 10.0
 """So long an event waits for the one before it."""
@@ -104,6 +104,8 @@ def takes_events(
             if not kept:
                 kept.append(made())
             kept[0](event)
+        except NotThereError as error:
+            raise RequestError(str(error)) from error  # a broker delivers what was answered with 404 again
         finally:
             began = math.inf
             lock.release()
@@ -124,27 +126,29 @@ def event_in(request: Request) -> CloudEvent:
 def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     try:
         return handler(request), "done"
-    except UnauthenticatedError as error:
-        return json_answer({"error": str(error)}, 401, WWW_Authenticate=CHALLENGE), str(error)
-    except ForbiddenError as error:
-        return json_answer({"error": str(error)}, 403), str(error)
-    except LimitError as error:
-        return json_answer({"error": str(error)}, 429, Retry_After=RETRY_AFTER_S), str(error)
-    except RequestError as error:
-        return json_answer({"error": str(error)}, 422), str(error)
-    except UnavailableError as error:
-        return json_answer({"error": str(error)}, 503, Retry_After=RETRY_AFTER_S), str(error)
     except RequestEntityTooLarge:
         _drain(request)
-        said = f"the request has more than {request.max_content_length} bytes"
+        said = _met(request)
         return json_answer({"error": said}, 413), said
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
     except Exception as error:
+        if found := status_of(error):
+            status, headers = found
+            return json_answer({"error": str(error)}, status, **headers), str(error)
         LOG.exception("a fault of ours")
-        return json_answer(
-            {"error": "the function failed; this is a fault of ours, and its log tells more"}, 500
-        ), repr(error)
+        return json_answer({"error": FAULT}, 500), repr(error)
+
+
+def _met(request: Request) -> str:
+    """The limit that werkzeug found a request over: it has one for bytes, and two for forms, all with one exception."""
+    size, most = request.content_length, request.max_content_length
+    if not request.mimetype.startswith(FORMS) or size is None or (most is not None and size > most):
+        return f"the request has more than {most} bytes"
+    return (
+        f"the form has more than {request.max_form_parts:,} parts, or one that is no file has more than "
+        f"{request.max_form_memory_size:,} bytes; send many files as one tar.gz, and long texts as files"
+    )
 
 
 def _drain(request: Request) -> None:

@@ -96,7 +96,7 @@ def _text(folder: Path, name: str) -> str:
     """What a file of the folder says, and no other file of this machine. Raises: RequestError if it cannot be."""
     path = folder / checked_name(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark that nobody sees
     except FileNotFoundError as error:
         there = sorted(found.name for found in folder.iterdir() if found.is_file())
         close = difflib.get_close_matches(name, there, 3, 0.3) or there[:10]

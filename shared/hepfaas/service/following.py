@@ -17,6 +17,9 @@ from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.service import overview
 
+STILL_THERE = "\r"
+"""In the log: a carriage return at the beginning of a line."""
+
 LOOK_S = 1.0
 MOST_FOLLOWERS, MOST_OF_ONE = 8, 4
 """Streams that a process keeps open at a time, half of what it answers at once, and of them one owner's."""
@@ -68,10 +71,12 @@ def follow_log(
     store: Store, run: str, step: str, follow: bool, after: str = "", most_s: float = STREAM_S
 ) -> Iterator[str]:
     """Lines of the log behind a mark: each step with its seconds, and what it printed; when time is up, last the mark
-    to ask again with."""
+    to ask again with. While there is nothing new, something is written that no terminal shows: else it would not be
+    noticed that who reads has gone."""
     stop = time.monotonic() + most_s
     for entry in _entries(store, run, after, stop) if follow else records.log_of(store, run, after):
         if entry is None:
+            yield STILL_THERE
             continue
         after = records.mark_of(entry)
         if step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step):

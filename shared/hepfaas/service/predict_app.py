@@ -15,25 +15,17 @@ from starlette.types import Receive, Scope, Send
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from hepfaas.errors import (
-    ForbiddenError,
-    LimitError,
-    NotThereError,
-    RequestError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from hepfaas.errors import ForbiddenError
 from hepfaas.models.batching import OverloadedError
-from hepfaas.platform.identity import CHALLENGE, Caller, Identity, Presented
+from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
-from hepfaas.service.predicting import Asked, Serving, Servings, TooLargeError, json_response
+from hepfaas.service.predicting import Asked, Serving, Servings, json_response
 
 MOST_PATH = 300
 """Characters of a path in the log, which remembers lines."""
-
-RETRY_AFTER = {"Retry-After": "1"}
 
 Call = Callable[..., Any]
 
@@ -202,25 +194,13 @@ def _refused(error: Exception, path: str) -> tuple[Response, str]:
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))
             return json_response({"error": f"{path[:200]} takes {allowed}"}, 405, {"Allow": allowed}), "method"
-        case UnauthenticatedError():
-            return json_response({"error": said}, 401, {"WWW-Authenticate": CHALLENGE}), said
-        case ForbiddenError():
-            return json_response({"error": said}, 403), said
-        case NotThereError():
-            return json_response({"error": said}, 404), said
-        case TooLargeError():
-            return json_response({"error": said}, 413), said
-        case RequestError():
-            return json_response({"error": said}, 400 if path.startswith("/v2/") else 422), said
-        case OverloadedError() | LimitError():
-            return json_response({"error": said}, 429, RETRY_AFTER), said
-        case UnavailableError():
-            return json_response({"error": said}, 503, RETRY_AFTER), said
         case ClientDisconnect():
             return Response(status_code=499), "the client has gone"
+    if found := status_of(error):
+        status, headers = found
+        status = 400 if status == 422 and path.startswith("/v2/") else status
+        return json_response({"error": said}, status, headers), said
     import traceback
 
     sys.stderr.write("".join(traceback.format_exception(error)))
-    return json_response({"error": "the function failed; this is a fault of ours, and its log tells more"}, 500), repr(
-        error
-    )
+    return json_response({"error": FAULT}, 500), repr(error)

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.errors import NotThereError, RequestError, UnavailableError
+from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError
 from hepfaas.models.batching import Batching, OverloadedError
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
@@ -39,10 +39,6 @@ DEADLINE_S = 30.0
 
 MOST_FIELDS = 20
 """Of a form."""
-
-
-class TooLargeError(RequestError):
-    """A body has more bytes than may be sent (HTTP 413)."""
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from hepfaas.datasets.chosen import missing_branch
 from hepfaas.datasets.score_files import Columns, score_file
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
 from hepfaas.service.decoded import VALUE_BYTES, Hold, arrow_table, parquet_table
 from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event
-from hepfaas.service.predicting import TooLargeError, json_object
+from hepfaas.service.predicting import json_object
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET, ROOT, JSON = "application/vnd.apache.parquet", "application/x-root", "application/json"

