@@ -124,7 +124,8 @@ def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=150) as client:
             yield client
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=LIMIT_S)
 
 
