@@ -104,9 +104,8 @@ def test_people_reach_two_functions_and_the_others_are_inside() -> None:
     assert set(FUNCTIONS) - inside == {"runs", "predict"}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_train_has_the_disk_that_its_scratch_may_take(overlay: str) -> None:
-    spec = pod(services(f"overlays/{overlay}")["train"])
+def test_train_has_the_disk_that_its_scratch_may_take() -> None:
+    spec = pod(services()["train"])
     (scratch,) = (volume["emptyDir"] for volume in spec["volumes"] if volume["name"] == "scratch")
     resources = spec["containers"][0]["resources"]
     assert resources["limits"]["ephemeral-storage"] == scratch["sizeLimit"]

@@ -18,8 +18,8 @@ MOST_HEADER_BYTES = 64_000_000
 """Names of all variables and the places of all blocks fit many times over."""
 
 NUMBERS = "biufcV"
-"""Kinds of arrays; V: numbers that NumPy has not, as bfloat16. Objects are addresses: the user's code could send its
-own, which would be taken for ours."""
+"""Kinds of arrays; V: numbers that NumPy has not, as bfloat16. Objects are addresses: the sender could put in its own,
+which would be taken for ours."""
 
 _LENGTH = struct.Struct("<I")
 
