@@ -27,8 +27,8 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 WAIT_S = 10.0
 """So long an event waits for the one before it."""
 
-DEADLINES = 2
-"""So many of them one event may take; after the first nobody waits for it any more, but what it stores counts."""
+MARGIN_S = 300.0
+"""So long an event may go on after its deadline: nobody waits for it any more, but what it stores counts."""
 
 Handler = Callable[[Request], Response]
 
@@ -78,14 +78,14 @@ def takes_events(
     """A function that is called by CloudEvents, one at a time: after a 504 the one before computes on.
 
     `made` gives what handles them; it is called at the first event, never at import. keys: that sign events; without
-    them any event counts. unsigned: types of events that nobody can sign. deadline_s: of one; who has not ended after
-    two of them never will, and /healthz says so.
+    them any event counts. unsigned: types of events that nobody can sign. deadline_s: of one; who has not ended
+    long after it never will, and /healthz says so.
     """
     lock = threading.Lock()
     began = math.inf
 
     def is_well() -> bool:
-        return time.monotonic() - began < DEADLINES * deadline_s
+        return time.monotonic() - began < deadline_s + MARGIN_S
 
     kept: list[Callable[[CloudEvent], None]] = []
 
