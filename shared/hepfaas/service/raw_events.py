@@ -67,11 +67,11 @@ def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> 
             raise RequestError(f"input '{branch.name}' has shape {list(shape)}; it takes {wanted}")
     _check_lengths(tensors)
     n_events = len(tensors[spec.branches[0].name])
+    if n_events and not any(tensors[branch.name].size for branch in spec.branches):
+        raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
     size = vector_bytes(served, n_events)
     if size > MOST_VECTOR_BYTES:  # events without a value take no byte of the body
         raise TooLargeError(f"vectors of so many events take {size:,} bytes, and at most {MOST_VECTOR_BYTES:,} may be")
-    if n_events and not any(tensors[branch.name].size for branch in spec.branches):
-        raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
     return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
 
 
