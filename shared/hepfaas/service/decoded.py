@@ -90,7 +90,7 @@ def pages_of(body: bytes, column: Any) -> Iterator[tuple[int, int]]:
     """Uncompressed bytes and values of each page of a column of a row group, as its own header has them (PageHeader of
     parquet.thrift). Raises: RequestError."""
     begins = (column.data_page_offset, column.dictionary_page_offset if column.has_dictionary_page else 0)
-    at = min((place for place in begins if place > 0), default=0)  # without values there is no data page: its place is 0
+    at = min((place for place in begins if place > 0), default=0)  # without values the data page's place is 0
     end = at + column.total_compressed_size
     while 0 <= at < end:
         try:
