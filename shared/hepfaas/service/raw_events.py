@@ -243,6 +243,8 @@ def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
             needed = decoded(file.name, tree, names)
             hold(max(needed.size_bytes, VALUE_BYTES * needed.values))
             arrays = read(file.name, found.identity, tree, names, EntryRange(0, found.entries))
+        except TooLargeError:
+            raise
         except RequestError as error:
             raise RequestError(str(error).replace(file.name, "the body")) from error
     return _named(spec, dict(arrays))
