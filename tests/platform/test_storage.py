@@ -116,7 +116,7 @@ def test_a_kill_at_any_moment_leaves_whole_objects_only(store: Store) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_after_a_day(tmp_path: Path) -> None:
-    open_store(str(tmp_path))
+    open_store(str(tmp_path)).create("x", b"an object")
     old, young = tmp_path / ".tmp" / "old", tmp_path / ".tmp" / "young"
     for path in (old, young):
         path.write_bytes(b"half an obj")
