@@ -34,7 +34,7 @@ from hepfaas.service.submitting import Submitting, trace_of
 from jobs import small_job
 from system import System
 
-MOST_S = 120
+MOST_S = 400
 POLL_S = 0.05
 PACKAGE = "hepfaas."
 FUNCTION = "function "

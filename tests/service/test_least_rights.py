@@ -58,6 +58,9 @@ class Guarded:
     def as_(self, identity: str) -> dict[str, str]:
         return {**self._place, **keys_of(identity)}
 
+    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in given.items() if not name.startswith("AWS_")} | self.variables
+
     def start(self) -> None:
         options = (f"-s3.config={POLICY}", "-bucket=hepfaas")
         process = self._running.enter_context(seaweedfs(self._folder, self._place, *options))
