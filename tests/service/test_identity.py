@@ -16,7 +16,7 @@ from identities import GROUPS, Issuer
 from jobs import small_job
 from system import System
 
-MOST_S = 200
+MOST_S = 300
 GROUP = "/cms/mlaas"
 
 

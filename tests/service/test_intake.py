@@ -585,7 +585,7 @@ def test_files_in_a_bucket_become_a_model_with_the_trace_of_the_notification(sys
         (run,) = told.json()["runs"]
         assert http.post("/v1/notifications", json={"Records": found}).json()["runs"] == []
         with Client(system.url) as service:
-            assert service.wait(run, most_s=100).model == "arrived/1"
+            assert service.wait(run, most_s=300).model == "arrived/1"
         event = {"ce-type": "t", "ce-source": "s3://arrivals", "ce-subject": "signal2.root", "ce-id": "1"}
         sent = http.post("/v1/events", json={}, headers={**event, "ce-specversion": "1.0"})
         assert sent.status_code == 204

@@ -7,7 +7,7 @@ from hepfaas.training import confinement
 from jobs import small_job
 from system import System
 
-MOST_S = 120
+MOST_S = 300
 
 NOSY = """
 import os, socket

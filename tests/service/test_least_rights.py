@@ -133,7 +133,7 @@ def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def completed(deployed: Deployed, run: str) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while (ended := deployed.end_of(run, OWNER)) is None:
         assert time.monotonic() < end, f"run '{run}' has not ended"
         time.sleep(0.2)

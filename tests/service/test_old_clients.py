@@ -13,7 +13,7 @@ from hepfaas.client import packed
 from jobs import small_job
 from system import System
 
-MOST_S = 120
+MOST_S = 300
 
 
 def curl(system: System, path: str, *options: str) -> str:

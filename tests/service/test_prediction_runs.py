@@ -28,7 +28,7 @@ from hepfaas.service import overview
 from jobs import small_job, write_root
 from system import System
 
-MOST_S = 200
+MOST_S = 300
 EVENTS = 6_000
 STREAMED = 1_000
 PREDICT = "/v1/models/job/predict"
