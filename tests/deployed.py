@@ -64,7 +64,8 @@ class Service:
             with tarfile.open(fileobj=packed, mode="w:gz") as archive:
                 archive.add(job, ".")
             headers = {"Content-Type": "application/gzip"}
-            answer = self.training.post("/v1/runs", content=packed.getvalue(), headers=headers)
+            named = {"name": job.name}
+            answer = self.training.post("/v1/runs", params=named, content=packed.getvalue(), headers=headers)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["run"])
 

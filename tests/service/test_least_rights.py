@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import LIMIT_S, TOP, XRootD, free_port, is_open, s3_client, seaweedfs, wait_until
-from hepfaas.cli import main
+from hepfaas.local.train import train
 from hepfaas.local.up import Up
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
@@ -117,8 +117,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     job = small_job(tmp_path_factory.mktemp("job") / "job")
     for _ in range(2):
-        store = f"{deployed.up.store.url}/{OWNER}"
-        assert main(["train", str(job), "--store", store, "--name", "job"]) == 0
+        train(job, {"name": "job"}, open_store(f"{deployed.up.store.url}/{OWNER}"), 1)
         (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
     port = free_port()
     process = deployed.predict(port)
