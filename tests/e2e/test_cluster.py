@@ -44,7 +44,7 @@ def test_applying_twice_changes_nothing(service: Service) -> None:
 
 def test_a_new_revision_of_predict_under_load_fails_no_request(service: Service, tmp_path: Path) -> None:
     service.completed(service.submit(small_job(tmp_path / "load")))
-    asked = {"events": [{"met": 1.0, "lep_pt": [30.0], "event": 1}]}
+    asked = {"events": [{"met": 1.0, "nlep_pt": 1, "lep_pt": [30.0], "event": 1}]}
     statuses: list[int] = []
     stopped = threading.Event()
 
