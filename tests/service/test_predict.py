@@ -977,14 +977,14 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
     told = {"Inference-Header-Content-Length": str(len(head))}
     sent = threading.Event()
 
-    def ask(url: str) -> list[int]:
-        found = []
+    statuses: list[int] = []
+
+    def ask(url: str) -> None:
         with httpx.Client(base_url=url, timeout=60) as http:
             while not sent.is_set():
                 answer = http.post(INFER, content=head + blob, headers=told)
-                found.append(answer.status_code)
+                statuses.append(answer.status_code)
                 assert answer.status_code != 429 or answer.headers["retry-after"] == "1"
-        return found
 
     limits = {"HEPFAAS_PREDICT_WAITING_BYTES": "12000000", "HEPFAAS_PREDICT_REQUESTS": "10"}
     with served.started(**limits) as (process, port), ThreadPoolExecutor(16) as askers:
@@ -992,9 +992,12 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
         assert httpx.post(f"{url}{INFER}", content=head + blob, headers=told, timeout=60).status_code == 200
         before = memory_mb(process)
         asking = [askers.submit(ask, url) for _ in range(16)]
-        time.sleep(4)
+        began = time.monotonic()
+        while time.monotonic() < began + (60 if 429 not in statuses else 4):  # clients of a busy machine are slow
+            time.sleep(0.1)
         sent.set()
-        statuses = [status for one in asking for status in one.result(timeout=60)]
+        for one in asking:
+            one.result(timeout=60)
         assert {200, 429} <= set(statuses) <= {200, 429, 503}
         assert memory_mb(process, "VmHWM") < before + 200
         assert httpx.post(f"{url}{INFER}", content=head + blob, headers=told, timeout=60).status_code == 200
