@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -203,13 +204,14 @@ def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
 
 def _wanted(spec: Spec, names: Collection[str]) -> list[str]:
     """The columns that are needed of a table's. Raises: RequestError if one is missing, or there twice."""
+    times = Counter(names)
     for branch in spec.branches:
-        if branch.name not in names:
+        if branch.name not in times:
             raise missing_branch("the table", branch.name, list(names))
-    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in names)]
+    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in times)]
     for name in wanted:
-        if (times := list(names).count(name)) > 1:
-            raise RequestError(f"the table has {times} columns '{name}'; each takes a name of its own")
+        if times[name] > 1:
+            raise RequestError(f"the table has {times[name]} columns '{name}'; each takes a name of its own")
     return wanted
 
 
