@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,14 @@ def surveys() -> list[Survey]:
 def children() -> list[int]:
     """Worker processes of this one."""
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in map(int, listed) if b"spawn_main" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it ended since it was listed
+        return b""
 
 
 @contextmanager
@@ -40,8 +47,9 @@ def killer(times: int) -> Iterator[None]:
         seen: set[int] = set()
         while len(seen) < times and not over.wait(0.002):
             for pid in set(children()) - seen:
-                os.kill(pid, signal.SIGKILL)
-                seen.add(pid)
+                with suppress(ProcessLookupError):  # it ended by itself
+                    os.kill(pid, signal.SIGKILL)
+                    seen.add(pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -36,6 +36,6 @@ def test_a_model_that_tries_the_function_and_the_network_gets_nothing_and_the_lo
     assert f"          failed: {told}" in log
     for name in ("environ", "mem", "cmdline"):
         assert f"          | {name} PermissionError" in log
-    (variables,) = (line for line in log if "variables:" in line)
-    assert "AWS" not in variables
-    assert "HEPFAAS" not in variables
+    variables = [line for line in log if "variables:" in line]  # one a try: the step may have been sent again
+    assert variables
+    assert not [line for line in variables if "AWS" in line or "HEPFAAS" in line]

@@ -166,11 +166,14 @@ def aliases(store: Store, name: str) -> dict[str, int]:
 def find(store: Store, name: str, number: str = "") -> Version:
     """The version of that number or alias; '': the newest. Raises: NotThereError naming those there are."""
     there = [version.number for version in _there(store, f"models/{name}/")]
-    wanted = number if not number or number.isdecimal() else str(_aliased(store, name, number))
+    aliased = 0 if not number or number.isdecimal() else _aliased(store, name, number)
+    wanted = str(aliased or number)
     found = [one for one in there if wanted in ("", str(one))]
     if not found:
         known = ", ".join(f"{name}/{one}" for one in there) or ", ".join(map(str, versions(store))) or "none"
-        raise NotThereError(f"store {store.url} has no model '{name}{'/' if number else ''}{number}'; it has: {known}")
+        missing = f"'{name}/{wanted}'" if wanted else f"'{name}'"
+        because = f", which is what '{number}' names" if aliased else ""
+        raise NotThereError(f"store {store.url} has no model {missing}{because}; it has: {known}")
     return Version(name, max(found))
 
 
