@@ -98,7 +98,6 @@ $(UV):
 	@for name in "tritonclient[http,grpc]==2.73.0" kserve==0.21.0; do python=.cache/peers/$${name%%[=\[]*}; \
 	  $(UV) venv --quiet --allow-existing --python 3.11 $$python; \
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
-	@tests/build-oauth2-proxy
 	@touch $@
 
 .PHONY: help demo up-demo test check chaos bench bench-predict image images deploy roll undeploy cluster-demo e2e locks clean
