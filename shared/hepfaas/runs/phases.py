@@ -135,8 +135,7 @@ def phase(name: str, levels: Levels, results: Results) -> Found:
 
 def cut(ranges: Sequence[Sequence[int]], first: int, limit: int) -> tuple[tuple[int, int], ...]:
     """What of the ranges lies in [first, limit)."""
-    inside = ((max(start, first), min(stop, limit)) for start, stop in ranges)
-    return tuple((start, stop) for start, stop in inside if start < stop)
+    return tuple([(low, high) for start, stop in ranges if (low := max(start, first)) < (high := min(stop, limit))])
 
 
 def check_distinct(urls: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
