@@ -88,13 +88,13 @@ $(UV):
 	@touch $@
 
 .venv/ready-to-test: .venv/ready locks/dev.txt
-	@echo "setting up what tests need"
+	@echo "setting up what tests need (some minutes the first time)"
 	@$(PIP) --require-hashes -r locks/dev.txt
 	@{ command -v xrootd && command -v xrdgsiproxy; } >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server xrootd-client >/dev/null; \
 	  else echo "no xrootd or xrdgsiproxy: their tests are skipped (apt-get install xrootd-server xrootd-client)"; fi
 	@command -v go >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y golang-go >/dev/null; fi
 	@command -v kubectl >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y kubernetes-client >/dev/null; fi
-	@tests/build-queue-proxy && tests/build-oauth2-proxy && tests/build-knative-validate
+	@{ tests/build-queue-proxy && tests/build-oauth2-proxy && tests/build-knative-validate; } 2> >(grep -v -E '^go: (added|creating|downloading) ' >&2)
 	@for name in "tritonclient[http,grpc]==2.73.0" kserve==0.21.0; do python=.cache/peers/$${name%%[=\[]*}; \
 	  $(UV) venv --quiet --allow-existing --python 3.11 $$python; \
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
