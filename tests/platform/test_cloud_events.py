@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hepfaas.datasets.addresses import check_address
 from hepfaas.errors import RequestError, UnavailableError
-from hepfaas.platform import cloud_events
+from hepfaas.platform import cloud_events, hosts
 from hepfaas.platform.cloud_events import Broker, CloudEvent, is_signed, on_the_wire, read_event, signed, webhook
 from hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
@@ -83,6 +83,20 @@ def test_a_webhook_that_trickles_is_left(head: bytes, monkeypatch: pytest.Monkey
         with pytest.raises(UnavailableError, match="the webhook does not answer"):
             webhook(f"http://{OURS}:{server.port}/", private=True).send(EVENT)
         assert server.left.wait(10)
+
+
+def test_a_webhook_whose_name_is_not_looked_up_in_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_events, "WEBHOOK_S", 0.2)
+    done = threading.Event()
+
+    def slow(host: str, port: int) -> tuple[str, ...]:
+        done.wait(60)
+        return (OURS,)
+
+    monkeypatch.setattr(hosts, "addresses", slow)
+    with pytest.raises(UnavailableError, match="'slow.example' was not looked up in time"):
+        webhook("http://slow.example:1/", private=True).send(EVENT)
+    done.set()
 
 
 def test_of_a_webhooks_answer_little_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,10 +333,10 @@ def ended_with_a_webhook(world: World, owner: str) -> Hooks:
 def test_webhooks_are_told_after_all_runs_were_looked_at(world: World) -> None:
     """The run 'me' is behind that of 'a' with the webhook."""
     hooks = ended_with_a_webhook(world, "a")
-    with pytest.raises(UnavailableError, match="the webhook does not answer"):
-        world.handle(PING)
+    world.handle(PING)
     assert "survey.requested" in world.sent.types()
     assert hooks.sent == [len(world.sent.events)]
+    assert world.sent.types().count("run.failed") == 1
     hooks.failing = False
     world.handle(PING)
     assert len(hooks.sent) == 2
@@ -365,7 +365,45 @@ def test_an_event_is_done_though_a_webhook_does_not_answer_and_the_next_ping_tel
     hooks.failing = False
     world.handle(PING)
     assert len(hooks.sent) == 2
-    assert world.root.size_bytes(f"active/me/{run}") is None
+    assert list(world.root.keys("untold/")) == []
+
+
+def test_a_run_whose_webhook_is_dead_has_ended_for_all_else_and_is_told_for_an_hour(world: World) -> None:
+    hooks = ended_with_a_webhook(world, "a")
+    for _ in range(3):
+        world.handle(PING)
+        assert list(world.root.keys("active/a/")) == []
+        assert list(world.root.keys("untold/")) == [f"untold/a/{hooks.run}"]
+    assert world.sent.types().count("run.failed") == 1
+    world.now += advancing.WEBHOOK_S
+    world.handle(PING)
+    assert len(hooks.sent) == 3
+    assert list(world.root.keys("untold/")) == []
+
+
+def test_a_run_that_is_tried_again_is_told_of_when_that_has_ended(world: World) -> None:
+    hooks, store = ended_with_a_webhook(world, "a"), world.store_of("a")
+    world.handle(PING)
+    records.begin(store, hooks.run, 2)
+    world.root.create(f"active/a/{hooks.run}", b"")
+    world.handle(PING)
+    assert len(hooks.sent) == 1
+    records.end(store, hooks.run, 2, records.End("cancelled", world.now))
+    hooks.failing = False
+    world.handle(PING)
+    assert len(hooks.sent) == 2
+    assert list(world.root.keys("untold/")) == []
+
+
+def test_keys_that_name_no_run_keep_no_other_from_being_looked_at(world: World) -> None:
+    for key in ("asked/x", "asked/a/b/c"):
+        world.root.create(key, b"")
+    world.root.create("asked/a/other-1", b"")
+    world.store_of("a").create("asked/other-1", b"{}")
+    with pytest.raises(RequestError, match="what was asked for as 'asked/other-1' is no request of this release"):
+        world.handle(PING)
+    assert "survey.requested" in world.sent.types()
+    assert list(world.root.keys("asked/")) == ["asked/a/other-1"]
 
 
 def test_a_webhook_that_leads_into_a_private_network_is_given_up(world: World) -> None:

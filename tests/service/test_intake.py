@@ -88,6 +88,8 @@ def test_the_webhook_of_a_rules_job_is_that_of_its_runs(tmp_path: Path) -> None:
     strict = Intake(world.root, lambda owner: world.store, world, False)
     with pytest.raises(RequestError, match=r"127\.0\.0\.1, a private address"):
         strict.put("me", rules.rule_of("fresh", {**VALUES, "job": {**JOB, "webhook": "https://127.0.0.1/hook"}}))
+    news = [Arrived(f"s3://in/{kind}2.root", "1", "ObjectCreated:Put") for kind in LABELS]
+    assert len(strict.take("me", news, TRACE)) == 1  # a webhook that may not be told any more loses no file
 
 
 def test_new_files_are_trained_alone_or_with_all_before(tmp_path: Path) -> None:

@@ -938,6 +938,17 @@ def test_each_call_of_grpc_is_a_line_of_the_log_and_counted(served: Served) -> N
     assert "no model 'nope'" in lines[1]["outcome"]
 
 
+def test_it_stays_ready_for_others_when_a_default_model_is_deleted(served: Served) -> None:
+    for key in list(served.store.keys("models/job/1/")):
+        served.store.create(key.replace("/job/", "/default/"), served.store.get(key))
+    with served.started(HEPFAAS_PREDICT_MODELS="default") as (process, port), httpx.Client(timeout=60) as http:
+        url = f"http://127.0.0.1:{port}"
+        assert http.get(f"{url}/v2/health/ready").status_code == 200
+        assert http.delete(f"{url}/v1/models/default/versions/1").status_code == 204
+        wait_until(lambda: http.get(f"{url}/v2/models/default/ready").status_code == 404, process, "that it is gone")
+        assert http.get(f"{url}/v2/health/ready").status_code == 200
+
+
 def test_it_is_ready_when_the_default_models_are_in_memory(served: Served) -> None:
     with served.started(HEPFAAS_PREDICT_MODELS="job, job/1") as (_, port), httpx.Client(timeout=60) as http:
         url = f"http://127.0.0.1:{port}"

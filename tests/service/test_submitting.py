@@ -104,6 +104,15 @@ def test_a_run_of_this_machine_that_has_not_completed_goes_on_under_its_name(tmp
     assert records.start(store, REQUEST) == "job-3"
 
 
+def test_a_run_goes_on_whose_maker_was_killed_before_it_was_listed(tmp_path: Path) -> None:
+    store = Mortal(open_store(str(tmp_path)), 2, False)
+    with pytest.raises(Killed):
+        records.start(store, REQUEST)  # type: ignore[arg-type]
+    assert records.runs(open_store(str(tmp_path))) == []
+    assert records.start(open_store(str(tmp_path)), REQUEST) == "job-1"
+    assert records.runs(open_store(str(tmp_path))) == ["job-1"]
+
+
 def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:
     store, sender = open_store(f"{tmp_path}/me"), Taken()
     submitting(store, tmp_path, sender).submit(REQUEST, "key")

@@ -100,7 +100,13 @@ def decoded(path: str, tree: str, names: Sequence[str]) -> Decoded:
     with explained(path), open_root(Door(path)) as file:
         found = _tree(file, path, tree)
         size = values = 0
+        branches, left_out, _ = branches_of(found)
+        there, others = [branch.name for branch in branches], dict(left_out)
         for name in names:
+            if name in others:
+                raise RequestError(f"branch '{name}' of TTree '{tree}' in '{path}' is {others[name]}, and no number")
+            if name not in there:
+                raise missing_branch(f"TTree '{tree}' in '{path}'", name, there)
             branch = found[name]
             how = branch.interpretation
             item = (how.content if isinstance(how, uproot.AsJagged) else how).itemsize

@@ -104,11 +104,20 @@ class Entry:
 
 def start(store: Store, request: Request) -> str:
     """The run that this recipe asks for: one that has not completed goes on, otherwise a new '<name>-<k>'."""
+    _list_last(store, request.recipe.name)
     for run in [run for _, run in newest(store) if run.rpartition("-")[0] == request.recipe.name]:
         ended = last_end(store, run)
         if request_of(store, run).recipe == request.recipe and (ended is None or ended.state == "failed"):
             return run
     return create(store, request)
+
+
+def _list_last(store: Store, name: str) -> None:
+    """Lists the last run of a name, should who made it have been killed before that."""
+    number = int(next_name(store, name).rpartition("-")[2]) - 1
+    run = f"{name}-{number}"
+    if number and is_there(store, run) and not is_deleted(store, run):
+        _list(store, run, request_of(store, run))
 
 
 def create(store: Store, request: Request) -> str:

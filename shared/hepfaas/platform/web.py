@@ -10,8 +10,10 @@ import http.client
 import io
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import urllib3
@@ -79,6 +81,27 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
 
 
+def _looked_up(host: str, port: int | None) -> tuple[str, ...]:
+    """Addresses of a host. The look-up has a thread of its own, since resolvers keep to no limit, and whoever owns a
+    name says how long its server takes. Raises: TimeoutError; what `hosts.addresses` does."""
+    found: SimpleQueue[tuple[str, ...] | OSError | UnicodeError] = SimpleQueue()
+
+    def look() -> None:
+        try:
+            found.put(hosts.addresses(host, port))
+        except (OSError, UnicodeError) as error:
+            found.put(error)
+
+    threading.Thread(target=look, name="name", daemon=True).start()
+    try:
+        said = found.get(timeout=min(SILENT_S, left_s()))
+    except Empty:
+        raise TimeoutError("its time is up") from None
+    if isinstance(said, Exception):
+        raise said
+    return said
+
+
 class _Public(HTTPConnection):
     """A connection to a public address."""
 
@@ -87,7 +110,9 @@ class _Public(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            found = hosts.addresses(self._dns_host, self.port)
+            found = _looked_up(self._dns_host, self.port)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"the name of host '{self.host}' was not looked up in time") from error
         except (socket.gaierror, UnicodeError) as error:
             said = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
             raise NameResolutionError(self.host, self, said) from error

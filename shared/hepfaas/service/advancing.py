@@ -8,7 +8,7 @@ import json
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,7 +17,7 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.records import Attempt, End, Request, Sent
-from hepfaas.platform.storage import Store
+from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs import plan
 from hepfaas.runs.phases import FAN_OUT, Finished, Levels, Ready, Results
 from hepfaas.service import events
@@ -49,6 +49,9 @@ AHEAD = 2
 
 Hook = Callable[[], None]
 """Tells a webhook, which is left for when all else is done."""
+
+Looks = tuple[tuple[str, Callable[[str, str], Hook | None]], ...]
+"""Lists of runs by their prefix, and what is done with the owner and the name of each."""
 
 Told = tuple[str, int]
 """The slice that an event says is done, or the link of a chain that its function has let go of: phase, first step."""
@@ -96,27 +99,36 @@ class Advancing:
         deleted long ago are removed. Then webhooks are told, each in its turn by one ping or another.
 
         Raises: the first failure, after the last look: one run keeps no other from being looked at. Nor do runs whose
-        looks take long: what is left after half a deadline is left to the next ping, and each begins at another run.
+        looks take long: it ends after half a deadline, of which each list has its part and what those before it have
+        left; the next ping goes on, and each begins at another run.
         """
         failures: list[Exception] = []
         began = self._clock()
         hooks: list[Hook] = []
-        again = functools.partial(self._advance, again=True)
-        looks = (("asked/", self._begin), ("active/", again), ("deleted/", self._remove))
-        for prefix, look in looks:
+        looks: Looks = (
+            ("asked/", self._begin),
+            ("deleted/", self._remove),
+            ("untold/", self._untold),
+            ("active/", functools.partial(self._advance, again=True)),
+        )
+        for number, (prefix, look) in enumerate(looks, 1):
+            most_s = self._deadline_s / 2 * number / len(looks)
             keys = list(self._root.keys(prefix))
             first = int(began / PING_S) % max(1, len(keys))
             for key in keys[first:] + keys[:first]:
-                if self._clock() - began > self._deadline_s / 2:
+                if self._clock() - began > most_s:
                     break
-                _, owner, run = key.split("/")
+                owner, _, run = key.removeprefix(prefix).partition("/")
+                if not (is_name(owner) and is_name(run)):  # predict's key may write any text under asked/
+                    self._root.delete(key)
+                    continue
                 try:
                     hook = look(owner, run)
                 except (RequestError, UnavailableError) as error:
                     failures.append(error)
                     continue
                 hooks += [hook] if hook else []
-        failures += _called(hooks)
+        _call(hooks)
         if failures:
             raise failures[0]
 
@@ -159,27 +171,37 @@ class Advancing:
         return self._close(name, records.attempt(store, name.run).end or how, request)
 
     def _close(self, name: RunName, end: End, request: Request) -> Hook | None:
-        """Tells how the attempt ended, until somebody has told it: then nothing of it is active any more."""
+        """Tells how the attempt ended, until somebody has told it: then nothing of it is active any more. Its webhook
+        is told last, and until it took that the run is one of those whose end is untold."""
         active = f"active/{name.owner}/{name.run}"
         if self._root.size_bytes(active) is None:
             return None
-        data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
-        data |= {} if end.scores is None else {"scores": end.scores}
+        ended = _ended(name, end, request)
         if end.model:
-            self._tell(events.MODEL_PUBLISHED, f"models/{end.model}", name, data, request.trace)
-        ended = f"{events.PREFIX}.run.{end.state}"
-        self._tell(ended, f"runs/{name.run}", name, data, request.trace)
-        if request.webhook and self._clock() - end.time < WEBHOOK_S:
-            told = events.event(ended, SOURCE, f"runs/{name.run}", name, data, request.trace)
-            return functools.partial(self._tell_webhook, request.webhook, told, active)
+            published = f"models/{end.model}"
+            self._sender.send(events.event(events.MODEL_PUBLISHED, SOURCE, published, name, ended.data, request.trace))
+        self._sender.send(ended)
+        if request.webhook:
+            self._root.create(f"untold/{name.owner}/{name.run}", b"")
         self._root.delete(active)
-        return None
+        return self._untold(name.owner, name.run) if request.webhook else None
 
-    def _tell_webhook(self, url: str, event: CloudEvent, active: str) -> None:
+    def _untold(self, owner: str, run: str) -> Hook | None:
+        """What tells a run's webhook how it ended. None when it is too late, or when another attempt goes on: that will
+        end as well."""
+        store, untold = self._store_of(owner), f"untold/{owner}/{run}"
+        request, attempt = records.request_of(store, run), records.attempt(store, run)
+        if attempt.end is None or self._clock() - attempt.end.time >= WEBHOOK_S:
+            self._root.delete(untold)
+            return None
+        event = _ended(RunName(owner, run, attempt.number), attempt.end, request)
+        return functools.partial(self._tell_webhook, request.webhook, event, untold)
+
+    def _tell_webhook(self, url: str, event: CloudEvent, untold: str) -> None:
         """Raises: UnavailableError if it is to be told again."""
         with suppress(RequestError):  # it leads where functions do not go, and will again
             self._webhook(url).send(event)
-        self._root.delete(active)
+        self._root.delete(untold)
 
     def _remove(self, owner: str, run: str) -> None:
         """Removes the records of a run that was deleted so long ago that nothing of it is under way."""
@@ -188,12 +210,10 @@ class Advancing:
         if deleted is not None and self._clock() - deleted < DEADLINES * self._deadline_s:
             return
         self._root.delete(f"active/{owner}/{run}")
+        self._root.delete(f"untold/{owner}/{run}")
         records.remove(store, run)
         store.delete(f"asked/{run}")
         self._root.delete(f"deleted/{owner}/{run}")
-
-    def _tell(self, type_: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> None:
-        self._sender.send(events.event(type_, SOURCE, subject, name, data, trace))
 
     def _send_next(
         self, coming: Ready, sent: list[Sent], request: Request, name: RunName, store: Store, n_slices: int
@@ -335,21 +355,18 @@ class Advancing:
         return self._known[place]
 
 
-def _called(hooks: list[Hook]) -> list[Exception]:
-    """Tells webhooks while there is time, in another order each time, and gives what failed."""
-    end, failures = time.monotonic() + TELLING_S, list[Exception]()
+def _call(hooks: list[Hook]) -> None:
+    """Tells webhooks while there is time, in another order each time; the next ping tells those that took nothing."""
+    end = time.monotonic() + TELLING_S
 
     def call(hook: Hook) -> None:
-        try:
+        with suppress(UnavailableError):
             if time.monotonic() < end:
                 hook()
-        except (RequestError, UnavailableError) as error:
-            failures.append(error)
 
     random.shuffle(hooks)
     with ThreadPoolExecutor(TELLERS, "webhooks") as pool:
         list(pool.map(call, hooks))
-    return failures
 
 
 def _told(event: CloudEvent) -> Told | None:
@@ -386,6 +403,13 @@ def _said(data: str) -> str:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
         return text if text.isprintable() and text[:1] not in "{[<" else ""
+
+
+def _ended(name: RunName, end: End, request: Request) -> CloudEvent:
+    """The event that tells how an attempt ended."""
+    data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
+    data |= {} if end.scores is None else {"scores": end.scores}
+    return events.event(f"{events.PREFIX}.run.{end.state}", SOURCE, f"runs/{name.run}", name, data, request.trace)
 
 
 def _end_of(finished: Finished, time: float) -> End:

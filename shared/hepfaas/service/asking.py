@@ -53,11 +53,16 @@ class Asking:
 
 
 def asked_for(store: Store, run: str) -> Request | None:
-    """What was asked for under the name of a run; None if nothing was."""
+    """What was asked for under the name of a run; None if nothing was. Raises: RequestError if it cannot be read."""
     try:
         return Request.from_json(json.loads(store.get(f"asked/{run}")))
     except MissingError:
         return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"what was asked for as 'asked/{run}' is no request of this release ({type(error).__name__}: {error}); "
+            "delete it, or let the release that wrote it begin the run"
+        ) from error
 
 
 def _written(root: Store, owner: str, wish: Request, idempotency_key: str) -> str:

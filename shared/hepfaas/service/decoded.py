@@ -21,6 +21,12 @@ MESSAGE_BYTES = 4_096
 MOST_FOOTER = 16_000_000
 """Bytes of a Parquet footer, which takes some thirty times as many in memory."""
 
+PAGE_BYTES = 1_024
+"""Of a page of Parquet, however little it says is in it: to look at it takes a while."""
+
+VALUES_OF = {0: 5, 2: 7, 3: 8}
+"""Where a page's header tells its values, by the page's type: data, dictionary, data in the second form."""
+
 MOST_DEPTH = 4
 """Structs inside a page's header."""
 
@@ -74,8 +80,9 @@ def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], h
             for place in range(group.num_columns):
                 column = group.column(place)
                 if column.path_in_schema in names or column.path_in_schema.partition(".")[0] in names:
-                    needed += sum(max(size, VALUE_BYTES * values) for size, values in pages_of(body, column))
-                    hold(needed)
+                    for size, values in pages_of(body, column):
+                        needed += max(PAGE_BYTES, size, VALUE_BYTES * values)
+                        hold(needed)
             hold(needed)
         batches, came = [], 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=names):
@@ -96,8 +103,7 @@ def pages_of(body: bytes, column: Any) -> Iterator[tuple[int, int]]:
         try:
             header, at = _struct(body, at, 0)
             size, compressed = int(header[2]), int(header[3])
-            kind = header.get(5) or header.get(7) or header.get(8) or {}
-            values = int(kind.get(1, 0))
+            values = int(header[VALUES_OF[header[1]]][1])
         except (IndexError, KeyError, TypeError, AttributeError) as error:
             raise RequestError(f"column '{column.path_in_schema}' of the Parquet file has a damaged page") from error
         if min(size, compressed, values) < 0:
@@ -158,9 +164,12 @@ def _batch_bytes(metadata: memoryview, body: Any) -> int:
         if message.byte(1) == 2:  # a dictionary: its record batch
             batch = batch.table(1)
         compressed = batch.has(3)
-        values = sum(length for length, _ in batch.pairs(1))
-        sizes = (_uncompressed(body, *place) if compressed else place[1] for place in batch.pairs(2))
-        return max(sum(sizes), VALUE_BYTES * values)
+        values = [length for length, _ in batch.pairs(1)]
+        places = list(batch.pairs(2))
+        sizes = [_uncompressed(body, *place) if compressed else place[1] for place in places]
+        if min((*values, *sizes, *(offset for offset, _ in places)), default=0) < 0:
+            raise struct.error("a negative length or place")
+        return max(sum(sizes), VALUE_BYTES * sum(values))
     except struct.error as error:
         raise RequestError(f"the body is no Arrow: a record batch is described wrongly: {error}") from error
 

@@ -72,7 +72,7 @@ class Intake:
         """The rule from now on; `by`: who says so. Raises: RequestError if its job, its files, its gate or its webhook
         can never be."""
         store = self._store_of(owner)
-        self._webhook(rule)
+        check_webhook(_webhook_of(rule), self._allow_private)
         self._recipe(Staged(store), rule)
         groups = memberships_of(by or {})
         self._sources.check(rule.prefix, groups, is_prefix=True)
@@ -205,13 +205,7 @@ class Intake:
             recipe = self._after(staged, recipe, rule, last_version, memberships_of(by))
         staged.store()
         asked = {"rule": name, "batch": number}
-        return records.Request(recipe, self._clock(), notes, last.trace, self._webhook(rule), asked, submitter=by)
-
-    def _webhook(self, rule: Rule) -> str:
-        """Who is told how the rule's runs end. Raises: RequestError if it may not be told."""
-        webhook = str(rule.job.get("webhook") or "")
-        check_webhook(webhook, self._allow_private)
-        return webhook
+        return records.Request(recipe, self._clock(), notes, last.trace, _webhook_of(rule), asked, submitter=by)
 
     def _placed(self, store: Store, labelled: Mapping[str, int], groups: Collection[Group]) -> tuple[LabelledFile, ...]:
         place = place_files(store, self._allow_private, self._sources, groups)
@@ -239,6 +233,11 @@ class Intake:
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
             write_job(values, Path(scratch))
             return recipe_of(Path(scratch), given_names(values, ("name", "model")), store)
+
+
+def _webhook_of(rule: Rule) -> str:
+    """Who is told how the rule's runs end. It was checked when the rule was put, and is again when it is told."""
+    return str(rule.job.get("webhook") or "")
 
 
 def _earlier(store: Store, version: versions.Version) -> Earlier:

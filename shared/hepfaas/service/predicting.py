@@ -46,8 +46,8 @@ class Serving:
     """What answers: the owner's store, models in memory, threads that compute.
 
     settings: of this instance. asking: what asks for runs. readings: how files are read. processes: versions by the old
-    name of the run that published them, as old clients name models. answered: requests by their method. bodies: bytes
-    of those that came in more than one piece, of requests under way.
+    name of the run that published them, as old clients name models. had: default models that were in memory once.
+    answered: requests by their method. bodies: bytes of those that came in more than one piece, of requests under way.
     """
 
     settings: Settings
@@ -56,18 +56,23 @@ class Serving:
     batching: Batching
     asking: Callable[[], Asking]
     readings: Readings = field(default_factory=Readings)
+    had: set[str] = field(default_factory=set)
     processes: dict[str, Version] = field(default_factory=dict)
     answered: Counter[str] = field(default_factory=Counter)
     bodies: dict[Request, int] = field(default_factory=dict)
 
     async def check_ready(self) -> None:
-        """The store answers, and the default models are in memory from now on. Raises: UnavailableError if not."""
+        """The store answers, and the default models are in memory. One that was, and that somebody has deleted since,
+        keeps nobody from the others. Raises: UnavailableError if not."""
         await in_thread(lambda: next(iter(self.store.keys("models/")), None))
         for model in self.settings.predict_models:
             name, _, number = model.partition("/")
             try:
                 await self.model(name, number)
+                self.had.add(model)
             except RequestError as error:
+                if model in self.had and isinstance(error, NotThereError):
+                    continue
                 raise UnavailableError(f"default model '{model}' cannot be served: {error}") from error
 
     async def model(self, name: str, number: str = "") -> Served:
