@@ -13,19 +13,19 @@ from deployed import FUNCTIONS, Service, kn_update, kubectl, run, wait_for_zero
 TIMES = 10
 ASK = """
 import sys, time, urllib.error, urllib.request
-began = time.perf_counter()
+began = time.time()
 request = urllib.request.Request(f"http://{sys.argv[1]}.hepfaas.svc.cluster.local/healthz")
 try:
     status = urllib.request.urlopen(request, timeout=120).status
 except urllib.error.HTTPError as error:
     status = error.code
-print(status, time.perf_counter() - began)
+print(status, began, time.time() - began)
 """
 
 
 @dataclass
 class Watched:
-    """When what is to be seen of a function's new pod was seen, in seconds of the monotonic clock."""
+    """When what is to be seen of a function's new pod was seen, in seconds since 1970: a node has one clock."""
 
     function: str
     times: dict[str, float] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Watched:
                 self._see(json.loads(line)["object"])
 
     def _see(self, pod: dict[str, dict[str, list[dict[str, dict[str, str]]]]]) -> None:
-        now = time.monotonic()
+        now = time.time()
         self.times.setdefault("pod", now)
         for one in pod["status"].get("containerStatuses", []):
             if "running" in one.get("state", {}):
@@ -88,13 +88,12 @@ def test_a_request_at_zero_is_answered() -> None:
         for name in FUNCTIONS:
             wait_for_zero(name)
             with Watched(name) as watched:
-                began = time.monotonic()
                 said = kubectl("exec", "deployment/identity-provider", "--", "python", "-c", ASK, name).split()
-                answered = int(said[0]) < 500 or name == "predict-grpc"  # whose pod has no answer to plain HTTP: 502
-                assert answered, (name, said)
+                status, began, took = int(said[0]), float(said[1]), float(said[2])
+                assert status < 500 or name == "predict-grpc", (name, status)  # it has 502 for plain HTTP
                 time.sleep(1)  # until readiness has been told
             seen = [watched.times[key] - began for key in ("pod", "user-container", "ready")]
-            found[name].append([float(said[1]), *seen])
+            found[name].append([took, *seen])
     for name, rows in found.items():
         answer, pod, container, ready = (statistics.median(column) for column in zip(*rows, strict=True))
         parts = f"pod {pod:.2f}, container {container:.2f}, ready {ready:.2f}"
