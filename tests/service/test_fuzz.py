@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from system import System
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
-AN_OPERATION = 240 if ALL else 5
-BODIES = 1000 if ALL else 60
+AN_OPERATION = 80 if ALL else 5
+BODIES = 1500 if ALL else 60
 QUIET = settings(
     deadline=None,
     database=None,
