@@ -6,6 +6,7 @@ import awkward as ak
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.features.jagged import Jagged
 from hepfaas.features.matrix import denormalise, matrix, surplus_events
 from hepfaas.features.spec import FeatureBranch, Spec, in_order
 from hypothesis import given
@@ -60,6 +61,18 @@ def row_by_row(branches: dict[str, ak.Array], spec: Spec) -> NDArray[np.float32]
 def test_the_matrix_is_the_originals_row_by_row(events: list[tuple[float, list[float]]]) -> None:
     branches = arrays(events)
     np.testing.assert_array_equal(matrix(branches, SPEC), row_by_row(branches, SPEC))
+
+
+@given(st.lists(event, max_size=20))
+def test_lists_end_to_end_are_as_those_of_a_file(events: list[tuple[float, list[float]]]) -> None:
+    branches = arrays(events)
+    plain = {
+        name: Jagged(ak.to_numpy(ak.flatten(branch)), ak.to_numpy(ak.num(branch)))
+        if branch.ndim > 1
+        else ak.to_numpy(branch)
+        for name, branch in branches.items()
+    }
+    np.testing.assert_array_equal(matrix(plain, SPEC), matrix(branches, SPEC))
 
 
 @given(st.lists(event, min_size=1, max_size=20), st.integers(1, 7))

@@ -18,6 +18,19 @@ Columns = Mapping[str, NDArray[Any]]
 Write = Callable[[Columns], None]
 
 
+def score_names(outputs: int) -> list[str]:
+    """What the columns of so many scores are called."""
+    return ["score"] if outputs == 1 else [f"score_{output}" for output in range(outputs)]
+
+
+def columns_of(
+    entries: NDArray[np.int64], identifiers: Mapping[str, NDArray[Any]], scores: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    """What is told of each event: its entry, what names it, its scores."""
+    named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1]))}
+    return {"entry": entries, **identifiers, **named}
+
+
 @contextmanager
 def score_file(path: Path) -> Iterator[Write]:
     """What takes columns of equal length, again and again with the same names; `path` appears when all are written.

@@ -9,11 +9,10 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.features.jagged import Values, values_and_counts
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,12 @@ def total(surveys: list[Survey]) -> Survey:
     return reduce(or_, surveys, Survey())
 
 
-def survey_of(identity: str, arrays: Mapping[str, ak.Array], entries: int) -> Survey:
+def survey_of(identity: str, arrays: Mapping[str, Values], entries: int) -> Survey:
     """Survey of one range of entries of the file with this identity; each branch (events,) or (events, var)."""
     return Survey({identity: entries}, {name: range_of(branch) for name, branch in arrays.items()})
 
 
-def range_of(branch: ak.Array) -> BranchRange:
+def range_of(branch: Values) -> BranchRange:
     """Range of one branch of numbers, (events,) or (events, var); NaN and infinite values are passed over."""
     values, counts = values_and_counts(branch)
     numbers = values.astype(np.uint8) if values.dtype == bool else values
@@ -112,18 +111,6 @@ def range_of(branch: ak.Array) -> BranchRange:
         n_missing=len(numbers) - len(finite),
         type=values.dtype.name,
     )
-
-
-def values_and_counts(branch: ak.Array) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """All values of a branch end to end, and for a jagged one how many each event has, (events,); None if flat."""
-    layout = ak.to_layout(branch)
-    if isinstance(layout, ak.contents.NumpyArray):
-        return np.asarray(layout.data), None
-    if isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray):
-        offsets = np.asarray(layout.offsets.data)
-        return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
-    counts = None if branch.ndim == 1 else ak.to_numpy(ak.num(branch))
-    return np.asarray(ak.to_numpy(ak.ravel(branch))), counts
 
 
 def _finite(found: BranchRange) -> tuple[float | None, float | None]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import values_and_counts
+from hepfaas.features.jagged import Values, values_and_counts
 from hepfaas.features.spec import FeatureBranch, Spec
 
 
-def matrix(arrays: Mapping[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
+def matrix(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.float32]:
     """Features of each event, (events, features), float32.
 
     Each value becomes (value - low) / (high - low) with the range of its branch; values of a constant branch pass
@@ -40,7 +39,7 @@ def matrix(arrays: Mapping[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
     return features
 
 
-def surplus_events(arrays: Mapping[str, ak.Array], spec: Spec) -> NDArray[np.bool_]:
+def surplus_events(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.bool_]:
     """Which events have more values in some branch than the spec has slots for it, (events,)."""
     found = np.zeros(len(next(iter(arrays.values()), ())), dtype=bool)
     for branch in spec.branches:
@@ -97,7 +96,7 @@ class _Slots:
         return places[kept], kept
 
 
-def _values(arrays: Mapping[str, ak.Array], branch: FeatureBranch) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+def _values(arrays: Mapping[str, Values], branch: FeatureBranch) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     if branch.name not in arrays:
         raise RequestError(f"branch '{branch.name}' is missing: the model's spec has it among its features")
     values, counts = values_and_counts(arrays[branch.name])

@@ -6,17 +6,14 @@ Columns: `entry`, the identifiers as they were, the scores. Whose events they ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.ipc
-from numpy.typing import NDArray
 
+from hepfaas.datasets.score_files import Columns
 from hepfaas.training.prepared import Ranged
-
-Columns = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from hepfaas.datasets.addresses import check_file, check_is_not_ours
 from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.score_files import Columns
+from hepfaas.datasets.score_files import Columns, columns_of
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models import versions
 from hepfaas.models.served import Served
@@ -111,8 +111,7 @@ async def delete_version(asked: Asked, name: str, number: str) -> Response:
 
 
 async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Response:
-    from hepfaas.service import raw_events  # awkward: only where raw events come
-    from hepfaas.steps.predict import columns_of
+    from hepfaas.service import raw_events  # only where raw events come
 
     usual = served.published.tree
     tree = asked.request.query_params.get("tree") or usual

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.datasets.chosen import missing_branch
 from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.errors import RequestError, TooLargeError
+from hepfaas.features.jagged import Jagged, Values, values_and_counts
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
@@ -43,7 +43,7 @@ ENDINGS = {PARQUET: ".parquet", ROOT: ".root"}
 class Events:
     """Raw events: branches (events,) or (events, var), and those that name an event, (events,)."""
 
-    branches: Mapping[str, ak.Array]
+    branches: Mapping[str, Values]
     identifiers: Mapping[str, NDArray[Any]]
 
 
@@ -139,9 +139,9 @@ def _found(events: Mapping[str, Any], name: str) -> Any:
     return events[name]
 
 
-def _read_json(branch: FeatureBranch, values: Any) -> ak.Array:
+def _read_json(branch: FeatureBranch, values: Any) -> Values:
     if not branch.jagged:
-        return ak.Array(_flat(branch.name, values, _type(branch)))
+        return _flat(branch.name, values, _type(branch))
     _check_is_list(branch.name, values)
     if not all(isinstance(some, list) for some in values):
         raise RequestError(f"branch '{branch.name}' is jagged: each event has a list of values")
@@ -150,7 +150,7 @@ def _read_json(branch: FeatureBranch, values: Any) -> ak.Array:
     found = from_json(flat, _type(branch), f"branch '{branch.name}'", True, place_in_events(counts))
     if found.ndim != 1:
         raise RequestError(f"branch '{branch.name}': an event has one list of values, and no lists in it")
-    return ak.unflatten(found, counts)
+    return Jagged(found, counts)
 
 
 def _flat(name: str, values: Any, type_: str) -> NDArray[Any]:
@@ -172,19 +172,19 @@ def _type(branch: FeatureBranch) -> str:
     return branch.type or "float32"
 
 
-def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> ak.Array:
+def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
     what = f"input '{branch.name}'"
     if not branch.jagged:
-        return ak.Array(cast(values, _type(branch), what, place_of_event))
+        return cast(values, _type(branch), what, place_of_event)
     if values.dtype.kind != "f":
         raise RequestError(
             f"{what} is jagged, and {values.dtype.name} has no NaN for a slot without a value; send FP32 or FP64"
         )
     if not values.size:
-        return ak.unflatten(np.zeros(0, _type(branch)), np.zeros(len(values), np.int64))
+        return Jagged(np.zeros(0, _type(branch)), np.zeros(len(values), np.int64))
     counts = values.shape[1] - np.isnan(values[:, ::-1]).cumprod(axis=1).sum(axis=1, dtype=np.int64)
     kept = values[np.arange(values.shape[1]) < counts[:, None]]
-    return ak.unflatten(cast(kept, _type(branch), what, place_in_events(counts)), counts)
+    return Jagged(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
 def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
@@ -221,9 +221,9 @@ def _of_table(spec: Spec, table: Any) -> Events:
     branches = {}
     for branch in spec.branches:
         if branch.jagged:
-            branches[branch.name] = ak.unflatten(*columns.jagged(table, branch.name, _type(branch)))
+            branches[branch.name] = Jagged(*columns.jagged(table, branch.name, _type(branch)))
         else:
-            branches[branch.name] = ak.Array(columns.flat(table, branch.name, _type(branch)))
+            branches[branch.name] = columns.flat(table, branch.name, _type(branch))
     named = {name: columns.identifier(table, name) for name in spec.identifiers if name in table.column_names}
     for name, values in {**branches, **named}.items():
         if len(values) != table.num_rows:
@@ -252,12 +252,12 @@ def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
     return _named(spec, dict(arrays))
 
 
-def _named(spec: Spec, arrays: dict[str, ak.Array]) -> Events:
+def _named(spec: Spec, arrays: dict[str, Values]) -> Events:
     named = {}
     for name in [name for name in spec.identifiers if name in arrays]:
-        if arrays[name].ndim != 1:
+        named[name], counts = values_and_counts(arrays.pop(name))
+        if counts is not None:
             raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
-        named[name] = ak.to_numpy(arrays.pop(name))
     return Events(arrays, named)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import OpenedFile, opened, read
+from hepfaas.datasets.score_files import columns_of
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.matrix import matrix, surplus_events
 from hepfaas.models import versions
@@ -69,19 +70,6 @@ def hashes_of(published: Published) -> tuple[str, str]:
     """Of the graph and of the spec: what scores depend on beside the events."""
     spec = encoded(published.spec.to_json())
     return hashlib.sha256(published.graph).hexdigest(), hashlib.sha256(spec).hexdigest()
-
-
-def score_names(outputs: int) -> list[str]:
-    """What the columns of so many scores are called."""
-    return ["score"] if outputs == 1 else [f"score_{output}" for output in range(outputs)]
-
-
-def columns_of(
-    entries: NDArray[np.int64], identifiers: Mapping[str, NDArray[Any]], scores: NDArray[np.float32]
-) -> dict[str, NDArray[Any]]:
-    """What is told of each event: its entry, what names it, its scores."""
-    named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1]))}
-    return {"entry": entries, **identifiers, **named}
 
 
 def predicted(
