@@ -218,14 +218,15 @@ def _wanted(spec: Spec, names: Collection[str]) -> list[str]:
 def _of_table(spec: Spec, table: Any) -> Events:
     from hepfaas.service import columns
 
-    branches = {}
+    branches: dict[str, Values] = {}
     for branch in spec.branches:
         if branch.jagged:
             branches[branch.name] = Jagged(*columns.jagged(table, branch.name, _type(branch)))
         else:
             branches[branch.name] = columns.flat(table, branch.name, _type(branch))
     named = {name: columns.identifier(table, name) for name in spec.identifiers if name in table.column_names}
-    for name, values in {**branches, **named}.items():
+    found: Mapping[str, Any] = {**branches, **named}
+    for name, values in found.items():
         if len(values) != table.num_rows:
             raise RequestError(f"column '{name}' has {len(values)} values, and the table {table.num_rows} rows")
     return Events(branches, named)
