@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,13 +112,13 @@ def _watched(pid: int) -> Iterator[list[float]]:
 
 async def _at_a_rate(port: int, request: bytes, per_s: float) -> list[Answer]:
     """Requests that are due one after the other at equal distances; connections are used again."""
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
     answers: list[Answer] = []
 
     async def one(due: float) -> None:
         try:
-            while idle and idle[-1][0].at_eof():
-                idle.pop()[1].close()  # the server closes what is idle for two seconds
+            while idle and idle[0][0].at_eof():
+                idle.popleft()[1].close()  # the server closes what is idle for two seconds
             connection = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
             connection[1].write(request)
             head = (await connection[0].readuntil(b"\r\n\r\n")).lower()
@@ -134,8 +135,7 @@ async def _at_a_rate(port: int, request: bytes, per_s: float) -> list[Answer]:
     under_way = set()
     for number in range(int(OVERLOAD_S * per_s)):
         due = began + number / per_s
-        if (ahead := due - time.perf_counter()) > 0:
-            await asyncio.sleep(ahead)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))  # 0: those under way go on
         task = asyncio.create_task(one(due))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
