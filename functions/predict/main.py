@@ -8,6 +8,7 @@ owner's; 413, 422 (400 under /v2) if the request must change; 429 and 503 to ask
 import os
 
 import functions_framework.aio
+from hepfaas.platform.memory import share_one_arena
 from hepfaas.platform.settings import Settings
 from hepfaas.service.connection import straight_to
 from hepfaas.service.predict_app import PredictApp
@@ -15,10 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn_worker import UvicornWorker
 
+share_one_arena()
 SETTINGS = Settings.from_environ(os.environ)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
     "http": straight_to(APP),
+    "loop": "hepfaas.service.connection:Loop",
     "server_header": False,
     "limit_concurrency": 2 * SETTINGS.predict_requests,  # connections; the framework sets none
 }

@@ -4,12 +4,13 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from socket import create_connection, socket
+from contextlib import ExitStack
+from socket import create_connection, create_server, socket
 
 import pytest
 import uvicorn
 from conftest import LIMIT_S, free_port, is_open
-from hepfaas.service.connection import straight_to
+from hepfaas.service.connection import LISTENERS, Loop, straight_to
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -117,3 +118,35 @@ def test_a_body_that_looks_like_a_head_comes_whole(wire: socket) -> None:
     while piece := wire.recv(65536):
         answer += piece
     assert answer.count(3 * LIKE_A_HEAD) == 2
+
+
+def test_a_crowd_is_let_in_many_at_a_time() -> None:
+    many = 10 * LISTENERS
+    made: list[asyncio.BaseTransport] = []
+
+    class Counting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    async def rounds(listening: socket) -> int:
+        server, passed = await asyncio.get_running_loop().create_server(Counting, sock=listening), 0
+        while len(made) < many and passed < 10 * many:
+            await asyncio.sleep(0)
+            passed += 1
+        for transport in made:
+            transport.close()
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), LIMIT_S)
+        return passed
+
+    with ExitStack() as open_ones:
+        listening = create_server(("127.0.0.1", 0), backlog=many)
+        place = listening.getsockname()
+        for _ in range(many):
+            open_ones.enter_context(create_connection(place, timeout=LIMIT_S))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            passed = runner.run(rounds(listening))
+        assert passed < many / 4
+        assert len(made) == many
+        with pytest.raises(ConnectionRefusedError):
+            create_connection(place, timeout=LIMIT_S)

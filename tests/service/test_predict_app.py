@@ -19,7 +19,7 @@ from hepfaas.platform.storage import open_store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service import asking
+from hepfaas.service import asking, predict_app
 from hepfaas.service.observing import LOG_S
 from hepfaas.service.predict_app import PredictApp
 from starlette.requests import Request
@@ -77,6 +77,33 @@ def test_more_requests_than_may_be_under_way_at_once_are_refused(tmp_path: Path)
     assert first.status_code == 429
     assert "2 requests are under way already" in bytes(first.body).decode()
     assert [answer.status_code for answer in others] == [422] * 3
+
+
+@pytest.mark.parametrize(("many", "times"), [(predict_app.CROWD - 1, 0), (3 * predict_app.CROWD, 1)])
+def test_what_a_crowd_leaves_is_handed_back_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int, times: int
+) -> None:
+    app, handed_back = PredictApp(Settings(str(tmp_path))), []
+    monkeypatch.setattr(predict_app, "SETTLE_S", 0.01)
+    monkeypatch.setattr(predict_app, "hand_back", lambda: handed_back.append(True))
+
+    async def crowd() -> None:
+        bodies = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await bodies.wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": "/json", "headers": [], "query_string": b""}
+        asked = [asyncio.create_task(app.answer(Request(scope, receive))) for _ in range(many)]
+        await asyncio.sleep(0.1)
+        assert not handed_back
+        bodies.set()
+        await asyncio.gather(*asked)
+        await asyncio.sleep(0.1)
+
+    asyncio.run(crowd())
+    assert len(handed_back) == times
 
 
 def test_long_bodies_that_come_at_once_are_bounded_together(tmp_path: Path) -> None:

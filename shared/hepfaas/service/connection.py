@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import uvloop
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+LISTENERS = 32
+"""Connections that are taken in one round of the loop."""
 
 
 class OneWrite:
@@ -61,3 +65,33 @@ def straight_to(app: ASGIApp) -> type[HttpToolsProtocol]:
             super().on_response_complete()
 
     return Straight
+
+
+class Loop(uvloop.Loop):
+    """A loop that lets new connections in beside a crowd. uvloop's own takes one a round from each listener, and a
+    round lasts until all who ask have been looked at: the last of a thousand would wait for seconds."""
+
+    async def create_server(self, factory: Any, *given: Any, **options: Any) -> Any:  # type: ignore[override]
+        """One that listens at a socket by several handles; elsewhere, as uvloop does."""
+        server = await super().create_server(factory, *given, **options)
+        if "sock" not in options:
+            return server
+        same = [{**options, "sock": options["sock"].dup()} for _ in range(LISTENERS - 1)]
+        return _Listeners([server, *[await super(Loop, self).create_server(factory, **one) for one in same]])
+
+
+class _Listeners:
+    """Servers that are closed as one."""
+
+    def __init__(self, servers: list[Any]) -> None:
+        self._servers = servers
+
+    def close(self) -> None:
+        """None of them takes connections any more."""
+        for server in self._servers:
+            server.close()
+
+    async def wait_closed(self) -> None:
+        """Returns when all of them are closed."""
+        for server in self._servers:
+            await server.wait_closed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import sys
@@ -18,11 +19,15 @@ from werkzeug.routing import Map, Rule
 from hepfaas.errors import ForbiddenError
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.memory import hand_back
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.predicting import Asked, Serving, Servings, json_response
+
+CROWD, SETTLE_S = 100, 1.0
+"""So many requests at once leave much memory behind; it is handed back when most of them are answered and sent."""
 
 MOST_PATH = 300
 """Characters of a path in the log, which remembers lines."""
@@ -108,7 +113,7 @@ class PredictApp:
         self._servings: Servings | None = None
         self._identity = Identity(settings, settings.predict_rate)
         self._metrics = Metrics()
-        self._under_way = 0
+        self._under_way = self._crowd = 0
         self._log = Log("predict", ("method", "path", "status"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,6 +131,7 @@ class PredictApp:
             return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
         call, response, said = "", None, ""
         self._under_way += 1
+        self._crowd = max(self._crowd, self._under_way)
         try:
             if self._under_way > self._settings.predict_requests:
                 raise OverloadedError(f"{self._under_way - 1} requests are under way already; ask again in a second")
@@ -140,6 +146,10 @@ class PredictApp:
             self._under_way -= 1
             if self._servings:
                 self._servings.base.bodies.pop(request, None)
+        if self._crowd >= CROWD > 4 * self._under_way:
+            self._crowd = 0
+            loop = asyncio.get_running_loop()
+            loop.call_later(SETTLE_S, loop.run_in_executor, None, hand_back)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
         self._log.line((method, path[:MOST_PATH], response.status_code), seconds, said)

@@ -1,0 +1,31 @@
+"""Memory that is free again goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from hepfaas.platform.memory import hand_back, share_one_arena
+share_one_arena()
+used = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = used()
+crowd = [bytes(50_000) for _ in range(2_000)]
+last = bytes(50_000)  # what lies above keeps the C library from giving back what is below of itself
+full = used()
+del crowd
+kept = used()
+hand_back()
+print(full - before, kept - before, used() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone keeps memory so")
+def test_what_a_crowd_has_left_is_handed_back() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    full, kept, handed_back = map(int, done.stdout.split())
+    assert kept > 90_000_000 < full
+    assert handed_back < 10_000_000
