@@ -119,7 +119,7 @@ async def _at_a_rate(port: int, request: bytes, per_s: float) -> list[Answer]:
     async def one(due: float) -> None:
         try:
             while idle and idle[0][0].at_eof():
-                idle.popleft()[1].close()  # the server closes what is idle for two seconds
+                idle.popleft()[1].close()  # the server closes what is idle
             connection = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
             connection[1].write(request)
             head = (await connection[0].readuntil(b"\r\n\r\n")).lower()

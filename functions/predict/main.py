@@ -23,6 +23,7 @@ UvicornWorker.CONFIG_KWARGS |= {
     "http": straight_to(APP),
     "loop": "hepfaas.service.connection:Loop",
     "server_header": False,
+    "timeout_keep_alive": 100,  # queue-proxy keeps idle connections for 90 s, and would send into one that just closes
     "limit_concurrency": 2 * SETTINGS.predict_requests,  # connections; the framework sets none
 }
 
