@@ -75,10 +75,13 @@ def test_a_deleted_object_may_be_created_again(store: Store) -> None:
 
 
 def test_of_sixteen_creators_one_succeeds(store: Store) -> None:
+    creators = [open_store(store.url) for _ in range(16)]
+    offers = [bytes([number]) * 1000 for number in range(16)]
     for turn in range(10):
-        offers = [bytes([number]) * 1000 for number in range(16)]
         with ThreadPoolExecutor(16) as pool:
-            won = list(pool.map(lambda offer, key=f"race/{turn}": open_store(store.url).create(key, offer), offers))
+            won = list(
+                pool.map(lambda creator, offer, key=f"race/{turn}": creator.create(key, offer), creators, offers)
+            )
         assert won.count(True) == 1
         assert store.get(f"race/{turn}") == offers[won.index(True)]
 

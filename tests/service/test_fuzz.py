@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from system import System
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
-AN_OPERATION = 80 if ALL else 5
+AN_OPERATION = 80 if ALL else 3
 BODIES = 1500 if ALL else 60
 QUIET = settings(
     deadline=None,
