@@ -16,14 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn_worker import UvicornWorker
 
-share_one_arena()
+share_one_arena()  # of the threads that start from here on
+KEEP_ALIVE_S = 100 if "K_SERVICE" in os.environ else 5
+"""Longer than queue-proxy keeps idle connections (90 s, by Go's net/http.DefaultTransport): it would send into one that
+just closes. Elsewhere idle clients must not keep others out."""
+
 SETTINGS = Settings.from_environ(os.environ)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
     "http": straight_to(APP),
     "loop": "hepfaas.service.connection:Loop",
     "server_header": False,
-    "timeout_keep_alive": 100,  # queue-proxy keeps idle connections for 90 s, and would send into one that just closes
+    "timeout_keep_alive": KEEP_ALIVE_S,
     "limit_concurrency": 2 * SETTINGS.predict_requests,  # connections; the framework sets none
 }
 

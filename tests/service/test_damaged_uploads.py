@@ -34,6 +34,17 @@ def damaged(data: st.DataObject, whole: bytes) -> bytes:
     return bytes(found[: data.draw(st.integers(0, len(found)))] if data.draw(st.booleans()) else found)
 
 
+def test_an_archive_whose_headers_are_no_text_is_refused(tmp_path: Path) -> None:
+    out, header = io.BytesIO(), tarfile.TarInfo("header")
+    told = b"16 hdrcharset=\xff\n"
+    header.type, header.size = tarfile.XHDTYPE, len(told)
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(header, io.BytesIO(told))
+        tar.addfile(tarfile.TarInfo("m"))
+    with pytest.raises(RequestError, match="no whole tar.gz archive"):
+        _unpacked(io.BytesIO(out.getvalue()), tmp_path, 10_000)
+
+
 def test_no_archive_is_a_fault_of_ours_or_leaves_its_folder(tmp_path: Path) -> None:
     count = 0
 

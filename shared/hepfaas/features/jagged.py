@@ -1,4 +1,4 @@
-"""Values of a branch, as they come: an array of NumPy for a flat one, of awkward from a file, or `Jagged`. Pure.
+"""Lists of numbers end to end, `Jagged`, beside the arrays of NumPy and awkward that a branch's values come in. Pure.
 
 awkward takes longer to import than all else that a vector needs, and is only where its arrays are.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import awkward as ak
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Jagged:
     """A jagged branch of some events: all values end to end, (values,), and how many each event has, (events,)."""
 
@@ -27,7 +27,7 @@ class Jagged:
 
 
 Values: TypeAlias = Union[NDArray[Any], Jagged, "ak.Array"]
-"""Of one branch of some events, (events,) or (events, var)."""
+"""What a branch has in some events: (events,) if it is flat, else (events, var)."""
 
 
 def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
@@ -39,7 +39,7 @@ def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] |
     import awkward as ak
 
     layout = ak.to_layout(branch)
-    if isinstance(layout, ak.contents.NumpyArray):
+    if isinstance(layout, ak.contents.NumpyArray) and branch.ndim == 1:
         return np.asarray(layout.data), None
     if isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.NumpyArray):
         offsets = np.asarray(layout.offsets.data)

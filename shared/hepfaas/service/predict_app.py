@@ -26,8 +26,11 @@ from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.predicting import Asked, Serving, Servings, json_response
 
-CROWD, SETTLE_S = 100, 1.0
-"""So many requests at once leave much memory behind; it is handed back when most of them are answered and sent."""
+CROWD = 100
+"""So many requests at once leave much memory behind. It is handed back when a quarter of them or fewer are under way, and
+still are a moment later."""
+
+SETTLE_S = 1.0
 
 MOST_PATH = 300
 """Characters of a path in the log, which remembers lines."""
@@ -113,7 +116,8 @@ class PredictApp:
         self._servings: Servings | None = None
         self._identity = Identity(settings, settings.predict_rate)
         self._metrics = Metrics()
-        self._under_way = self._crowd = 0
+        self._under_way = self._most_under_way = 0
+        self._settling = False
         self._log = Log("predict", ("method", "path", "status"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +135,7 @@ class PredictApp:
             return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
         call, response, said = "", None, ""
         self._under_way += 1
-        self._crowd = max(self._crowd, self._under_way)
+        self._most_under_way = max(self._most_under_way, self._under_way)
         try:
             if self._under_way > self._settings.predict_requests:
                 raise OverloadedError(f"{self._under_way - 1} requests are under way already; ask again in a second")
@@ -146,14 +150,23 @@ class PredictApp:
             self._under_way -= 1
             if self._servings:
                 self._servings.base.bodies.pop(request, None)
-        if self._crowd >= CROWD > 4 * self._under_way:
-            self._crowd = 0
-            loop = asyncio.get_running_loop()
-            loop.call_later(SETTLE_S, loop.run_in_executor, None, hand_back)
+        if self._most_under_way >= CROWD and not self._settling and self._is_quiet():
+            self._settling = True
+            asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
         self._log.line((method, path[:MOST_PATH], response.status_code), seconds, said)
         return response
+
+    def _is_quiet(self) -> bool:
+        return self._under_way < CROWD // 4
+
+    def _settle(self) -> None:
+        """Hands back what a crowd has left, unless it has come again: then at its next end."""
+        self._settling = False
+        if self._is_quiet():
+            self._most_under_way = 0
+            asyncio.get_running_loop().run_in_executor(None, hand_back)
 
     def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:
         base = self._settings.predict_base

@@ -64,7 +64,7 @@ class Unpacked:
                     content = tar.extractfile(member)
                     assert content is not None
                     self.add(member.name, content)
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, IndexError) as error:
             raise RequestError(f"the upload is no whole tar.gz archive: {error}") from error
 
     def _too_large(self) -> RequestError:
