@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-LISTENERS = 8
-"""Handles at one socket: so many connections are taken in one round of the loop. Each that finds none left costs a
-call of the system, 3 microseconds, for every new connection."""
+LISTENERS = 32
+"""Handles at one socket: so many connections are taken in one round of the loop. With 8 the last of a thousand still
+waits for 1 to 2 s. Where one comes alone, the others look in vain: 0.1 ms, for clients that connect anew each time."""
 
 
 class OneWrite:

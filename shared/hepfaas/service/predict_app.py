@@ -27,8 +27,8 @@ from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.predicting import Asked, Serving, Servings, json_response
 
 CROWD = 100
-"""So many requests at once leave much memory behind. It is handed back when a quarter of them or fewer are under way, and
-still are a moment later."""
+"""So many requests at once leave much memory behind. It is handed back when less than a quarter of them are under way,
+and still are a moment later."""
 
 SETTLE_S = 1.0
 
