@@ -24,11 +24,10 @@ just closes. Elsewhere idle clients must not keep others out."""
 SETTINGS = Settings.from_environ(os.environ)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
-    "http": straight_to(APP),
+    "http": straight_to(APP, 2 * SETTINGS.predict_requests),
     "loop": "hepfaas.service.connection:Loop",
     "server_header": False,
     "timeout_keep_alive": KEEP_ALIVE_S,
-    "limit_concurrency": 2 * SETTINGS.predict_requests,  # connections; the framework sets none
 }
 
 

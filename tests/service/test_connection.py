@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+MOST = 3
 LIKE_A_HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
@@ -55,7 +56,9 @@ def app() -> App:
 def wire(app: App) -> Iterator[socket]:
     """A connection to a server of the app."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, http=straight_to(app), port=port, log_config=None, lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=straight_to(app, MOST), port=port, log_config=None, lifespan="off")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     end = time.monotonic() + LIMIT_S
@@ -118,6 +121,25 @@ def test_a_body_that_looks_like_a_head_comes_whole(wire: socket) -> None:
     while piece := wire.recv(65536):
         answer += piece
     assert answer.count(3 * LIKE_A_HEAD) == 2
+
+
+def test_a_connection_too_many_is_refused_and_the_others_are_not(wire: socket) -> None:
+    place = wire.getpeername()
+    with ExitStack() as open_ones:
+        kept = [wire, *(open_ones.enter_context(create_connection(place, timeout=LIMIT_S)) for _ in range(MOST - 1))]
+        for one in kept:
+            one.sendall(asked("/same", b"body"))
+            assert read_until(one, b"body").startswith(b"HTTP/1.1 200")
+        with create_connection(place, timeout=LIMIT_S) as surplus:
+            surplus.sendall(asked("/same", b"body"))
+            answer = read_until(surplus, b"}")
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 1" in answer.lower()
+            assert b'{"error":"too many connections' in answer
+            assert surplus.recv(1) == b""
+        for one in kept:
+            one.sendall(asked("/same", b"again"))
+            assert read_until(one, b"again").startswith(b"HTTP/1.1 200")
 
 
 def test_a_crowd_is_let_in_many_at_a_time() -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import uvloop
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from hepfaas.errors import UnavailableError
+from hepfaas.platform.statuses import status_of
+from hepfaas.service.predicting import json_response
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+SENDING_S = 1.0
+"""So long a client that is refused may take to send its request."""
 
 LISTENERS = 32
 """Handles at one socket: so many connections are taken in one round of the loop. With 8 the last of a thousand still
@@ -48,9 +56,23 @@ class OneWrite:
         return getattr(self._below, name)
 
 
-def straight_to(app: ASGIApp) -> type[HttpToolsProtocol]:
+async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer to all that comes by a connection too many, when its body is there: a client that still sends would be
+    cut off, and not hear it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SENDING_S):
+            while (await receive()).get("more_body"):
+                pass
+    error = UnavailableError("too many connections to this instance; ask again in a second")
+    status, headers = status_of(error) or (503, {})
+    answer = json_response({"error": str(error)}, status, {**headers, "Connection": "close"})
+    await answer(scope, receive, send)
+
+
+def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
     """uvicorn's protocol for an app, past what stands before it: the router of functions-framework, which loads and
-    starts the function, tries four patterns and draws twelve random letters for each request."""
+    starts the function, tries four patterns and draws twelve random letters for each request. most: connections that
+    are kept at a time, idle ones too."""
 
     class Straight(HttpToolsProtocol):
         def __init__(self, *given: Any, **options: Any) -> None:
@@ -60,6 +82,8 @@ def straight_to(app: ASGIApp) -> type[HttpToolsProtocol]:
         def connection_made(self, transport: Any) -> None:
             self._one_write = OneWrite(transport)
             super().connection_made(self._one_write)  # type: ignore[arg-type]
+            if len(self.connections) > most:
+                self.app = refused
 
         def on_response_complete(self) -> None:
             self._one_write.flush()
