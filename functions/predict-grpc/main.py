@@ -11,10 +11,16 @@ must change; RESOURCE_EXHAUSTED and UNAVAILABLE to ask again.
 import asyncio
 import os
 
-from hepfaas.platform.settings import Settings
-from hepfaas.service.open_inference_grpc import serve
+from hepfaas.sandbox.processes import fork_server
+from hepfaas.training import confinement
+
+fork_server().start()  # it imports LiteRT while this process imports the rest
+
+from hepfaas.platform.settings import Settings  # noqa: E402
+from hepfaas.service.open_inference_grpc import serve  # noqa: E402
 
 SETTINGS = Settings.from_environ(os.environ)
+confinement.check(SETTINGS.learner_without_landlock)
 
 if __name__ == "__main__":
     asyncio.run(serve(SETTINGS))

@@ -7,14 +7,19 @@ owner's; 413, 422 (400 under /v2) if the request must change; 429 and 503 to ask
 
 import os
 
-import functions_framework.aio
-from hepfaas.platform.memory import share_one_arena
-from hepfaas.platform.settings import Settings
-from hepfaas.service.connection import straight_to
-from hepfaas.service.predict_app import PredictApp
-from starlette.requests import Request
-from starlette.responses import Response
-from uvicorn_worker import UvicornWorker
+from hepfaas.sandbox.processes import fork_server
+from hepfaas.training import confinement
+
+fork_server().start()  # it imports LiteRT while this process imports the rest
+
+import functions_framework.aio  # noqa: E402
+from hepfaas.platform.memory import share_one_arena  # noqa: E402
+from hepfaas.platform.settings import Settings  # noqa: E402
+from hepfaas.service.connection import straight_to  # noqa: E402
+from hepfaas.service.predict_app import PredictApp  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
+from uvicorn_worker import UvicornWorker  # noqa: E402
 
 share_one_arena()  # of the threads that start from here on
 KEEP_ALIVE_S = 100 if "K_SERVICE" in os.environ else 5
@@ -22,6 +27,7 @@ KEEP_ALIVE_S = 100 if "K_SERVICE" in os.environ else 5
 just closes. Elsewhere idle clients must not keep others out."""
 
 SETTINGS = Settings.from_environ(os.environ)
+confinement.check(SETTINGS.learner_without_landlock)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
     "http": straight_to(APP, 2 * SETTINGS.predict_requests),

@@ -9,10 +9,17 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.models.inference import Inference
 from hepfaas.platform.settings import Settings
+from hepfaas.sandbox.processes import fork_server
 from hepfaas.service.stepping import step_function
+from hepfaas.training import confinement
 
-ANSWER = step_function("score", Settings.from_environ(os.environ))
+SETTINGS = Settings.from_environ(os.environ)
+confinement.check(SETTINGS.learner_without_landlock)
+fork_server().start()
+TOOLS = {"score": {"inference": Inference(SETTINGS.worker_memory)}}
+ANSWER = step_function("score", SETTINGS, TOOLS)
 
 
 @functions_framework.http

@@ -9,6 +9,7 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.models.inference import Inference
 from hepfaas.platform.settings import Settings
 from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
@@ -24,10 +25,11 @@ LIMITS = Limits(
     SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
 )
 LEARNERS = Learners(PRINTED.append, LIMITS)
+INFERENCE = Inference(SETTINGS.worker_memory)
 TOOLS: Tools = {
     "train": {"learners": LEARNERS, "on_rows": lambda rows: None},
-    "export": {"learners": LEARNERS},
-    "convert": {"learners": LEARNERS},
+    "export": {"learners": LEARNERS, "inference": INFERENCE},
+    "convert": {"learners": LEARNERS, "inference": INFERENCE},
 }
 ANSWER = step_function("train", SETTINGS, TOOLS, PRINTED)
 

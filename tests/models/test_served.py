@@ -10,7 +10,7 @@ import pytest
 from hepfaas.errors import NotThereError
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models import served, versions
-from hepfaas.models.served import Loaded
+from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store, open_store
 
@@ -18,14 +18,17 @@ SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path) -> Store:
     """A store with versions a/1, a/2, b/1 of 100 bytes, which compute nothing here."""
-    monkeypatch.setattr(served, "served_of", lambda published: served.Served(published, served.runtime_of, 0.0))
     found = open_store(str(tmp_path))
     for name, number in (("a", 1), ("a", 2), ("b", 1)):
         files = {versions.SPEC: json.dumps(SPEC.to_json()).encode(), versions.GRAPH: b"x" * 100}
-        versions.publish(found, Version(name, number), {"name": name, "n_features": 1}, files)
+        versions.publish(found, Version(name, number), {"name": name, "n_features": 1, "outputs": 1}, files)
     return found
+
+
+async def warm(served: Served) -> None:
+    """What these versions compute does not matter here."""
 
 
 def done(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -34,7 +37,7 @@ def done(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 def test_asked_for_by_many_at_once_a_version_is_loaded_once(store: Store) -> None:
     async def work() -> Loaded:
-        loaded = Loaded(1_000)
+        loaded = Loaded(1_000, warm)
         found = await asyncio.gather(*(loaded.get(store, "a") for _ in range(20)))
         assert len({id(one) for one in found}) == 1
         assert found[0].version == Version("a", 2)
@@ -46,7 +49,7 @@ def test_asked_for_by_many_at_once_a_version_is_loaded_once(store: Store) -> Non
 
 def test_the_models_used_last_stay_in_memory(store: Store) -> None:
     async def work() -> None:
-        loaded = Loaded(250)
+        loaded = Loaded(250, warm)
         first = await loaded.get(store, "a", "1")
         await loaded.get(store, "a", "2")
         assert loaded.now(store, "a", "1") is first
@@ -60,7 +63,7 @@ def test_the_models_used_last_stay_in_memory(store: Store) -> None:
 
 def test_one_that_is_larger_than_all_that_may_stay_is_served_all_the_same(store: Store) -> None:
     async def work() -> None:
-        loaded = Loaded(10)
+        loaded = Loaded(10, warm)
         assert (await loaded.get(store, "a")).version == Version("a", 2)
         assert (await loaded.get(store, "b")).version == Version("b", 1)
         assert loaded.size_bytes == 100
@@ -70,7 +73,7 @@ def test_one_that_is_larger_than_all_that_may_stay_is_served_all_the_same(store:
 
 def test_a_name_points_elsewhere_once_it_is_looked_at_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        loaded = Loaded(1_000)
+        loaded = Loaded(1_000, warm)
         versions.set_alias(store, "a", "best", 2)
         assert (await loaded.get(store, "a", "best")).version == Version("a", 2)
         versions.set_alias(store, "a", "best", 1)
@@ -98,6 +101,6 @@ def test_one_that_is_deleted_while_it_is_read_gives_way_to_the_one_before(
     monkeypatch.setattr(versions, "read", late)
 
     async def work() -> None:
-        assert (await Loaded(1_000).get(store, "a")).version == Version("a", 1)
+        assert (await Loaded(1_000, warm).get(store, "a")).version == Version("a", 1)
 
     done(work)

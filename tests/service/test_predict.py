@@ -623,7 +623,7 @@ def test_a_shape_without_values_takes_no_memory(served: Served) -> None:
 
 
 def test_events_that_take_no_bytes_are_refused_by_a_model_of_jagged_branches_alone(served: Served) -> None:
-    model = served_of(versions.load(served.store, "job"))
+    model = served_of(served.store, versions.find(served.store, "job"))
     jagged = tuple(branch for branch in served.spec.branches if branch.jagged)
     model.published = replace(model.published, layout=replace(served.spec, branches=jagged))
     with pytest.raises(RequestError, match="the inputs have events and no value at all; give a slot, NaN where"):
@@ -1098,7 +1098,7 @@ def test_vectors_are_answered_without_what_reads_events(served: Served) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
-    assert "ai_edge_litert" in loaded
+    assert "ai_edge_litert" not in loaded  # graphs run in other processes
     assert not loaded & {"awkward", "uproot", "pyarrow", "pandas", "tensorflow", "boto3"}
 
 
@@ -1131,7 +1131,7 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
             stored[table["entry"].to_numpy()] = features.reshape(table.num_rows, -1)
             seen += table.num_rows
     assert seen == len(stored)
-    model = served_of(versions.load(served.store, "job"))
+    model = served_of(served.store, versions.find(served.store, "job"))
     for kind, body in documents(served.events, served.file).items():
         found = raw_events.features_of(model, raw_events.events_in(model, kind, body, "Events", HOLD), HOLD)
         assert found.tobytes() == stored.tobytes(), kind

@@ -13,7 +13,8 @@ import numpy as np
 
 from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.models import versions
-from hepfaas.models.litert import LiteRtModel
+from hepfaas.models.inference import INFERENCE
+from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
 from hepfaas.steps.predict import predicted
 
@@ -27,7 +28,6 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     Gives model, events, mean score, and the scores of the first events. Raises: RequestError; UnavailableError.
     """
     published = versions.load(store, name)
-    model = LiteRtModel(published.graph)
     n_surplus = 0
 
     def scores() -> Iterator[Columns]:
@@ -37,7 +37,8 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
                 n_surplus += some.n_surplus
                 yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
 
-    summary = written(scores(), out)
+    with INFERENCE.model(graph_of(published)) as model:
+        summary = written(scores(), out)
     return {"model": str(published.version), **summary, "n_surplus": n_surplus}
 
 

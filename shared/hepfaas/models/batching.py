@@ -1,174 +1,434 @@
-"""Who computes what was asked: idle threads take what waits at once, and what queues meanwhile is one batch.
+"""Schedules the rows of many requests on inference workers. Owns the queues, the batches and what a failure costs.
 
-No wait is ever added: a lone request goes to an idle thread as it is. Each thread has interpreters of its own.
+Each owner has workers of its own. No wait is ever added: a request goes to an idle worker as it is, and requests that
+queue up meanwhile form a batch. Where a batch fails, each request of it is computed apart.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import LimitError, UnavailableError
-
-BATCH_ROWS = 2_048
-"""Rows computed together, if they came in more requests than one."""
+from hepfaas.models.inference import (
+    COMPUTE_S,
+    LOAD_S,
+    Graph,
+    GraphError,
+    Inference,
+    InferenceWorker,
+    WorkerLostError,
+    rows_at_once,
+    worker_lost,
+)
 
 MOST_S = 2.0
-"""Work that may wait, in seconds as the computing of late has taken: the next one would wait longer."""
+"""Work of one owner that may wait, in seconds as estimated from recent batches."""
 
+GROW_S = 0.02
+"""An owner gets a further worker when so much work waits: for less, starting one costs more than it saves."""
 
-class Runtime(Protocol):
-    """What computes a network's outputs; used by one thread at a time."""
+LOOK_S = 1.0
+"""Interval at which workers are checked for those that hang or have been idle for long."""
 
-    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, (events, outputs), for features (events, features)."""
-        ...
+IDLE_S = 300.0
+ENDING_S = 0.02
+"""Time for the exit status of a worker to arrive, once its channel has closed."""
+
+FAILURES, FAILING_S, REFUSED_S = 3, 60.0, 60.0
+"""A model that has ended so many workers within `FAILING_S` is refused for `REFUSED_S`."""
 
 
 class Model(Protocol):
-    """What can be asked for a runtime; each thread asks once, and forgets it with the model."""
+    """What is computed, and for whom."""
 
-    def runtime(self) -> Runtime:
-        """A new one."""
-        ...
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def owner(self) -> str: ...
 
 
 class OverloadedError(LimitError):
     """More waits than may wait (HTTP 429): nothing was computed, and the same request may work in a second."""
 
 
+class RefusedError(LimitError):
+    """The model has ended its worker too often of late (HTTP 429)."""
+
+
 @dataclass(eq=False)
 class Job:
-    """Rows that one request wants computed by a deadline (as `time.monotonic`)."""
+    """One request: its scores come in parts. deadline: as `time.monotonic`."""
 
-    features: NDArray[np.float32]
     deadline: float
     answer: asyncio.Future[NDArray[np.float32]] = field(repr=False)
+    scores: NDArray[np.float32] | None = None
+    parts_left: int = 1
+
+
+@dataclass(eq=False, slots=True)
+class Part:
+    """Rows of a job that are computed together, from row `start` on. apart: in a message of their own."""
+
+    job: Job
+    start: int
+    features: NDArray[np.float32]
+    apart: bool = False
+
+
+@dataclass(eq=False)
+class _Busy:
+    """What a worker does, and until when (as `time.monotonic`) it may."""
+
+    graph: Graph
+    parts: list[Part]
+    rows: int
+    began: float
+    end: float
+    loading: bool = False
+
+
+@dataclass(eq=False)
+class _Owner:
+    """Work that waits for one owner, and its workers: by the time since which each is idle, and what others do."""
+
+    name: str
+    waiting: OrderedDict[Graph, deque[Part]] = field(default_factory=OrderedDict)
+    waiting_bytes: int = 0
+    waiting_rows: Counter[Graph] = field(default_factory=Counter)
+    idle: dict[InferenceWorker, float] = field(default_factory=dict)
+    busy: dict[InferenceWorker, _Busy] = field(default_factory=dict)
+
+    @property
+    def n_workers(self) -> int:
+        return len(self.idle) + len(self.busy)
+
+
+@dataclass(eq=False)
+class _History:
+    """What is known of a graph. row_s: seconds of a row, 0 if none was computed yet."""
+
+    row_s: float = 0.0
+    failures: deque[float] = field(default_factory=lambda: deque(maxlen=FAILURES))
+    refused_until: float = 0.0
 
 
 class Batching:
-    """Threads that compute, shared by all models. most_bytes: of features that wait. most_s: of work that waits.
+    """The workers of all owners. For the thread of an event loop.
 
-    Made and asked by the thread of an event loop.
+    workers: most of one owner. most_workers: of all owners together. most_bytes: of features that wait; one owner may
+    have half of them. most_s: work of one owner that may wait. cache_bytes: of graphs in one worker.
     """
 
-    def __init__(self, threads: int, most_bytes: int, most_s: float = MOST_S) -> None:
-        self._most_bytes, self._most_s = most_bytes, most_s
-        self._waiting: OrderedDict[Model, deque[Job]] = OrderedDict()
-        self._waiting_bytes = 0
-        self._waiting_rows: Counter[Model] = Counter()
-        self._row_s: WeakKeyDictionary[Model, float] = WeakKeyDictionary()
-        self._change = threading.Condition()
-        self._closed = False
+    def __init__(
+        self,
+        inference: Inference,
+        *,
+        workers: int,
+        most_workers: int,
+        most_bytes: int,
+        cache_bytes: int,
+        most_s: float = MOST_S,
+    ) -> None:
+        self._inference, self._workers, self._most_workers = inference, workers, most_workers
+        self._most_bytes, self._cache_bytes, self._most_s = most_bytes, cache_bytes, most_s
+        self._owners: dict[str, _Owner] = {}
+        self._histories: WeakKeyDictionary[Graph, _History] = WeakKeyDictionary()
         self._loop = asyncio.get_running_loop()
+        self._watch: asyncio.TimerHandle | None = None
+        self.waiting_bytes = 0
         self.computed: Callable[[int], None] = lambda rows: None
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of features that wait."""
-        return self._waiting_bytes
 
     @property
     def waiting_s(self) -> float:
-        """Seconds that what waits will take, as the computing of late has taken; a model's first rows take none."""
-        with self._change:
-            alone = sum(rows * self._row_s.get(model, 0.0) for model, rows in self._waiting_rows.items())
-        return alone / len(self._threads)
+        """Seconds of work that waits, of the owner with most of it."""
+        return max(map(self._waiting_s, self._owners.values()), default=0.0)
+
+    @property
+    def n_workers(self) -> int:
+        """Worker processes of all owners."""
+        return sum(owner.n_workers for owner in self._owners.values())
 
     def close(self) -> None:
-        """Ends the threads; what waits is not computed."""
-        with self._change:
-            self._closed = True
-            self._change.notify_all()
-        for thread in self._threads:
-            thread.join()
+        """End all workers; requests that wait are cancelled."""
+        if self._watch:
+            self._watch.cancel()
+        for owner in self._owners.values():
+            for worker in [*owner.idle, *owner.busy]:
+                self._loop.remove_reader(worker.fileno())
+                worker.close()
+            busy = [part for busy in owner.busy.values() for part in busy.parts]
+            for part in [*busy, *(part for parts in owner.waiting.values() for part in parts)]:
+                part.job.answer.cancel()
+        self._owners.clear()
 
-    async def predict(self, model: Model, features: NDArray[np.float32], deadline: float) -> NDArray[np.float32]:
-        """Outputs of the model, (events, outputs), for features (events, features).
+    async def load(self, model: Model, deadline: float) -> None:
+        """Return when a worker has the model in memory. Raises: as `predict`."""
+        await self.predict(model, np.zeros((0, *model.graph.shape), dtype=np.float32), deadline)
 
-        Raises: OverloadedError; UnavailableError if it was not computed by the deadline.
+    def predict(
+        self, model: Model, features: NDArray[np.float32], deadline: float
+    ) -> asyncio.Future[NDArray[np.float32]]:
+        """Return the scores to come, (events, outputs), for features (events, features).
+
+        Raises, at once or by the future: OverloadedError; RefusedError; GraphError; UnavailableError if they were not
+        computed by the deadline, or no worker can be started.
         """
-        job = Job(features, deadline, self._loop.create_future())
-        with self._change:
-            if self._waiting_bytes and self._waiting_bytes + features.nbytes > self._most_bytes:
-                raise OverloadedError(f"{self._waiting_bytes:,} bytes of features wait already; ask again in a second")
-            if self.waiting_s > self._most_s:
-                raise OverloadedError(f"work for {self.waiting_s:.1f} s waits already; ask again in a second")
-            self._waiting_bytes += features.nbytes
-            self._waiting_rows[model] += len(features)
-            self._waiting.setdefault(model, deque()).append(job)
-            self._change.notify()
-        return await job.answer
-
-    def _work(self) -> None:
-        runtimes: WeakKeyDictionary[Model, Runtime] = WeakKeyDictionary()
-        while (taken := self._next()) is not None:
-            model, jobs = taken
-            rows, began = sum(len(job.features) for job in jobs), time.monotonic()
-            try:
-                if model not in runtimes:
-                    runtimes[model] = model.runtime()
-                outputs: Sequence[Any] = _computed(runtimes[model], jobs)
-            except Exception as error:  # whatever a runtime raises is the answer to those who asked
-                outputs = [error] * len(jobs)
-            self._row_s[model] = (self._row_s.get(model, 0.0) + (time.monotonic() - began) / max(rows, 1)) / 2
-            self._loop.call_soon_threadsafe(_deliver, jobs, outputs)
-            self.computed(rows)
-            del model, jobs, outputs, taken  # an idle thread holds no model that nobody serves any more
-
-    def _next(self) -> tuple[Model, list[Job]] | None:
-        """What waits of the model that waits longest; None at the end."""
-        with self._change:
-            while not self._waiting and not self._closed:
-                self._change.wait()
-            if self._closed:
-                return None
-            model, waiting = self._waiting.popitem(last=False)
-            jobs, rows = [waiting.popleft()], 0
-            while waiting and (rows := rows + len(jobs[-1].features)) + len(waiting[0].features) <= BATCH_ROWS:
-                jobs.append(waiting.popleft())
-            if waiting:
-                self._waiting[model] = waiting
-                self._waiting_rows[model] -= sum(len(job.features) for job in jobs)
-            else:
-                del self._waiting_rows[model]
-            self._waiting_bytes -= sum(job.features.nbytes for job in jobs)
-            return model, jobs
-
-
-def _computed(runtime: Runtime, jobs: Sequence[Job]) -> list[Any]:
-    """The outputs of each job, or why it has none."""
-    now = time.monotonic()
-    late = UnavailableError("the request waited past its deadline and was not computed; ask again in a second")
-    wanted = [job for job in jobs if job.deadline > now and not job.answer.cancelled()]
-    if not wanted:
-        return [late] * len(jobs)
-    together = wanted[0].features if len(wanted) == 1 else np.concatenate([job.features for job in wanted])
-    outputs, start = runtime.predict(together), 0
-    found: dict[Job, Any] = {}
-    for job in wanted:
-        found[job] = outputs[start : start + len(job.features)]
-        start += len(job.features)
-    return [found.get(job, late) for job in jobs]
-
-
-def _deliver(jobs: Sequence[Job], outputs: Sequence[Any]) -> None:
-    for job, output in zip(jobs, outputs, strict=True):
-        if job.answer.done():
-            continue  # who asked has gone
-        if isinstance(output, Exception):
-            job.answer.set_exception(output)
+        graph = model.graph
+        owner = self._owners.get(model.owner) or self._owners.setdefault(model.owner, _Owner(model.owner))
+        history = self._history(graph)
+        self._check_may_wait(owner, graph, history, features.nbytes)
+        job = Job(deadline, self._loop.create_future())
+        rows = rows_at_once(graph, history.row_s)
+        parts = owner.waiting.setdefault(graph, deque())
+        if len(features) <= rows:
+            parts.append(Part(job, 0, features))
         else:
-            job.answer.set_result(output)
+            starts = range(0, len(features), rows)
+            job.scores = np.empty((len(features), graph.outputs), dtype=np.float32)
+            job.parts_left = len(starts)
+            parts.extend(Part(job, start, features[start : start + rows]) for start in starts)
+        self._waits(owner, graph, len(features), features.nbytes)
+        self._dispatch(owner)
+        return job.answer
+
+    def _check_may_wait(self, owner: _Owner, graph: Graph, history: _History, size: int) -> None:
+        if history.refused_until and (left_s := history.refused_until - time.monotonic()) > 0:
+            raise self._refusal(graph, left_s)
+        if (self.waiting_bytes and self.waiting_bytes + size > self._most_bytes) or (
+            owner.waiting_bytes and owner.waiting_bytes + size > self._most_bytes // 2
+        ):
+            raise OverloadedError(f"{self.waiting_bytes:,} bytes of features wait already; ask again in a second")
+        if owner.waiting and (waiting_s := self._waiting_s(owner)) > self._most_s:
+            raise OverloadedError(f"work for {waiting_s:.1f} s waits already; ask again in a second")
+
+    def _waits(self, owner: _Owner, graph: Graph, rows: int, size: int) -> None:
+        """Count rows that begin to wait, or negative ones that end to."""
+        owner.waiting_bytes += size
+        self.waiting_bytes += size
+        owner.waiting_rows[graph] += rows
+        if graph not in owner.waiting:
+            del owner.waiting_rows[graph]
+
+    def _waiting_s(self, owner: _Owner) -> float:
+        seconds = sum(rows * self._history(graph).row_s for graph, rows in owner.waiting_rows.items())
+        return seconds / self._workers
+
+    def _history(self, graph: Graph) -> _History:
+        history = self._histories.get(graph)
+        return self._histories.setdefault(graph, _History()) if history is None else history
+
+    def _dispatch(self, owner: _Owner) -> None:
+        """Give what waits to the idle workers."""
+        while owner.waiting:
+            try:
+                worker = self._idle_worker(owner)
+            except UnavailableError as error:
+                for graph in list(owner.waiting):
+                    self._drop(owner, graph, error)
+                return
+            if worker is None:
+                return
+            graph, taken = self._next(owner)
+            if taken:
+                owner.idle.pop(worker)
+                self._begin(owner, worker, graph, taken)
+
+    def _idle_worker(self, owner: _Owner) -> InferenceWorker | None:
+        """Return an idle worker of the owner, a new one if that helps, or None. Raises: UnavailableError."""
+        needed = max(graph.row_bytes for graph in owner.waiting)
+        for worker in list(owner.idle):
+            if worker.holds(needed):
+                return worker
+            self._end(owner, worker)
+        if owner.n_workers >= self._workers or (owner.busy and self._waiting_s(owner) < GROW_S):
+            return None
+        if self.n_workers >= self._most_workers and not self._end_oldest():
+            if owner.n_workers:
+                return None
+            raise OverloadedError("all worker processes are busy; ask again in a second")
+        worker = InferenceWorker(self._inference.server(), self._inference.memory, needed)
+        owner.idle[worker] = time.monotonic()
+        self._loop.add_reader(worker.fileno(), self._readable, owner, worker)
+        if self._watch is None:
+            self._watch = self._loop.call_later(LOOK_S, self._look)
+        return worker
+
+    def _next(self, owner: _Owner) -> tuple[Graph, list[Part]]:
+        """Take the next batch, of the graph that has waited longest; late parts are dropped."""
+        graph, waiting = owner.waiting.popitem(last=False)
+        limit, now = rows_at_once(graph, self._history(graph).row_s), time.monotonic()
+        taken: list[Part] = []
+        rows = size = left_rows = 0
+        while waiting:
+            part = waiting[0]
+            if part.job.answer.done() or part.job.deadline <= now:
+                _fail(part, UnavailableError("the request waited past its deadline; ask again in a second"))
+                left_rows += len(part.features)
+            elif taken and (part.apart or rows + len(part.features) > limit):
+                break
+            else:
+                taken.append(part)
+                rows += len(part.features)
+            size += part.features.nbytes
+            waiting.popleft()
+            if part.apart and taken:
+                break
+        if waiting:
+            owner.waiting[graph] = waiting
+        self._waits(owner, graph, -rows - left_rows, -size)
+        return graph, taken
+
+    def _begin(self, owner: _Owner, worker: InferenceWorker, graph: Graph, parts: list[Part]) -> None:
+        """Send a batch to a worker that is idle, and before it the graph if need be."""
+        now = time.monotonic()
+        rows = sum(len(part.features) for part in parts)
+        try:
+            if graph.number not in worker.loaded:
+                while worker.loaded and sum(worker.loaded.values()) + graph.size_bytes > self._cache_bytes:
+                    worker.drop(next(iter(worker.loaded)))
+                worker.load(graph)
+                owner.busy[worker] = _Busy(graph, parts, rows, now, now + LOAD_S, loading=True)
+            elif rows:
+                worker.run(graph, [part.features for part in parts])
+                owner.busy[worker] = _Busy(graph, parts, rows, now, now + COMPUTE_S)
+            else:
+                owner.idle[worker] = now
+                _deliver(parts, np.zeros((0, graph.outputs), dtype=np.float32))
+        except OSError:  # it has ended: the event loop hears it next
+            owner.busy[worker] = _Busy(graph, parts, rows, now, now + COMPUTE_S)
+
+    def _readable(self, owner: _Owner, worker: InferenceWorker) -> None:
+        """Take an answer."""
+        busy = owner.busy.get(worker)
+        if busy is None:  # an idle worker has nothing to say, unless it ended
+            self._end(owner, worker)
+            return
+        try:
+            if not worker.receive(busy.graph):
+                self._loop.remove_reader(worker.fileno())
+                self._loop.call_later(ENDING_S, self._ended, owner, worker)
+                return
+        except GraphError as error:
+            worker.loaded.pop(busy.graph.number) if busy.loading else None
+            self._failed(owner, worker, error)
+            return
+        del owner.busy[worker]
+        if busy.loading:
+            owner.waiting.setdefault(busy.graph, deque()).extendleft(reversed(busy.parts))
+            owner.waiting.move_to_end(busy.graph, last=False)
+            self._waits(owner, busy.graph, busy.rows, sum(part.features.nbytes for part in busy.parts))
+        else:
+            history = self._history(busy.graph)
+            row_s = (time.monotonic() - busy.began) / busy.rows
+            history.row_s = (history.row_s + row_s) / 2 if history.row_s else row_s
+            _deliver(busy.parts, worker.outputs(busy.graph, busy.rows))
+            self.computed(busy.rows)
+        owner.idle[worker] = time.monotonic()
+        self._dispatch(owner)
+
+    def _ended(self, owner: _Owner, worker: InferenceWorker) -> None:
+        """A worker has closed its channel."""
+        if worker in owner.busy:
+            self._failed(owner, worker, worker_lost(owner.busy[worker].graph, worker.ending(0)))
+
+    def _failed(self, owner: _Owner, worker: InferenceWorker, error: GraphError) -> None:
+        """Pass the error on to a request that was computed alone; let the requests of a batch be computed apart."""
+        busy = owner.busy.pop(worker)
+        if isinstance(error, WorkerLostError):
+            self._end(owner, worker)
+            self._count_failure(owner, busy.graph)
+        else:
+            owner.idle[worker] = time.monotonic()
+        if len(busy.parts) == 1 or busy.loading:
+            for part in busy.parts:
+                _fail(part, error)
+        else:
+            for part in reversed(busy.parts):
+                part.apart = True
+                owner.waiting.setdefault(busy.graph, deque()).appendleft(part)
+                self._waits(owner, busy.graph, len(part.features), part.features.nbytes)
+        self._dispatch(owner)
+
+    def _count_failure(self, owner: _Owner, graph: Graph) -> None:
+        """Count a worker that a graph has ended, and refuse the graph if they are many."""
+        history, now = self._history(graph), time.monotonic()
+        history.failures.append(now)
+        if len(history.failures) == FAILURES and now - history.failures[0] <= FAILING_S:
+            history.failures.clear()
+            history.refused_until = now + REFUSED_S
+            self._drop(owner, graph, self._refusal(graph, REFUSED_S))
+
+    def _end(self, owner: _Owner, worker: InferenceWorker) -> None:
+        """End a worker that is idle, or lost."""
+        owner.idle.pop(worker, None)
+        self._loop.remove_reader(worker.fileno())
+        worker.close()
+
+    def _end_oldest(self) -> bool:
+        """End the worker that has been idle longest; return whether there was one."""
+        idle = [(since, owner, worker) for owner in self._owners.values() for worker, since in owner.idle.items()]
+        if idle:
+            _, owner, worker = min(idle, key=lambda one: one[0])
+            self._end(owner, worker)
+        return bool(idle)
+
+    def _look(self) -> None:
+        """End workers that hang, and those that have been idle for long; forget owners without any."""
+        now = time.monotonic()
+        for name, owner in list(self._owners.items()):
+            for worker, busy in list(owner.busy.items()):
+                if now > busy.end:
+                    how = f"did not answer for {busy.end - busy.began:.0f} s and was ended"
+                    self._failed(owner, worker, worker_lost(busy.graph, how))
+            for worker, since in list(owner.idle.items()):
+                if now - since > IDLE_S:
+                    self._end(owner, worker)
+            if not owner.n_workers and not owner.waiting:
+                del self._owners[name]
+        self._watch = self._loop.call_later(LOOK_S, self._look) if self._owners else None
+
+    def _drop(self, owner: _Owner, graph: Graph, error: Exception) -> None:
+        """Fail all that waits for a graph."""
+        parts = owner.waiting.pop(graph, None)
+        if parts:
+            self._waits(owner, graph, 0, -sum(part.features.nbytes for part in parts))
+            for part in parts:
+                _fail(part, error)
+
+    def _refusal(self, graph: Graph, left_s: float) -> RefusedError:
+        return RefusedError(
+            f"{graph.name} ended its process {FAILURES} times within {FAILING_S:.0f} s; it is refused for another "
+            f"{left_s:.0f} s"
+        )
+
+
+def _deliver(parts: Iterable[Part], scores: NDArray[np.float32]) -> None:
+    """Give each part its scores, the next ones of all."""
+    start = 0
+    for part in parts:
+        job, stop = part.job, start + len(part.features)
+        if job.answer.done():  # the client has gone, or another part failed
+            pass
+        elif job.scores is None:
+            job.answer.set_result(scores[start:stop])
+        else:
+            job.scores[part.start : part.start + stop - start] = scores[start:stop]
+            job.parts_left -= 1
+            if not job.parts_left:
+                job.answer.set_result(job.scores)
+        start = stop
+
+
+def _fail(part: Part, error: Exception) -> None:
+    if not part.job.answer.done():
+        part.job.answer.set_exception(error)

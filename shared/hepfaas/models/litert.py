@@ -1,11 +1,9 @@
-"""Runs a LiteRT graph on a matrix of features. The only module that imports ai-edge-litert."""
+"""Runs a LiteRT graph on a matrix of features. The only module that imports ai-edge-litert.
+
+LiteRT does not validate graphs: only confined processes may import this module (see `inference`).
+"""
 
 from __future__ import annotations
-
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -16,12 +14,12 @@ ROWS = 2_000
 
 
 class LiteRtModel:
-    """A graph in memory, with an interpreter of its own: not to be shared by threads."""
+    """A graph in memory, or in a file if a path is given. Not to be shared by threads."""
 
-    def __init__(self, graph: bytes, threads: int = 1) -> None:
-        with _silent():
-            self._interpreter = Interpreter(model_content=graph, num_threads=threads)
-            self._interpreter.allocate_tensors()
+    def __init__(self, graph: bytes | str, threads: int = 1) -> None:
+        given = {"model_path": graph} if isinstance(graph, str) else {"model_content": graph}
+        self._interpreter = Interpreter(**given, num_threads=threads)
+        self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._rows = 0
@@ -42,16 +40,3 @@ class LiteRtModel:
         self._interpreter.invoke()
         outputs: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
         return outputs
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """While it lasts, standard error goes nowhere: the library greets there, and says what is wrong by raising."""
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.models import versions
-from hepfaas.models.batching import Runtime
+from hepfaas.models.inference import Graph
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 
@@ -21,17 +22,13 @@ LOOK_S = 2.0
 """So long what a name points at is believed; a deleted version answers no longer than that."""
 
 
-QUICK_S = 100e-6
-"""What takes no longer is computed where it was asked: handing it to a thread and back takes as long."""
-
-
 @dataclass(eq=False)
 class Served:
-    """A version in memory, with a runtime for the thread that asks; row_s: seconds that it takes for one row."""
+    """A version in memory. owner: address of the store that it is in, which tells owners apart."""
 
     published: Published
-    quick: Runtime
-    row_s: float
+    owner: str
+    graph: Graph
 
     @cached_property
     def version(self) -> Version:
@@ -71,43 +68,22 @@ class Served:
         """Of its graph."""
         return len(self.published.graph)
 
-    def is_quick(self, n_rows: int) -> bool:
-        """Whether so many rows are computed in no time."""
-        return n_rows * self.row_s <= QUICK_S
 
-    def runtime(self) -> Runtime:
-        """What computes its scores; for one thread."""
-        return runtime_of(self.published)
-
-
-def runtime_of(published: Published) -> Runtime:
-    """What computes the scores of a version."""
-    from hepfaas.models.litert import LiteRtModel
-
-    return LiteRtModel(published.graph)
-
-
-def served_of(published: Published) -> Served:
-    """A version, its runtime warm."""
-    runtime = runtime_of(published)
-    row = np.zeros((1, *published.shape), dtype=np.float32)
-    runtime.predict(row)
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        runtime.predict(row)
-        seconds.append(time.perf_counter() - began)
-    return Served(published, runtime, min(seconds))
+def graph_of(published: Published) -> Graph:
+    """Return the graph of a version, for workers to load."""
+    name = f"model '{published.version}'"
+    return Graph(published.graph, published.shape, int(published.card["outputs"]), name)
 
 
 class Loaded:
-    """The versions in memory: of all owners, at most `most_bytes` of graphs, those used last.
+    """The versions in memory: of all owners, at most `most_bytes` of graphs, those used last. warm: called with each
+    before it is used.
 
     One that is evicted while a request computes with it stays until that is done: the request holds it.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, most_bytes: int, warm: Callable[[Served], Awaitable[object]]) -> None:
+        self._most_bytes, self._warm = most_bytes, warm
         self._kept: OrderedDict[tuple[str, str, int], Served] = OrderedDict()
         self._named: dict[tuple[str, str, str], tuple[float, tuple[str, str, int]]] = {}
         self._coming: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
@@ -156,10 +132,18 @@ class Loaded:
         version = await asyncio.to_thread(versions.find, store, name, number)
         place = (store.url, name, version.number)
         if place not in self._kept:
-            self._kept[place] = await asyncio.to_thread(lambda: served_of(versions.read(store, version)))
+            served = await asyncio.to_thread(served_of, store, version)
+            await self._warm(served)
+            self._kept[place] = served
             self.loads += 1
         self._kept.move_to_end(place)
         self._named[store.url, name, number] = (began, place)
         while self.size_bytes > self._most_bytes and len(self._kept) > 1:
             self._kept.popitem(last=False)
         return self._kept[place]
+
+
+def served_of(store: Store, version: Version) -> Served:
+    """Return a version, read from the store. Raises: MissingError if it was deleted just now."""
+    published = versions.read(store, version)
+    return Served(published, store.url, graph_of(published))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.sandbox.processes import Memory
 
 MOST_EVENT_KEYS, LEAST_KEY = 2, 32
 STREAM_S = 280.0
@@ -34,7 +35,10 @@ class Settings:
     on, HEPFAAS_LEARNER_CPUS. learner_scratch_mb: of the disk, HEPFAAS_LEARNER_SCRATCH_MB. learner_silence_s: how long
     it may say nothing, HEPFAAS_LEARNER_SILENCE_S. learner_without_landlock: whether it may run where the kernel cannot
     hide files from it, HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1.
-    predict_threads: that compute scores, HEPFAAS_PREDICT_THREADS. predict_rate: requests a second that an instance
+    worker_memory_mb: memory of a confined process that runs a graph or reads a file, HEPFAAS_WORKER_MEMORY_MB;
+    workers_memory_mb: of all of them in one function, HEPFAAS_WORKERS_MEMORY_MB. predict_threads: processes that run
+    graphs of one owner, HEPFAAS_PREDICT_THREADS; predict_workers: of all owners, HEPFAAS_PREDICT_WORKERS.
+    predict_rate: requests a second that an instance
     answers, HEPFAAS_PREDICT_RATE. predict_requests: under way at once, HEPFAAS_PREDICT_REQUESTS. predict_models: names,
     or name/version, that are in memory before it says that it is ready, HEPFAAS_PREDICT_MODELS. predict_base: what
     stands before every path, HEPFAAS_PREDICT_BASE. predict_cache_bytes: of models in memory,
@@ -71,7 +75,10 @@ class Settings:
     learner_scratch_mb: int = 2_000
     learner_silence_s: float = 240.0
     learner_without_landlock: bool = False
+    worker_memory_mb: int = 1_000
+    workers_memory_mb: int = 2_000
     predict_threads: int = 2
+    predict_workers: int = 32
     predict_rate: float = 1e9
     predict_requests: int = 1_000
     predict_models: tuple[str, ...] = ()
@@ -110,6 +117,9 @@ class Settings:
             learner_scratch_mb=int(_number(environ, "HEPFAAS_LEARNER_SCRATCH_MB", cls.learner_scratch_mb)),
             learner_silence_s=_number(environ, "HEPFAAS_LEARNER_SILENCE_S", cls.learner_silence_s),
             learner_without_landlock=environ.get("HEPFAAS_LEARNER_WITHOUT_LANDLOCK", "") == "1",
+            worker_memory_mb=int(_number(environ, "HEPFAAS_WORKER_MEMORY_MB", cls.worker_memory_mb)),
+            workers_memory_mb=int(_number(environ, "HEPFAAS_WORKERS_MEMORY_MB", cls.workers_memory_mb)),
+            predict_workers=int(_number(environ, "HEPFAAS_PREDICT_WORKERS", cls.predict_workers)),
             predict_threads=int(_number(environ, "HEPFAAS_PREDICT_THREADS", cls.predict_threads)),
             predict_rate=_number(environ, "HEPFAAS_PREDICT_RATE", cls.predict_rate),
             predict_requests=int(_number(environ, "HEPFAAS_PREDICT_REQUESTS", cls.predict_requests)),
@@ -128,6 +138,11 @@ class Settings:
             metrics_port=int(_number(environ, "HEPFAAS_METRICS_PORT", cls.metrics_port)),
             faults=environ.get("HEPFAAS_FAULTS", ""),
         )
+
+    @property
+    def worker_memory(self) -> Memory:
+        """Limits of confined workers."""
+        return Memory(self.worker_memory_mb, self.workers_memory_mb)
 
     def keys_of_events(self) -> tuple[str, ...]:
         """Those that the events of others are known by. Raises: RequestError if there must be one and is none."""

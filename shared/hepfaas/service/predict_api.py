@@ -19,6 +19,7 @@ from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.score_files import Columns, columns_of
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models import versions
+from hepfaas.models.inference import Inference
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
@@ -144,7 +145,7 @@ async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any], end
         return answer
     accepted = asked.request.headers.get("accept", "")
     kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
-    blocks = _blocks(served, files, tree, entries, headers, reading, end)
+    blocks = _blocks(asked.serving.inference, served, files, tree, entries, headers, reading, end)
     first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
     some = itertools.chain([first] if first else [], blocks)
     parts = streamed(kind, some, str(served.version), len(files))
@@ -222,6 +223,7 @@ def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[l
 
 
 def _blocks(
+    inference: Inference,
     served: Served,
     files: list[str],
     tree: str,
@@ -236,9 +238,9 @@ def _blocks(
     """
     from hepfaas.steps.predict import predicted
 
-    runtime = served.runtime()
-    for number, url in enumerate(files):
-        for some in predicted(served.published, runtime, url, tree, entries, headers.get(url), reading):
-            yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
-            if time.monotonic() > end:
-                raise UnavailableError(OVER)
+    with inference.model(served.graph) as model:
+        for number, url in enumerate(files):
+            for some in predicted(served.published, model, url, tree, entries, headers.get(url), reading):
+                yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
+                if time.monotonic() > end:
+                    raise UnavailableError(OVER)

@@ -1,4 +1,4 @@
-"""What every call of `predict` shares: the owner's models, the threads that compute, bodies with a limit, answers."""
+"""What every call of `predict` shares: the owner's models, the workers that compute, bodies with a limit, answers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError
 from hepfaas.models.batching import Batching, OverloadedError
+from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
@@ -43,7 +44,7 @@ MOST_FIELDS = 20
 
 @dataclass(frozen=True)
 class Serving:
-    """What answers: the owner's store, models in memory, threads that compute.
+    """What answers: the owner's store, models in memory, workers that compute.
 
     settings: of this instance. asking: what asks for runs. readings: how files are read. processes: versions by the old
     name of the run that published them, as old clients name models. had: default models that were in memory once.
@@ -53,6 +54,7 @@ class Serving:
     settings: Settings
     store: Store
     loaded: Loaded
+    inference: Inference
     batching: Batching
     asking: Callable[[], Asking]
     readings: Readings = field(default_factory=Readings)
@@ -94,18 +96,23 @@ class Serving:
             features = served.fitted(features)
         if not len(features):
             return np.zeros((0, served.outputs), dtype=np.float32)
-        if served.is_quick(len(features)):
-            return served.quick.predict(features)
         return await self.batching.predict(served, features, time.monotonic() + DEADLINE_S)
 
 
 def serving_of(settings: Settings) -> Serving:
     """What answers for the owner of these settings; made by the thread of an event loop."""
-    batching = Batching(settings.predict_threads, settings.predict_waiting_bytes)
-    loaded = Loaded(settings.predict_cache_bytes)
+    inference = Inference(settings.worker_memory)
+    batching = Batching(
+        inference,
+        workers=settings.predict_threads,
+        most_workers=settings.predict_workers,
+        most_bytes=settings.predict_waiting_bytes,
+        cache_bytes=settings.predict_cache_bytes,
+    )
+    loaded = Loaded(settings.predict_cache_bytes, lambda served: batching.load(served, time.monotonic() + DEADLINE_S))
     store = store_of_owner(settings)(settings.owner)
     asking = functools.cache(lambda: _asking(settings, settings.owner))
-    return Serving(settings, store, loaded, batching, asking, Readings.by(settings))
+    return Serving(settings, store, loaded, inference, batching, asking, Readings.by(settings))
 
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.models.litert import LiteRtModel
+from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Convert
 from hepfaas.steps.export import TOLERANCE, largest_difference
@@ -22,7 +22,7 @@ CHECK_ROWS, CHECK_VALUES = 1_000, 4_000_000
 SEED = 21
 
 
-def perform(step: Convert, store: Store, learners: Learners) -> None:
+def perform(step: Convert, store: Store, learners: Learners, inference: Inference = INFERENCE) -> None:
     """Raises: RequestError if the model cannot be read or has no such graph, or the graph computes something else."""
     files = code_files(step.code, store)
     name = f"the model in '{step.file}'" if step.file != "." else "the SavedModel"
@@ -31,7 +31,8 @@ def perform(step: Convert, store: Store, learners: Learners) -> None:
         found = learner.convert()
         rows = _drawn(found.shape, found.integers)
         scores = learner.predict(rows)
-    difference = largest_difference(_computed(found.graph, rows, name), scores)
+    with inference.model(Graph(found.graph, found.shape, found.outputs, name)) as model:
+        difference = largest_difference(model.predict(rows), scores)
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {name} differs from the model by {difference:.2g} on {len(rows)} drawn rows; at most "
@@ -54,10 +55,3 @@ def _drawn(shape: tuple[int, ...], integers: bool) -> NDArray[np.float32]:
     rows = max(1, min(CHECK_ROWS, CHECK_VALUES // math.prod(shape)))
     drawn = np.random.default_rng(SEED).random((rows, *shape), dtype=np.float32)
     return np.round(drawn) if integers else drawn
-
-
-def _computed(graph: bytes, rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    try:
-        return LiteRtModel(graph).predict(rows)
-    except (ValueError, RuntimeError) as error:
-        raise RequestError(f"LiteRT, which serves it, cannot run the graph of {name}: {str(error)[:300]}") from error

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.models.litert import LiteRtModel
+from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
 from hepfaas.runs.steps import Export
@@ -22,13 +22,15 @@ TOLERANCE = 1e-5
 """Largest difference of a score between graph and network; of a score above 1 (a logit), relative to it."""
 
 
-def perform(step: Export, store: Store, learners: Learners) -> None:
+def perform(step: Export, store: Store, learners: Learners, inference: Inference = INFERENCE) -> None:
     """Raises: RequestError if the network cannot be exported, or its graph does not compute what it computes."""
     learner = learners.holding(step.checkpoint, step, store)
     exported = learner.export()
     features = _held_back(step, result_of(step.data, store), store)
     scores = learner.predict(features)
-    difference = largest_difference(LiteRtModel(exported.graph).predict(features), scores)
+    graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
+    with inference.model(graph) as model:
+        difference = largest_difference(model.predict(features), scores)
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "

@@ -20,7 +20,8 @@ from hepfaas.datasets.score_files import columns_of
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.matrix import matrix, surplus_events
 from hepfaas.models import versions
-from hepfaas.models.batching import Runtime
+from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
+from hepfaas.models.served import graph_of
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Predict
@@ -49,20 +50,19 @@ class Scores:
         return columns_of(self.entries, self.identifiers, self.scores)
 
 
-def perform(step: Predict, store: Store, reading: Reading = PLAIN) -> None:
+def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: Inference = INFERENCE) -> None:
     """Raises: RequestError if the version is gone, or the file is not what it was when the run opened it;
     UnavailableError."""
-    from hepfaas.models.litert import LiteRtModel
     from hepfaas.models.score_parts import score_part
 
     published = _published(step, store)
     if hashes_of(published) != (step.graph, step.spec):
         raise RequestError(f"model '{step.model}' is not what it was when the run was asked for; ask for a new run")
-    model = LiteRtModel(published.graph)
     source = _Source(step.url, step.file, step.tree, step.identifiers, reading)
     entries = EntryRange(*step.entries)
-    found = _scored(published, model, source, entries, _read(published, source, entries))
-    part = score_part(step.file, step.entries, ((some.columns, some.n_surplus) for some in found))
+    with inference.model(graph_of(published)) as model:
+        found = _scored(published, model, source, entries, _read(published, source, entries))
+        part = score_part(step.file, step.entries, ((some.columns, some.n_surplus) for some in found))
     store.create(step.key, memoryview(part))
 
 
@@ -74,7 +74,7 @@ def hashes_of(published: Published) -> tuple[str, str]:
 
 def predicted(
     published: Published,
-    model: Runtime,
+    model: ConfinedModel,
     url: str,
     tree: str,
     wanted: tuple[int, int] | None = None,
@@ -132,7 +132,7 @@ def _read_ahead(
 
 
 def _scored(
-    published: Published, model: Runtime, source: _Source, entries: EntryRange, arrays: Mapping[str, ak.Array]
+    published: Published, model: ConfinedModel, source: _Source, entries: EntryRange, arrays: Mapping[str, ak.Array]
 ) -> Iterator[Scores]:
     """Scores of a range that was read as a whole, some thousand events at a time."""
     spec = published.spec

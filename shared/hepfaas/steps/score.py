@@ -5,28 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from hepfaas.errors import MissingError
-from hepfaas.models.litert import LiteRtModel
+from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
 from hepfaas.training.metrics import counts_of
 
 
-def perform(step: Score, store: Store) -> None:
-    """Raises: MissingError."""
+def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None:
+    """Raises: MissingError; GraphError if the graph fails."""
     export = result_of(step.export, store)
-    model = LiteRtModel(store.get(export["graph"]))
     size_bytes = store.size_bytes(step.part)
     if size_bytes is None:
         raise MissingError(step.part, store.url)
     part = open_part(step.part, size_bytes, store)
+    graph = Graph(store.get(export["graph"]), (part.n_features,), export["outputs"])
     scores, labels, splits = [np.zeros((0, export["outputs"]), dtype=np.float32)], [], []
-    for split in (1, 2):
-        for number in part.facts.batches(split):
-            rows = part.rows(number)
-            scores.append(model.predict(rows.features))
-            labels.append(rows.labels)
-            splits.append(np.full(len(rows.labels), split - 1))
+    with inference.model(graph) as model:
+        for split in (1, 2):
+            for number in part.facts.batches(split):
+                rows = part.rows(number)
+                scores.append(model.predict(rows.features))
+                labels.append(rows.labels)
+                splits.append(np.full(len(rows.labels), split - 1))
     none = np.zeros(0, dtype=np.int64)
     counts = counts_of(
         np.concatenate(scores),

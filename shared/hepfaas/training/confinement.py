@@ -125,8 +125,9 @@ Conditions = Sequence[tuple[int, int, tuple[int, ...]]]
 _C = ctypes.CDLL(None, use_errno=True)
 
 
-def confine(scratch: Path) -> None:
-    """Shuts this process in, for good: no privilege, no call of `REFUSED`, no files but Python's and the scratch's.
+def confine(scratch: Path | None) -> None:
+    """Shuts this process in, for good: no privilege, no call of `REFUSED`, no files but Python's and the scratch's, if
+    there is one.
 
     Raises: OSError if the kernel does not do it.
     """
@@ -213,7 +214,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def _hide_files(scratch: Path) -> None:
+def _hide_files(scratch: Path | None) -> None:
     """Landlock: files as `_rules` says; no TCP; signals and sockets without a file to nobody outside."""
     version = landlock_version()
     files = sum(1 << bit for bit, since in enumerate([1] * 13 + [2, 3, 5]) if since <= version)
@@ -227,9 +228,10 @@ def _hide_files(scratch: Path) -> None:
         os.close(ruleset)
 
 
-def _rules(scratch: Path) -> Iterator[tuple[Path, int]]:
+def _rules(scratch: Path | None) -> Iterator[tuple[Path, int]]:
     """Places and what may be done there, with all below."""
-    yield scratch, WRITE
+    if scratch:
+        yield scratch, WRITE
     yield Path(os.devnull), OF_FILES
     for path in {*SYSTEM, sys.prefix, sys.base_prefix, *filter(None, sys.path)}:
         yield Path(path), READ

@@ -145,6 +145,7 @@ class Part:
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
         metadata = self._file.schema.metadata or {}
         self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"]))
+        self.n_features = int(self._file.schema.field("features").type.list_size)
 
     def rows(self, number: int) -> Rows:
         """One record batch as the learner takes it."""

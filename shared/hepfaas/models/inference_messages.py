@@ -1,0 +1,27 @@
+"""The messages between a process that wants scores and a worker that runs graphs.
+
+Each message starts with `MESSAGE`: operation, number of the graph, rows.
+
+LOAD: load a graph; a second message has the shape of a row and the number of outputs as JSON, and the descriptor of the
+graph. RUN: compute rows; features are at the start of the shared memory, outputs go to `outputs_start`. DROP: forget a
+graph; it has no answer. The answer to the others is `OK`, or the reason of a failure in words.
+"""
+
+from __future__ import annotations
+
+import struct
+
+LOAD, RUN, DROP = 1, 2, 3
+MESSAGE = struct.Struct("<III")
+OK = b"\0"
+ALIGNMENT = 64
+"""Bytes."""
+
+MOST_DESCRIPTION_BYTES = 4_096
+MOST_REASON_BYTES = 2_000
+
+
+def outputs_start(n_values: int) -> int:
+    """Return the place of the outputs behind so many values of features, counted in values of float32."""
+    step = ALIGNMENT // 4
+    return -(-n_values // step) * step

@@ -1,0 +1,78 @@
+"""The program of a confined worker that runs graphs: rows in and scores out by shared memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import socket
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfaas.models.inference_messages import (
+    DROP,
+    LOAD,
+    MESSAGE,
+    MOST_DESCRIPTION_BYTES,
+    MOST_REASON_BYTES,
+    OK,
+    outputs_start,
+)
+from hepfaas.models.litert import LiteRtModel
+
+
+def serve(channel_number: int, memory_number: int) -> None:
+    """Answer messages until the other end closes."""
+    memory = mmap.mmap(memory_number, os.fstat(memory_number).st_size)
+    os.close(memory_number)
+    with socket.socket(fileno=channel_number) as channel:
+        worker = _Worker(channel, memory)
+        while message := channel.recv(MESSAGE.size):
+            worker.answer(*MESSAGE.unpack(message))
+
+
+class _Worker:
+    def __init__(self, channel: socket.socket, memory: mmap.mmap) -> None:
+        self._channel = channel
+        self._floats = np.frombuffer(memory, np.float32)
+        self._models: dict[int, tuple[LiteRtModel, tuple[int, ...], int]] = {}
+
+    def answer(self, operation: int, model: int, rows: int) -> None:
+        if operation == DROP:
+            self._models.pop(model, None)
+            return
+        try:
+            self._load(model) if operation == LOAD else self._run(model, rows)
+            reason = OK
+        except (ValueError, RuntimeError, MemoryError, OverflowError) as error:  # LiteRT's, and NumPy's
+            reason = (str(error).strip() or type(error).__name__).encode(errors="replace")[:MOST_REASON_BYTES]
+        self._channel.send(reason)
+
+    def _load(self, number: int) -> None:
+        data, (descriptor,), _, _ = socket.recv_fds(self._channel, MOST_DESCRIPTION_BYTES, 1)
+        shape, outputs = json.loads(data)
+        try:
+            model = LiteRtModel(f"/proc/self/fd/{descriptor}")  # mapped: all workers share the pages
+        finally:
+            os.close(descriptor)
+        scores = model.predict(np.zeros((1, *shape), dtype=np.float32))
+        _check_outputs(scores, 1, outputs)
+        self._models[number] = model, tuple(shape), outputs
+
+    def _run(self, number: int, rows: int) -> None:
+        model, shape, outputs = self._models[number]
+        size = rows * math.prod(shape)
+        scores = model.predict(self._floats[:size].reshape(rows, *shape))
+        _check_outputs(scores, rows, outputs)
+        start = outputs_start(size)
+        self._floats[start : start + scores.size] = scores.reshape(-1)
+
+
+def _check_outputs(scores: NDArray[np.float32], rows: int, outputs: int) -> None:
+    if scores.dtype != np.float32 or scores.shape != (rows, outputs):
+        raise ValueError(
+            f"the graph gives {scores.dtype} of shape {list(scores.shape)} for {rows} rows; it must give float32 of "
+            f"shape {[rows, outputs]}"
+        )

@@ -1,0 +1,1 @@
+"""Confined processes for native code on hostile bytes: graphs, ROOT, Arrow, Parquet, pictures."""

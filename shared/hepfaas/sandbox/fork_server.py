@@ -1,0 +1,189 @@
+"""`python -m hepfaas.sandbox.fork_server DESCRIPTOR MODULE…` imports modules, then forks workers on request.
+
+It starts with an empty environment, before any secret could reach it, and reads nothing but requests of the process
+that started it, so a worker inherits no token, key or row of anybody. A fork of a warm process takes milliseconds, and
+workers share the memory of what is imported.
+
+The protocol: a request is one message on a SOCK_SEQPACKET socket, `Request` as JSON, with the worker's descriptors and
+the write end of its exit pipe attached. The server writes the wait status of a worker that ended to that pipe, and
+kills a worker whose pipe has lost its reader. It kills all workers and ends when its socket closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+STATUS = struct.Struct("<i")
+"""The wait status of a worker, as os.waitpid gives it."""
+
+MOST_REQUEST_BYTES, MOST_DESCRIPTORS = 4_096, 8
+FIRST_DESCRIPTOR = 3
+LOOK_MS = 1_000
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A worker to be forked. module: its `serve` gets the descriptors. memory_mb: its limit; total_mb: limit of all
+    workers together, of which the largest is killed; in units of 10^6 bytes."""
+
+    module: str
+    memory_mb: int
+    total_mb: int
+
+    def to_bytes(self) -> bytes:
+        """The message."""
+        return json.dumps(asdict(self)).encode()
+
+
+class Server:
+    """Forks workers and reaps them."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._exit_pipes: dict[int, int] = {}
+        self._total_mb = 0
+        self._looked = 0.0
+        self._wake, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    def run(self) -> None:
+        """Serves requests until the other end of the control socket closes."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        try:
+            while True:
+                for descriptor, _ in poll.poll(LOOK_MS if self._exit_pipes else None):
+                    if descriptor == self._wake:
+                        os.read(self._wake, 4_096)
+                        for pipe in self._reap():
+                            with contextlib.suppress(KeyError):  # it lost its reader before
+                                poll.unregister(pipe)
+                            os.close(pipe)
+                    elif descriptor == self._control.fileno():
+                        data, descriptors, _, _ = socket.recv_fds(self._control, MOST_REQUEST_BYTES, MOST_DESCRIPTORS)
+                        if not data:
+                            return
+                        poll.register(self._fork(Request(**json.loads(data)), descriptors), 0)
+                    else:  # the exit pipe has no reader any more
+                        self._kill(descriptor)
+                        poll.unregister(descriptor)
+                self._kill_if_too_large()
+        finally:
+            for process in self._exit_pipes:
+                os.kill(process, signal.SIGKILL)
+
+    def _fork(self, request: Request, descriptors: Sequence[int]) -> int:
+        """Start a worker and return its exit pipe."""
+        *given, exit_pipe = descriptors
+        self._total_mb = request.total_mb
+        server = os.getpid()
+        process = os.fork()
+        if not process:
+            try:
+                _become_worker(request, given, server)
+            finally:
+                os._exit(1)
+        for descriptor in given:
+            os.close(descriptor)
+        self._exit_pipes[process] = exit_pipe
+        return exit_pipe
+
+    def _reap(self) -> list[int]:
+        """Report the workers that ended; return their exit pipes, done with."""
+        pipes = []
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pipe = self._exit_pipes.pop(ended[0])
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(pipe, STATUS.pack(ended[1]))
+                pipes.append(pipe)
+        return pipes
+
+    def _kill(self, exit_pipe: int) -> None:
+        for process, pipe in self._exit_pipes.items():
+            if pipe == exit_pipe:
+                os.kill(process, signal.SIGKILL)
+
+    def _kill_if_too_large(self) -> None:
+        """Kill the largest worker if all together take more memory than they may."""
+        if time.monotonic() - self._looked < LOOK_MS / 1000:
+            return
+        self._looked = time.monotonic()
+        sizes = {process: _private_bytes(process) for process in self._exit_pipes}
+        if sum(sizes.values()) > self._total_mb * 1_000_000:
+            os.kill(max(sizes, key=lambda process: sizes[process]), signal.SIGKILL)
+
+
+def _private_bytes(process: int) -> int:
+    """Return the memory that a process does not share, in bytes."""
+    try:
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
+    except OSError:  # it has just ended
+        return 0
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def _become_worker(request: Request, given: Sequence[int], server: int) -> None:
+    """Keep the given descriptors alone, give up all rights, and serve."""
+    from hepfaas.training.confined import limit
+    from hepfaas.training.confinement import confine, hide
+
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        return
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, it goes before its function
+    kept = _only(given)
+    hide()
+    limit(request.memory_mb, cpus=0, scratch_mb=0)
+    confine(None)
+    importlib.import_module(request.module).serve(*kept)
+    os._exit(0)
+
+
+def _only(given: Sequence[int]) -> list[int]:
+    """Close all descriptors but these, which get the lowest numbers in their order; 0, 1 and 2 lead nowhere."""
+    above = 100 + max(given, default=0)
+    for number, descriptor in enumerate(given):
+        os.dup2(descriptor, above + number)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in range(FIRST_DESCRIPTOR):
+        os.dup2(nowhere, number)
+    os.closerange(FIRST_DESCRIPTOR, above)
+    kept = [os.dup2(above + number, FIRST_DESCRIPTOR + number) for number in range(len(given))]
+    os.closerange(FIRST_DESCRIPTOR + len(given), above + len(given) + 1)
+    return kept
+
+
+def main() -> None:
+    """Ends when the other end of the control socket closes."""
+    descriptor, *modules = sys.argv[1:]
+    for name in modules:
+        importlib.import_module(name)
+    with socket.socket(fileno=int(descriptor)) as control:
+        Server(control).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Confined worker processes, from the side of the process that needs them.
+
+A `ForkServer` makes them; a `Worker` is one of them: a channel, the memory that both sides share, and how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hepfaas.errors import UnavailableError
+from hepfaas.sandbox.fork_server import STATUS, Request
+from hepfaas.training import confinement
+
+PACKAGES = Path(__file__).parents[2]
+STOP_S = 5.0
+F_ADD_SEALS = 1033
+SEAL_SEAL, SEAL_SHRINK, SEAL_GROW, SEAL_WRITE = 1, 2, 4, 8
+"""linux/fcntl.h"""
+
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "PYTHONPATH": str(PACKAGES),
+    "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Private memory that one worker, and all workers of a process together, may take, in units of 10^6 bytes."""
+
+    worker_mb: int = 1_000
+    total_mb: int = 2_000
+
+
+USUAL_MEMORY = Memory()
+
+
+class ForkServer:
+    """A process that forks confined workers; started when the first one is needed, or by `start`.
+
+    It may be used from any thread, and after a fork of this process by both processes.
+    """
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, without waiting until it is ready."""
+        with self._lock:
+            if self._control is None:
+                self._start()
+
+    def fork(self, module: str, memory: Memory, descriptors: Sequence[int]) -> int:
+        """Fork a worker that runs `serve` of a module with the descriptors; return the read end of its exit pipe.
+
+        Closing that end kills the worker. Raises: UnavailableError if no process can be started.
+        """
+        message = Request(module, memory.worker_mb, memory.total_mb).to_bytes()
+        ours, theirs = os.pipe()
+        try:
+            self._send(message, [*descriptors, theirs])
+        except OSError as error:
+            os.close(ours)
+            raise UnavailableError(f"no worker process can be started: {error.strerror}") from error
+        finally:
+            os.close(theirs)
+        return ours
+
+    def close(self) -> None:
+        """End the process and all its workers."""
+        with self._lock:
+            if self._control:
+                self._control.close()
+            if self._process and self._process.poll() is None:
+                try:
+                    self._process.wait(STOP_S)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
+                    self._process.wait()
+            self._control = self._process = None
+
+    def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        with self._lock:
+            for last in (False, True):
+                control = self._control or self._start()
+                try:
+                    socket.send_fds(control, [message], descriptors)
+                    return
+                except OSError:  # it was killed
+                    if last:
+                        raise
+                    control.close()
+                    self._control = None
+
+    def _start(self) -> socket.socket:
+        confinement.hide()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-P", "-m", "hepfaas.sandbox.fork_server", str(theirs.fileno()), *self._modules]
+            self._process = subprocess.Popen(
+                command,
+                env=ENVIRONMENT,
+                cwd="/",
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # no Ctrl-C, and no terminal
+            )
+        self._control = ours
+        return ours
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """The fork server of this process."""
+    import atexit
+
+    server = ForkServer("hepfaas.models.inference_worker")
+    atexit.register(server.close)
+    return server
+
+
+class Worker:
+    """A confined process with a channel of messages (SOCK_SEQPACKET) and memory that it shares with us.
+
+    What it writes there is hostile: copy it before it is looked at, and believe no size but your own.
+    """
+
+    def __init__(self, server: ForkServer, module: str, memory: Memory, shared_bytes: int) -> None:
+        descriptor = sealed_memory(shared_bytes)
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.memory = mmap.mmap(descriptor, shared_bytes)
+            self.exit_pipe = server.fork(module, memory, [theirs.fileno(), descriptor])
+        except BaseException:
+            self.channel.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(descriptor)
+        self.closed = False
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        if not self.closed:
+            self.closed = True
+            self.channel.close()
+            os.close(self.exit_pipe)
+
+    def ending(self, timeout_s: float) -> str:
+        """Say how the process ended, once its channel has closed."""
+        status = b""
+        if not self.closed and select.select([self.exit_pipe], [], [], timeout_s)[0]:
+            status = os.read(self.exit_pipe, STATUS.size)
+        if len(status) < STATUS.size:
+            return "ended"
+        code = os.waitstatus_to_exitcode(STATUS.unpack(status)[0])
+        return f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+
+
+def sealed_memory(size: int, content: bytes | memoryview | None = None) -> int:
+    """Return a descriptor of memory whose size nobody can change; with a content, nor what is in it."""
+    descriptor = os.memfd_create("hepfaas", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    try:
+        seals = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW
+        if content is None:
+            os.ftruncate(descriptor, size)
+        else:
+            seals |= SEAL_WRITE
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        fcntl.fcntl(descriptor, F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _signal(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
