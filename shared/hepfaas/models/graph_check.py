@@ -62,14 +62,20 @@ OPTION_VECTORS = {8: (5, 1), 17: (0, 4), 30: (0, 4), 115: (0, 4)}
 """Field and bytes of an element of the vector in tables of options that have one: FullyConnected, Reshape, Squeeze,
 Bucketize."""
 
+CUSTOM = 32
+
 SUBGRAPHS_OF = {118: "IF", 119: "WHILE"}
 
 OPTIONAL = {3: 2, 4: 2, 9: 2, 67: 3, 132: 2, 141: 3}
 """By operation, the first input that may be left out: the bias of convolutions and dense layers."""
 
 
+class _DamageError(Exception):
+    """No converter writes such a graph."""
+
+
 class _Tensor:
-    """A tensor: where its value is from."""
+    """A tensor. shape: with -1 for sizes that are known when it is computed; constant: it has a buffer."""
 
     __slots__ = ("constant", "name", "shape", "type")
 
@@ -86,9 +92,9 @@ def check_graph(graph: Buffer, row: Sequence[int] | None = None, outputs: int | 
     """
     try:
         _Check(graph).check(row, outputs)
-    except (FlatBufferError, RequestError) as error:
+    except (FlatBufferError, _DamageError) as error:
         raise RequestError(
-            f"the LiteRT graph cannot be served: {error}; export the model again with TensorFlow's converter"
+            f"the LiteRT graph is damaged: {error}; export the model again with TensorFlow's converter"
         ) from error
 
 
@@ -103,15 +109,15 @@ class _Check:
         model = self._model
         version = model.number(0, U32)
         if version != VERSION:
-            raise RequestError(f"its schema has version {version}, not {VERSION}")
+            raise _DamageError(f"its schema has version {version}, not {VERSION}")
         if model.has(8) or model.has(9):
-            raise RequestError("it keeps constants in other files")
+            raise _DamageError("it keeps constants in other files")
         model.text(3)
         self._sizes = [_buffer_size(number, table) for number, table in enumerate(model.tables(4, MOST_BUFFERS))]
         self._codes = [_operation(table) for table in model.tables(1, MOST_CODES)]
         self._subgraphs = model.tables(2, MOST_SUBGRAPHS)
         if not self._subgraphs or not self._codes or not self._sizes:
-            raise RequestError("it has no subgraph, no operation or no buffer")
+            raise _DamageError("it has no subgraph, no operation or no buffer")
         self._tensors = [self._tensors_of(number, table) for number, table in enumerate(self._subgraphs)]
         self._ends = [self._ends_of(number, table) for number, table in enumerate(self._subgraphs)]
         calls = [self._operators_of(number, table) for number, table in enumerate(self._subgraphs)]
@@ -130,27 +136,27 @@ class _Check:
         name = f"{place} ('{(table.text(3) or '')[:60]}')"
         type_, buffer = table.number(1, I8), table.number(2, U32)
         if type_ not in TYPES:
-            raise RequestError(f"{name} has type {type_}, which is not a number")
+            raise _DamageError(f"{name} has type {type_}, which is not a number")
         if table.has(6):
-            raise RequestError(f"{name} is sparse")
+            raise _DamageError(f"{name} is sparse")
         if table.number(5, U8) or table.has(9) or table.number(10, U32):
-            raise RequestError(f"{name} is a variable or kept elsewhere")
+            raise _DamageError(f"{name} is a variable or kept elsewhere")
         signature = table.numbers(7, I32, MOST_RANK)
         if min(shape, default=0) < 0 or min(signature, default=0) < -1 or len(signature) not in (0, len(shape)):
-            raise RequestError(f"{name} has shape {list(shape)}, signature {list(signature)}")
+            raise _DamageError(f"{name} has shape {list(shape)}, signature {list(signature)}")
         if buffer >= len(self._sizes):
-            raise RequestError(f"{name} is in buffer {buffer}; there are {len(self._sizes)}")
+            raise _DamageError(f"{name} is in buffer {buffer}; there are {len(self._sizes)}")
         there = self._sizes[buffer]
         kind, bits = TYPES[type_]
         size = (math.prod(shape) * bits + 7) // 8
         if there and there != size:
-            raise RequestError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; its buffer {buffer} has {there:,}")
+            raise _DamageError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; its buffer {buffer} has {there:,}")
         if size > MOST_TENSOR_BYTES and not there:
-            raise RequestError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; at most {MOST_TENSOR_BYTES:,} fit")
+            raise _DamageError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; at most {MOST_TENSOR_BYTES:,} fit")
         quantization = table.table(4)
         if quantization is not None:
             _check_quantization(name, quantization, shape)
-        return _Tensor(name, shape, type_, there > 0)
+        return _Tensor(name, signature or shape, type_, there > 0)
 
     def _ends_of(self, subgraph: int, table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the inputs and the outputs of a subgraph."""
@@ -158,9 +164,9 @@ class _Check:
         ends = table.numbers(1, I32, len(tensors)), table.numbers(2, I32, MOST_TENSORS)
         for index in (*ends[0], *ends[1]):
             if not 0 <= index < len(tensors):
-                raise RequestError(f"subgraph {subgraph} takes or gives tensor {index}; it has {len(tensors)}")
+                raise _DamageError(f"subgraph {subgraph} takes or gives tensor {index}; it has {len(tensors)}")
         if len(set(ends[0])) < len(ends[0]) or any(tensors[index].constant for index in ends[0]):
-            raise RequestError(f"subgraph {subgraph} takes a tensor twice, or one that is constant")
+            raise _DamageError(f"subgraph {subgraph} takes a tensor twice, or one that is constant")
         return ends
 
     def _operators_of(self, subgraph: int, table: Table) -> set[int]:
@@ -177,14 +183,14 @@ class _Check:
             self._check_operator(f"operator {number} of subgraph {subgraph}", operator, known, calls)
         for index in outputs:
             if not known[index]:
-                raise RequestError(f"no operator computes {tensors[index].name}, an output")
+                raise _DamageError(f"no operator computes {tensors[index].name}, an output")
         return calls
 
     def _check_operator(self, place: str, table: Table, known: list[bool], calls: set[int]) -> None:
         """Check an operator; note in `known` what it computes and in `calls` what it calls."""
         opcode = table.number(0, U32)
         if opcode >= len(self._codes):
-            raise RequestError(f"{place} has operation {opcode} of {len(self._codes)}")
+            raise _DamageError(f"{place} has operation {opcode} of {len(self._codes)}")
         code, operation = self._codes[opcode]
         place = f"{place} ({operation.name})"
         inputs, outputs = table.numbers(1, I32, len(known) + 1), table.numbers(2, I32, len(known))
@@ -192,34 +198,34 @@ class _Check:
             operation.least_inputs <= len(inputs) <= operation.most_inputs
             and operation.least_outputs <= len(outputs) <= operation.most_outputs
         ):
-            raise RequestError(f"{place} has {len(inputs)} inputs and {len(outputs)} outputs")
+            raise _DamageError(f"{place} has {len(inputs)} inputs and {len(outputs)} outputs")
         for number, index in enumerate(inputs):
             if index == -1 and number >= OPTIONAL.get(code, ANY):
                 continue
             if not 0 <= index < len(known):
-                raise RequestError(f"{place} takes tensor {index}; there are {len(known)}")
+                raise _DamageError(f"{place} takes tensor {index}; there are {len(known)}")
             if not known[index]:
-                raise RequestError(f"{place} takes tensor {index}, which is not computed before it")
+                raise _DamageError(f"{place} takes tensor {index}, which is not computed before it")
         for index in outputs:
             if not 0 <= index < len(known):
-                raise RequestError(f"{place} gives tensor {index}; there are {len(known)}")
+                raise _DamageError(f"{place} gives tensor {index}; there are {len(known)}")
             if known[index]:
-                raise RequestError(f"{place} writes tensor {index}, which is constant, an input or computed already")
+                raise _DamageError(f"{place} writes tensor {index}, which is constant, an input or computed already")
             known[index] = True
         if table.has(5) or table.has(9) or table.has(10) or table.has(12):
-            raise RequestError(f"{place} has options of a custom operation")
+            raise _DamageError(f"{place} has options of a custom operation")
         if table.vector(7, 1)[1] or table.vector(8, 4)[1]:
-            raise RequestError(f"{place} changes its inputs or has intermediate tensors")
+            raise _DamageError(f"{place} changes its inputs or has intermediate tensors")
         options = table.table(4)
         kind = table.number(3, U8)
         if (kind != 0) != (options is not None) or kind not in (0, operation.options):
-            raise RequestError(f"{place} has options of type {kind}; they are {operation.options}")
+            raise _DamageError(f"{place} has options of type {kind}; they are {operation.options}")
         if options is None:
             if operation.needs_options:
-                raise RequestError(f"{place} has no options")
+                raise _DamageError(f"{place} has no options")
             return
         if not options.scalars_are_inside():
-            raise RequestError(f"{place} has options that go on behind the end")
+            raise _DamageError(f"{place} has options that go on behind the end")
         if kind in OPTION_VECTORS:
             options.vector(*OPTION_VECTORS[kind])
         if code in SUBGRAPHS_OF:
@@ -238,54 +244,62 @@ class _Check:
         called = options.number(0, I32), options.number(1, I32)
         for index in called:
             if not 0 < index < len(self._subgraphs):
-                raise RequestError(f"{place} calls subgraph {index}; there are {len(self._subgraphs)}")
+                raise _DamageError(f"{place} calls subgraph {index}; there are {len(self._subgraphs)}")
         calls.update(called)
         (first_in, first_out), (second_in, second_out) = (self._ends[index] for index in called)
         taken = len(inputs) - (code == 118)  # IF: without its condition
         first_gives = len(outputs) if code == 118 else 1
         counts = len(first_in), len(first_out), len(second_in), len(second_out)
         if counts != (taken, first_gives, taken, len(outputs)) or (code == 119 and taken != len(outputs)):
-            raise RequestError(f"{place} and the subgraphs {called} that it calls differ in their inputs or outputs")
+            raise _DamageError(f"{place} and the subgraphs {called} that it calls differ in their inputs or outputs")
 
     def _check_names(self) -> None:
         """Check metadata and signatures."""
         for index in self._model.numbers(5, I32, MOST_NAMED):
             if not 0 <= index < len(self._sizes):
-                raise RequestError(f"its metadata is in buffer {index}; there are {len(self._sizes)}")
+                raise _DamageError(f"its metadata is in buffer {index}; there are {len(self._sizes)}")
         for table in self._model.tables(6, MOST_NAMED):
             name, index = table.text(0), table.number(1, U32)
             if name not in METADATA or index >= len(self._sizes):
-                raise RequestError(f"it has metadata '{(name or '')[:60]}' in buffer {index}")
+                raise _DamageError(f"it has metadata '{(name or '')[:60]}' in buffer {index}")
         for signature in self._model.tables(7, MOST_NAMED):
             subgraph = signature.number(4, U32)
             if signature.text(2) is None or subgraph >= len(self._subgraphs):
-                raise RequestError(f"it has a signature without a name, or of subgraph {subgraph}, which is not there")
+                raise _DamageError(f"it has a signature without a name, or of subgraph {subgraph}, which is not there")
             for tensor in (*signature.tables(0, MOST_NAMED), *signature.tables(1, MOST_NAMED)):
                 index = tensor.number(1, U32)
                 if tensor.text(0) is None or index >= len(self._tensors[subgraph]):
-                    raise RequestError(f"it has a signature with tensor {index}, which has no name or is not there")
+                    raise _DamageError(f"it has a signature with tensor {index}, which has no name or is not there")
 
     def _check_main(self, row: Sequence[int] | None, outputs: int | None) -> None:
         """Check what the graph takes and gives."""
         inputs, gives = ([self._tensors[0][index] for index in indices] for indices in self._ends[0])
         if len(inputs) != 1 or len(gives) != 1:
-            raise RequestError(f"it has {len(inputs)} inputs and {len(gives)} outputs, not one each")
+            raise RequestError(f"the network has {len(inputs)} inputs and {len(gives)} outputs; it must have one each")
         for tensor in (*inputs, *gives):
             if tensor.type != FLOAT32:
-                raise RequestError(f"{tensor.name} is {TYPES[tensor.type][0]}, not float32")
-        if row is not None and inputs[0].shape[1:] != tuple(row):
-            raise RequestError(f"{inputs[0].name} has shape {list(inputs[0].shape)}; an event has {list(row)}")
-        if outputs is not None and (not gives[0].shape or gives[0].shape[-1] != outputs):
-            raise RequestError(f"{gives[0].name} has shape {list(gives[0].shape)}; an event has {outputs} scores")
+                raise RequestError(
+                    f"the network's input or output, {tensor.name}, is {TYPES[tensor.type][0]}; features and scores "
+                    "are float32: begin the network with keras.Input(..., dtype='float32')"
+                )
+        if row is not None and not _fits(inputs[0].shape[1:], row):
+            raise RequestError(f"the network takes rows of shape {list(inputs[0].shape[1:])}; an event has {list(row)}")
+        if outputs is not None and not _fits(gives[0].shape[-1:], [outputs]):
+            raise RequestError(f"the network gives {gives[0].shape[-1]} scores; {outputs} are expected")
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Return True if a shape may become the wanted one: -1 any size, an empty shape any shape."""
+    return not shape or (
+        len(shape) == len(wanted) and all(size in (-1, other) for size, other in zip(shape, wanted, strict=True))
+    )
 
 
 def _buffer_size(number: int, table: Table) -> int:
     """Return how many bytes a buffer has."""
-    start, size = table.vector(0, 1)
+    size = table.vector(0, 1)[1]  # at any multiple of 4: the converter does not align them to 16, as the schema says
     if table.number(1, U64) > 1 or table.number(2, U64) > 1:
-        raise RequestError(f"buffer {number} is outside of its FlatBuffer")
-    if size and start % 16:
-        raise RequestError(f"buffer {number} begins at byte {start:,}, which is not a multiple of 16")
+        raise _DamageError(f"buffer {number} is outside of its FlatBuffer")
     return size
 
 
@@ -295,14 +309,20 @@ def _operation(table: Table) -> tuple[int, Operation]:
     table.text(1)
     operation = OPERATIONS.get(code)
     if operation is None:
-        raise RequestError(f"it has operation {code} ({_name(table, code)}), which is not served")
+        raise RequestError(f"the network needs {_name(table, code)}; choose layers that do without it")
     if table.has(1):
-        raise RequestError(f"its operation {operation.name} is marked as a custom one")
+        raise _DamageError(f"its operation {operation.name} is marked as a custom one")
     return code, operation
 
 
 def _name(table: Table, code: int) -> str:
-    return f"custom: '{(table.text(1) or '')[:60]}'" if code == 32 else "see BuiltinOperator of LiteRT's schema"
+    """Return how a user knows an operation that is not served."""
+    if code != CUSTOM:
+        return f"LiteRT's operation {code}, which is not served"
+    name = (table.text(1) or "")[:60]
+    if name.startswith("FlexTensorList"):
+        return f"'{name}', which LiteRT does not have: recurrent layers are served with unroll=True"
+    return f"'{name}', which LiteRT does not have"
 
 
 def _check_quantization(name: str, table: Table, shape: tuple[int, ...]) -> None:
@@ -310,16 +330,16 @@ def _check_quantization(name: str, table: Table, shape: tuple[int, ...]) -> None
     scales, zeros = table.numbers(2, F32, MOST_CHANNELS), table.vector(3, 8)[1]
     lows, highs = table.vector(0, 4)[1], table.vector(1, 4)[1]
     if table.number(4, U8) or table.has(5):
-        raise RequestError(f"{name} is quantised in a way of its own")
+        raise _DamageError(f"{name} is quantised in a way of its own")
     if not scales and not zeros and lows == highs <= 1:
         return
     dimension = table.number(6, I32)
     channels = shape[dimension] if 0 <= dimension < len(shape) else 1
     sizes = {len(scales), zeros}
     if len(sizes) > 1 or len(scales) not in (1, channels) or lows != highs or lows not in (0, 1, channels):
-        raise RequestError(f"{name}, shape {list(shape)}, has {len(scales)} scales and {zeros} zero points")
+        raise _DamageError(f"{name}, shape {list(shape)}, has {len(scales)} scales and {zeros} zero points")
     if not all(0 < scale < math.inf for scale in scales):
-        raise RequestError(f"{name} has a scale that is not above 0")
+        raise _DamageError(f"{name} has a scale that is not above 0")
 
 
 def _check_no_recursion(calls: list[set[int]]) -> None:
@@ -335,4 +355,4 @@ def _check_no_recursion(calls: list[set[int]]) -> None:
             if not callers[index]:
                 free.append(index)
     if len(free) < len(calls):
-        raise RequestError("a subgraph calls itself")
+        raise _DamageError("a subgraph calls itself")
