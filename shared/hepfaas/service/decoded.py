@@ -10,7 +10,9 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from hepfaas import flatbuffer
 from hepfaas.errors import RequestError
+from hepfaas.flatbuffer import FlatBufferError
 
 VALUE_BYTES = 16
 """Of each number while it becomes part of a vector."""
@@ -159,10 +161,12 @@ def _unsigned(body: bytes, at: int) -> tuple[int, int]:
 def _batch_bytes(metadata: memoryview, body: Any) -> int:
     """Of a message that holds a record batch, by its Flatbuffers (format/Message.fbs, Schema.fbs of Arrow)."""
     try:
-        message = _Table.root(metadata)
+        message = flatbuffer.root(metadata)
         batch = message.table(2)
-        if message.byte(1) == 2:  # a dictionary: its record batch
+        if batch and message.number(1, flatbuffer.U8) == 2:  # a dictionary: its record batch
             batch = batch.table(1)
+        if batch is None:
+            raise FlatBufferError("it is missing")
         compressed = batch.has(3)
         values = [length for length, _ in batch.pairs(1)]
         places = list(batch.pairs(2))
@@ -170,7 +174,7 @@ def _batch_bytes(metadata: memoryview, body: Any) -> int:
         if min((*values, *sizes, *(offset for offset, _ in places)), default=0) < 0:
             raise struct.error("a negative length or place")
         return max(sum(sizes), VALUE_BYTES * sum(values))
-    except struct.error as error:
+    except (FlatBufferError, struct.error) as error:
         raise RequestError(f"the body is no Arrow: a record batch is described wrongly: {error}") from error
 
 
@@ -180,47 +184,3 @@ def _uncompressed(body: Any, offset: int, length: int) -> int:
         return 0
     (size,) = _PREFIX.unpack_from(body, offset)
     return length if size == -1 else int(size)
-
-
-class _Table:
-    """A table of a Flatbuffer: its fields by number."""
-
-    def __init__(self, data: memoryview, at: int) -> None:
-        self._data, self._at = data, at
-        self._fields = at - self._number("<i", at)
-        self._size = self._number("<H", self._fields)
-
-    @classmethod
-    def root(cls, data: memoryview) -> _Table:
-        return cls(data, struct.unpack_from("<I", data)[0])
-
-    def _number(self, kind: str, at: int) -> int:
-        if at < 0:
-            raise struct.error("a place before the beginning")
-        return int(struct.unpack_from(kind, self._data, at)[0])
-
-    def _place(self, field: int) -> int:
-        entry = 4 + 2 * field
-        offset = self._number("<H", self._fields + entry) if entry < self._size else 0
-        return self._at + offset if offset else 0
-
-    def has(self, field: int) -> bool:
-        return self._place(field) > 0
-
-    def byte(self, field: int) -> int:
-        place = self._place(field)
-        return self._number("<B", place) if place else 0
-
-    def table(self, field: int) -> _Table:
-        place = self._place(field)
-        if not place:
-            raise struct.error(f"field {field} is missing")
-        return _Table(self._data, place + self._number("<I", place))
-
-    def pairs(self, field: int) -> Iterator[tuple[int, int]]:
-        """A vector of structs of two 64-bit numbers."""
-        place = self._place(field)
-        if place:
-            start = place + self._number("<I", place)
-            for at in range(self._number("<I", start)):
-                yield struct.unpack_from("<qq", self._data, start + 4 + 16 * at)
