@@ -131,7 +131,7 @@ class InferenceWorker:
         if not answer:
             return False
         reason = answer.decode(errors="replace")
-        raise GraphError(f"{graph.name}: LiteRT, which serves it, cannot compute these rows: {reason}")
+        raise GraphError(f"{graph.name} cannot be computed: {reason}")
 
     def ending(self, timeout_s: float) -> str:
         """Say how the process ended, once it has closed its channel."""

@@ -11,6 +11,8 @@ import socket
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.errors import RequestError
+from hepfaas.models.graph_check import check_graph
 from hepfaas.models.inference_messages import (
     DROP,
     LOAD,
@@ -46,7 +48,7 @@ class _Worker:
         try:
             self._load(model) if operation == LOAD else self._run(model, rows)
             reason = OK
-        except (ValueError, RuntimeError, MemoryError, OverflowError) as error:  # LiteRT's, and NumPy's
+        except (RequestError, ValueError, RuntimeError, MemoryError, OverflowError) as error:  # also LiteRT's
             reason = (str(error).strip() or type(error).__name__).encode(errors="replace")[:MOST_REASON_BYTES]
         self._channel.send(reason)
 
@@ -54,6 +56,8 @@ class _Worker:
         data, (descriptor,), _, _ = socket.recv_fds(self._channel, MOST_DESCRIPTION_BYTES, 1)
         shape, outputs = json.loads(data)
         try:
+            graph = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            check_graph(memoryview(graph), shape, outputs)
             model = LiteRtModel(f"/proc/self/fd/{descriptor}")  # mapped: all workers share the pages
         finally:
             os.close(descriptor)
