@@ -191,7 +191,9 @@ def _advance() -> list[Ratio]:
     files: list[dict[str, Any]] = []
     for step in plan.opens(recipe, f"{run}/1"):
         common = {"features": [["met", False]], "left_out": [], "identifiers": [], "notes": []}
-        files.append({"identity": step.url, "entries": RANGES // 2 * 1000, "ranges": half, **common})
+        files.append(
+            {"identity": step.url, "fingerprint": step.url, "entries": RANGES // 2 * 1000, "ranges": half, **common}
+        )
     store.create(plan.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(files)))
     store.create(f"active/o/{run}", b"")
     advancing = Advancing(store, lambda owner: store, sender, 50, 300)

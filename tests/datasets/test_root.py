@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import uproot
 from conftest import XRootD
+from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import trees_of
@@ -213,12 +214,13 @@ def test_a_server_that_is_away_is_unavailable() -> None:
 
 
 def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
+    by_ranges = Reading(hashed_bytes=0)
     with XRootD() as server:
         url = server.serve(SAMPLE)
-        identity = opened(url, "Events").identity
-        read(url, identity, "Events", ["Muon_pt"], EntryRange(0, 1000))
+        identity = opened(url, "Events", by_ranges).identity
+        read(url, identity, "Events", ["Muon_pt"], EntryRange(0, 1000), by_ranges)
     with pytest.raises(UnavailableError, match="does not answer"):
-        read(url, identity, "Events", ["Jet_pt"], EntryRange(0, 1000))
+        read(url, identity, "Events", ["Jet_pt"], EntryRange(0, 1000), by_ranges)
 
 
 def test_uproot_is_imported_by_this_room_alone() -> None:

@@ -58,6 +58,7 @@ class World:
             case Open():
                 return {
                     "identity": f"id of {step.url}",
+                    "fingerprint": f"print of {step.url}",
                     "entries": self.entries[step.url],
                     "ranges": ranges(self.entries[step.url]),
                     "features": [["met", False], ["mu_pt", True]],
@@ -320,7 +321,7 @@ def test_too_few_events_are_an_error(entries: dict[str, int], message: str) -> N
 class SameFile(World):
     def result(self, step: Step) -> dict[str, Any]:
         found = super().result(step)
-        return {**found, "identity": "one"} if isinstance(step, Open) else found
+        return {**found, "fingerprint": "one"} if isinstance(step, Open) else found
 
 
 def test_a_file_listed_twice_under_two_names_is_an_error() -> None:

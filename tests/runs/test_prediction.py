@@ -21,6 +21,7 @@ HINTS = {"name", "model", "urls"}
 def opened(identity: str, *ranges: tuple[int, int]) -> dict[str, Any]:
     return {
         "identity": identity,
+        "fingerprint": identity,
         "entries": ranges[-1][1] if ranges else 0,
         "ranges": ranges,
         "features": [],

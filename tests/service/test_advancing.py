@@ -56,7 +56,7 @@ class World:
         run = records.create(store, records.Request(RECIPE, self.now, trace="00-trace", webhook=webhook))
         ranges = [[start, start + 100] for start in range(0, 2000, 100)]
         common = {"entries": 2000, "ranges": ranges, "features": [["met", False]], "identifiers": [], "left_out": []}
-        files = [{"identity": file.url, **common} for file in RECIPE.files]
+        files = [{"identity": file.url, "fingerprint": file.url, **common} for file in RECIPE.files]
         store.create(plan.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/{owner}/{run}", b"")
         return run

@@ -39,6 +39,9 @@ ALL_S = 270.0
 
 PORTS = {"http": 80, "dav": 80, "https": 443, "davs": 443}
 XROOTD_PORT = 1094
+HASHED_BYTES = 8_000_000
+"""A file on a server up to this size is fetched whole, and its identity is the hash of its content: identity.py."""
+
 IN_CLEAR = ("root", "xroot", "http", "dav")
 
 
@@ -60,7 +63,7 @@ class Reading:
     credential: his for a host. groups: of who asks. own: what addresses in the store begin with, which come from no
     door. private: whether any address may be in a private network; those that the operator's file names may. all_s:
     for one header or range, from all doors. served: the door that gave what was read last. left: what was wrong with
-    those before it.
+    those before it. hashed_bytes: largest file on a server that is identified by its content.
     """
 
     sources: Sources = field(default_factory=Sources)
@@ -71,6 +74,7 @@ class Reading:
     all_s: float = math.inf
     served: str = ""
     left: list[str] = field(default_factory=list)
+    hashed_bytes: int = HASHED_BYTES
 
     def through(self, url: str, work: Callable[[Door], T]) -> T:
         """What `work` gives at the first door that has it. Raises: RequestError or UnavailableError of the last one."""

@@ -21,8 +21,8 @@ MOST_REDIRECTS = 5
 class HttpSource(RangedSource):
     """One file, http(s)://. A server may lead elsewhere, but none on the internet into a private network.
 
-    private: whether its host may be in one. Raises: RequestError if it is or leads there and may not, or HTTPException
-    with the status of what is no file; see faults.py.
+    version: a strong ETag, '' without one. private: whether its host may be in one. Raises: RequestError if it is or
+    leads there and may not, or HTTPException with the status of what is no file; see faults.py.
     """
 
     def __init__(
@@ -31,8 +31,10 @@ class HttpSource(RangedSource):
         self._url, self._may_be_private = _of_web(file_path), private
         self._private = private and is_private(file_path)
         self._credential = credential
-        answer = self._asked("HEAD", {})
+        self._place, answer = self._asked("HEAD", {})
         answer.close()
+        etag = answer.headers.get("ETag", "")
+        self.version = "" if etag.startswith("W/") else etag  # a weak one may stay when bytes change
         size = answer.headers.get("Content-Length", "")
         if answer.status == 404:
             raise FileNotFoundError(file_path)
@@ -44,7 +46,7 @@ class HttpSource(RangedSource):
 
     def fetched(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop)."""
-        answer = self._asked("GET", {"Range": f"bytes={start}-{stop - 1}"})
+        place, answer = self._asked("GET", {"Range": f"bytes={start}-{stop - 1}"})
         if answer.status != 206:
             answer.close()
             raise HTTPException(f"status {answer.status}")
@@ -56,10 +58,13 @@ class HttpSource(RangedSource):
             answer.release_conn()
         if len(data) != stop - start:
             raise HTTPException(f"{len(data)} bytes came where {stop - start} were asked for")
+        etag = answer.headers.get("ETag", "")
+        if self.version and etag and place == self._place and etag != self.version:
+            raise RequestError(f"'{self._file_path}' was changed while it was read; start again to read it anew")
         return data
 
-    def _asked(self, method: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """What is answered in the end, not read yet."""
+    def _asked(self, method: str, headers: dict[str, str]) -> tuple[str, urllib3.BaseHTTPResponse]:
+        """Return the address that answers in the end, and its response, not read yet."""
         url, first = self._url, parse_url(self._url)
         for _ in range(MOST_REDIRECTS + 1):
             here = parse_url(url)
@@ -79,7 +84,7 @@ class HttpSource(RangedSource):
             except urllib3.exceptions.HTTPError as error:
                 raise HTTPException(_reason(error)) from error
             if answer.status not in (301, 302, 303, 307, 308):
-                return answer
+                return url, answer
             answer.close()
             url = _of_web(urljoin(url, answer.headers.get("Location", "")))
             self._check(url)

@@ -1,12 +1,7 @@
-"""Reads TTrees of ROOT files, local or by XRootD. The only module that opens one.
-
-Identity: a hash of the file's size, its UUID and its list of keys (with their times, places and sizes), never of
-its name: a copy, a cache and an upload are the same file.
-"""
+"""Reads TTrees of ROOT files, local or on servers. The only module that opens one. Identity: identity.py."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -22,6 +17,7 @@ import uproot
 from hepfaas.datasets.chosen import Branch, missing_branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
 from hepfaas.datasets.faults import explained, is_xrootd
+from hepfaas.datasets.identity import Given, LocalSource, fingerprint, held, identity_of, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
 
@@ -46,10 +42,12 @@ TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 class OpenedFile:
     """What the header of a file tells: who it is, its entries, its branches of numbers and how they lie.
 
-    baskets: branch names by how their baskets are cut. left_out: branches that are no numbers, and what they are.
+    fingerprint: equal for copies of the file (identity.fingerprint). edges: the entries at which the baskets of each
+    branch end. left_out: branches that are no numbers, and what they are.
     """
 
     identity: str
+    fingerprint: str
     url: str
     tree: str
     entries: int
@@ -77,11 +75,14 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
     """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
 
     def at(door: Door) -> OpenedFile:
-        with explained(door.url), open_root(door) as file:
+        with explained(door.url), open_root(door, _most_held(url, reading)) as file:
+            since, identity = stat_of(file), identity_of(file, url, reading)
             found = _tree(file, door.url, tree)
             branches, left_out, edges = branches_of(found)
-            entries = int(found.num_entries)
-            return OpenedFile(_identity(file), url, tree, entries, _size(file), branches, left_out, edges)
+            entries, size = int(found.num_entries), _size(file)
+            if not is_still(file, identity, since):
+                raise _changed(door.url)
+            return OpenedFile(identity, fingerprint(file), url, tree, entries, size, branches, left_out, edges)
 
     return reading.through(url, at)
 
@@ -123,7 +124,7 @@ def read(
     the file is another than the one with this identity, or has no such branch; UnavailableError."""
 
     def at(door: Door) -> dict[str, ak.Array]:
-        with explained(door.url), _Lent(door, identity, tree) as found:
+        with explained(door.url), _Lent(door, identity, tree, url, reading) as found:
             for name in branches:
                 if name not in found.names:
                     raise missing_branch(f"TTree '{tree}' in '{door.url}'", name, found.names)
@@ -135,6 +136,8 @@ def read(
                 how=dict,
                 array_cache=None,
             )
+            if not is_still(found.file, identity, found.since):
+                raise _changed(door.url)
             return arrays
 
     return reading.through(url, at)
@@ -178,32 +181,42 @@ def _with_credential(door: Door) -> str:
     return f"{scheme}://{found.mark}@{place}{'&' if '?' in place else '?'}{shown}"
 
 
-def open_root(door: Door) -> Any:
-    """The file, to be closed by who asked for it; its faults are for `explained` to translate."""
+def open_root(door: Door, most_held: int = 0) -> Any:
+    """Return the file, to be closed by the caller; its faults are for `explained` to translate. most_held: bytes of a
+    file on a server up to which it is fetched whole and read from memory."""
     url = door.url
-    if is_xrootd(url):
-        for name, value in XROOTD_LIMITS.items():
-            os.environ.setdefault(name, value)
-        file = uproot.open(url, handler=XRootDSource, door=door)
-    elif url.startswith("s3://"):
-        from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
-
-        file = uproot.open(url, handler=S3Source)
-    elif url.startswith(WEB_ADDRESSES):
-        from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
-
-        file = uproot.open(url, handler=HttpSource, credential=door.credential, private=door.private)
-    elif "://" in url:
-        raise RequestError(
-            f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://"
-        )
+    if "://" in url:
+        source = held(_source(door), url, most_held)
+        try:
+            file = uproot.open(url, handler=Given, source=source)
+        except BaseException:
+            source.__exit__(None, None, None)
+            raise
     else:
-        file = uproot.open({url: None}, handler=uproot.MemmapSource)
+        file = uproot.open({url: None}, handler=LocalSource)
     size, whole = _size(file), int(file.file.fEND)
     if size < whole:
         file.close()
         raise RequestError(f"'{url}' is cut short: it has {size:,} of its {whole:,} bytes; copy it anew")
     return file
+
+
+def _source(door: Door) -> Any:
+    """Return what reads byte ranges of a file on a server."""
+    url = door.url
+    if is_xrootd(url):
+        for name, value in XROOTD_LIMITS.items():
+            os.environ.setdefault(name, value)
+        return XRootDSource(url, door=door)
+    if url.startswith("s3://"):
+        from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
+
+        return S3Source(url)
+    if url.startswith(WEB_ADDRESSES):
+        from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
+
+        return HttpSource(url, credential=door.credential, private=door.private)
+    raise RequestError(f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://")
 
 
 def _tree(file: Any, url: str, tree: str) -> Any:
@@ -256,23 +269,29 @@ def _size(file: Any) -> int:
     return int(file.file.source.num_bytes)
 
 
-def _identity(file: Any) -> str:
-    keys = [file.key(name) for name in file.iterkeys(recursive=True)]
-    facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
-    text = repr((_size(file), file.file.uuid.hex, facts))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _most_held(url: str, reading: Reading) -> int:
+    """Return up to how many bytes a file is fetched whole; uploads have been hashed and are read by ranges."""
+    return 0 if uploaded(url, reading) else reading.hashed_bytes
+
+
+def _changed(url: str) -> RequestError:
+    return RequestError(f"'{url}' has changed since the run opened it; start again to read it as it is now")
 
 
 class _Found:
     """A tree kept open, and its branches' names."""
 
-    def __init__(self, door: Door, identity: str, tree: str) -> None:
-        self.file = open_root(door)
-        if _identity(self.file) != identity:
+    def __init__(self, door: Door, identity: str, tree: str, url: str, reading: Reading) -> None:
+        self.file = open_root(door, _most_held(url, reading))
+        try:
+            self.since = stat_of(self.file)
+            if identity_of(self.file, url, reading) != identity:
+                raise _changed(door.url)
+            self.tree = _tree(self.file, door.url, tree)
+            self.names = self.tree.keys(recursive=True, full_paths=True)
+        except BaseException:
             self.file.close()
-            raise RequestError(f"'{door.url}' has changed since the run opened it; start again to read it as it is now")
-        self.tree = _tree(self.file, door.url, tree)
-        self.names = self.tree.keys(recursive=True, full_paths=True)
+            raise
 
 
 class _Lent:
@@ -282,14 +301,18 @@ class _Lent:
     _kept: ClassVar[OrderedDict[tuple[Door, str, str], _Found]] = OrderedDict()
     _lock = threading.Lock()
 
-    def __init__(self, door: Door, identity: str, tree: str) -> None:
+    def __init__(self, door: Door, identity: str, tree: str, url: str, reading: Reading) -> None:
         self._key = (door, identity, tree)
+        self._named = (url, reading)
 
     def __enter__(self) -> _Found:
         with self._lock:
             self._found = self._kept.pop(self._key, None)
+        if self._found is not None and stat_of(self._found.file) != self._found.since:
+            self._found.file.close()
+            self._found = None
         if self._found is None:
-            self._found = _Found(*self._key)
+            self._found = _Found(*self._key, *self._named)
         return self._found
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:

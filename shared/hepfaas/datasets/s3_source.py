@@ -10,19 +10,27 @@ from hepfaas.platform.s3 import S3Store
 
 
 class S3Source(RangedSource):
-    """One object, s3://bucket/key. Raises: RequestError if it is not there; UnavailableError."""
+    """One object, s3://bucket/key. version: changes whenever it is written to. Raises: RequestError if it is not there;
+    UnavailableError."""
 
     def __init__(self, file_path: str, **options: Any) -> None:
         bucket, _, self._key = file_path.removeprefix("s3://").partition("/")
         self._store = S3Store(bucket, "")
-        size_bytes = self._store.size_bytes(self._key) if self._key else None
-        if size_bytes is None:
+        head = self._store.head(self._key) if self._key else None
+        if head is None:
             raise RequestError(f"'{file_path}' does not exist")
-        super().__init__(file_path, size_bytes)
+        self._etag = head.get("ETag", "")
+        self.version = repr((self._etag, str(head.get("LastModified")), head.get("VersionId")))
+        super().__init__(file_path, head["ContentLength"])
 
     def fetched(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop)."""
+        if stop <= start:
+            return b""
         try:
-            return self._store.get_range(self._key, start, stop)
+            data, etag = self._store.get_range_of(self._key, start, stop)
         except MissingError as error:
             raise RequestError(f"'{self._file_path}' was removed while it was read") from error
+        if etag != self._etag:
+            raise RequestError(f"'{self._file_path}' was changed while it was read; start again to read it anew")
+        return data

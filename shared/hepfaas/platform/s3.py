@@ -25,6 +25,7 @@ from hepfaas.platform.storage import Data
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5})
 _SOMEBODY_WAS_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
@@ -65,19 +66,28 @@ class S3Store:
         """Bytes [start, stop) of the object."""
         if stop <= start:
             return b""
-        wanted = f"bytes={start}-{stop - 1}"
         try:
-            with self._explained(key):
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=wanted)
-                return answer["Body"].read()
+            return self.get_range_of(key, start, stop)[0]
         except _PastTheEnd:
             return b""
 
+    def get_range_of(self, key: str, start: int, stop: int) -> tuple[bytes, str]:
+        """Return bytes [start, stop) of the object, start < stop, and the ETag of the object that they are of."""
+        wanted = f"bytes={start}-{stop - 1}"
+        with self._explained(key):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, Range=wanted)
+            return answer["Body"].read(), answer.get("ETag", "")
+
     def size_bytes(self, key: str) -> int | None:
         """Size of the object, None if it is not there."""
+        head = self.head(key)
+        return None if head is None else head["ContentLength"]
+
+    def head(self, key: str) -> HeadObjectOutputTypeDef | None:
+        """Return what the server states of the object, None if it is not there."""
         try:
             with self._explained(key):
-                return self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)["ContentLength"]
+                return self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         except MissingError:
             return None
 

@@ -26,7 +26,8 @@ class Settings:
     that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS. guarded:
     whether a function may not do without issuer and keys: on Knative, which sets K_SERVICE, unless
     HEPFAAS_WITHOUT_IDENTITY=1.
-    sources: file that says where files are read, HEPFAAS_SOURCES. credentials_keys: the first seals owners'
+    sources: file that says where files are read, HEPFAAS_SOURCES. hashed_bytes: largest file on a server that is
+    fetched whole and identified by its content, HEPFAAS_HASHED_BYTES. credentials_keys: the first seals owners'
     credentials, all open them, HEPFAAS_CREDENTIALS_KEY.
     token, token_file, group: what commands send, HEPFAAS_TOKEN, HEPFAAS_TOKEN_FILE, HEPFAAS_GROUP.
     max_scale: instances of each step function, HEPFAAS_MAX_SCALE. budget_s: how long a request goes on with further
@@ -63,6 +64,7 @@ class Settings:
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     guarded: bool = False
     sources: str = ""
+    hashed_bytes: int = 8_000_000
     credentials_keys: tuple[bytes, ...] = field(default=(), repr=False)
     token: str = field(default="", repr=False)
     token_file: str = ""
@@ -106,6 +108,7 @@ class Settings:
             owner=environ.get("HEPFAAS_OWNER", "local"),
             **_identity(environ),
             sources=environ.get("HEPFAAS_SOURCES", ""),
+            hashed_bytes=int(_number(environ, "HEPFAAS_HASHED_BYTES", cls.hashed_bytes)),
             credentials_keys=tuple(
                 _key(text, "HEPFAAS_CREDENTIALS_KEY") for text in _list(environ, "HEPFAAS_CREDENTIALS_KEY")
             ),

@@ -71,7 +71,7 @@ def _untiled(files: Sequence[Input], parts: Sequence[Mapping[str, Any]], done: s
 
 def _unsplit(parts: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
-        f"part {part['entries']} of file {part['file'][:8]} has {sum(part['rows'])} rows"
+        f"part {part['entries']} of file {part['file'].removeprefix('address-')[:8]} has {sum(part['rows'])} rows"
         for part in parts
         if sum(part["rows"]) != part["entries"][1] - part["entries"][0]
     ]

@@ -139,9 +139,12 @@ def cut(ranges: Sequence[Sequence[int]], first: int, limit: int) -> tuple[tuple[
 
 
 def check_distinct(urls: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
-    """Raises: RequestError if two of the opened files are the same."""
+    """Raise RequestError if two of the opened files are the same, or one is made from the other.
+
+    Their fingerprints are compared: large files at two addresses have two identities, also where they are equal.
+    """
     seen: dict[str, str] = {}
     for url, opened in zip(urls, found, strict=True):
-        if opened["identity"] in seen:
-            raise RequestError(f"'{url}' and '{seen[opened['identity']]}' are the same file; list each file once")
-        seen[opened["identity"]] = url
+        if opened["fingerprint"] in seen:
+            raise RequestError(f"'{url}' and '{seen[opened['fingerprint']]}' are the same file; list each file once")
+        seen[opened["fingerprint"]] = url

@@ -84,6 +84,7 @@ class Open(Step):
     """Reads one file's header, once an attempt of a run: who it is, which branches, which entry ranges."""
 
     kind = "open"
+    version = 2
     url: str
     tree: str
     selected: tuple[str, ...]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from hepfaas.datasets.doors import ALL_S, Reading
+from hepfaas.datasets.doors import ALL_S, HASHED_BYTES, Reading
 from hepfaas.datasets.sources import Sources, sources_in
 from hepfaas.platform.credentials import Vault
 from hepfaas.platform.roles import Group
@@ -16,17 +16,20 @@ from hepfaas.platform.storage import Store
 
 @dataclass(frozen=True)
 class Readings:
-    """What all readings of a process share. private: whether files may be read from private addresses."""
+    """What all readings of a process share. private: whether files may be read from private addresses. hashed_bytes:
+    largest file on a server that is identified by its content."""
 
     sources: Sources = field(default_factory=Sources)
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     private: bool = False
+    hashed_bytes: int = HASHED_BYTES
 
     @classmethod
     def by(cls, settings: Settings) -> Readings:
         """As the settings say. Raises: RequestError if the operator's file is wrong."""
         issuer = settings.issuers[0] if settings.issuers else ""
-        return cls(sources_in(settings.sources, issuer), settings.credentials_keys, settings.allow_private)
+        sources = sources_in(settings.sources, issuer)
+        return cls(sources, settings.credentials_keys, settings.allow_private, settings.hashed_bytes)
 
     def vault(self, store: Store, owner: str) -> Vault:
         """An owner's credentials; `store` is his."""
@@ -35,4 +38,5 @@ class Readings:
     def reading(self, store: Store, owner: str, groups: Collection[Group]) -> Reading:
         """For one step or one request of an owner, asked for by a member of these groups."""
         shown = functools.cache(self.vault(store, owner).get)
-        return Reading(self.sources, shown, groups, f"{store.url}/", self.private, ALL_S)
+        own, most = f"{store.url}/", self.hashed_bytes
+        return Reading(self.sources, shown, groups, own, self.private, ALL_S, hashed_bytes=most)

@@ -19,6 +19,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
         "identity": file.identity,
+        "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
         "read_bytes": sum(branch.size_bytes for branch in choice.features),
