@@ -56,7 +56,7 @@ nanosleep 35 101  clock_nanosleep 230 115  clock_gettime 228 113  clock_getres 2
 time 201 -  times 100 153  getrandom 318 278  getcpu 309 168
 getpid 39 172  getppid 110 173  gettid 186 178  getpgrp 111 -  getuid 102 174  geteuid 107 175  getgid 104 176
 getegid 108 177  uname 63 160  sysinfo 99 179  getrusage 98 165  getrlimit 97 163
-sched_get_priority_max 146 125  sched_get_priority_min 147 126
+sched_get_priority_max 146 125  sched_get_priority_min 147 126  sched_getparam 143 121  sched_getscheduler 145 120
 """
 """Calls that are allowed, each with its number on x86_64 and aarch64: those that Python, NumPy, TensorFlow, Keras and
 LiteRT make (strace of the tests), and harmless relatives of them. All others answer EPERM. So a call that this list
@@ -113,7 +113,8 @@ OF_TERMINALS = (termios.TCGETS, TCGETS2, termios.TIOCGWINSZ, termios.TIOCGPGRP)
 OF_DEVICES = (*OF_TERMINALS, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 """Commands of ioctl: Python, the C library and TensorFlow need no others. Those answer ENOTTY, as where the file has
 them not: among them are ways to take disk space at once, and to say who gets a socket's signals."""
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
@@ -155,6 +156,11 @@ def confine(scratch: Path) -> None:
 def hide() -> None:
     """Hides this process's environment, memory and files from others of its user, and from the next it forks."""
     _prctl(PR_SET_DUMPABLE, 0)
+
+
+def end_with_parent() -> None:
+    """Ends this process, whatever it does then, when the thread that started it ends. Before `confine`."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check(without_landlock: bool) -> None:
