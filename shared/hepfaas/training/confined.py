@@ -23,9 +23,9 @@ STACK_BYTES = 8 << 20
 """Of the first thread. RLIMIT_DATA does not count it."""
 
 ADDRESS_MB, ADDRESS_MB_PER_CPU = 8_000, 1_000
-"""Address space beyond the memory limit, in units of 10^6 bytes. TensorFlow and Keras take 2 GB of code, files, stacks
-and reserves of the C library, and 0.1 GB for each thread. Page tables take up to 1/512 of the address space, and memory
-that is written and then made read-only counts nowhere else."""
+"""Address space beyond the memory limit, in units of 10^6 bytes. TensorFlow and Keras take 2,200 of code and files, the
+C library reserves 64 for each of at most eight heaps a processor, XLA takes 200. Page tables take up to 1/512 of the
+address space, and memory that is written and then made read-only counts nowhere else."""
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ getcwd 79 17  chdir 80 49  fchdir 81 50  umask 95 166  mkdir 83 -  mkdirat 258 3
 unlinkat 263 35  rename 82 -  renameat 264 38  renameat2 316 276  symlink 88 -  symlinkat 266 36  ftruncate 77 46
 fsync 74 82  fdatasync 75 83  flock 73 32  fadvise64 221 223  sendfile 40 71  copy_file_range 326 285
 brk 12 214  munmap 11 215  mremap 25 216  mprotect 10 226  msync 26 227
-futex 202 98  set_robust_list 273 99  set_tid_address 218 96  rseq 334 293  membarrier 324 283  arch_prctl 158 -
+futex 202 98  set_robust_list 273 99  set_tid_address 218 96  rseq 334 293  arch_prctl 158 -
 sched_yield 24 124  exit 60 93  exit_group 231 94  restart_syscall 219 128
 rt_sigaction 13 134  rt_sigprocmask 14 135  rt_sigreturn 15 139  sigaltstack 131 132
 poll 7 -  ppoll 271 73  select 23 -  pselect6 270 72  epoll_create 213 -  epoll_create1 291 20  epoll_ctl 233 21

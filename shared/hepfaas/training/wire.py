@@ -95,14 +95,18 @@ def _checked(shapes: list[Any], room: Room) -> list[tuple[np.dtype[Any], tuple[i
     for name, shape in shapes:
         if not isinstance(name, str) or not NUMBER.fullmatch(name):
             raise ValueError(f"an array of {str(name)[:40]!r}; numbers alone are sent")
-        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(map(_is_size, shape)):
             raise ValueError(f"an array of shape {str(shape)[:40]}; a shape is at most {MOST_AXES} whole numbers")
         dtype = np.dtype(name)
         size_bytes += math.prod(shape) * dtype.itemsize
         if size_bytes > room.array_bytes:
-            raise TooLargeError(f"{size_bytes / 1e6:,.0f} MB of arrays; at most {room.array_bytes / 1e6:,.0f} MB")
+            raise TooLargeError(f"{size_bytes // 10**6:,} MB of arrays; at most {room.array_bytes / 1e6:,.0f} MB")
         checked.append((dtype, tuple(shape)))
     return checked
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _memory(array: NDArray[Any]) -> memoryview:
