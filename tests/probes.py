@@ -97,8 +97,13 @@ def reserve(how: Callable[[int, int, int], object]) -> None:
 
 def lock() -> None:
     with Path("locked").open("wb") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX)
         fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def lock_bytes() -> None:
+    """A lock of one byte; a file may have any number of them, and each takes kernel memory."""
+    with Path("locked").open("wb") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 7)
 
 
 def wait_not() -> None:
@@ -189,6 +194,7 @@ def system() -> None:
     tried("pages in a pipe", lambda: call_of(278, 75, os.pipe()[1], 0, 0, 0))
     tried("asynchronous reads", lambda: call_of(206, 0, 1, 0))
     tried("a lease", lambda: reserve(lambda file, *_: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)))
+    tried("locks of bytes", lock_bytes)
     tried("disk space at once", lambda: reserve(lambda *where: call_of(285, 47, where[0], 0, *where[1:])))
     tried("disk space by ioctl", reserve_by_ioctl)
     tried("hand over a descriptor", hand_over)

@@ -213,13 +213,28 @@ def test_a_folder_that_is_gone_is_no_excess() -> None:
     assert scratch.excess(folder, os.getpid(), 1) == ""
 
 
-def test_empty_folders_of_killed_functions_are_removed_by_the_next() -> None:
-    old, young = scratch.created(), scratch.created()
-    os.utime(old, (0, time.time() - scratch.LEFT_S - 1))
+KILLED = """
+import os
+from hepfaas.training import scratch
+folder = scratch.created()
+(folder / "left").write_text("")
+print(folder, flush=True)
+os._exit(0)
+"""
+
+
+def test_folders_of_killed_functions_are_removed_by_the_next() -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True, timeout=60)
+    left, old, young = Path(killed.stdout.strip()), scratch.created(), scratch.created()
+    scratch.remove(scratch.created())
+    assert left.exists(), "another function may be about to hold it"
+    for folder in (left, old):
+        os.utime(folder, (0, time.time() - scratch.LEFT_S - 1))
     try:
         scratch.remove(scratch.created())
-        assert (old.exists(), young.exists()) == (False, True)
+        assert (left.exists(), old.exists(), young.exists()) == (False, True, True)
     finally:
+        scratch.remove(old)
         scratch.remove(young)
 
 

@@ -41,7 +41,7 @@ def test_arrays_larger_than_the_socket_arrive(pair: tuple[socket.socket, socket.
     assert np.array_equal(got, big)
 
 
-@pytest.mark.parametrize("type_", ["O", "f8,O", "U4"])
+@pytest.mark.parametrize("type_", ["O", "f8,O", "U4", "V2000000000", "f4,f4"])
 def test_addresses_and_the_like_are_not_taken(pair: tuple[socket.socket, socket.socket], type_: str) -> None:
     text = f'[{{}}, [["{type_}", [1]]]]'.encode()
     pair[0].sendall(len(text).to_bytes(4, "little") + text + b"\x41" * 16)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import platform
 import re
+import signal
 import socket
 import stat
 import struct
@@ -32,41 +34,37 @@ WHY = "a model's code has no network, no other processes and no files but Python
 MET = re.compile(r"Operation not permitted|Permission ?denied|name resolution|File too large", re.IGNORECASE)
 
 LAST = 451
-"""The newest call that the filter knows (Linux 6.5): what came later is not there, nor are the calls of x32."""
+"""The newest call that the filter knows (Linux 6.5). Later ones answer ENOSYS, for which the C library has other ways,
+as do the calls of x32."""
 
-REFUSED = """
-socket 41 198  connect 42 203  bind 49 200  listen 50 201  accept 43 202  accept4 288 242
-fork 57 -  vfork 58 -  execve 59 221  execveat 322 281
-ptrace 101 117  process_vm_readv 310 270  process_vm_writev 311 271  process_madvise 440 440
-process_mrelease 448 448  kcmp 312 272  pidfd_open 434 434  pidfd_getfd 438 438  pidfd_send_signal 424 424
-tkill 200 130  rt_sigqueueinfo 129 138  rt_tgsigqueueinfo 297 240  setpriority 141 140  ioprio_set 251 30
-sched_setaffinity 203 122  sched_setparam 142 118  sched_setscheduler 144 119  sched_setattr 314 274
-migrate_pages 256 238  move_pages 279 239
-sendmsg 46 211  sendmmsg 307 269  splice 275 76  tee 276 77  vmsplice 278 75
-memfd_create 319 279  memfd_secret 447 447  shmget 29 194  shmat 30 196  msgget 68 186  semget 64 190
-mq_open 240 180
-chmod 90 -  fchmod 91 52  fchmodat 268 53  chown 92 -  fchown 93 55  lchown 94 -  fchownat 260 54
-setxattr 188 5  lsetxattr 189 6  fsetxattr 190 7  removexattr 197 14  lremovexattr 198 15  fremovexattr 199 16
-truncate 76 45  utime 132 -  utimes 235 -  futimesat 261 -  utimensat 280 88  mknod 133 -  mknodat 259 33
-inotify_init 253 -  inotify_init1 294 26  fanotify_init 300 262  quotactl 179 60  quotactl_fd 443 443
-name_to_handle_at 303 264  open_by_handle_at 304 265
-mount 165 40  umount2 166 39  pivot_root 155 41  chroot 161 51  setns 308 268  unshare 272 97
-open_tree 428 428  move_mount 429 429  fsopen 430 430  fsconfig 431 431  fsmount 432 432  fspick 433 433
-mount_setattr 442 442
-bpf 321 280  perf_event_open 298 241  userfaultfd 323 282  io_uring_setup 425 425  io_uring_enter 426 426
-io_uring_register 427 427  io_setup 206 0  add_key 248 217  request_key 249 218  keyctl 250 219  personality 135 92
-modify_ldt 154 -  iopl 172 -  ioperm 173 -  syslog 103 116  acct 163 89  swapon 167 224  swapoff 168 225
-reboot 169 142  kexec_load 246 104  kexec_file_load 320 294  init_module 175 105  finit_module 313 273
-delete_module 176 106  settimeofday 164 170  clock_settime 227 112  clock_adjtime 305 266  adjtimex 159 171
-sethostname 170 161  setdomainname 171 162  vhangup 153 58  lookup_dcookie 212 18
+ALLOWED = """
+read 0 63  readv 19 65  pread64 17 67  preadv 295 69  write 1 64  writev 20 66  pwrite64 18 68  pwritev 296 70
+lseek 8 62  open 2 -  openat 257 56  creat 85 -  close 3 57  dup 32 23  dup2 33 -  dup3 292 24  pipe 22 -  pipe2 293 59
+stat 4 -  lstat 6 -  fstat 5 80  newfstatat 262 79  statx 332 291  statfs 137 43  fstatfs 138 44
+access 21 -  faccessat 269 48  faccessat2 439 439  readlink 89 -  readlinkat 267 78  getdents 78 -  getdents64 217 61
+getcwd 79 17  chdir 80 49  fchdir 81 50  umask 95 166  mkdir 83 -  mkdirat 258 34  rmdir 84 -  unlink 87 -
+unlinkat 263 35  rename 82 -  renameat 264 38  renameat2 316 276  symlink 88 -  symlinkat 266 36  ftruncate 77 46
+fsync 74 82  fdatasync 75 83  flock 73 32  fadvise64 221 223  sendfile 40 71  copy_file_range 326 285
+brk 12 214  munmap 11 215  mremap 25 216  mprotect 10 226  msync 26 227
+futex 202 98  set_robust_list 273 99  set_tid_address 218 96  rseq 334 293  arch_prctl 158 -
+sched_yield 24 124  exit 60 93  exit_group 231 94  restart_syscall 219 128
+rt_sigaction 13 134  rt_sigprocmask 14 135  rt_sigreturn 15 139  sigaltstack 131 132
+poll 7 -  ppoll 271 73  select 23 -  pselect6 270 72  epoll_create 213 -  epoll_create1 291 20  epoll_ctl 233 21
+epoll_wait 232 -  epoll_pwait 281 22  eventfd 284 -  eventfd2 290 19
+sendto 44 206  recvfrom 45 207  recvmsg 47 212  shutdown 48 210  getsockname 51 204  getpeername 52 205
+nanosleep 35 101  clock_nanosleep 230 115  clock_gettime 228 113  clock_getres 229 114  gettimeofday 96 169
+time 201 -  times 100 153  getrandom 318 278  getcpu 309 168
+getpid 39 172  getppid 110 173  gettid 186 178  getpgrp 111 -  getuid 102 174  geteuid 107 175  getgid 104 176
+getegid 108 177  uname 63 160  sysinfo 99 179  getrusage 98 165  getrlimit 97 163
+sched_get_priority_max 146 125  sched_get_priority_min 147 126  sched_getparam 143 121  sched_getscheduler 145 120
 """
-"""Calls that answer EPERM, each with its number on x86_64 and aarch64. Landlock leaves to this filter: owners, modes
-and times of files; sockets that are files; other processes' limits and processors. What holds memory or removed
-files where no limit counts them: descriptors that are under way, pages in pipes."""
+"""Calls that are allowed, each with its number on x86_64 and aarch64: those that Python, NumPy, TensorFlow, Keras and
+LiteRT make (strace of the tests), and harmless relatives of them. All others answer EPERM. So a call that this list
+does not name reaches no other process, no object that outlives the process, and no memory that no limit counts."""
 
 SOMETIMES = """
-kill 62 129  tgkill 234 131  prlimit64 302 261  socketpair 53 199  clone 56 220  close_range 436 436  mmap 9 222
-fcntl 72 25  ioctl 16 29
+mmap 9 222  madvise 28 233  fcntl 72 25  ioctl 16 29  prctl 157 167  kill 62 129  tgkill 234 131  clone 56 220
+close_range 436 436  prlimit64 302 261  socketpair 53 199  getsockopt 55 209  sched_getaffinity 204 123
 """
 """Calls that depend on their arguments: `_conditions`."""
 
@@ -85,21 +83,38 @@ LOAD, AND, EQUAL, GREATER, RETURN = 0x20, 0x54, 0x15, 0x25, 0x06
 INSTRUCTION = struct.Struct("<HBBI")
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
-CLONE_FILES, CLONE_THREAD, CLOSE_RANGE_CLOEXEC, TYPE_OF_SOCKET = 0x400, 0x10000, 0x04, 0xF
-MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
-F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_GETPIPE_SZ = 36, 37, 38, 1032
+CLOSE_RANGE_CLOEXEC, TYPE_OF_SOCKET = 0x04, 0xF
+THREADS = (0x3D0F00, 0x7D0F00)
+"""Flags of clone with which glibc and musl start a thread; all share descriptors, so that scratch.py sees them."""
+
+MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_HUGETLB = 0x01, 0x20, 0x100, 0x40000
+F_GETPIPE_SZ = 1032
 OF_DESCRIPTORS = (
     *(fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, F_GETPIPE_SZ),
-    *(fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW),
 )
-"""Commands of fcntl. Not among them: who gets a descriptor's signals, and which; leases."""
+"""Commands of fcntl. Not among them: the owner and the kind of a descriptor's signals; leases; locks of byte ranges,
+which take kernel memory without limit (flock has one lock a file)."""
+
+OF_MEMORY = (*range(5), 8, 14, 15, 16, 17)
+"""Advice of madvise: NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP."""
+
+PR_SET_VMA = 0x53564D41
+OF_THREADS = (15, 16, 23, PR_SET_VMA)
+"""Options of prctl: names of threads and memory, and which capabilities exist."""
+
+OF_SOCKETS = (socket.SO_TYPE, socket.SO_ERROR, socket.SO_DOMAIN, socket.SO_PROTOCOL)
+"""Options of getsockopt. Not among them: the process at the other end."""
+
+SIGNALS = tuple(sorted(set(range(65)) - {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}))
+"""Signals that the process may send itself: none that stops it."""
 
 TCGETS2 = 0x802C542A
 OF_TERMINALS = (termios.TCGETS, TCGETS2, termios.TIOCGWINSZ, termios.TIOCGPGRP)
 OF_DEVICES = (*OF_TERMINALS, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
 """Commands of ioctl: Python, the C library and TensorFlow need no others. Those answer ENOTTY, as where the file has
 them not: among them are ways to take disk space at once, and to say who gets a socket's signals."""
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 4, 22, 38, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
+SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
@@ -126,8 +141,8 @@ _C = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(scratch: Path | None) -> None:
-    """Shuts this process in, for good: no privilege, no call of `REFUSED`, no files but Python's and the scratch's, if
-    there is one.
+    """Shuts this process in, for good: no privilege, the calls of `ALLOWED` and `SOMETIMES`, no files but Python's and
+    the scratch's, if there is one.
 
     Raises: OSError if the kernel does not do it.
     """
@@ -143,6 +158,11 @@ def hide() -> None:
     _prctl(PR_SET_DUMPABLE, 0)
 
 
+def end_with_parent() -> None:
+    """Ends this process, whatever it does then, when the thread that started it ends. Before `confine`."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def check(without_landlock: bool) -> None:
     """Raises: RequestError where the kernel has no Landlock, unless the operator does without."""
     if not landlock_version() and not without_landlock:
@@ -153,6 +173,7 @@ def check(without_landlock: bool) -> None:
         )
 
 
+@functools.cache  # the filter refuses the call
 def landlock_version() -> int:
     """Version of the kernel's Landlock, 0 if it has none."""
     return max(0, int(_C.syscall(*map(ctypes.c_long, (CREATE_RULESET, 0, 0, VERSION_FLAG)))))
@@ -188,13 +209,17 @@ def program(machine: str, process: int) -> bytes:
         _instruction(GREATER, LAST, 0, 1),
         _instruction(RETURN, ERRNO | errno.ENOSYS),
     ]
-    for table, error in ((NOT_THERE, errno.ENOSYS), (NOT_SUPPORTED, errno.EOPNOTSUPP), (REFUSED, errno.EPERM)):
-        for number in calls(table, machine).values():
-            code += _if_number(number, [_instruction(RETURN, ERRNO | error)])
     for name, number in calls(SOMETIMES, machine).items():
         error = errno.ENOTTY if name == "ioctl" else errno.EPERM
         code += _if_number(number, [*_only_if(conditions[name], error), _instruction(RETURN, ALLOW)])
-    return b"".join([*code, _instruction(RETURN, ALLOW)])
+    for table, answer in (
+        (ALLOWED, ALLOW),
+        (NOT_THERE, ERRNO | errno.ENOSYS),
+        (NOT_SUPPORTED, ERRNO | errno.EOPNOTSUPP),
+    ):
+        for number in calls(table, machine).values():
+            code += _if_number(number, [_instruction(RETURN, answer)])
+    return b"".join([*code, _instruction(RETURN, ERRNO | errno.EPERM)])
 
 
 def _filter_calls() -> None:
@@ -276,20 +301,23 @@ def _checked(result: int, what: str) -> int:
 
 
 def _conditions(process: int) -> dict[str, Conditions]:
-    """What the arguments of `SOMETIMES` must be: no signal to another process, no limit of another's, pairs of
-    sockets that cannot be connected to anything else, threads but no processes, descriptors that all threads share, so
-    that scratch.py sees them, no memory that RLIMIT_DATA does not count."""
-    whole, thread, mapped = 0xFFFFFFFF, CLONE_THREAD | CLONE_FILES, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN
+    """Return what the arguments of `SOMETIMES` must be: signals to this process alone, its own limits, pairs of
+    sockets that cannot be connected to anything else, threads but no processes, memory that RLIMIT_DATA counts."""
+    whole, mapped = 0xFFFFFFFF, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_HUGETLB
     return {
-        "kill": [(0, whole, (process,))],
-        "tgkill": [(0, whole, (process,))],
-        "prlimit64": [(0, whole, (0, process))],
-        "socketpair": [(0, whole, (socket.AF_UNIX,)), (1, TYPE_OF_SOCKET, (socket.SOCK_STREAM,))],
-        "clone": [(0, thread, (thread,))],
-        "close_range": [(2, whole, (0, CLOSE_RANGE_CLOEXEC))],
         "mmap": [(3, mapped, (0, MAP_SHARED, MAP_ANONYMOUS))],
+        "madvise": [(2, whole, OF_MEMORY)],
         "fcntl": [(1, whole, OF_DESCRIPTORS)],
         "ioctl": [(1, whole, OF_DEVICES)],
+        "prctl": [(0, whole, OF_THREADS)],
+        "kill": [(0, whole, (process,)), (1, whole, SIGNALS)],
+        "tgkill": [(0, whole, (process,)), (2, whole, SIGNALS)],
+        "clone": [(0, whole, THREADS)],
+        "close_range": [(2, whole, (0, CLOSE_RANGE_CLOEXEC))],
+        "prlimit64": [(0, whole, (0, process))],
+        "socketpair": [(0, whole, (socket.AF_UNIX,)), (1, TYPE_OF_SOCKET, (socket.SOCK_STREAM,))],
+        "getsockopt": [(1, whole, (socket.SOL_SOCKET,)), (2, whole, OF_SOCKETS)],
+        "sched_getaffinity": [(0, whole, (0, process))],
     }
 
 

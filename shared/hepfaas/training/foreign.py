@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from hepfaas.training.learner import UNLIMITED, Learner, Limits
 
@@ -23,6 +22,15 @@ class ForeignSettings:
     file: str
     input: str
     output: str
+
+
+@dataclass(frozen=True)
+class _Facts:
+    integers: bool
+    outputs: int
+    parameters: int
+    processor: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,12 @@ class ForeignLearner(Learner):
 
     def convert(self) -> Converted:
         """Reads the model and makes its graph."""
-        facts: dict[str, Any]
-        facts, (graph,) = self._ask({"do": "convert"})
-        return Converted(graph.tobytes(), **{**facts, "shape": tuple(facts["shape"])})
+        header, arrays = self._ask({"do": "convert"}, room=self._room(1))
+        shape = header.pop("shape", None)
+        if not isinstance(shape, list) or not shape or not all(type(size) is int and size > 0 for size in shape):
+            raise self._no_answer(f"shape {str(shape)[:40]} of a row")
+        if len(arrays) != 1:
+            raise self._no_answer(f"{len(arrays)} arrays, not a graph")
+        facts = self._read(_Facts, header)
+        self._outputs = facts.outputs
+        return Converted(arrays[0].tobytes(), tuple(shape), **vars(facts))

@@ -126,7 +126,7 @@ class KerasLearner:
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs, (events, outputs)."""
         parts = [
-            np.asarray(self._call(tf.constant(features[start : start + LOOK_ROWS])))
+            np.asarray(self._call(tf.constant(features[start : start + LOOK_ROWS])), dtype=np.float32)
             for start in range(0, max(1, len(features)), LOOK_ROWS)
         ]
         return np.concatenate(parts)

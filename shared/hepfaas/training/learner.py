@@ -7,32 +7,44 @@ environment, is shut in (confinement.py), and is kept warm: `holds` says which c
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.training import confinement, scratch, wire
+from hepfaas.training import confinement, scratch, usage, wire
 from hepfaas.training.printed import lines_of, shortened
-from hepfaas.training.segments import Block, Rows
+from hepfaas.training.segments import Block, Rows, rows_in
 
 PACKAGES = Path(__file__).parents[2]
 LAST_LINES = 5
 START_S = 120.0
 LOOK_S = 1.0
+"""Between two looks at the disk."""
+
+LOOKS = 10
+"""Looks at memory and threads for each at the disk: they cost microseconds, and gigabytes are taken in a second."""
+
+SENT_S = 5.0
+"""Longest wait for the end of the sending once a pass is done."""
+
 LINES_S = 5.0
 """Longest wait for what was printed before an error."""
 
@@ -49,6 +61,25 @@ WANT = re.compile(r"MemoryError|ResourceExhaustedError")
 
 NO_MESSAGE = (ValueError, TypeError, MemoryError, RecursionError)
 """What is raised where the user's code has put its own bytes between the messages."""
+
+MOST_HEADER_BYTES = 2_000_000
+"""Of an answer: the names and shapes of some ten thousand variables."""
+
+SHARE = 8
+"""An answer takes at most this part of the memory limit: the function holds it several times while it stores it."""
+
+NO_ARRAYS = wire.Room(MOST_HEADER_BYTES, arrays=0, array_bytes=0)
+
+KEPT_TYPES = "biuf"
+"""Kinds of arrays in a checkpoint."""
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What JSON may have in a text and UTF-8 may not."""
+
+MOST_TEXT = 1_000
+MOST_METRICS = 1_000
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -84,7 +115,7 @@ class Limits:
     """What a learner process may take.
 
     memory_mb: private memory, in units of 10^6 bytes. cpus: processors that it may run on. scratch_mb: of the disk, in
-    units of 10^6 bytes. silence_s: longest time without a word.
+    units of 10^6 bytes. silence_s: longest time for one answer, and for one block of a pass.
     """
 
     memory_mb: int | None = None
@@ -122,6 +153,11 @@ class Fitted:
 
 
 @dataclass(frozen=True)
+class _Metrics:
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Exported:
     """A network as a LiteRT graph and as a Keras file."""
 
@@ -138,6 +174,7 @@ class Learner:
 
     holds: str | None = None
     facts: ModelFacts
+    _outputs: int
 
     def __init__(
         self,
@@ -156,13 +193,13 @@ class Learner:
         self._scratch = scratch.created()
         self._write_code(self._scratch / "code")
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = self._started(theirs.fileno())
         self._socket = ours
+        self._socket.settimeout(limits.silence_s)
+        with theirs:
+            self._watch = _Watch(partial(self._started, theirs.fileno()), self._scratch, limits)
+            self._process = self._watch.started()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        self._watch = _Watch(self._process, self._scratch, limits.scratch_mb)
-        self._watch.start()
         values = {name: value for name, value in vars(settings).items() if name != "code"}
         try:
             self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
@@ -201,13 +238,26 @@ class Learner:
         """Runs the user's model(idim) after seeding: a fresh network."""
         self.holds = None
         header, _ = self._ask({"do": "make"})
-        self.facts = ModelFacts(**header)
+        self.facts = self._read(ModelFacts, header)
+        self._outputs = self.facts.outputs
         return self.facts
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All variables: 'model/…', 'optimizer/…', 'metrics/…'; a checkpoint is these."""
-        header, arrays = self._ask({"do": "state"})
-        return dict(zip(header["names"], arrays, strict=True))
+        header, arrays = self._ask({"do": "state"}, room=self._room(wire.MOST_ARRAYS))
+        names = header.get("names")
+        if not isinstance(names, list) or not all(_fits(name, str, MOST_TEXT) for name in names):
+            raise self._no_answer("a state without names")
+        if not len(set(names)) == len(names) == len(arrays):
+            raise self._no_answer("a state whose names do not fit its arrays")
+        state = dict(zip(names, arrays, strict=True))
+        for name, array in state.items():
+            if array.dtype.kind not in KEPT_TYPES or array.itemsize > 8:
+                raise RequestError(
+                    f"{self._settings.module}: variable {name!r} has type {array.dtype}; a checkpoint has "
+                    "numbers of at most 64 bits that NumPy knows"
+                )
+        return state
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Sets all variables."""
@@ -228,25 +278,32 @@ class Learner:
         """
         self.holds = None
         header, _ = self._stream({"do": "fit", "seed": seed, "first": first}, blocks, fetch, on_rows)
-        return Fitted(**header)
+        fitted = self._read(Fitted, header)
+        if fitted.rows != rows_in(blocks):
+            raise self._no_answer(f"{fitted.rows:,} rows trained of {rows_in(blocks):,}")
+        return fitted
 
     def validate(
         self, blocks: Sequence[Block], fetch: Callable[[str], Rows], on_rows: Callable[[int], None]
     ) -> dict[str, float]:
         """Loss and metrics of the rows, which change nothing in the network."""
         header, _ = self._stream({"do": "validate", "seed": 0}, blocks, fetch, on_rows)
-        metrics: dict[str, float] = header["metrics"]
-        return metrics
+        return dict(self._read(_Metrics, header).metrics)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs of the network, (events, outputs), for features (events, features)."""
-        _, (outputs,) = self._ask({"do": "predict"}, [features])
-        return outputs
+        shape = (len(features), self._outputs)
+        _, arrays = self._ask({"do": "predict"}, [features], self._room(1, 4 * math.prod(shape)))
+        if [(array.dtype, array.shape) for array in arrays] != [(np.dtype(np.float32), shape)]:
+            raise self._no_answer(f"outputs that are not float32 of shape {shape}")
+        return arrays[0]
 
     def export(self) -> Exported:
         """The network as it is served, and as Keras keeps it."""
-        _, (graph, keras) = self._ask({"do": "export"})
-        return Exported(graph.tobytes(), keras.tobytes())
+        _, arrays = self._ask({"do": "export"}, room=self._room(2))
+        if len(arrays) != 2:
+            raise self._no_answer(f"{len(arrays)} arrays, not a graph and a Keras file")
+        return Exported(arrays[0].tobytes(), arrays[1].tobytes())
 
     def _stream(
         self,
@@ -255,55 +312,115 @@ class Learner:
         fetch: Callable[[str], Rows],
         on_rows: Callable[[int], None],
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """Asks for a pass over the blocks, and sends the record batches that the process has not kept."""
-        needed, _ = self._ask({**header, "blocks": blocks})
-        sender = _Sender(self._socket, needed["need"], fetch)
+        """Asks for a pass over the blocks, and sends the record batches that the process has not kept.
+
+        The process says how many rows are done, at most once for each block and once for what is left. Only rows
+        count as progress: each message that brings none leaves the deadline where it was.
+        """
+        answer, _ = self._ask({**header, "blocks": blocks})
+        sender = _Sender(self._socket, self._needed(answer, blocks), fetch)
         sender.start()
+        rows_left, messages_left = rows_in(blocks), len(blocks) + 1
+        since = time.monotonic()
         try:
-            while "rows_done" in (answer := self._answer(self._limits.silence_s))[0]:
-                on_rows(answer[0]["rows_done"])
+            while "rows_done" in (answer := self._answer(NO_ARRAYS, since)[0]):
+                rows, messages_left = answer["rows_done"], messages_left - 1
+                if type(rows) is not int or not 0 <= rows <= rows_left or messages_left < 0:
+                    raise self._no_answer(f"more progress than {rows_in(blocks):,} rows in {len(blocks):,} blocks")
+                rows_left -= rows
+                since = time.monotonic() if rows else since
+                on_rows(rows)
         except BaseException as error:
             self.close()  # what was under way in the socket belongs to a pass that is over
             sender.join(timeout=self._limits.silence_s)
             if sender.error and isinstance(error, RequestError):
                 raise sender.error from None
             raise
-        sender.join(timeout=self._limits.silence_s)
-        return answer
+        sender.join(timeout=SENT_S)
+        if sender.is_alive():
+            raise self._no_answer("the result of a pass before it took the rows")
+        return answer, []
+
+    def _needed(self, answer: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
+        """Return the names of the record batches that the process asks for. It may ask for those of the pass alone:
+        `fetch` would read others."""
+        batches = {piece.batch for block in blocks for piece in block}
+        needed = answer.get("need")
+        if not isinstance(needed, list) or not all(isinstance(name, str) and name in batches for name in needed):
+            raise self._no_answer("names of record batches that do not belong to the pass")
+        if len(set(needed)) < len(needed):
+            raise self._no_answer("the name of a record batch twice")
+        return needed
+
+    def _room(self, arrays: int, array_bytes: float = math.inf) -> wire.Room:
+        """Return the room for an answer, within a share of the memory limit."""
+        most_mb = self._limits.memory_mb / SHARE if self._limits.memory_mb else math.inf
+        return wire.Room(MOST_HEADER_BYTES, arrays, min(array_bytes, most_mb * 1e6))
 
     def _ask(
-        self, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = (), limit_s: float | None = None
+        self,
+        header: Mapping[str, Any],
+        arrays: Sequence[NDArray[Any]] = (),
+        room: wire.Room = NO_ARRAYS,
+        limit_s: float | None = None,
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         try:
             wire.send(self._socket, header, arrays)
+        except TimeoutError as error:
+            raise self._silent(self._limits.silence_s) from error
         except OSError as error:
             raise self._ended() from error
-        return self._answer(limit_s or self._limits.silence_s)
+        return self._answer(room, time.monotonic(), limit_s)
 
-    def _answer(self, limit_s: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        self._socket.settimeout(limit_s)
+    def _answer(
+        self, room: wire.Room, since: float, limit_s: float | None = None
+    ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+        """Return the next message. Raises: RequestError if it is not there whole so long `since` then."""
+        limit_s = limit_s or self._limits.silence_s
         try:
-            header, arrays = wire.receive(self._socket)
+            header, arrays = wire.receive(self._socket, room, since + limit_s)
         except TimeoutError as error:
-            self.close()
-            raise RequestError(
-                f"{self._settings.module}: the learner process said nothing for {limit_s:.0f} s and was ended; "
-                "does the model's code wait for something?"
-            ) from error
+            raise self._silent(limit_s) from error
         except (EOFError, ConnectionError) as error:
             raise self._ended() from error
-        except NO_MESSAGE as error:
+        except wire.TooLargeError as error:
             self.close()
             raise RequestError(
-                f"{self._settings.module}: the learner process gave an answer that is none ({error}) and was "
-                "ended; does the model's code write to a socket that it did not make?"
+                f"{self._settings.module}: the learner process gave {error} are taken as an answer; make the network "
+                "smaller"
             ) from error
+        except NO_MESSAGE as error:
+            raise self._no_answer(str(error)) from error
         if "error" in header:
             self._lines_ended.wait(timeout=LINES_S)
             self._lines_ended.clear()
-            text = shortened(str(header["error"]))
+            text = shortened(str(header["error"])).encode(errors="replace").decode()
             raise RequestError(text + (f"; {self._limit}" if WANT.search(text) and self._limit else ""))
         return header, arrays
+
+    def _read(self, kind: type[Answer], header: Mapping[str, Any]) -> Answer:
+        """Return the answer as a dataclass. Raises: RequestError if its values are not those of the dataclass."""
+        types = get_type_hints(kind)
+        if header.keys() != types.keys():
+            raise self._no_answer(f"other values than {', '.join(types)}")
+        for name, type_ in types.items():
+            if not _fits(header[name], type_, MOST_HEADER_BYTES if name == "summary" else MOST_TEXT):
+                raise self._no_answer(f"{name} {shortened(str(header[name]))[:MOST_TEXT]!r}")
+        return kind(**header)
+
+    def _silent(self, limit_s: float) -> RequestError:
+        self.close()
+        return RequestError(
+            f"{self._settings.module}: the learner process said nothing for {limit_s:.0f} s and was ended; "
+            "does the model's code wait for something?"
+        )
+
+    def _no_answer(self, finding: str) -> RequestError:
+        self.close()
+        return RequestError(
+            f"{self._settings.module}: the learner process gave an answer that is none ({finding}) and was "
+            "ended; does the model's code write to a socket that it did not make?"
+        )
 
     def _ended(self) -> RequestError:
         how = "without leave: it closed its connection"
@@ -367,24 +484,50 @@ class Learner:
 
 
 class _Watch(threading.Thread):
-    """Looks each second how much of the disk a learner process has taken, and ends it when that is too much."""
+    """Starts a learner process, looks ten times a second at its memory and threads and each second at its part of the
+    disk, and ends it when that is too much.
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, most_mb: int | None) -> None:
+    The kernel ends the process with the thread that started it (`confinement.end_with_parent`), so this one.
+    """
+
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], folder: Path, limits: Limits) -> None:
         super().__init__(daemon=True)
-        self._process, self._folder, self._most_mb = process, folder, most_mb
+        self._start, self._folder, self._limits = start, folder, limits
+        self._process: Future[subprocess.Popen[bytes]] = Future()
         self._over = threading.Event()
         self.finding = ""
 
+    def started(self) -> subprocess.Popen[bytes]:
+        """Starts the thread and the process. Raises: OSError if it cannot be started."""
+        self.start()
+        return self._process.result()
+
     def run(self) -> None:
-        while self._most_mb and not self.finding and not self._over.wait(LOOK_S):
-            self.finding = scratch.excess(self._folder, self._process.pid, self._most_mb)
-        if self.finding:
-            self._process.kill()
+        try:
+            process = self._start()
+        except BaseException as error:  # raised by `started`
+            self._process.set_exception(error)
+            return
+        self._process.set_result(process)
+        for look in itertools.count():
+            self.finding = self._look(process.pid, at_disk=look % LOOKS == LOOKS - 1)
+            if self.finding:
+                process.kill()
+                break
+            if self._over.wait(LOOK_S / LOOKS):
+                return
+        self._over.wait()
 
     def stop(self) -> None:
         """Looks no more."""
         self._over.set()
         self.join()
+
+    def _look(self, process: int, *, at_disk: bool) -> str:
+        finding = usage.excess(process, self._limits.memory_mb)
+        if not finding and at_disk and self._limits.scratch_mb:
+            finding = scratch.excess(self._folder, process, self._limits.scratch_mb)
+        return finding
 
 
 class _Sender(threading.Thread):
@@ -411,6 +554,24 @@ class _Sender(threading.Thread):
             while len(coming) <= FETCHED_AHEAD and place + len(coming) < len(self._needed):
                 coming.append(fetcher.submit(self._fetch, self._needed[place + len(coming)]))
             wire.send(self._to, {"batch": batch}, coming.popleft().result())
+
+
+def _fits(value: Any, type_: Any, most_text: int) -> bool:
+    """Return whether a JSON value is of a type that an answer has; texts and mappings are bounded."""
+    if type_ is int:
+        return type(value) is int and 0 <= value < 2**64
+    if type_ is float:
+        return type(value) is float or (type(value) is int and abs(value) < 2**64)
+    if type_ is str:
+        return isinstance(value, str) and len(value) <= most_text and not SURROGATES.search(value)
+    if type_ is bool:
+        return isinstance(value, bool)
+    _, of = get_args(type_)
+    return (
+        isinstance(value, dict)
+        and len(value) <= MOST_METRICS
+        and all(_fits(name, str, MOST_TEXT) and _fits(one, of, MOST_TEXT) for name, one in value.items())
+    )
 
 
 def processor() -> str:

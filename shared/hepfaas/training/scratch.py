@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import re
@@ -16,20 +17,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PREFIX = "hepfaas-learner-"
-LEFT_S = 3600
-"""So old is an empty folder when nobody is about to fill it."""
+LEFT_S = 60
+"""So old is a folder that no function holds when nobody is about to take hold of it."""
 
 MOST_FILES = 20_000
 MOST_DEPTH = 50
 
 
+_HELD: dict[Path, int] = {}
+"""Descriptors of the folders of this process. Each has a lock, which ends with the process."""
+
+
 def created() -> Path:
-    """A new folder for this user alone. Removes empty ones that learners whose function was killed have left."""
+    """Return a new folder for this user alone, no symbolic link in its path. Removes those of killed functions."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another's, or not empty
-            if left.stat().st_mtime < time.time() - LEFT_S:
-                left.rmdir()
-    return Path(tempfile.mkdtemp(prefix=PREFIX))
+        with contextlib.suppress(OSError):  # another user's, or gone
+            if left.lstat().st_mtime < time.time() - LEFT_S and left not in _HELD and _locked(left):
+                remove(left)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    with contextlib.suppress(OSError):  # a file system without locks
+        _locked(folder)
+    return folder
 
 
 def remove(folder: Path) -> None:
@@ -39,6 +47,22 @@ def remove(folder: Path) -> None:
     if folder.exists():
         for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL, check=False)
+    if folder in _HELD:
+        os.close(_HELD.pop(folder))
+
+
+def _locked(folder: Path) -> bool:
+    """Return whether this process now holds the folder, of which it is the owner. Raises: OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "another user's")
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    _HELD[folder] = descriptor
+    return True
 
 
 def excess(folder: Path, process: int, most_mb: int) -> str:
@@ -50,13 +74,13 @@ def excess(folder: Path, process: int, most_mb: int) -> str:
     size_bytes = files = 0
     try:
         removed, mapped = _held(process)
-        for found in [*_below(folder, MOST_DEPTH), *removed]:
+        for found in itertools.islice(itertools.chain(removed, _below(folder, MOST_DEPTH)), MOST_FILES + 1):
             size_bytes, files = size_bytes + 512 * found.st_blocks, files + 1
     except (FileNotFoundError, ProcessLookupError):  # it has ended
         return ""
     except OSError as error:
         return f"its folder cannot be looked through: {error.strerror}"
-    if re.search(rf" {re.escape(str(folder))}/.* \(deleted\)$", mapped, re.MULTILINE):
+    if re.search(rf" {re.escape(str(folder.resolve()))}/.* \(deleted\)$", mapped, re.MULTILINE):
         return "it maps a file that it removed"
     if size_bytes > most_mb * 1_000_000 or files > MOST_FILES:
         return (

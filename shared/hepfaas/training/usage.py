@@ -1,0 +1,47 @@
+"""What a learner process has taken of memory and threads, as the kernel counts it.
+
+The limits of the process itself (confined.py) hold at once but do not count everything: not page tables, not memory
+that was written and then made read-only, not threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+MOST_THREADS = 2_000
+"""TensorFlow starts some for each processor."""
+
+SLACK_MB = 200
+"""Units of 10^6 bytes beyond the limit, so that code that reaches it meets its own MemoryError first."""
+
+COUNTED = re.compile(r"^(?:RssAnon|RssShmem|VmSwap|VmPTE):\s+(\d+) kB$", re.MULTILINE)
+"""Lines of /proc/PID/status, see proc_pid_status(5): memory that is no file's, and page tables."""
+
+THREADS = re.compile(r"^Threads:\s+(\d+)$", re.MULTILINE)
+
+
+def excess(process: int, memory_mb: int | None) -> str:
+    """Return what the process has taken beyond its limits, '' if nothing. memory_mb: in units of 10^6 bytes."""
+    status = _status(process)
+    threads = max([0, *map(int, THREADS.findall(status))])
+    if threads > MOST_THREADS:
+        return f"it started {threads:,} threads; at most {MOST_THREADS:,} are allowed"
+    taken_mb = sum(map(int, COUNTED.findall(status))) * 1024 // 1_000_000
+    if memory_mb and taken_mb > memory_mb + SLACK_MB:
+        return f"it took {taken_mb:,} MB with page tables; at most {memory_mb:,} MB are allowed"
+    return ""
+
+
+def _status(process: int) -> str:
+    """Return the status of a process, of a later thread where the first one has ended; '' if all have."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        status = Path(f"/proc/{process}/status").read_text(errors="replace")
+        if COUNTED.search(status):
+            return status
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if COUNTED.search(status := (thread / "status").read_text(errors="replace")):
+                    return status
+    return ""
