@@ -11,8 +11,8 @@ must change; RESOURCE_EXHAUSTED and UNAVAILABLE to ask again.
 import asyncio
 import os
 
+from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
-from hepfaas.training import confinement
 
 fork_server().start()  # it imports LiteRT while this process imports the rest
 

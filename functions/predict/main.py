@@ -7,8 +7,8 @@ owner's; 413, 422 (400 under /v2) if the request must change; 429 and 503 to ask
 
 import os
 
+from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
-from hepfaas.training import confinement
 
 fork_server().start()  # it imports LiteRT while this process imports the rest
 

@@ -11,9 +11,9 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.models.inference import Inference
 from hepfaas.platform.settings import Settings
+from hepfaas.sandbox import confinement
 from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
-from hepfaas.training import confinement
 from hepfaas.training.learner import Limits
 from hepfaas.training.printed import Printed
 

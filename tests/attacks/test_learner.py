@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.training import confinement, scratch, usage, wire
+from hepfaas.sandbox import confinement, wire
+from hepfaas.training import scratch, usage
 from hepfaas.training.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Rows, Slice
 
@@ -27,10 +28,10 @@ MEMORY_MB = 200
 SHUT_IN = """
 import ctypes, errno, fcntl, mmap, os, resource, signal, socket, struct, sys, threading, time
 from pathlib import Path
-from hepfaas.training import confined, confinement
+from hepfaas.sandbox import confinement, limits
 DESCRIPTOR, *LIMITS = map(int, sys.argv[1:5])
 confinement.end_with_parent()
-confined.limit(*LIMITS)
+limits.limit(*LIMITS)
 confinement.confine(Path.cwd())
 C = ctypes.CDLL(None, use_errno=True)
 C.mmap.restype = ctypes.c_void_p
@@ -50,7 +51,7 @@ def call(number, *arguments):
 SPEAKING = (
     SHUT_IN
     + """
-from hepfaas.training import wire
+from hepfaas.sandbox import wire
 WIRE = socket.socket(fileno=DESCRIPTOR)
 FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "logits": False, "own_fit": False, "summary": "",
          "processor": "", "versions": {}}

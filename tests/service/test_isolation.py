@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hepfaas import Client
-from hepfaas.training import confinement
+from hepfaas.sandbox import confinement
 from jobs import small_job
 from system import System
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import probes
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.training import confinement, scratch
+from hepfaas.sandbox import confinement
+from hepfaas.training import scratch
 from hepfaas.training.learner import Learner, LearnerSettings, Limits
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

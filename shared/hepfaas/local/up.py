@@ -29,8 +29,8 @@ from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
+from hepfaas.sandbox import confinement
 from hepfaas.service import events
-from hepfaas.training import confinement
 
 PING_S = 60.0
 REAP_S = 5.0

@@ -144,8 +144,8 @@ def _private_bytes(process: int) -> int:
 
 def _become_worker(request: Request, given: Sequence[int], server: int) -> None:
     """Keep the given descriptors alone, give up all rights, and serve."""
-    from hepfaas.training.confined import limit
-    from hepfaas.training.confinement import confine, hide
+    from hepfaas.sandbox.confinement import confine, hide
+    from hepfaas.sandbox.limits import limit
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != server:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hepfaas.errors import UnavailableError
+from hepfaas.sandbox import confinement
 from hepfaas.sandbox.fork_server import STATUS, Request
-from hepfaas.training import confinement
 
 PACKAGES = Path(__file__).parents[2]
 STOP_S = 5.0

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BLOCK_ROWS
-from hepfaas.training import wire
-from hepfaas.training.confinement import why
+from hepfaas.sandbox import wire
+from hepfaas.sandbox.confinement import why
 from hepfaas.training.user_errors import ModelError, told
 
 AHEAD = 2

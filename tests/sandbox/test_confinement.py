@@ -8,13 +8,13 @@ from pathlib import Path
 
 import probes
 import pytest
-from hepfaas.training import confinement
+from hepfaas.sandbox import confinement
 
 LANDLOCK = pytest.mark.skipif(not confinement.landlock_version(), reason="the kernel has no Landlock")
-CONFINED = "from hepfaas.training import confinement\nconfinement.confine(Path.cwd())\n"
+CONFINED = "from hepfaas.sandbox import confinement\nconfinement.confine(Path.cwd())\n"
 NO_LANDLOCK = """
 import ctypes, errno, os
-from hepfaas.training import confinement as it
+from hepfaas.sandbox import confinement as it
 code = [it._instruction(it.LOAD, it.NUMBER_AT)]
 code += it._if_number(it.CREATE_RULESET, [it._instruction(it.RETURN, it.ERRNO | errno.ENOSYS)])
 code = ctypes.create_string_buffer(b"".join([*code, it._instruction(it.RETURN, it.ALLOW)]))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hepfaas.training import wire
+from hepfaas.sandbox import wire
 
 ARRAYS = [
     np.arange(12, dtype=np.float32).reshape(3, 4),
