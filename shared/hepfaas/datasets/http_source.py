@@ -84,8 +84,8 @@ class HttpSource(RangedSource):
     def _check(self, address: Address) -> None:
         if not self._private and is_private(address):
             raise RequestError(
-                f"'{self._address}' leads to '{address.origin}', an address in a private network, where no server outside may "
-                "lead; give that address itself"
+                f"'{self._address}' leads to '{address.origin}{address.path}', an address in a private network, where "
+                "no server outside may lead; give that address itself"
             )
 
 

@@ -12,18 +12,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import awkward as ak
 import uproot
 
+from hepfaas.datasets.addresses import check_host
 from hepfaas.datasets.chosen import Branch, missing_branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
-from hepfaas.datasets.faults import explained, is_xrootd
+from hepfaas.datasets.faults import explained
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
+from hepfaas.platform.address import WEB, XROOTD, Address, parsed
 
 XROOTD_LIMITS = {
     "XRD_CONNECTIONWINDOW": "10",
@@ -34,7 +36,9 @@ XROOTD_LIMITS = {
 }
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
 
-WEB_ADDRESSES = ("http://", "https://", "dav://", "davs://")
+XROOTD_FORBIDS = {"XRD_METALINKPROCESSING": "0", "XRD_LOCALMETALINKFILE": "0"}
+"""A file named x.meta4 or x.metalink would be a list of servers and local files that the client opens in its place."""
+
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
 
@@ -81,7 +85,9 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
             found = _tree(file, door.url, tree)
             branches, left_out, edges = branches_of(found)
             entries = int(found.num_entries)
-            return OpenedFile(_identity(file), url, tree, entries, _size(file), branches, left_out, edges)
+            result = OpenedFile(_identity(file), url, tree, entries, _size(file), branches, left_out, edges)
+            _check_server(file)
+            return result
 
     return reading.through(url, at)
 
@@ -151,19 +157,43 @@ class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no 
         super().__init__(file_path, **options, timeout=door.limit_s)
 
     def _open(self) -> None:
-        if self._door.credential is None:
-            super()._open()
-            return
         opened = _with_credential(self._door)
         try:
             self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
         except OSError as error:
             raise type(error)(str(error).replace(opened, self._file_path)) from None
         self._resource._file_path = self._file_path
-        # uproot would ask the server for its own limits, under no one's name, and so without the credential.
-        self._max_num_elements, self._max_element_size = VECTOR_LIMITS
+        self.check_server()
+        # uproot asks the server for its own limits under no one's name, and so without the credential.
+        if self._door.credential is None:
+            limits: tuple[int, int] = uproot.source.xrootd.get_server_config(self._resource.file)
+        else:
+            limits = VECTOR_LIMITS
+        self._max_num_elements, self._max_element_size = limits
         nothing = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
         self._executor = uproot.source.futures.ResourceThreadPoolExecutor(nothing)
+
+    def chunk(self, start: int, stop: int) -> Any:
+        """One range, from where the server may lead."""
+        found = super().chunk(start, stop)
+        self.check_server()
+        return found
+
+    def check_server(self) -> None:
+        """Check where the server has led the client by now: its client follows before anybody is asked.
+
+        Raises: RequestError if that is a file of this machine, or a private network where none may be.
+        """
+        client, file = uproot.extras.XRootD_client(), self._resource.file
+        last, server = (client.URL(file.get_property(name)) for name in ("LastURL", "DataServer"))
+        try:
+            if last.protocol == "file":
+                raise RequestError(f"'{self._file_path}' leads to a file of this machine, where no server may lead")
+            if server.hostname and not self._door.private:
+                check_host(Address("root", server.hostname.strip("[]"), server.port), allow_private=False)
+        except RequestError:
+            file.close(timeout=1)
+            raise
 
 
 def _with_credential(door: Door) -> str:
@@ -171,34 +201,36 @@ def _with_credential(door: Door) -> str:
     found = door.credential
     if found is None:
         return door.url
-    scheme, _, place = door.url.partition("://")
+    address = parsed(door.url)
     shown = f"authz=Bearer%20{quote(found.secret, safe='')}"
     if found.kind == "x509":
         shown = f"xrd.wantprot=gsi&xrd.gsiusrpxy={found.path}"
-    return f"{scheme}://{found.mark}@{place}{'&' if '?' in place else '?'}{shown}"
+    return f"{address.scheme}://{found.mark}@{address.place}/{address.path}?{shown}"
 
 
 def open_root(door: Door) -> Any:
     """The file, to be closed by who asked for it; its faults are for `explained` to translate."""
+    scheme = "disk"
+    if "://" in door.url:
+        address = parsed(door.url)
+        scheme, door = address.scheme, replace(door, url=str(address))
     url = door.url
-    if is_xrootd(url):
+    where = {url: None}  # not the text alone, in which uproot looks for ':' and the name of an object
+    if scheme in XROOTD:
+        os.environ.update(XROOTD_FORBIDS)
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
-        file = uproot.open(url, handler=XRootDSource, door=door)
-    elif url.startswith("s3://"):
+        file = uproot.open(where, handler=XRootDSource, door=door)
+    elif scheme == "s3":
         from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
 
-        file = uproot.open(url, handler=S3Source)
-    elif url.startswith(WEB_ADDRESSES):
+        file = uproot.open(where, handler=S3Source)
+    elif scheme in WEB:
         from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
 
-        file = uproot.open(url, handler=HttpSource, credential=door.credential, private=door.private)
-    elif "://" in url:
-        raise RequestError(
-            f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://"
-        )
+        file = uproot.open(where, handler=HttpSource, credential=door.credential, private=door.private)
     else:
-        file = uproot.open({url: None}, handler=uproot.MemmapSource)
+        file = uproot.open(where, handler=uproot.MemmapSource)
     size, whole = _size(file), int(file.file.fEND)
     if size < whole:
         file.close()
@@ -252,6 +284,12 @@ def _described(name: str, branch: Any) -> Branch | str:
     return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
 
 
+def _check_server(file: Any) -> None:
+    """Raises: RequestError if the server of a file has led where it may not."""
+    if isinstance(file.file.source, XRootDSource):
+        file.file.source.check_server()
+
+
 def _size(file: Any) -> int:
     return int(file.file.source.num_bytes)
 
@@ -294,6 +332,11 @@ class _Lent:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._found is not None
+        try:
+            _check_server(self._found.file)
+        except RequestError:
+            self._found.file.close()
+            raise
         if kind is not None:  # what failed once is not read from again: its server may have been away
             with suppress(OSError, ValueError):
                 self._found.file.close()

@@ -1,7 +1,7 @@
-"""The one parser of addresses of files. What it accepts, every client reads in the same way. The standard library alone.
+"""The one parser of addresses of files. What it accepts, every client reads in the same way. Light: no library.
 
-An address is parsed where it comes in. Checks, clients, records and credentials get the parsed value, or its text, which
-is the normal form: never what was sent.
+An address is parsed where it comes in. Checks, clients, records and credentials get the parsed value, or its text,
+which is the normal form: never what was sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PORTS = {**dict.fromkeys(XROOTD, 1094), "http": 80, "dav": 80, "https": 443, "da
 
 MOST_CHARACTERS = 4_096
 MOST_SHOWN = 200
-READ = "files are read from root://, s3://, http(s):// and dav(s):// addresses"
+READ = "functions read root://, s3://, http(s):// and dav(s):// addresses, and files that came with the job"
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([1-9][0-9]{0,4}))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -105,8 +105,8 @@ class Address:
 def parsed(text: str, with_query: bool = False) -> Address:
     """Return the address that a text names. with_query: whether an http(s) address may have a query.
 
-    Raises: RequestError if two clients or servers could read it differently, or if it holds a user, a password or, where
-    none is permitted, a query. The message does not repeat those.
+    Raises: RequestError if two clients or servers could read it differently, or if it holds a user, a password or,
+    where none is permitted, a query. The message does not repeat those.
     """
     if len(text) > MOST_CHARACTERS:
         raise RequestError(f"{_shown(text)} has {len(text)} characters; an address has at most {MOST_CHARACTERS}")
@@ -115,7 +115,7 @@ def parsed(text: str, with_query: bool = False) -> Address:
     scheme, mark, rest = text.partition("://")
     scheme = scheme.lower()
     if not mark or scheme not in SCHEMES:
-        raise RequestError(f"{_shown(text)} cannot be read: {READ}")
+        raise RequestError(f"{_shown(text)} cannot be read by a function: {READ}")
     authority, _, path = rest.partition("/")
     _check_no_secrets(scheme, authority, text)
     host, port = _bucket(authority, text) if scheme == "s3" else host_and_port(authority, text)
