@@ -230,8 +230,8 @@ def _steering() -> RequestError:
 
 def _path(scheme: str, path: str, text: str) -> str:
     """The normal form of a path. Raises: RequestError if servers could take it for another one."""
-    if scheme in XROOTD:
-        path = re.sub("/+", "/", path)  # its servers take these for one, and most addresses have two at the start
+    if scheme != "s3":
+        path = re.sub("/+", "/", path)  # servers take these for one, and most addresses have two at the start
     if scheme in WEB and re.search(r"%(?![0-9A-Fa-f]{2})", path):
         raise RequestError(f"{_shown(text)} has a '%' that encodes nothing; write %25")
     if _is_ambiguous(path, scheme == "s3"):
@@ -245,9 +245,7 @@ def _path(scheme: str, path: str, text: str) -> str:
     dots = any(segment.partition(";")[0].strip() in (".", "..") for segment in segments)
     if dots or "\\" in plain or not plain.isprintable():
         raise _not_plain(text)
-    if scheme != "s3" and (
-        {"?", "#", ";"} & set(plain) or "" in segments[:-1] or any(segment.endswith(":") for segment in segments[:-1])
-    ):
+    if scheme != "s3" and ({"?", "#", ";"} & set(plain) or any(segment.endswith(":") for segment in segments[:-1])):
         raise _not_plain(text)
     return _encoded(plain) if scheme in WEB else plain
 
@@ -266,8 +264,8 @@ def _is_ambiguous(path: str, is_key: bool) -> bool:
 
 def _not_plain(text: str) -> RequestError:
     return RequestError(
-        f"{_shown(text)} has a path with '//', '.', '..', '?', '#', ';', '\\' or coded signs in it, which servers take "
-        "differently; write the plain path"
+        f"{_shown(text)} has a path with '.', '..', '?', '#', ';', '\\', '://' or coded signs in it, which servers "
+        "take differently; write the plain path"
     )
 
 
@@ -283,6 +281,5 @@ def _shown(text: str) -> str:
     """How messages name what is no address: without what may be a secret, on one line."""
     begin = re.split(r"[?#]", text)[0]
     scheme, mark, rest = begin.partition("://")
-    authority, slash, path = rest.partition("/")
-    shown = f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"[:MOST_SHOWN]
+    shown = f"{scheme}{mark}{rest.rpartition('@')[2]}"[:MOST_SHOWN]
     return f"'{shown}'" if shown.isprintable() else ascii(shown)
