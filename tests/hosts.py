@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Self
 
 import pytest
@@ -117,10 +118,8 @@ class LeadingXRootD:
 
     def __exit__(self, *error: object) -> None:
         for one in (self._server, *self._taken):
-            try:
+            with suppress(OSError):  # it was left before
                 one.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it was left before
-                pass
         for thread in self._threads:
             thread.join()
         self._server.close()

@@ -1,4 +1,4 @@
-"""Addresses that are checked as one thing and opened as another. Each names an allowed host and means something else."""
+"""Addresses that are checked as one thing and opened as another: they name an allowed host and mean another one."""
 
 import threading
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from hepfaas.datasets.addresses import check_address, check_file
 from hepfaas.datasets.doors import Door, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.storage import open_store
@@ -211,9 +211,11 @@ def test_a_file_behind_xrootd_is_named_by_its_whole_name(xrootd: XRootD, path: P
 
 
 def test_a_server_of_xrootd_does_not_lead_to_a_file_of_this_machine(path: Path) -> None:
-    with LeadingXRootD(f"file://localhost{path}") as server:
-        with pytest.raises(RequestError, match="leads to a file of this machine"):
-            opened(server.url, "Events")
+    with (
+        LeadingXRootD(f"file://localhost{path}") as server,
+        pytest.raises(RequestError, match="leads to a file of this machine"),
+    ):
+        opened(server.url, "Events")
 
 
 def test_a_server_of_xrootd_outside_gives_nothing_from_a_private_network(xrootd: XRootD, path: Path) -> None:
@@ -252,7 +254,7 @@ def test_a_list_of_servers_is_read_as_the_file_that_it_is(ending: str, xrootd: X
 )
 def test_a_web_server_leads_to_no_host_that_is_written_in_another_way(to: str, untouched: Untouched) -> None:
     with Pages(to=to.format(place=f"{OURS}:{untouched.port}", port=untouched.port)) as server:
-        with pytest.raises(RequestError) as refused:
+        with pytest.raises((RequestError, UnavailableError)) as refused:
             opened(f"http://{server.place}/x.root", "Events")
         assert "secret" not in str(refused.value)
         assert len(server.paths) == 1
@@ -300,8 +302,8 @@ def test_a_webhook_hides_no_other_host(url: str, monkeypatch: pytest.MonkeyPatch
 
 def test_no_record_has_what_a_query_or_a_user_may_hold(tmp_path: Path) -> None:
     place = place_files(open_store(str(tmp_path)), True)
-    for url in ("https://h.example/x.root?X-Amz-Signature=secret", "https://secret@h.example/x.root",
-                "root://h.example//x.root?authz=secret", "root://secret@h.example//x.root"):  # fmt: skip
+    for url in ("https://h.example/x.root?X-Amz-Signature=se.cret", "https://se.cret@h.example/x.root",
+                "root://h.example//x.root?authz=se.cret", "root://se.cret@h.example//x.root"):  # fmt: skip
         with pytest.raises(RequestError) as refused:
             place(url, tmp_path)
-        assert "secret" not in str(refused.value)
+        assert "se.cret" not in str(refused.value)

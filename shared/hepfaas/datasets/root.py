@@ -36,9 +36,6 @@ XROOTD_LIMITS = {
 }
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
 
-XROOTD_FORBIDS = {"XRD_METALINKPROCESSING": "0", "XRD_LOCALMETALINKFILE": "0"}
-"""A file named x.meta4 or x.metalink would be a list of servers and local files that the client opens in its place."""
-
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
 
@@ -217,9 +214,9 @@ def open_root(door: Door) -> Any:
     url = door.url
     where = {url: None}  # not the text alone, in which uproot looks for ':' and the name of an object
     if scheme in XROOTD:
-        os.environ.update(XROOTD_FORBIDS)
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
+        _forbid_metalinks()
         file = uproot.open(where, handler=XRootDSource, door=door)
     elif scheme == "s3":
         from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
@@ -236,6 +233,15 @@ def open_root(door: Door) -> Any:
         file.close()
         raise RequestError(f"'{url}' is cut short: it has {size:,} of its {whole:,} bytes; copy it anew")
     return file
+
+
+def _forbid_metalinks() -> None:
+    """Read files named x.meta4 or x.metalink as files: their server could list others, also local ones, to be opened.
+
+    The client reads the variable once, when it is imported, and lets nobody change what it has read there.
+    """
+    os.environ["XRD_METALINKPROCESSING"] = "0"
+    uproot.extras.XRootD_client().EnvPutInt("MetalinkProcessing", 0)
 
 
 def _tree(file: Any, url: str, tree: str) -> Any:
