@@ -1,8 +1,10 @@
-"""A name whose addresses change, and servers that keep one waiting: what strangers may name."""
+"""A name whose addresses change, servers that keep one waiting or lead elsewhere: what strangers may name."""
 
 import socket
+import struct
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Self
 
 import pytest
@@ -69,3 +71,79 @@ class Trickling:
                     taken.sendall(b"a")
             except OSError:
                 self.left.set()
+
+
+class Untouched:
+    """A server that nobody may come to. `came`: how many did."""
+
+    def __enter__(self) -> Self:
+        self.came = 0
+        self._server = socket.create_server((OURS, 0))
+        self.port = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                taken, _ = self._server.accept()
+            except OSError:
+                return
+            self.came += 1
+            taken.close()
+
+
+class LeadingXRootD:
+    """A server of XRootD that takes every login and leads who opens a file to `to`, as
+    https://xrootd.web.cern.ch/doc/dev56/XRdv520.htm (kXR_redirect) has it."""
+
+    PROTOCOL, LOGIN, OPEN, END = 3006, 3007, 3010, 3023
+
+    def __init__(self, to: str) -> None:
+        self._to = to.encode()
+
+    def __enter__(self) -> Self:
+        self._server = socket.create_server((OURS, 0))
+        self._taken: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+        self.url = f"root://{OURS}:{self._server.getsockname()[1]}//store/x.root"
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one in (self._server, *self._taken):
+            with suppress(OSError):  # it was left before
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self._taken.append(self._server.accept()[0])
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._answer, args=(self._taken[-1],)))
+            self._threads[-1].start()
+
+    def _answer(self, taken: socket.socket) -> None:
+        with taken, taken.makefile("rb") as came:
+            came.read(20)
+            taken.sendall(struct.pack(">HHIII", 0, 0, 8, 0x511, 1))
+            while len(head := came.read(24)) == 24:
+                stream, request, size = struct.unpack(">2sH16xI", head)
+                came.read(size)
+                status, body = {
+                    self.PROTOCOL: (0, struct.pack(">II", 0x511, 1)),
+                    self.LOGIN: (0, bytes(16)),
+                    self.OPEN: (4004, struct.pack(">i", -1) + self._to),
+                    self.END: (0, b""),
+                }.get(request, (4003, struct.pack(">I", 3013) + b"not here\0"))
+                taken.sendall(stream + struct.pack(">HI", status, len(body)) + body)

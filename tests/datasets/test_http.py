@@ -24,6 +24,7 @@ from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.sources import EVERYTHING, Allowed, Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import web
+from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 from hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
@@ -150,7 +151,7 @@ def test_a_server_outside_does_not_lead_into_a_private_network(serve: Serve, mon
     """The stand-in is outside by name alone: there is no public address on this machine."""
     with Leading() as door:
         port = door.url.split(":")[2].split("/")[0]
-        monkeypatch.setattr(http_source, "is_private", lambda url: f":{port}/" not in url)
+        monkeypatch.setattr(http_source, "is_private", lambda address: address.port != int(port))
         door.to = serve()
         with pytest.raises(RequestError, match=f"leads to '{door.to}', an address in a private network"):
             opened(door.url, "Events")
@@ -170,9 +171,9 @@ def test_a_server_in_trouble_is_asked_again_later(serve: Serve) -> None:
 
 
 def test_addresses_in_private_networks_are_known() -> None:
-    assert is_private("http://127.0.0.1:80/x")
-    assert is_private("http://[::1]/x")
-    assert not is_private("http://8.8.8.8/x")
+    for host in ("127.0.0.1:80", "[::1]", "[::ffff:10.0.0.1]", "[::10.0.0.1]", "[64:ff9b::a00:1]", "[2002:a00:1::]"):
+        assert is_private(parsed(f"http://{host}/x"))
+    assert not is_private(parsed("http://8.8.8.8/x"))
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hepfaas.datasets.sources import Sources, sources_in, sources_of
 from hepfaas.errors import ForbiddenError, RequestError
+from hepfaas.platform.address import parsed
 
 ISSUER = "https://iam.example/"
 CMS = (ISSUER, "/cms")
@@ -38,9 +39,9 @@ def test_those_of_the_manifests_are_understood() -> None:
     folder = Path(__file__).parents[2] / "manifests"
     assert sources_in(str(folder / "base/sources.json"), ISSUER) == Sources()
     site = sources_in(str(folder / "overlays/site/sources.json"), ISSUER)
-    assert site.doors("root://cms-xrd-global.cern.ch//store/x.root") == (
-        "root://xrootd-cache.hepfaas.svc.cluster.local:1094//store/x.root",
-        "root://xrootd-cms.infn.it:1094//store/x.root",
+    assert tuple(map(str, site.doors(parsed("root://cms-xrd-global.cern.ch//store/x.root")))) == (
+        "root://xrootd-cache.hepfaas.svc.cluster.local//store/x.root",
+        "root://xrootd-cms.infn.it//store/x.root",
     )
 
 
@@ -50,36 +51,38 @@ def test_those_of_the_manifests_are_understood() -> None:
         (
             "root://global.example:1094//store/a%b.root",
             [
-                "root://cache.example:1094//store/a%b.root",
-                "root://origin.example:1094//store/a%b.root",
+                "root://cache.example//store/a%b.root",
+                "root://origin.example//store/a%b.root",
                 "https://origin.example/dav/store/a%25b.root",
             ],
         ),
         ("root://other.example//store/x.root", ["root://other.example//store/x.root"]),
         (
             "https://Web.Example/a%20b.root",
-            ["davs://near.example/store/a%20b.root", "https://Web.Example/a%20b.root"],
+            ["davs://near.example/store/a%20b.root", "https://web.example/a%20b.root"],
         ),
         ("s3://bucket/x.root", ["s3://bucket/x.root"]),
     ],
 )
 def test_the_doors_of_a_file(url: str, doors: list[str], sources: Sources) -> None:
-    assert sources.doors(url) == tuple(doors)
+    assert list(map(str, sources.doors(parsed(url)))) == doors
 
 
 @pytest.mark.parametrize(
     ("url", "groups"),
     [
         ("root://global.example//store/x.root", [CMS]),
-        ("root://GLOBAL.example:1094//store/a/x.root?x=..", [CMS]),
+        ("root://GLOBAL.example:1094//store/a/x.root", [CMS]),
         ("https://open.example/eos/open%20data/x.root", []),
         ("root://open.example//eos/open data/x.root", []),
         ("s3://bucket/any/thing.root", []),
         ("root://ported.example:1094//x", [("https://else.example/", "/atlas")]),
+        ("root://ported.example//x", [("https://else.example/", "/atlas")]),
+        ("root://global.example.///store//x.root", [CMS]),
     ],
 )
 def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
-    sources.check(url, groups)
+    sources.check(parsed(url), groups)
 
 
 @pytest.mark.parametrize(
@@ -97,36 +100,11 @@ def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sou
 )
 def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     with pytest.raises(ForbiddenError) as refused:
-        sources.check(url, groups)
+        sources.check(parsed(url), groups)
     assert f"'{url}' is not among what you may read here: " in str(refused.value)
     assert "root|https://open.example//eos/open data/, s3://bucket/" in str(refused.value)
     assert ("root|roots://global.example//store/" in str(refused.value)) == (CMS in groups)
     assert ("ported.example" in str(refused.value)) == (groups == [("https://else.example/", "/atlas")])
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "root://global.example//store/../user/x.root",
-        "root://global.example//store/./x.root",
-        "root://global.example//store//x.root",
-        "root://global.example///store/x.root",
-        "root://global.example//store/x.root#/../../y",
-        "root://global.example//store/%2e%2e/user/x.root",
-        "https://open.example/eos/open%20data/%2E%2E/x.root",
-        "https://open.example/eos/open%20data/..%2fx.root",
-        "https://open.example/eos/open%20data/%252e%252e/x.root",
-        "https://open.example/eos/open%20data/..\\x.root",
-        "https://open.example/eos/open%20data/x%00.root",
-        "https://open.example/eos/open%20data/..",
-        "https://user@open.example/eos/open%20data/x.root",
-        "https://open.example\\@evil.example/eos/open%20data/x.root",
-        "s3://bucket/a/../b",
-    ],
-)
-def test_an_address_that_two_servers_could_take_differently_is_refused(url: str, sources: Sources) -> None:
-    with pytest.raises(RequestError, match="write the plain path|leave that out"):
-        sources.check(url, [CMS])
 
 
 @pytest.mark.parametrize(
@@ -140,16 +118,16 @@ def test_an_address_that_two_servers_could_take_differently_is_refused(url: str,
 )
 def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
     if may:
-        sources.check(prefix, [CMS], is_prefix=True)
+        sources.check(parsed(prefix), [CMS], is_prefix=True)
     else:
         with pytest.raises(ForbiddenError, match="not among what you may read"):
-            sources.check(prefix, [CMS], is_prefix=True)
+            sources.check(parsed(prefix), [CMS], is_prefix=True)
 
 
 def test_without_a_list_everything_may_be_read() -> None:
-    sources_of({"federations": FILE["federations"]}, ISSUER).check("root://anywhere//a/../b", [])
+    sources_of({"federations": FILE["federations"]}, ISSUER).check(parsed("root://anywhere//a/b"), [])
     with pytest.raises(ForbiddenError, match="may read here: nothing"):
-        sources_of({"allowed": []}, ISSUER).check("root://anywhere//a", [])
+        sources_of({"allowed": []}, ISSUER).check(parsed("root://anywhere//a"), [])
 
 
 @pytest.mark.parametrize(

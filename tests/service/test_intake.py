@@ -161,11 +161,13 @@ def test_a_job_that_cannot_be_is_refused_with_its_rule(tmp_path: Path) -> None:
 
 
 def test_files_that_may_not_be_read_are_told_with_their_batch(tmp_path: Path) -> None:
-    world = World(tmp_path, prefix="file://")
-    assert world.take("file:///signal.root", "file:///background.root") == []
+    world = World(tmp_path, prefix="root://nowhere.invalid//")
+    assert world.take("root://nowhere.invalid//signal.root", "root://nowhere.invalid//background.root?x=1") == []
     outcome = rules.outcome(world.store, "fresh", 1)
     assert outcome
-    assert "cannot be read by a function" in outcome["error"]
+    assert "a token or a setting of the client in it" in outcome["error"]
+    with pytest.raises(RequestError, match="cannot be read by a function"):
+        world.put(prefix="file://")
 
 
 def test_a_run_that_waited_has_the_trace_of_the_last_file_and_a_wrong_one_is_replaced(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from hepfaas.datasets.addresses import check_address, is_private
+from hepfaas.datasets.addresses import check_host, is_private
 from hepfaas.datasets.faults import redacted
-from hepfaas.datasets.sources import XROOTD, Sources
+from hepfaas.datasets.sources import Sources
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.address import XROOTD, Address, parsed
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.roles import Group
 from hepfaas.platform.time_limit import within
@@ -37,8 +37,6 @@ its client gives up a single request before that."""
 ALL_S = 270.0
 """So long all doors together may need for one header or range in the service, where a step has 300 s."""
 
-PORTS = {"http": 80, "dav": 80, "https": 443, "davs": 443}
-XROOTD_PORT = 1094
 HASHED_BYTES = 8_000_000
 """A file on a server up to this size is fetched whole, and its identity is the hash of its content: identity.py."""
 
@@ -47,7 +45,9 @@ IN_CLEAR = ("root", "xroot", "http", "dav")
 
 @dataclass(frozen=True)
 class Door:
-    """An address at which a file is read, and what is shown there. limit_s: for one request to it. private: whether it
+    """An address at which a file is read, and what is shown there.
+
+    url: the normal form of an address, or the path of a file here. limit_s: for one request to it. private: whether it
     may be in a private network."""
 
     url: str
@@ -80,13 +80,10 @@ class Reading:
         """What `work` gives at the first door that has it. Raises: RequestError or UnavailableError of the last one."""
         if "://" not in url or (self.own and url.startswith(self.own)):
             return work(Door(url))
-        try:
-            urlsplit(url)
-        except ValueError as error:
-            raise RequestError(f"'{url[:200]}' is no address: {error}") from error
-        self.sources.check(url, self.groups)
-        private = self.private or self.sources.allowed is not None or self.sources.federation_of(url) is not None
-        *first, last = self.sources.doors(url)
+        named = parsed(url)
+        self.sources.check(named, self.groups)
+        private = self.private or self.sources.allowed is not None or self.sources.federation_of(named) is not None
+        *first, last = self.sources.doors(named)
         share_s = self.all_s / (len(first) + 1)
 
         def watched(door: Door) -> T:
@@ -109,46 +106,39 @@ class Reading:
             if not failures:
                 raise
             family = RequestError if isinstance(error, RequestError) else UnavailableError
-            raise family(f"'{url}' was read through no door: {'; '.join([*failures, str(error)])}") from error
+            raise family(f"'{named}' was read through no door: {'; '.join([*failures, str(error)])}") from error
 
-    def _at(self, address: str, private: bool, work: Callable[[Door], T]) -> T:
+    def _at(self, address: Address, private: bool, work: Callable[[Door], T]) -> T:
         """What `work` gives at one door; what it raises tells no secret."""
-        if not private and urlsplit(address).scheme in XROOTD:  # its client resolves for itself; of http(s) see web.py
-            check_address(address, allow_private=False)
+        if not private and address.scheme in XROOTD:  # its client resolves for itself; of http(s) see web.py
+            check_host(address, allow_private=False)
         credential = self._shown_at(address)
         try:
-            found = work(Door(address, credential, private=private))
+            found = work(Door(str(address), credential, private=private))
         except (RequestError, UnavailableError) as error:
             text = redacted(str(error), credential)
             if credential is None:
                 raise
             raise (RequestError if isinstance(error, RequestError) else UnavailableError)(text) from None
-        self.served = door_of(address)
+        self.served = address.origin
         return found
 
-    def _shown_at(self, address: str) -> Credential | None:
+    def _shown_at(self, address: Address) -> Credential | None:
         """The owner's credential for the host of a door; in clear to private addresses alone.
 
         Raises: RequestError if it would be shown to everybody on the way.
         """
-        parts = urlsplit(address)
-        found = self.credential(parts.hostname or "") if parts.scheme != "s3" else None
-        if found and found.kind == "bearer" and parts.scheme in IN_CLEAR and not is_private(address):
+        found = self.credential(address.host) if address.scheme != "s3" else None
+        if found and found.kind == "bearer" and address.scheme in IN_CLEAR and not is_private(address):
             raise RequestError(
                 f"'{address}' is read without encryption, which would show your token to others; name it by "
-                f"{'roots' if 'root' in parts.scheme else 'https'}://, or DELETE /v1/credentials/{parts.hostname}"
+                f"{'roots' if 'root' in address.scheme else 'https'}://, or DELETE /v1/credentials/{address.host}"
             )
         return found
 
 
 PLAIN = Reading()
 """Every address, each its own door."""
-
-
-def door_of(url: str) -> str:
-    """What a door is called: scheme, host and port."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme else "disk"
 
 
 def _watched(work: Callable[[Door], T], door: Door, most_s: float, looked_after: bool = False) -> T:
@@ -183,12 +173,11 @@ def _watched(work: Callable[[Door], T], door: Door, most_s: float, looked_after:
 
 def _check_is_there(door: Door) -> None:
     """Raises: UnavailableError if a door takes no connection."""
-    parts = urlsplit(door.url)
-    if parts.scheme == "s3":
+    address = parsed(door.url)
+    if address.connects_to is None:
         return
-    place = (parts.hostname or "", parts.port or PORTS.get(parts.scheme, XROOTD_PORT))
     try:
-        socket.create_connection(place, timeout=CONNECT_S).close()
+        socket.create_connection((address.host, address.connects_to), timeout=CONNECT_S).close()
     except OSError as error:
         reason = error.strerror or "it takes no connection"
         raise UnavailableError(f"the server of '{door.url}' does not answer: {reason}") from error

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import urljoin
 
 import urllib3
-from urllib3.util import make_headers, parse_url
 
 from hepfaas.datasets.addresses import is_private
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import RequestError
 from hepfaas.platform import web
+from hepfaas.platform.address import Address, led_to, parsed
 from hepfaas.platform.credentials import Credential
 
 MOST_REDIRECTS = 5
@@ -28,8 +27,8 @@ class HttpSource(RangedSource):
     def __init__(
         self, file_path: str, credential: Credential | None = None, private: bool = True, **options: Any
     ) -> None:
-        self._url, self._may_be_private = _of_web(file_path), private
-        self._private = private and is_private(file_path)
+        self._address, self._may_be_private = parsed(file_path).over_http(), private
+        self._private = private and is_private(self._address)
         self._credential = credential
         self._place, answer = self._asked("HEAD", {})
         answer.close()
@@ -63,40 +62,35 @@ class HttpSource(RangedSource):
             raise RequestError(f"'{self._file_path}' was changed while it was read; start again to read it anew")
         return data
 
-    def _asked(self, method: str, headers: dict[str, str]) -> tuple[str, urllib3.BaseHTTPResponse]:
+    def _asked(self, method: str, headers: dict[str, str]) -> tuple[Address, urllib3.BaseHTTPResponse]:
         """Return the address that answers in the end, and its response, not read yet."""
-        url, first = self._url, parse_url(self._url)
+        here = self._address
         for _ in range(MOST_REDIRECTS + 1):
-            here = parse_url(url)
-            own = (here.scheme, here.netloc) == (first.scheme, first.netloc)
-            login = make_headers(basic_auth=first.auth) if first.auth and own else {}
+            own = here.origin == self._address.origin
             shown = self._credential if own else None  # to the host that it is for, and never where that one leads
-            if shown and shown.kind == "bearer":
-                login = {"Authorization": f"Bearer {shown.secret}"}
+            login = {"Authorization": f"Bearer {shown.secret}"} if shown and shown.kind == "bearer" else {}
             try:
                 answer = web.request(
                     method,
-                    here._replace(auth=None).url,
+                    str(here),
                     {**login, **headers},
-                    private=self._private or (self._may_be_private and url == self._url),
+                    private=self._private or (self._may_be_private and here == self._address),
                     certificate=shown.path if shown and shown.kind == "x509" else "",
                 )
             except urllib3.exceptions.HTTPError as error:
                 raise HTTPException(_reason(error)) from error
             if answer.status not in (301, 302, 303, 307, 308):
-                return url, answer
+                return here, answer
             answer.close()
-            url = _of_web(urljoin(url, answer.headers.get("Location", "")))
-            self._check(url)
-        raise RequestError(f"'{self._url}' leads from one address to the next more than {MOST_REDIRECTS} times")
+            here = led_to(here, answer.headers.get("Location", ""))
+            self._check(here)
+        raise RequestError(f"'{self._address}' leads from one address to the next more than {MOST_REDIRECTS} times")
 
-    def _check(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise RequestError(f"'{self._url}' leads to '{url[:200]}', which is no http(s):// address")
-        if not self._private and is_private(url):
+    def _check(self, address: Address) -> None:
+        if not self._private and is_private(address):
             raise RequestError(
-                f"'{self._url}' leads to '{url[:200]}', an address in a private network, where no server outside may "
-                "lead; give that address itself"
+                f"'{self._address}' leads to '{address.origin}{address.path}', an address in a private network, where "
+                "no server outside may lead; give that address itself"
             )
 
 
@@ -105,8 +99,3 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
     while error.__cause__ and not isinstance(error, OSError):
         error = error.__cause__  # type: ignore[assignment]
     return getattr(error, "strerror", None) or str(error)
-
-
-def _of_web(url: str) -> str:
-    """The http(s):// address of a WebDAV one."""
-    return f"http{url[3:]}" if url.startswith(("dav://", "davs://")) else url

@@ -7,19 +7,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import awkward as ak
 import uproot
 
+from hepfaas.datasets.addresses import check_host
 from hepfaas.datasets.chosen import Branch, missing_branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
-from hepfaas.datasets.faults import explained, is_xrootd
+from hepfaas.datasets.faults import explained
 from hepfaas.datasets.identity import Given, LocalSource, fingerprint, held, identity_of, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
+from hepfaas.platform.address import XROOTD, Address, parsed
 
 XROOTD_LIMITS = {
     "XRD_CONNECTIONWINDOW": "10",
@@ -30,7 +32,6 @@ XROOTD_LIMITS = {
 }
 """Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
 
-WEB_ADDRESSES = ("http://", "https://", "dav://", "davs://")
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
 
@@ -82,7 +83,9 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
             entries, size = int(found.num_entries), _size(file)
             if not is_still(file, identity, since):
                 raise _changed(door.url)
-            return OpenedFile(identity, fingerprint(file), url, tree, entries, size, branches, left_out, edges)
+            result = OpenedFile(identity, fingerprint(file), url, tree, entries, size, branches, left_out, edges)
+            _check_server(file)
+            return result
 
     return reading.through(url, at)
 
@@ -154,19 +157,43 @@ class XRootDSource(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no 
         super().__init__(file_path, **options, timeout=door.limit_s)
 
     def _open(self) -> None:
-        if self._door.credential is None:
-            super()._open()
-            return
         opened = _with_credential(self._door)
         try:
             self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
         except OSError as error:
             raise type(error)(str(error).replace(opened, self._file_path)) from None
         self._resource._file_path = self._file_path
-        # uproot would ask the server for its own limits, under no one's name, and so without the credential.
-        self._max_num_elements, self._max_element_size = VECTOR_LIMITS
+        self.check_server()
+        # uproot asks the server for its own limits under no one's name, and so without the credential.
+        if self._door.credential is None:
+            limits: tuple[int, int] = uproot.source.xrootd.get_server_config(self._resource.file)
+        else:
+            limits = VECTOR_LIMITS
+        self._max_num_elements, self._max_element_size = limits
         nothing = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
         self._executor = uproot.source.futures.ResourceThreadPoolExecutor(nothing)
+
+    def chunk(self, start: int, stop: int) -> Any:
+        """One range, from where the server may lead."""
+        found = super().chunk(start, stop)
+        self.check_server()
+        return found
+
+    def check_server(self) -> None:
+        """Check where the server has led the client by now: its client follows before anybody is asked.
+
+        Raises: RequestError if that is a file of this machine, or a private network where none may be.
+        """
+        client, file = uproot.extras.XRootD_client(), self._resource.file
+        last, server = (client.URL(file.get_property(name)) for name in ("LastURL", "DataServer"))
+        try:
+            if last.protocol == "file":
+                raise RequestError(f"'{self._file_path}' leads to a file of this machine, where no server may lead")
+            if server.hostname and not self._door.private:
+                check_host(Address("root", server.hostname.strip("[]"), server.port), allow_private=False)
+        except RequestError:
+            file.close(timeout=1)
+            raise
 
 
 def _with_credential(door: Door) -> str:
@@ -174,25 +201,27 @@ def _with_credential(door: Door) -> str:
     found = door.credential
     if found is None:
         return door.url
-    scheme, _, place = door.url.partition("://")
+    address = parsed(door.url)
     shown = f"authz=Bearer%20{quote(found.secret, safe='')}"
     if found.kind == "x509":
         shown = f"xrd.wantprot=gsi&xrd.gsiusrpxy={found.path}"
-    return f"{scheme}://{found.mark}@{place}{'&' if '?' in place else '?'}{shown}"
+    return f"{address.scheme}://{found.mark}@{address.place}/{address.path}?{shown}"
 
 
 def open_root(door: Door, most_held: int = 0) -> Any:
     """Return the file, to be closed by the caller; its faults are for `explained` to translate. most_held: bytes of a
     file on a server up to which it is fetched whole and read from memory."""
-    url = door.url
-    if "://" in url:
-        source = held(_source(door), url, most_held)
+    if "://" in door.url:
+        address = parsed(door.url)
+        url = str(address)
+        source = held(_source(replace(door, url=url), address.scheme), url, most_held)
         try:
-            file = uproot.open(url, handler=Given, source=source)
+            file = uproot.open({url: None}, handler=Given, source=source)
         except BaseException:
             source.__exit__(None, None, None)
             raise
     else:
+        url = door.url
         file = uproot.open({url: None}, handler=LocalSource)
     size, whole = _size(file), int(file.file.fEND)
     if size < whole:
@@ -201,22 +230,29 @@ def open_root(door: Door, most_held: int = 0) -> Any:
     return file
 
 
-def _source(door: Door) -> Any:
-    """Return what reads byte ranges of a file on a server."""
-    url = door.url
-    if is_xrootd(url):
+def _source(door: Door, scheme: str) -> Any:
+    """Return what reads byte ranges of a file on a server. The door's address is in its normal form."""
+    if scheme in XROOTD:
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
-        return XRootDSource(url, door=door)
-    if url.startswith("s3://"):
+        _forbid_metalinks()
+        return XRootDSource(door.url, door=door)
+    if scheme == "s3":
         from hepfaas.datasets.s3_source import S3Source  # boto3: only where it is used
 
-        return S3Source(url)
-    if url.startswith(WEB_ADDRESSES):
-        from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
+        return S3Source(door.url)
+    from hepfaas.datasets.http_source import HttpSource  # urllib3: only where it is used
 
-        return HttpSource(url, credential=door.credential, private=door.private)
-    raise RequestError(f"'{url}' cannot be read; files are read from disk, root://, s3://, http(s):// and dav(s)://")
+    return HttpSource(door.url, credential=door.credential, private=door.private)
+
+
+def _forbid_metalinks() -> None:
+    """Read files named x.meta4 or x.metalink as files: their server could list others, also local ones, to be opened.
+
+    The client reads the variable once, when it is imported, and lets nobody change what it has read there.
+    """
+    os.environ["XRD_METALINKPROCESSING"] = "0"
+    uproot.extras.XRootD_client().EnvPutInt("MetalinkProcessing", 0)
 
 
 def _tree(file: Any, url: str, tree: str) -> Any:
@@ -263,6 +299,12 @@ def _described(name: str, branch: Any) -> Branch | str:
     # A tree that was never flushed keeps its baskets inside its own description.
     inside = sum(basket.member("fLast") - basket.member("fKeylen") for basket in branch.embedded_baskets)
     return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
+
+
+def _check_server(file: Any) -> None:
+    """Raises: RequestError if the server of a file has led where it may not."""
+    if isinstance(file.file.source, XRootDSource):
+        file.file.source.check_server()
 
 
 def _size(file: Any) -> int:
@@ -317,6 +359,11 @@ class _Lent:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._found is not None
+        try:
+            _check_server(self._found.file)
+        except RequestError:
+            self._found.file.close()
+            raise
         if kind is not None:  # what failed once is not read from again: its server may have been away
             with suppress(OSError, ValueError):
                 self._found.file.close()

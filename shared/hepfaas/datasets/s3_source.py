@@ -6,6 +6,7 @@ from typing import Any
 
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.platform.address import parsed
 from hepfaas.platform.s3 import S3Store
 
 
@@ -14,8 +15,9 @@ class S3Source(RangedSource):
     UnavailableError."""
 
     def __init__(self, file_path: str, **options: Any) -> None:
-        bucket, _, self._key = file_path.removeprefix("s3://").partition("/")
-        self._store = S3Store(bucket, "")
+        address = parsed(file_path)
+        self._key = address.path[1:]
+        self._store = S3Store(address.host, "")
         head = self._store.head(self._key) if self._key else None
         if head is None:
             raise RequestError(f"'{file_path}' does not exist")

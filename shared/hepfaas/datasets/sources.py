@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from hepfaas.errors import ForbiddenError, RequestError
+from hepfaas.platform.address import SCHEMES, XROOTD, Address, host_and_port, is_bucket, parsed
 from hepfaas.platform.roles import Group, group_named, may
 
-XROOTD = ("root", "roots", "xroot", "xroots")
-WEB = ("http", "https", "dav", "davs")
-SCHEMES = (*XROOTD, "s3", *WEB)
 MOST_TOLD = 20
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_AMBIGUOUS = re.compile(r"%(?:2[eEfF5]|5[cC]|[01][0-9A-Fa-f]|7[fF])|[\\\x00-\x1f\x7f]")
-"""Characters in a path that one server takes for others, and another server does not."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,11 @@ class Allowed:
     def __str__(self) -> str:
         return f"{'|'.join(self.schemes)}://{self.host}{'/' if self.schemes[0] in XROOTD else ''}{self.path}"
 
-    def holds(self, parts: SplitResult, path: str, is_prefix: bool) -> bool:
+    def holds(self, address: Address, is_prefix: bool) -> bool:
         """Whether it allows an address. is_prefix: whether it may allow one that begins so."""
+        path = address.plain_path
         inside = path.startswith(self.path) or (is_prefix and self.path.startswith(path))
-        return parts.scheme in self.schemes and _is_of(parts, self.host) and inside
+        return address.scheme in self.schemes and _is_at(address, self.host) and inside
 
 
 @dataclass(frozen=True)
@@ -65,46 +59,33 @@ class Sources:
     federations: tuple[Federation, ...] = ()
     allowed: tuple[Allowed, ...] | None = None
 
-    def federation_of(self, url: str) -> Federation | None:
+    def federation_of(self, address: Address) -> Federation | None:
         """The federation whose files an address names."""
-        parts = urlsplit(url)
-        return next((one for one in self.federations if any(_is_of(parts, host) for host in one.hosts)), None)
+        return next((one for one in self.federations if any(_is_at(address, host) for host in one.hosts)), None)
 
-    def doors(self, url: str) -> tuple[str, ...]:
-        """Addresses at which a file is looked for, one after the other."""
-        found = self.federation_of(url)
+    def doors(self, address: Address) -> tuple[Address, ...]:
+        """Addresses at which a file is looked for, one after the other. Raises: RequestError if a door can have no such
+        path."""
+        found = self.federation_of(address)
         if found is None:
-            return (url,)
-        behind = [_behind(door, url) for door in (*found.caches, *found.origins)]
-        return tuple(dict.fromkeys(behind if found.origins else [*behind, url]))
+            return (address,)
+        behind = [address.below(parsed(door)) for door in (*found.caches, *found.origins)]
+        return tuple(dict.fromkeys(behind if found.origins else [*behind, address]))
 
-    def check(self, url: str, groups: Collection[Group], is_prefix: bool = False) -> None:
-        """Raises: ForbiddenError with the list, if members of these groups may not read an address; RequestError if
-        servers could take it for another one. is_prefix: if nothing that begins so may be read."""
+    def check(self, address: Address, groups: Collection[Group], is_prefix: bool = False) -> None:
+        """Raises: ForbiddenError with the list, if members of these groups may not read an address. is_prefix: if
+        nothing that begins so may be read."""
         if self.allowed is None:
             return
-        parts, path = urlsplit(url), plain_path(url)
         mine = [one for one in self.allowed if may(one.groups, groups)]
-        if any(one.holds(parts, path, is_prefix) for one in mine):
+        if any(one.holds(address, is_prefix) for one in mine):
             return
         told = ", ".join(map(str, mine[:MOST_TOLD])) + (f" and {len(mine) - MOST_TOLD} more" * (len(mine) > MOST_TOLD))
-        raise ForbiddenError(f"'{url[:200]}' is not among what you may read here: {told or 'nothing'}")
+        raise ForbiddenError(f"'{str(address)[:200]}' is not among what you may read here: {told or 'nothing'}")
 
 
 EVERYTHING = Sources()
 """Every address may be read, and is its own door."""
-
-
-def plain_path(url: str) -> str:
-    """The path of an address, which begins with one '/' and is what every server takes it for. Raises: RequestError."""
-    parts = urlsplit(url)
-    path = url.partition("://")[2].partition("/")[2].partition("?")[0]
-    path = path.removeprefix("/") if parts.scheme in XROOTD else path
-    if not _HOST.fullmatch(parts.netloc):
-        raise RequestError(f"'{url[:200]}' has more before its path than a host and a port; leave that out")
-    if _AMBIGUOUS.search(path) or {"", ".", ".."} & set(path.split("/")[:-1]) or path.split("/")[-1] in (".", ".."):
-        raise RequestError(f"'{url[:200]}' has a path with '//', '.', '..' or coded signs in it; write the plain path")
-    return "/" + (unquote(path) if parts.scheme in WEB else path)
 
 
 def sources_in(path: str, issuer: str) -> Sources:
@@ -154,7 +135,10 @@ def _allowed(values: Any, issuer: str) -> Allowed:
     if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
         raise ValueError(f"{what}: 'path' begins with one '/'")
     groups = frozenset(group_named(name, issuer) for name in _texts(found, "groups", what))
-    return Allowed(schemes, _host(found.get("host"), what), path, groups if "groups" in found else None)
+    host = found.get("host")
+    if set(schemes) != {"s3"} or not isinstance(host, str) or not is_bucket(host):  # names of buckets have a case
+        host = _host(host, what)
+    return Allowed(schemes, host, path, groups if "groups" in found else None)
 
 
 def _known(values: Any, what: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
@@ -182,29 +166,23 @@ def _texts(values: Mapping[str, Any], key: str, what: str) -> Iterable[str]:
 
 
 def _host(text: Any, what: str) -> str:
-    if not isinstance(text, str) or not _HOST.fullmatch(text):
-        raise ValueError(f"{what}: a host is a name, or name:port")
-    return text.lower()
+    """The normal form of a host, or of host:port; a bucket as it is."""
+    try:
+        host, port = host_and_port(text)
+    except (RequestError, TypeError) as error:
+        if isinstance(text, str) and is_bucket(text):
+            return text
+        raise ValueError(f"{what}: a host is a name, or name:port") from error
+    return Address("", host, port).place
 
 
 def _door(text: str, what: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in SCHEMES or not _HOST.fullmatch(parts.netloc) or parts.query or parts.fragment:
-        raise ValueError(f"{what}: '{text}' is no door, as in root://host:port or https://host/folder")
-    return text.rstrip("/")
+    try:
+        return str(parsed(text)).rstrip("/")
+    except RequestError as error:
+        raise ValueError(f"{what}: '{text}' is no door, as in root://host:port or https://host/folder") from error
 
 
-def _is_of(parts: SplitResult, host: str) -> bool:
-    """Whether an address is at a host of the file."""
-    netloc = parts.netloc.rpartition("@")[2].lower()
-    return netloc == host or (parts.hostname or "") in (host, host.strip("[]"))
-
-
-def _behind(door: str, url: str) -> str:
-    """Where a door has the file of an address."""
-    of_web, to_web = (urlsplit(one).scheme in WEB for one in (url, door))
-    path, mark, query = url.partition("://")[2].partition("/")[2].lstrip("/").partition("?")
-    path = unquote(path) if of_web and not to_web else quote(path) if to_web and not of_web else path
-    to_xrootd = urlsplit(door).scheme in XROOTD
-    same = urlsplit(url).scheme in (XROOTD if to_xrootd else WEB)
-    return f"{door}{'//' if to_xrootd else '/'}{path}{mark + query if same else ''}"
+def _is_at(address: Address, host: str) -> bool:
+    """Whether an address is at a host of the file, which is a name, or name:port."""
+    return host in (address.bracketed, f"{address.bracketed}:{address.connects_to}")

@@ -18,6 +18,7 @@ from cloudevents.http import from_http
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import web
+from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 
 CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":")}
@@ -88,7 +89,7 @@ class Broker:
 
 def webhook(url: str, private: bool = False) -> Broker:
     """What a run's owner named to be told its end: it is asked quickly, and unsigned."""
-    return Broker(url, most_s=WEBHOOK_S, private=private, who="webhook")
+    return Broker(str(parsed(url, with_query=True)), most_s=WEBHOOK_S, private=private, who="webhook")
 
 
 def signed(event: CloudEvent, key: str) -> CloudEvent:

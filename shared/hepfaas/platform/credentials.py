@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.platform.address import host_and_port
 from hepfaas.platform.storage import Store
 
 KINDS = ("bearer", "x509")
@@ -105,7 +106,8 @@ class Vault:
 
     def delete(self, host: str) -> bool:
         """Removes the one for a host; False if there is none."""
-        numbers = self._numbers(host) if _HOST.fullmatch(host) else []
+        host = _host_of(host)
+        numbers = self._numbers(host) if host else []
         for number in numbers:
             self.store.delete(self._place(host, number))
         return bool(numbers)
@@ -161,7 +163,8 @@ def credential_of(values: Mapping[str, Any]) -> Credential:
         if key not in KEYS:
             raise RequestError(f"unknown key '{key[:40]}'; a credential has {', '.join(KEYS)}")
     host, kind, secret = (values.get(key) for key in KEYS[:3])
-    if not isinstance(host, str) or not _HOST.fullmatch(host.lower()):
+    host = _host_of(host) if isinstance(host, str) else ""
+    if not host:
         raise RequestError("'host' is the name of the server that the credential is for, without a port")
     if kind not in KINDS:
         raise RequestError(f"'kind' takes {' or '.join(KINDS)}")
@@ -175,7 +178,16 @@ def credential_of(values: Mapping[str, Any]) -> Credential:
     expires = min(known, default=None)
     if expires is not None and expires < time.time():
         raise RequestError(f"the credential for host '{host}' has expired already")
-    return Credential(host.lower(), str(kind), secret.strip(), expires)
+    return Credential(host, str(kind), secret.strip(), expires)
+
+
+def _host_of(text: str) -> str:
+    """Return the normal form of a host, as addresses have it; '' if it is none that a credential can be for."""
+    try:
+        host, port = host_and_port(text)
+    except RequestError:
+        return ""
+    return host if port is None and _HOST.fullmatch(host) else ""
 
 
 def _end_of_token(secret: str) -> float | None:

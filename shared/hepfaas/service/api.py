@@ -94,7 +94,7 @@ def submit(asked: Asked) -> Response:
     asked.quotas.check_bytes(asked.owner)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
-        check_webhook(webhook, asked.allow_private)
+        webhook = check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook, submitter=asked.caller.submitter())
     run = asked.submitting.submit(request, asked.request.headers.get("Idempotency-Key", "")[:200])
@@ -371,9 +371,9 @@ def place_files(
 
     def place(url: str, folder: Path) -> str:
         if "://" in url:
-            check_file(url, allow_private, sources, groups)
-            check_is_not_ours(url, store.url)
-            return url
+            address = check_file(url, allow_private, sources, groups)
+            check_is_not_ours(address, store.url)
+            return str(address)
         path = Path(url)
         if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
             raise RequestError(f"file '{path.name}' is not in the folder; {READ}")
@@ -426,13 +426,13 @@ def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
     return unpacked.job(), given, webhook
 
 
-def check_webhook(url: str, allow_private: bool) -> None:
-    """Raises: RequestError if there is one and it is none that may be told."""
+def check_webhook(url: str, allow_private: bool) -> str:
+    """Return the normal form of a webhook's address, '' for none. Raises: RequestError if it may not be told."""
     if not url:
-        return
+        return ""
     if not url.startswith(("http://", "https://")):
         raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
-    check_address(url, allow_private)
+    return str(check_address(url, allow_private, with_query=True))
 
 
 def _named(scratch: Path, name: str) -> Path:

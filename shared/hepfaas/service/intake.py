@@ -16,6 +16,7 @@ from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, U
 from hepfaas.features.spec import Spec
 from hepfaas.models import versions
 from hepfaas.platform import records
+from hepfaas.platform.address import parsed
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
@@ -73,9 +74,11 @@ class Intake:
         can never be."""
         store = self._store_of(owner)
         check_webhook(_webhook_of(rule), self._allow_private)
+        prefix = parsed(rule.prefix)
+        rule = replace(rule, prefix=str(prefix))
         self._recipe(Staged(store), rule)
         groups = memberships_of(by or {})
-        self._sources.check(rule.prefix, groups, is_prefix=True)
+        self._sources.check(prefix, groups, is_prefix=True)
         self._placed(Staged(store), rule.sample, groups)
         rules.put(store, rule, by)
 
@@ -284,9 +287,20 @@ def _labelled(rule: Rule, files: Mapping[str, File]) -> dict[str, int]:
 
 
 def _news(told: Sequence[tuple[Arrived, str]]) -> News:
-    whys = [(one, why or _no_file(one.url)) for one, why in told]
+    whys = [_normal(one, why) for one, why in told]
     files = tuple(one for one, why in whys if not why)
     return News(files, tuple(f"'{one.url[:MOST_URL]}' {why}" for one, why in whys if why))
+
+
+def _normal(one: Arrived, why: str) -> tuple[Arrived, str]:
+    """A file by the normal form of its address, and why it is none."""
+    why = why or _no_file(one.url)
+    if why:
+        return one, why
+    try:
+        return replace(one, url=str(parsed(one.url))), ""
+    except RequestError as error:
+        return one, f"cannot be read: {error}"
 
 
 def _no_file(url: str) -> str:

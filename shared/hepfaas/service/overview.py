@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
+from hepfaas.platform.address import place_of
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
@@ -166,8 +166,7 @@ def _troubles(store: Store, run: str, attempt: records.Attempt) -> dict[str, Any
 
 def _places(recipe: AnyRecipe) -> dict[str, int]:
     """Where the files are: hosts, and how many of them each is to have."""
-    places = map(urlsplit, recipe.urls)
-    return dict(Counter(place.netloc if place.scheme else "disk" for place in places))
+    return dict(Counter(map(place_of, recipe.urls)))
 
 
 def recounted(store: Store, run: str) -> dict[str, Any]:

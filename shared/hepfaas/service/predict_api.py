@@ -209,11 +209,15 @@ def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[l
         raise RequestError(f"'files' takes a list of 1 to {MOST_FILES} URLs")
     if not isinstance(tree, str):
         raise RequestError("'tree' takes the name of a TTree")
+    addresses = []
     for url in files:
         if "://" not in url:
             raise RequestError(f"'{Path(url).name}' is no address: root://, s3:// and http(s):// are read, or send it")
-        check_file(url, asked.serving.settings.allow_private, asked.serving.readings.sources, asked.memberships)
-        check_is_not_ours(url, asked.serving.store.url)
+        private, sources = asked.serving.settings.allow_private, asked.serving.readings.sources
+        address = check_file(url, private, sources, asked.memberships)
+        check_is_not_ours(address, asked.serving.store.url)
+        addresses.append(str(address))
+    files = addresses
     if entries is None:
         return files, tree, None
     plain = isinstance(entries, list) and len(entries) == 2 and all(type(at) is int for at in entries)

@@ -12,6 +12,7 @@ What arrived and what it became outlasts a change of the rule and its deletion: 
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
+from hepfaas.platform.address import parsed
 from hepfaas.platform.storage import Store
 
 TOKEN_PREFIX = "hepfaas/"
@@ -68,7 +70,7 @@ class Rule:
 
     def label_of(self, url: str) -> int | None:
         """The label of a file of this rule; None if it is none of its files."""
-        return self.label_in(url) if url.startswith(self.prefix) else None
+        return self.label_in(url) if url.startswith(_normal(self.prefix)) else None
 
     def label_in(self, url: str) -> int | None:
         """The label that a URL tells, wherever it is."""
@@ -140,6 +142,15 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
             "a part of the URL"
         )
     return rule
+
+
+@functools.lru_cache(1_000)
+def _normal(prefix: str) -> str:
+    """The normal form of a prefix, also of a rule that an earlier release has stored as it was sent."""
+    try:
+        return str(parsed(prefix))
+    except RequestError:
+        return prefix
 
 
 def put(store: Store, rule: Rule, by: Mapping[str, Any] | None = None) -> None:
