@@ -17,7 +17,7 @@ from hepfaas.service.stepping import step_function
 
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
-fork_server().start()
+fork_server().start("hepfaas.datasets.root_worker", "hepfaas.models.inference_worker")
 TOOLS = {"predict": {"inference": Inference(SETTINGS.worker_memory)}}
 ANSWER = step_function("apply", SETTINGS, TOOLS)
 

@@ -14,7 +14,7 @@ import os
 from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
 
-fork_server().start()  # it imports LiteRT while this process imports the rest
+fork_server().start("hepfaas.models.inference_worker")  # it imports LiteRT while this process imports the rest
 
 from hepfaas.platform.settings import Settings  # noqa: E402
 from hepfaas.service.open_inference_grpc import serve  # noqa: E402

@@ -10,7 +10,7 @@ import os
 from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
 
-fork_server().start()  # it imports LiteRT while this process imports the rest
+fork_server().start("hepfaas.models.inference_worker")  # it imports LiteRT while this process imports the rest
 
 import functions_framework.aio  # noqa: E402
 from hepfaas.platform.memory import share_one_arena  # noqa: E402

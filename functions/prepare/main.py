@@ -10,9 +10,14 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.platform.settings import Settings
+from hepfaas.sandbox import confinement
+from hepfaas.sandbox.processes import fork_server
 from hepfaas.service.stepping import step_function
 
-ANSWER = step_function("prepare", Settings.from_environ(os.environ))
+fork_server().start("hepfaas.datasets.root_worker")  # it imports uproot while this process imports the rest
+SETTINGS = Settings.from_environ(os.environ)
+confinement.check(SETTINGS.learner_without_landlock)
+ANSWER = step_function("prepare", SETTINGS)
 
 
 @functions_framework.http

@@ -35,7 +35,7 @@ class Model:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
-    server = ForkServer("hepfaas.models.inference_worker")
+    server = ForkServer()
     yield server
     server.close()
 

@@ -21,6 +21,7 @@ from hepfaas.platform.address import XROOTD, Address, parsed
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.roles import Group
 from hepfaas.platform.time_limit import within
+from hepfaas.sandbox.processes import USUAL_MEMORY, Memory
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ class Reading:
     credential: his for a host. groups: of who asks. own: what addresses in the store begin with, which come from no
     door. private: whether any address may be in a private network; those that the operator's file names may. all_s:
     for one header or range, from all doors. served: the door that gave what was read last. left: what was wrong with
-    those before it. hashed_bytes: largest file on a server that is identified by its content.
+    those before it. hashed_bytes: largest file on a server that is identified by its content. memory: of the processes
+    that look into files.
     """
 
     sources: Sources = field(default_factory=Sources)
@@ -75,6 +77,7 @@ class Reading:
     served: str = ""
     left: list[str] = field(default_factory=list)
     hashed_bytes: int = HASHED_BYTES
+    memory: Memory = USUAL_MEMORY
 
     def through(self, url: str, work: Callable[[Door], T]) -> T:
         """What `work` gives at the first door that has it. Raises: RequestError or UnavailableError of the last one."""

@@ -1,9 +1,8 @@
-"""ROOT files behind web servers, for uproot. Owns where their servers may lead it."""
+"""Files behind web servers. Owns where their servers may lead."""
 
 from __future__ import annotations
 
 from http.client import HTTPException
-from typing import Any
 
 import urllib3
 
@@ -24,9 +23,8 @@ class HttpSource(RangedSource):
     leads there and may not, or HTTPException with the status of what is no file; see faults.py.
     """
 
-    def __init__(
-        self, file_path: str, credential: Credential | None = None, private: bool = True, **options: Any
-    ) -> None:
+    def __init__(self, file_path: str, credential: Credential | None = None, private: bool = True) -> None:
+        self._file_path = file_path
         self._address, self._may_be_private = parsed(file_path).over_http(), private
         self._private = private and is_private(self._address)
         self._credential = credential
@@ -41,7 +39,7 @@ class HttpSource(RangedSource):
             raise HTTPException(f"status {answer.status}")
         if not size.isdecimal():
             raise RequestError(f"the server of '{file_path}' does not tell its size; put the file on another one")
-        super().__init__(file_path, int(size))
+        super().__init__(int(size))
 
     def fetched(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop)."""

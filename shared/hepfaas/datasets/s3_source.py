@@ -1,8 +1,6 @@
-"""ROOT files in buckets, for uproot."""
+"""Files in buckets."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import MissingError, RequestError
@@ -14,7 +12,8 @@ class S3Source(RangedSource):
     """One object, s3://bucket/key. version: changes whenever it is written to. Raises: RequestError if it is not there;
     UnavailableError."""
 
-    def __init__(self, file_path: str, **options: Any) -> None:
+    def __init__(self, file_path: str) -> None:
+        self._file_path = file_path
         address = parsed(file_path)
         self._key = address.path[1:]
         self._store = S3Store(address.host, "")
@@ -23,7 +22,7 @@ class S3Source(RangedSource):
             raise RequestError(f"'{file_path}' does not exist")
         self._etag = head.get("ETag", "")
         self.version = repr((self._etag, str(head.get("LastModified")), head.get("VersionId")))
-        super().__init__(file_path, head["ContentLength"])
+        super().__init__(head["ContentLength"])
 
     def fetched(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop)."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from hepfaas.datasets.chosen import Branch
 from hepfaas.datasets.doors import Door
 from hepfaas.datasets.faults import explained
-from hepfaas.datasets.root import branches_of, open_root, tree_names
+from hepfaas.datasets.root import branch_of, open_root
 
 
 @dataclass(frozen=True)
@@ -33,25 +32,13 @@ class TreeSummary:
 def trees_of(url: str) -> list[TreeSummary]:
     """All TTrees of a file, those in folders too. Raises: RequestError; UnavailableError."""
     with explained(url), open_root(Door(url)) as file:
-        return [_summary(name, file[name], str(file.file.compression or "none")) for name in tree_names(file)]
-
-
-def _summary(name: str, tree: Any, usual: str) -> TreeSummary:
-    branches, left_out, edges = branches_of(tree)
-    shared = set.intersection(*map(set, edges.values())) if edges else {0, int(tree.num_entries)}
-    return TreeSummary(
-        name,
-        tree.title,
-        int(tree.num_entries),
-        max(0, len(shared | {0, int(tree.num_entries)}) - 1),
-        int(tree.compressed_bytes),
-        sum(branch.size_bytes for branch in branches),
-        _compression(tree) or usual,
-        branches,
-        left_out,
-    )
-
-
-def _compression(tree: Any) -> str:
-    found = {str(branch.compression) for branch in tree.values() if branch.compression is not None}
-    return ", ".join(sorted(found))
+        return [
+            TreeSummary(
+                **{
+                    **tree,
+                    "branches": tuple(map(branch_of, tree["branches"])),
+                    "left_out": tuple((name, what) for name, what in tree["left_out"]),
+                }
+            )
+            for tree in file.trees()
+        ]

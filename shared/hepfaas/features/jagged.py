@@ -5,11 +5,14 @@ awkward takes longer to import than all else that a vector needs, and is only wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hepfaas.errors import RequestError
 
 if TYPE_CHECKING:
     import awkward as ak
@@ -24,6 +27,17 @@ class Jagged:
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def __getitem__(self, events: slice) -> Jagged:
+        """The lists of consecutive events."""
+        start, stop, _ = events.indices(len(self))
+        first = int(self.counts[:start].sum())
+        counts = self.counts[start:stop]
+        return Jagged(self.values[first : first + int(counts.sum())], counts)
+
+    def tolist(self) -> list[list[Any]]:
+        """The list of each event."""
+        return [part.tolist() for part in np.split(self.values, np.cumsum(self.counts)[:-1])] if len(self) else []
 
 
 Values: TypeAlias = Union[NDArray[Any], Jagged, "ak.Array"]
@@ -46,3 +60,51 @@ def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] |
         return np.asarray(layout.content.data)[offsets[0] : offsets[-1]], np.diff(offsets)
     counts = None if branch.ndim == 1 else ak.to_numpy(ak.num(branch))
     return np.asarray(ak.to_numpy(ak.ravel(branch))), counts
+
+
+def flat_values(branch: Values, name: str) -> NDArray[Any]:
+    """Values of a branch that names events, (events,). Raises: RequestError if it is jagged."""
+    values, counts = values_and_counts(branch)
+    if counts is not None:
+        raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
+    return values
+
+
+def packed(branches: Mapping[str, Values]) -> tuple[list[bool], list[NDArray[Any]]]:
+    """Return which branches are jagged, and their arrays one after the other: values, and for a jagged one its counts;
+    all in the byte order of this machine."""
+    flags, arrays = [], []
+    for branch in branches.values():
+        values, counts = values_and_counts(branch)
+        flags.append(counts is not None)
+        arrays.append(values.astype(values.dtype.newbyteorder("="), copy=False))
+        if counts is not None:
+            arrays.append(counts.astype(np.int64, copy=False))
+    return flags, arrays
+
+
+def unpacked(names: Sequence[str], flags: Sequence[bool], arrays: Sequence[NDArray[Any]]) -> dict[str, Values]:
+    """Return what `packed` was given, from a sender that is not trusted.
+
+    Raises: ValueError if the arrays are not branches of numbers of the same events.
+    """
+    rest = list(reversed(arrays))
+    if len(flags) != len(names) or len(rest) != len(flags) + sum(map(bool, flags)):
+        raise ValueError(f"{len(rest)} arrays for {len(names)} branches")
+    branches: dict[str, Values] = {}
+    for name, flag in zip(names, flags, strict=True):
+        values = rest.pop()
+        if values.ndim != 1 or values.dtype.kind not in "biuf":
+            raise ValueError(f"branch '{name}' is {values.dtype} of shape {values.shape}")
+        branches[name] = Jagged(values, _checked_counts(rest.pop(), len(values))) if flag else values
+    if len({len(branch) for branch in branches.values()}) > 1:
+        raise ValueError("branches of different lengths")
+    return branches
+
+
+def _checked_counts(counts: NDArray[Any], n_values: int) -> NDArray[np.int64]:
+    if counts.ndim != 1 or counts.dtype != np.int64 or counts.min(initial=0) < 0:
+        raise ValueError("counts that are not whole numbers from 0 on")
+    if counts.max(initial=0) > n_values or int(counts.sum()) != n_values:
+        raise ValueError("counts that do not add up to the number of values")
+    return counts

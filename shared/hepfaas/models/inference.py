@@ -190,7 +190,9 @@ class ConfinedModel:
 
     def _wait(self, worker: InferenceWorker, limit_s: float) -> None:
         try:
-            if not select.select([worker], [], [], limit_s)[0]:
+            waiting = select.poll()
+            waiting.register(worker, select.POLLIN)
+            if not waiting.poll(1000 * limit_s):
                 raise worker_lost(self._graph, f"did not answer for {limit_s:.0f} s and was ended")
             if not worker.receive(self._graph):
                 raise worker_lost(self._graph, worker.ending(ENDING_S))

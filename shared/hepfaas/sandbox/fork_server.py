@@ -95,6 +95,7 @@ class Server:
         """Start a worker and return its exit pipe."""
         *given, exit_pipe = descriptors
         self._total_mb = request.total_mb
+        importlib.import_module(request.module)  # here, for all workers to come
         server = os.getpid()
         process = os.fork()
         if not process:

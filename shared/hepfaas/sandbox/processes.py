@@ -57,16 +57,17 @@ class ForkServer:
     It may be used from any thread, and after a fork of this process by both processes.
     """
 
-    def __init__(self, *modules: str) -> None:
-        self._modules = modules
+    def __init__(self) -> None:
+        self._modules: Sequence[str] = ()
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start the process, without waiting until it is ready."""
+    def start(self, *modules: str) -> None:
+        """Start the process, without waiting until it is ready. modules: imported there at once, not by a worker."""
         with self._lock:
             if self._control is None:
+                self._modules = modules
                 self._start()
 
     def fork(self, module: str, memory: Memory, descriptors: Sequence[int]) -> int:
@@ -134,7 +135,7 @@ def fork_server() -> ForkServer:
     """The fork server of this process."""
     import atexit
 
-    server = ForkServer("hepfaas.models.inference_worker")
+    server = ForkServer()
     atexit.register(server.close)
     return server
 
@@ -168,13 +169,18 @@ class Worker:
 
     def ending(self, timeout_s: float) -> str:
         """Say how the process ended, once its channel has closed."""
-        status = b""
-        if not self.closed and select.select([self.exit_pipe], [], [], timeout_s)[0]:
-            status = os.read(self.exit_pipe, STATUS.size)
-        if len(status) < STATUS.size:
-            return "ended"
-        code = os.waitstatus_to_exitcode(STATUS.unpack(status)[0])
-        return f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
+        return "ended" if self.closed else ending_of(self.exit_pipe, timeout_s)
+
+
+def ending_of(exit_pipe: int, timeout_s: float) -> str:
+    """Say how the process of an exit pipe ended, once its channel has closed."""
+    waiting = select.poll()
+    waiting.register(exit_pipe, select.POLLIN)
+    status = os.read(exit_pipe, STATUS.size) if waiting.poll(1000 * timeout_s) else b""
+    if len(status) < STATUS.size:
+        return "ended"
+    code = os.waitstatus_to_exitcode(STATUS.unpack(status)[0])
+    return f"was ended by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def sealed_memory(size: int, content: bytes | memoryview | None = None) -> int:

@@ -38,11 +38,12 @@ PARQUET_ROWS = 65_536
 _FILE_MAGIC = b"ARROW1"
 _PREFIX = struct.Struct("<q")
 
+Body = bytes | memoryview
 Hold = Callable[[int], None]
 """Told how many bytes are about to be needed, in all. Raises: TooLargeError; OverloadedError."""
 
 
-def arrow_table(body: bytes, is_file: bool, hold: Hold) -> Any:
+def arrow_table(body: Body, is_file: bool, hold: Hold) -> Any:
     """The table of an Arrow stream, or of an Arrow file, which is one with a footer: that is not looked at.
 
     Raises: what pyarrow does; RequestError; what `hold` does.
@@ -51,7 +52,7 @@ def arrow_table(body: bytes, is_file: bool, hold: Hold) -> Any:
 
     data = pa.py_buffer(body)
     if is_file:
-        if not (body.startswith(_FILE_MAGIC) and body.endswith(_FILE_MAGIC)):
+        if not bytes(body[: len(_FILE_MAGIC)]) == bytes(body[-len(_FILE_MAGIC) :]) == _FILE_MAGIC:
             raise pa.ArrowInvalid("it does not begin and end as an Arrow file does")
         data = data.slice(8)
     needed = 0
@@ -63,7 +64,7 @@ def arrow_table(body: bytes, is_file: bool, hold: Hold) -> Any:
     return pa.ipc.open_stream(pa.BufferReader(data)).read_all()
 
 
-def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], hold: Hold) -> Any:
+def parquet_table(body: Body, wanted: Callable[[Collection[str]], list[str]], hold: Hold) -> Any:
     """The columns of a Parquet file that are wanted of those there are, decoded some rows at a time.
 
     Raises: what pyarrow does; RequestError; what `hold` and `wanted` do.
@@ -95,7 +96,7 @@ def parquet_table(body: bytes, wanted: Callable[[Collection[str]], list[str]], h
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
-def pages_of(body: bytes, column: Any) -> Iterator[tuple[int, int]]:
+def pages_of(body: Body, column: Any) -> Iterator[tuple[int, int]]:
     """Uncompressed bytes and values of each page of a column of a row group, as its own header has them (PageHeader of
     parquet.thrift). Raises: RequestError."""
     begins = (column.data_page_offset, column.dictionary_page_offset if column.has_dictionary_page else 0)
@@ -114,7 +115,7 @@ def pages_of(body: bytes, column: Any) -> Iterator[tuple[int, int]]:
         yield size, values
 
 
-def _struct(body: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+def _struct(body: Body, at: int, depth: int) -> tuple[dict[int, Any], int]:
     """Fields of a struct in Thrift's compact protocol by their numbers, those that are numbers or structs, and where it
     ends. Raises: IndexError if there is none."""
     fields: dict[int, Any] = {}
@@ -129,7 +130,7 @@ def _struct(body: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
     return fields, at + 1
 
 
-def _value(body: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+def _value(body: Body, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (1, 2):  # true and false
         return None, at
     if kind in (4, 5, 6):
@@ -144,12 +145,12 @@ def _value(body: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     raise IndexError(kind)  # page headers have no lists
 
 
-def _integer(body: bytes, at: int) -> tuple[int, int]:
+def _integer(body: Body, at: int) -> tuple[int, int]:
     found, at = _unsigned(body, at)
     return found >> 1 ^ -(found & 1), at
 
 
-def _unsigned(body: bytes, at: int) -> tuple[int, int]:
+def _unsigned(body: Body, at: int) -> tuple[int, int]:
     found = 0
     for place in range(10):
         found |= (body[at + place] & 127) << 7 * place

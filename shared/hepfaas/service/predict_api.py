@@ -116,12 +116,13 @@ async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Re
 
     usual = served.published.tree
     tree = asked.request.query_params.get("tree") or usual
-    events = await in_thread(raw_events.events_in, served, kind, body, tree, asked.hold)
+    memory = asked.serving.settings.worker_memory
+    events = await in_thread(raw_events.events_in, served, kind, body, tree, asked.hold, memory)
     features = await in_thread(raw_events.features_of, served, events, asked.hold)
     scores = await asked.serving.scores(served, features)
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
     accepted = asked.request.headers.get("accept", "")
-    for wanted in (raw_events.ARROW_STREAM, raw_events.ARROW_FILE, raw_events.PARQUET, raw_events.ROOT):
+    for wanted in raw_events.WRITTEN:
         if wanted in accepted:
             return Response(await in_thread(raw_events.written, wanted, columns), media_type=wanted)
     return json_response({"model": str(served.version), "scores": columns})

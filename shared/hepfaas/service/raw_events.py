@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,22 @@ from numpy.typing import NDArray
 from hepfaas.datasets.chosen import missing_branch
 from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.errors import RequestError, TooLargeError
-from hepfaas.features.jagged import Jagged, Values, values_and_counts
+from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
-from hepfaas.service.decoded import VALUE_BYTES, Hold, arrow_table, parquet_table
+from hepfaas.sandbox.processes import Memory, fork_server, sealed_memory
+from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
+from hepfaas.service.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
+from hepfaas.service.decoded import VALUE_BYTES, Hold
 from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.service.predicting import json_object
 
-ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
-PARQUET, ROOT, JSON = "application/vnd.apache.parquet", "application/x-root", "application/json"
+ROOT, JSON = "application/x-root", "application/json"
+WRITTEN = (ARROW_STREAM, ARROW_FILE, PARQUET, ROOT)
+"""What scores are written as, where a client accepts it."""
+
 MOST_VECTOR_BYTES = Settings.predict_waiting_bytes
 JSON_BYTES = {b",": 16, b"[": 64, b"{": 256}
 """What a document takes as Python's objects, by what stands before each value, list and object."""
@@ -76,8 +81,9 @@ def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> 
     return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
 
 
-def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold) -> Events:
-    """The events in a body of that media type. hold: told what they will take, before they are decoded.
+def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold, memory: Memory) -> Events:
+    """The events in a body of that media type. hold: told what they will take, before they are decoded. memory: of the
+    process that decodes them.
 
     Raises: RequestError saying what is wrong with it; what `hold` does.
     """
@@ -86,9 +92,9 @@ def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold) -> 
         hold(sum(body.count(sign) * size for sign, size in JSON_BYTES.items()))
         return _from_json(spec, json_object(body).get("events"))
     if kind in (ARROW_STREAM, ARROW_FILE, PARQUET):
-        return _of_table(spec, _table(spec, kind, body, hold))
+        return _of_table(spec, kind, body, hold, memory)
     if kind == ROOT:
-        return _from_root(spec, body, tree, hold)
+        return _from_root(spec, body, tree, hold, memory)
     raise RequestError(f"events come as {', '.join((JSON, ARROW_STREAM, ARROW_FILE, PARQUET, ROOT))}, not as '{kind}'")
 
 
@@ -187,78 +193,63 @@ def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
     return Jagged(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
-def _table(spec: Spec, kind: str, body: bytes, hold: Hold) -> Any:
-    import pyarrow as pa
+def _of_table(spec: Spec, kind: str, body: bytes, hold: Hold, memory: Memory) -> Events:
+    """Events of an Arrow or Parquet table, read in a confined worker."""
+    wanted = [(branch.name, branch.jagged, _type(branch)) for branch in spec.branches]
+    values = {"kind": kind, "branches": wanted, "identifiers": list(spec.identifiers)}
+    facts, arrays = in_body(body, "table", values, hold, memory)
+    named = [name for name in spec.identifiers if name in facts["identifiers"]]
+    names = [branch.name for branch in spec.branches]
+    branches = unpacked([*names, *named], facts["jagged"], arrays)
+    return Events({name: branches[name] for name in names}, {name: flat_values(branches[name], name) for name in named})
 
+
+def picture(served: Served, body: bytes, hold: Hold, memory: Memory) -> NDArray[np.float32]:
+    """The numbers of a picture (images.py), of the model's shape, read in a confined worker. Raises: RequestError."""
+    values = {"shape": served.shape, "model": str(served.version)}
+    _, (pixels,) = in_body(body, "picture", values, hold, memory)
+    if pixels.shape != served.shape or pixels.dtype != np.float32:
+        raise RequestError(f"'image' cannot be decoded for model '{served.version}'")
+    return pixels
+
+
+def in_body(body: bytes, function: str, values: Mapping[str, Any], hold: Hold, memory: Memory) -> Answer:
+    """Return what a function of body_worker.py gives for a body. Raises: RequestError; what `hold` does."""
+    descriptor = sealed_memory(len(body), body)
     try:
-        if kind == PARQUET:
-            table = parquet_table(body, partial(_wanted, spec), hold)
-        else:
-            table = arrow_table(body, kind == ARROW_FILE, hold)
-        table = table.select(_wanted(spec, table.column_names))
-        table.validate(full=True)  # offsets of lists that point nowhere
-        return table
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise RequestError(f"the body is no whole document of {kind}: {error}") from error
+        with TaskWorker(fork_server(), "hepfaas.service.body_worker", memory, [descriptor]) as worker:
+            return worker.call(function, values, back={"hold": partial(_hold, hold)})
+    except WorkerLostError as error:
+        raise RequestError(f"the body cannot be read: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
-def _wanted(spec: Spec, names: Collection[str]) -> list[str]:
-    """The columns that are needed of a table's. Raises: RequestError if one is missing, or there twice."""
-    times = Counter(names)
-    for branch in spec.branches:
-        if branch.name not in times:
-            raise missing_branch("the table", branch.name, list(names))
-    wanted = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in times)]
-    for name in wanted:
-        if times[name] > 1:
-            raise RequestError(f"the table has {times[name]} columns '{name}'; each takes a name of its own")
-    return wanted
+def _hold(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
+    if type(values["size"]) is not int:
+        raise ValueError("a size that is none")
+    hold(values["size"])
+    return ()
 
 
-def _of_table(spec: Spec, table: Any) -> Events:
-    from hepfaas.service import columns
-
-    branches: dict[str, Values] = {}
-    for branch in spec.branches:
-        if branch.jagged:
-            branches[branch.name] = Jagged(*columns.jagged(table, branch.name, _type(branch)))
-        else:
-            branches[branch.name] = columns.flat(table, branch.name, _type(branch))
-    named = {name: columns.identifier(table, name) for name in spec.identifiers if name in table.column_names}
-    found: Mapping[str, Any] = {**branches, **named}
-    for name, values in found.items():
-        if len(values) != table.num_rows:
-            raise RequestError(f"column '{name}' has {len(values)} values, and the table {table.num_rows} rows")
-    return Events(branches, named)
-
-
-def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold) -> Events:
+def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold, memory: Memory) -> Events:
+    from hepfaas.datasets.byte_source import BodySource
     from hepfaas.datasets.ranges import EntryRange
-    from hepfaas.datasets.root import decoded, opened, read
+    from hepfaas.datasets.root import RootFile
 
-    with tempfile.NamedTemporaryFile(prefix="hepfaas-", suffix=".root") as file:
-        file.write(body)
-        file.flush()
-        try:
-            found = opened(file.name, tree)
-            there = {branch.name for branch in found.branches}
-            names = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in there)]
-            needed = decoded(file.name, tree, names)
-            hold(max(needed.size_bytes, VALUE_BYTES * needed.values))
-            arrays = read(file.name, found.identity, tree, names, EntryRange(0, found.entries))
-        except TooLargeError:
-            raise
-        except RequestError as error:
-            raise RequestError(str(error).replace(file.name, "the body")) from error
-    return _named(spec, dict(arrays))
+    with RootFile(BodySource(body), "the body", memory) as file:
+        entries, branches, _, _ = file.tree(tree)
+        there = {branch.name for branch in branches}
+        names = [*(branch.name for branch in spec.branches), *(name for name in spec.identifiers if name in there)]
+        size_bytes, n_values = file.decoded(tree, names)
+        hold(max(size_bytes, VALUE_BYTES * n_values))
+        return _named(spec, file.read(tree, names, EntryRange(0, entries)))
 
 
 def _named(spec: Spec, arrays: dict[str, Values]) -> Events:
     named = {}
     for name in [name for name in spec.identifiers if name in arrays]:
-        named[name], counts = values_and_counts(arrays.pop(name))
-        if counts is not None:
-            raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
+        named[name] = flat_values(arrays.pop(name), name)
     return Events(arrays, named)
 
 

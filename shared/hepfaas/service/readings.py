@@ -12,6 +12,7 @@ from hepfaas.platform.credentials import Vault
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
+from hepfaas.sandbox.processes import USUAL_MEMORY, Memory
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class Readings:
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     private: bool = False
     hashed_bytes: int = HASHED_BYTES
+    memory: Memory = USUAL_MEMORY
 
     @classmethod
     def by(cls, settings: Settings) -> Readings:
         """As the settings say. Raises: RequestError if the operator's file is wrong."""
         issuer = settings.issuers[0] if settings.issuers else ""
         sources = sources_in(settings.sources, issuer)
-        return cls(sources, settings.credentials_keys, settings.allow_private, settings.hashed_bytes)
+        keys, private = settings.credentials_keys, settings.allow_private
+        return cls(sources, keys, private, settings.hashed_bytes, settings.worker_memory)
 
     def vault(self, store: Store, owner: str) -> Vault:
         """An owner's credentials; `store` is his."""
@@ -39,4 +42,4 @@ class Readings:
         """For one step or one request of an owner, asked for by a member of these groups."""
         shown = functools.cache(self.vault(store, owner).get)
         own, most = f"{store.url}/", self.hashed_bytes
-        return Reading(self.sources, shown, groups, own, self.private, ALL_S, hashed_bytes=most)
+        return Reading(self.sources, shown, groups, own, self.private, ALL_S, hashed_bytes=most, memory=self.memory)

@@ -62,21 +62,23 @@ async def protobuf(asked: Asked) -> Response:
 async def image(asked: Asked) -> Response:
     """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores; of a model of
     TensorFlow 1 {"filename", "labels": the best five, each with its probability}."""
-    from hepfaas.service.images import pixels  # only where pictures come
+    from hepfaas.service.raw_events import picture  # only where pictures come
 
     async with asked.form(asked.serving.settings.predict_body_bytes) as form:
-        picture, name = form.get("image"), form.get("model")
-        if not isinstance(picture, UploadFile):
+        upload, name = form.get("image"), form.get("model")
+        if not isinstance(upload, UploadFile):
             raise RequestError("the form has no file 'image': a PNG or JPEG picture")
         served = await _served(asked, name)
-        features = await in_thread(pixels, picture.file, served.shape, str(served.version))
+        features = await in_thread(
+            picture, served, await upload.read(), asked.hold, asked.serving.settings.worker_memory
+        )
     scores = (await asked.serving.scores(served, features[None]))[0]
     if served.published.card.get("foreign") != "frozen_graph":
         return json_response(scores)
     labels = _score_labels(served)
     best = [int(place) for place in np.argsort(-scores, kind="stable")[:BEST]]
     found = [{"label": labels[place], "probability": float(scores[place])} for place in best]
-    return json_response({"filename": picture.filename, "labels": found})
+    return json_response({"filename": upload.filename, "labels": found})
 
 
 async def status(asked: Asked) -> Response:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.datasets.score_files import columns_of
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.features.jagged import Values, flat_values
 from hepfaas.features.matrix import matrix, surplus_events
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
@@ -111,17 +111,17 @@ class _Source:
     reading: Reading
 
 
-def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, ak.Array]:
+def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = [*_features(published), *source.identifiers]
     return read(source.url, source.identity, source.tree, names, entries, source.reading)
 
 
 def _read_ahead(
-    reading: Callable[[EntryRange], dict[str, ak.Array]], ranges: Iterable[EntryRange]
-) -> Iterator[tuple[EntryRange, dict[str, ak.Array]]]:
+    reading: Callable[[EntryRange], dict[str, Values]], ranges: Iterable[EntryRange]
+) -> Iterator[tuple[EntryRange, dict[str, Values]]]:
     """What is read of each range, while the one before is used."""
     with ThreadPoolExecutor(1) as reader:
-        coming: tuple[EntryRange, Future[dict[str, ak.Array]]] | None = None
+        coming: tuple[EntryRange, Future[dict[str, Values]]] | None = None
         for entries in ranges:
             following = entries, reader.submit(reading, entries)
             if coming:
@@ -132,13 +132,17 @@ def _read_ahead(
 
 
 def _scored(
-    published: Published, model: ConfinedModel, source: _Source, entries: EntryRange, arrays: Mapping[str, ak.Array]
+    published: Published,
+    model: ConfinedModel,
+    source: _Source,
+    entries: EntryRange,
+    arrays: Mapping[str, Values],
 ) -> Iterator[Scores]:
     """Scores of a range that was read as a whole, some thousand events at a time."""
     spec = published.spec
     for start in range(0, entries.stop - entries.start, RANGE_EVENTS):
         some = {name: branch[start : start + RANGE_EVENTS] for name, branch in arrays.items()}
-        named = {name: ak.to_numpy(some.pop(name)) for name in source.identifiers}
+        named = {name: flat_values(some.pop(name), name) for name in source.identifiers}
         first = entries.start + start
         yield Scores(
             source.url,

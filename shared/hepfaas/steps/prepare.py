@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-import awkward as ak
 import numpy as np
 
 from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import read
+from hepfaas.features.jagged import flat_values
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import Spec
 from hepfaas.platform.storage import Store
@@ -27,7 +27,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
 
     def events(rows: slice) -> PreparedRows:
         some = {name: branch[rows] for name, branch in arrays.items()}
-        identifiers = {name: ak.to_numpy(some.pop(name)) for name in spec.identifiers}
+        identifiers = {name: flat_values(some.pop(name), name) for name in spec.identifiers}
         return PreparedRows(matrix(some, spec), entries[rows], identifiers)
 
     split = split_of(step.file, entries, step.split_seed)

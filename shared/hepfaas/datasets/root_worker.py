@@ -1,0 +1,255 @@
+"""The program of a confined worker that reads one ROOT file. The only module that opens one with uproot.
+
+It has the descriptor of the file, or asks the other side for byte ranges. Functions: `open` first, then the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+import awkward  # noqa: F401  # uproot imports it late; here workers share it
+import numpy as np
+import uproot
+from numpy.typing import NDArray
+from uproot.source.chunk import Chunk, Source
+from uproot.source.futures import TrivialFuture
+
+from hepfaas.datasets.chosen import Branch, missing_branch
+from hepfaas.datasets.faults import explained
+from hepfaas.errors import RequestError
+from hepfaas.features.jagged import packed
+from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+
+Edges = dict[str, tuple[int, ...]]
+Range = tuple[int, int]
+
+
+def serve(channel_number: int, file_number: int | None = None) -> None:
+    """Answer calls about one file until the other end closes."""
+
+    def functions(caller: Caller) -> Mapping[str, Callable[..., Answer]]:
+        reader = _Reader(caller, file_number)
+        names = ("open", "tree", "decoded", "read", "trees")
+        return {name: partial(reader.explained, getattr(reader, f"do_{name}")) for name in names}
+
+    serve_calls(channel_number, functions)
+
+
+class _Reader:
+    """An open file."""
+
+    def __init__(self, caller: Caller, file_number: int | None) -> None:
+        self._caller, self._file_number = caller, file_number
+        self._name = ""
+
+    def explained(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
+        """Return what the function gives; what it raises is translated."""
+        self._name = values.pop("name", self._name)
+        with explained(self._name):
+            return function(**values)
+
+    def do_open(self, size_bytes: int) -> Answer:
+        """Open the file; give the fingerprint of its structure."""
+        source: Source = _Fetched(self._name, size_bytes, self._caller)
+        if self._file_number is not None:
+            source = _Mapped(self._name, self._file_number)
+        self._file = uproot.open({self._name: None}, handler=_Given, source=source)
+        whole = int(self._file.file.fEND)
+        if size_bytes < whole:
+            raise RequestError(
+                f"'{self._name}' is cut short: it has {size_bytes:,} of its {whole:,} bytes; copy it anew"
+            )
+        return {"fingerprint": self._fingerprint(size_bytes)}, []
+
+    def do_tree(self, tree: str) -> Answer:
+        """Describe a tree: entries, branches of numbers, others, and where the baskets of each branch end."""
+        found = self._tree(tree)
+        branches, left_out, edges = branches_of(found)
+        places = {one: place for place, one in enumerate(dict.fromkeys(edges.values()))}
+        described = [[b.name, b.jagged, b.type, b.size_bytes, places[edges[b.name]]] for b in branches]
+        values = {"entries": int(found.num_entries), "branches": described, "left_out": left_out}
+        return values, [np.asarray(one, dtype=np.int64) for one in places]
+
+    def do_decoded(self, tree: str, names: Sequence[str]) -> Answer:
+        """Say what branches take in memory, by the headers of their baskets: what tree and branches claim of themselves
+        is not believed."""
+        found = self._tree(tree)
+        size = values = 0
+        branches, left_out, _ = branches_of(found)
+        there, others = [branch.name for branch in branches], dict(left_out)
+        for name in names:
+            if name in others:
+                raise RequestError(
+                    f"branch '{name}' of TTree '{tree}' in '{self._name}' is {others[name]}, and no number"
+                )
+            if name not in there:
+                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, there)
+            branch = found[name]
+            how = branch.interpretation
+            item = (how.content if isinstance(how, uproot.AsJagged) else how).itemsize
+            baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
+            size += baskets
+            values += max(baskets // item, int(found.num_entries))
+        return {"size_bytes": size, "values": values}, []
+
+    def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
+        """Give the values of branches for some entries, and for jagged ones the counts behind them."""
+        found = self._tree(tree)
+        there = found.keys(recursive=True, full_paths=True)
+        for name in names:
+            if name not in there:
+                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, there)
+        read = found.arrays(list(names), entry_start=start, entry_stop=stop, library="ak", how=dict, array_cache=None)
+        jagged, arrays = packed({name: read.pop(name) for name in names})
+        return {"jagged": jagged}, arrays
+
+    def do_trees(self) -> Answer:
+        """Describe all trees."""
+        compression = str(self._file.file.compression or "none")
+        return {"trees": [_summary(name, self._file[name], compression) for name in self._tree_names()]}, []
+
+    def _tree(self, tree: str) -> Any:
+        classes = self._file.classnames(recursive=True, cycle=False)
+        if classes.get(tree) in TREE_CLASSES:
+            return self._file[tree]
+        if tree in classes:
+            raise RequestError(f"'{tree}' in '{self._name}' is of class {classes[tree]}; only TTrees are read")
+        raise RequestError(f"'{self._name}' has no TTree '{tree}'; it has: {', '.join(self._tree_names()) or 'none'}")
+
+    def _tree_names(self) -> list[str]:
+        classes = self._file.classnames(recursive=True, cycle=False)
+        return [name for name, kind in classes.items() if kind in TREE_CLASSES]
+
+    def _fingerprint(self, size_bytes: int) -> str:
+        """Return a hash of size, UUID and keys: equal for copies of a file, and easily made equal for another one."""
+        keys = [self._file.key(name) for name in self._file.iterkeys(recursive=True)]
+        facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
+        text = repr((size_bytes, self._file.file.uuid.hex, facts))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
+    """A file for uproot, whose ranges come from `_ranges`."""
+
+    def __init__(self, file_path: str, size_bytes: int) -> None:
+        super().__init__()
+        self._file_path, self._num_bytes, self._closed = file_path, size_bytes, False
+
+    def _ranges(self, ranges: list[Range]) -> Sequence[NDArray[np.uint8]]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Return one range."""
+        return self.chunks([(start, stop)], queue.Queue())[0]
+
+    def chunks(self, ranges: list[Range], notifications: queue.Queue[Any]) -> list[Chunk]:
+        """Return many ranges."""
+        found = self._ranges(ranges)
+        chunks = [
+            Chunk(self, start, stop, TrivialFuture(part)) for (start, stop), part in zip(ranges, found, strict=True)
+        ]
+        for chunk in chunks:
+            notifications.put(chunk)
+        return chunks
+
+
+class _Mapped(_Bytes):
+    """A file that is open here."""
+
+    def __init__(self, file_path: str, descriptor: int) -> None:
+        super().__init__(file_path, os.fstat(descriptor).st_size)
+        self._data = np.frombuffer(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), np.uint8)
+
+    def _ranges(self, ranges: list[Range]) -> Sequence[NDArray[np.uint8]]:
+        return [self._data[start:stop] for start, stop in ranges]
+
+
+class _Fetched(_Bytes):
+    """A file whose bytes the other side has."""
+
+    def __init__(self, file_path: str, size_bytes: int, caller: Caller) -> None:
+        super().__init__(file_path, size_bytes)
+        self._caller = caller
+
+    def _ranges(self, ranges: list[Range]) -> Sequence[NDArray[np.uint8]]:
+        return self._caller("fetch", ranges=ranges)
+
+
+class _Given(Source):  # type: ignore[misc]  # uproot has no types
+    """The handler that makes uproot read from a source that is open already."""
+
+    def __new__(cls, file_path: str, source: Source, **options: Any) -> Source:
+        """Return that source."""
+        return source
+
+
+def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
+    """Branches of numbers in the order of the tree, those that are none with what they are, and the entries at which
+    each branch's baskets end."""
+    branches, left_out, edges = [], [], {}
+    for name, branch in tree.iteritems(recursive=True, full_paths=True):
+        if len(branch.branches):
+            continue
+        described = _described(name, branch)
+        if isinstance(described, Branch):
+            branches.append(described)
+            edges[name] = tuple(branch.entry_offsets)
+        else:
+            left_out.append((name, described))
+    return tuple(branches), tuple(left_out), edges
+
+
+def _described(name: str, branch: Any) -> Branch | str:
+    """A branch of numbers, or what it is instead."""
+    how = branch.interpretation
+    jagged = isinstance(how, uproot.AsJagged)
+    content = how.content if jagged else how
+    if not isinstance(content, uproot.AsDtype):
+        return str(branch.typename)
+    values, shape = content.to_dtype.base, content.to_dtype.shape
+    if values.kind not in "biuf" or (jagged and shape) or len(shape) > 1:
+        return str(branch.typename)
+    # A tree that was never flushed keeps its baskets inside its own description.
+    inside = sum(basket.member("fLast") - basket.member("fKeylen") for basket in branch.embedded_baskets)
+    return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
+
+
+def _summary(name: str, tree: Any, usual: str) -> dict[str, Any]:
+    branches, left_out, edges = branches_of(tree)
+    entries = int(tree.num_entries)
+    shared = set.intersection(*map(set, edges.values())) if edges else {0, entries}
+    return {
+        "name": name,
+        "title": tree.title,
+        "entries": entries,
+        "clusters": max(0, len(shared | {0, entries}) - 1),
+        "compressed_bytes": int(tree.compressed_bytes),
+        "uncompressed_bytes": sum(branch.size_bytes for branch in branches),
+        "compression": _compression(tree) or usual,
+        "branches": [[branch.name, branch.jagged, branch.type, branch.size_bytes] for branch in branches],
+        "left_out": left_out,
+    }
+
+
+def _compression(tree: Any) -> str:
+    found = {str(branch.compression) for branch in tree.values() if branch.compression is not None}
+    return ", ".join(sorted(found))

@@ -1,0 +1,97 @@
+"""The program of a confined worker that reads what came in a body: Arrow and Parquet tables, pictures.
+
+The only module that gives bytes of a body to pyarrow and Pillow.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+
+from hepfaas.datasets.chosen import missing_branch
+from hepfaas.errors import RequestError
+from hepfaas.features.jagged import Jagged, Values, packed
+from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+
+ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
+PARQUET = "application/vnd.apache.parquet"
+
+HOLD_BYTES = 1_000_000
+"""Memory that is taken before the other side is asked for more."""
+
+Wanted = Sequence[tuple[str, bool, str]]
+"""Branches: name, whether it is jagged, type of a value."""
+
+
+def serve(channel_number: int, body_number: int) -> None:
+    """Answer calls about one body until the other end closes."""
+    serve_calls(channel_number, partial(_functions, body_number))
+
+
+def _functions(body_number: int, caller: Caller) -> Mapping[str, Callable[..., Answer]]:
+    return {"table": partial(_table, body_number, caller), "picture": partial(_picture, body_number)}
+
+
+def _table(
+    body_number: int, caller: Caller, arrays: object, kind: str, branches: Wanted, identifiers: Sequence[str]
+) -> Answer:
+    """Give the branches that are wanted of a table, then the identifiers that it has."""
+    import pyarrow as pa
+
+    from hepfaas.service import columns
+    from hepfaas.service.decoded import arrow_table, parquet_table
+
+    hold, choose = _Hold(caller), partial(_chosen, [name for name, _, _ in branches], identifiers)
+    body = memoryview(mmap.mmap(body_number, 0, access=mmap.ACCESS_READ))
+    try:
+        table = parquet_table(body, choose, hold) if kind == PARQUET else arrow_table(body, kind == ARROW_FILE, hold)
+        table = table.select(choose(table.column_names))
+        table.validate(full=True)  # offsets of lists that point nowhere
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise RequestError(f"the body is no whole document of {kind}: {error}") from error
+    values: dict[str, Values] = {}
+    for name, jagged, type_ in branches:
+        values[name] = Jagged(*columns.jagged(table, name, type_)) if jagged else columns.flat(table, name, type_)
+    named = [name for name in identifiers if name in table.column_names]
+    values.update({name: columns.identifier(table, name) for name in named})
+    for name, column in values.items():
+        if len(column) != table.num_rows:
+            raise RequestError(f"column '{name}' has {len(column)} values, and the table {table.num_rows} rows")
+    flags, results = packed(values)
+    return {"identifiers": named, "jagged": flags}, results
+
+
+def _picture(body_number: int, arrays: object, shape: Sequence[int], model: str) -> Answer:
+    """Give a picture as numbers."""
+    from hepfaas.service.images import pixels
+
+    with os.fdopen(body_number, "rb") as data:
+        return {}, [pixels(data, tuple(shape), model)]
+
+
+class _Hold:
+    """Says what the body takes in memory, not for every few bytes of it."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller, self._held = caller, 0
+
+    def __call__(self, size: int) -> None:
+        if size > self._held + HOLD_BYTES:
+            self._held = size
+            self._caller("hold", size=size)
+
+
+def _chosen(branches: Sequence[str], identifiers: Sequence[str], names: Collection[str]) -> list[str]:
+    """The columns that are needed of a table's. Raises: RequestError if one is missing, or there twice."""
+    times = Counter(names)
+    for name in branches:
+        if name not in times:
+            raise missing_branch("the table", name, list(names))
+    wanted = [*branches, *(name for name in identifiers if name in times)]
+    for name in wanted:
+        if times[name] > 1:
+            raise RequestError(f"the table has {times[name]} columns '{name}'; each takes a name of its own")
+    return wanted
