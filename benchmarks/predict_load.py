@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from hepfaas.models.litert import LiteRtModel
 from hepfaas.platform.storage import open_store
 from measured import CACHE, Ratio, in_turn, seconds
 from predict import LARGE, SMALL, binary, infer
-from predict_servers import XRootD, memory_mb, server, trained, wrk
+from predict_servers import XRootD, memory_mb, server, trained, watched, wrk
 from sample import multiplied
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "htautau"
@@ -71,7 +70,7 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**told, "Content-Length": len(sent)}.items())
         request = f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + sent
         port = int(started.url.rpartition(":")[2])
-        with _watched(started.process.pid) as seen:
+        with watched(started.process.pid) as seen:
             answers = asyncio.run(_at_a_rate(port, request, OVER * before))
         time.sleep(AFTER_S)
         kept = memory_mb(started.process.pid) / memory
@@ -90,25 +89,6 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         Ratio("most memory in the last third", "the first third", grown, "<= 1.1", f"{max(seen):.0f} MB"),
         Ratio("full speed afterwards", "before", after / before, ">= 0.9"),
     ]  # fmt: skip
-
-
-@contextmanager
-def _watched(pid: int) -> Iterator[list[float]]:
-    """Memory of a server in MB, each half second while it lasts."""
-    seen: list[float] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.5):
-            seen.append(memory_mb(pid))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        done.set()
-        thread.join()
 
 
 async def _at_a_rate(port: int, request: bytes, per_s: float) -> list[Answer]:
@@ -219,8 +199,9 @@ def _files(folder: Path) -> list[Ratio]:
     for events in (SHORT, LONG):
         with XRootD() as xrootd, server("ours", folder, HEPFAAS_ALLOW_PRIVATE="1") as started:
             url = xrootd.serve(multiplied(events, CLUSTER))
-            ours("", url, events)
-            memory[events] = memory_mb(started.process.pid, "VmHWM")
+            with watched(started.process.pid, 0.05) as seen:
+                ours("", url, events)
+            memory[events] = max(seen)
     rate = f"{EVENTS / found['lines']:,.0f} events/s, {published.spec.n_features} features"
     return [
         Ratio("events/s of a file, lines", "a plain loop", found["plain"] / found["lines"], ">= 0.70", rate),

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from hepfaas.models import versions
 from hepfaas.platform.storage import open_store
 from hepfaas.training.checkpoint import arrays_of
 
-__all__ = ["XRootD", "free_port", "memory_mb", "server", "trained", "wrk"]
+__all__ = ["Processes", "XRootD", "free_port", "memory_mb", "server", "trained", "watched", "wrk"]
 
 TOP = Path(__file__).parents[1]
 PEERS = TOP / ".cache" / "peers"
@@ -73,13 +74,16 @@ def trained(folder: Path, model: str, widths: tuple[int, ...], rows: int) -> np.
 @dataclass(frozen=True)
 class Load:
     """What `wrk` saw: answers a second, milliseconds of the median and the 99th percentile, answers that were not 2xx,
-    requests that had none within ten seconds."""
+    requests that had none within ten seconds. front_us, workers_us: CPU time of a request in the process that answers,
+    and in those that compute; 0 where it was not measured."""
 
     per_s: float
     p50_ms: float
     p99_ms: float
     refused: int
     unanswered: int
+    front_us: float = 0.0
+    workers_us: float = 0.0
 
 
 def wrk(
@@ -122,22 +126,24 @@ class Started:
 
 @contextmanager
 def server(name: str, folder: Path, **settings: str) -> Iterator[Started]:
-    """A server of the models in a folder: ours, floor, kserve or mlserver."""
+    """A server of the models in a folder: ours, floor, framework (functions-framework), kserve or mlserver."""
     port = free_port()
     environ = {**os.environ, "BENCH_WEIGHTS": str(folder / "bench.npz"), "PYTHONPATH": str(TOP / "benchmarks/peers")}
     commands: dict[str, list[str]] = {
         "ours": [sys.executable, "-m", "functions_framework"],
+        "framework": [sys.executable, "-m", "functions_framework"],
         "floor": [sys.executable, "-m", "uvicorn", "--log-level", "error", "--port", str(port), "echo:app"],
         "kserve": [str(_peer("kserve")), str(TOP / "benchmarks/peers/kserve_network.py"), str(port)],
         "mlserver": [str(_peer("mlserver").with_name("mlserver")), "start", str(folder / "mlserver")],
     }
-    if name == "ours":
-        environ |= {"PYTHONPATH": "", "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": "predict", **settings}
-        environ |= {"FUNCTION_SOURCE": str(TOP / "functions/predict/main.py"), "WORKERS": "1"}
+    if name in ("ours", "framework"):
+        target, source = ("predict", "functions/predict") if name == "ours" else ("bare", "benchmarks/peers/bare")
+        environ |= {"PYTHONPATH": "", "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": target, **settings}
+        environ |= {"FUNCTION_SOURCE": str(TOP / source / "main.py"), "WORKERS": "1"}
         environ |= {"HOST": "127.0.0.1", "PORT": str(port)}
     if name == "mlserver":
         _configure_mlserver(folder / "mlserver", port)
-    ready = {"floor": "/", "ours": "/healthz"}.get(name, "/v2/models/bench/ready")
+    ready = {"floor": "/", "framework": "/", "ours": "/healthz"}.get(name, "/v2/models/bench/ready")
     with (folder / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(commands[name], env=environ, stdout=log, stderr=log, process_group=0)
     try:
@@ -182,10 +188,73 @@ def _configure_mlserver(folder: Path, port: int) -> None:
     (folder / "model-settings.json").write_text(json.dumps(model))
 
 
-def memory_mb(parent: int, what: str = "VmRSS") -> float:
-    """Resident memory of the worker that answered, the only child; VmHWM: the most that it was."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    status = Path(f"/proc/{children[0] if children else parent}/status").read_text()
-    found = re.search(rf"{what}:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1000
+@dataclass(frozen=True)
+class Processes:
+    """Processes of a function: the one that answers, and those that compute for it (its fork server and workers)."""
+
+    front: int
+    workers: tuple[int, ...]
+
+    @classmethod
+    def of(cls, parent: int) -> Processes:
+        """Those below gunicorn's own process."""
+        below = _children(parent)
+        servers = [process for process in below if b"fork_server" in Path(f"/proc/{process}/cmdline").read_bytes()]
+        front = next((process for process in below if process not in servers), parent)
+        servers += [one for one in _children(front) if b"fork_server" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return cls(front, tuple(one for server in servers for one in (server, *_children(server))))
+
+    def memory_mb(self) -> float:
+        """Memory of all of them, pages that they share counted once."""
+        return sum(map(_pss_mb, (self.front, *self.workers)))
+
+    def cpu_s(self) -> tuple[float, float]:
+        """CPU time so far: of the process that answers, and of the others."""
+        return _cpu_s(self.front), sum(map(_cpu_s, self.workers))
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _pss_mb(process: int) -> float:
+    try:
+        found = re.search(r"Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text())
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return 0.0
+    return int(found[1]) / 1000 if found else 0.0
+
+
+def _cpu_s(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(parent: int) -> float:
+    """Memory of a function, pages that its processes share counted once."""
+    return Processes.of(parent).memory_mb()
+
+
+@contextmanager
+def watched(parent: int, every_s: float = 0.5) -> Iterator[list[float]]:
+    """Memory of a function in MB, again and again while it lasts."""
+    seen: list[float] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_s):
+            seen.append(memory_mb(parent))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
