@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import awkward as ak
 import pytest
 from conftest import XRootD, XRootDCache, free_port
 from hepfaas.datasets import doors
@@ -18,6 +17,7 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import _Lent, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.features.jagged import Values
 from hosts import OURS, PUBLIC, answer_in_turn
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
@@ -49,9 +49,9 @@ def forget() -> None:
     _Lent._kept.clear()
 
 
-def same(found: dict[str, ak.Array], entries: EntryRange) -> bool:
+def same(found: dict[str, Values], entries: EntryRange) -> bool:
     wanted = read(str(SAMPLE), opened(str(SAMPLE), "Events").identity, "Events", BRANCHES, entries)
-    return all(ak.array_equal(found[name], wanted[name]) for name in BRANCHES)
+    return all(found[name].tolist() == wanted[name].tolist() for name in BRANCHES)
 
 
 def test_the_second_read_is_served_by_the_cache(origin: XRootD, cache: XRootDCache) -> None:

@@ -1,6 +1,5 @@
 """ROOT files behind web servers: read by ranges, and what their servers may say instead."""
 
-import queue
 import re
 import ssl
 import threading
@@ -92,7 +91,7 @@ def test_a_file_behind_a_web_server_is_the_local_one(path: Path, serve: Serve) -
     local, remote = opened(str(path), "Events"), opened(url, "Events")
     assert remote.identity == local.identity
     found = read(url, remote.identity, "Events", ["met"], EntryRange(10, 990))
-    assert found["met"].to_list() == list(range(10, 990))
+    assert found["met"].tolist() == list(range(10, 990))
 
 
 class Leading:
@@ -195,9 +194,9 @@ def test_a_lone_server_that_trickles_is_left_and_so_is_its_connection(given: dic
 def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Serve) -> None:
     source = HttpSource(serve())
     ranges = [(0, 10), (100_000, 100_010)]
-    source._num_bytes = 200_000
+    source.size_bytes = 200_000
     with within(0), pytest.raises(HTTPException, match="time is up"):
-        source.chunks(ranges, queue.Queue())
+        source.fetch(ranges)
 
 
 def test_a_name_that_leads_home_after_it_was_checked_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

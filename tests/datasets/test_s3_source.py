@@ -36,7 +36,7 @@ def test_a_file_in_a_bucket_is_the_local_one(place: tuple[Path, str]) -> None:
     assert remote.identity == local.identity
     assert remote.branches == local.branches
     found = read(url, remote.identity, "Events", ["met", "event"], EntryRange(150, 850))
-    assert found["event"].to_list() == list(range(150, 850))
+    assert found["event"].tolist() == list(range(150, 850))
 
 
 def test_a_file_that_is_not_there_is_named(s3_url: str) -> None:
