@@ -160,6 +160,11 @@ class Process:
             raise
         return self
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         try:
