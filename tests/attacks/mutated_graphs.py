@@ -56,12 +56,14 @@ class Graph:
         kind = Type.FLOAT32 if values.dtype == np.float32 else Type.INT32
         return self.tensor(values.shape, kind, values.tobytes())
 
-    def operator(self, code: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
+    def operator(
+        self, code: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None, version: int = 1
+    ) -> None:
         """Add an operator. options: the object of its options, e.g. GatherOptionsT()."""
         known = [one.builtinCode for one in self.model.operatorCodes]
         if code not in known:
             entry = schema.OperatorCodeT()
-            entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
+            entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), version
             self.model.operatorCodes.append(entry)
             known.append(code)
         operator = schema.OperatorT()
@@ -128,25 +130,17 @@ def reads_memory() -> bytes:
     return graph.packed()
 
 
-def writes_memory() -> bytes:
-    """Return a graph that writes at 4 · feature bytes from a tensor of its own: 0 is harmless, 10⁸ crashes the process.
+def too_many_splits() -> bytes:
+    """Return a graph whose SPLIT has two outputs and claims 1,000: LiteRT writes through pointers behind the two.
 
-    Nothing in its structure is wrong: SPARSE_TO_DENSE does not check its indices. One feature, one output.
+    Two features, one output.
     """
     graph = Graph()
-    taken, place, flat = graph.tensor([1, 1]), graph.tensor([1, 1], Type.INT32), graph.tensor([1], Type.INT32)
-    one, size = graph.constant(np.array([1], dtype=np.int32)), graph.constant(np.array([4], dtype=np.int32))
-    value, default = graph.constant(np.array([7], dtype=np.float32)), graph.tensor([], Type.FLOAT32, bytes(4))
-    dense, axis = graph.tensor([4]), graph.constant(np.array([0], dtype=np.int32))
-    total, given = graph.tensor([1]), graph.tensor([1, 1])
-    shape = graph.constant(np.array([1, 1], dtype=np.int32))
-    keep = schema.ReducerOptionsT()
-    keep.keepDims = True
-    graph.operator(Op.CAST, [taken], [place], _cast(Type.FLOAT32, Type.INT32))
-    graph.operator(Op.RESHAPE, [place, one], [flat])
-    graph.operator(Op.SPARSE_TO_DENSE, [flat, size, value, default], [dense], schema.SparseToDenseOptionsT())
-    graph.operator(Op.SUM, [dense, axis], [total], keep)
-    graph.operator(Op.RESHAPE, [total, shape], [given])
+    taken, axis = graph.tensor([1, 2]), graph.tensor([], Type.INT32, struct.pack("<i", 1))
+    given, other = graph.tensor([1, 1]), graph.tensor([1, 1])
+    options = schema.SplitOptionsT()
+    options.numSplits = 1_000
+    graph.operator(Op.SPLIT, [axis, taken], [given, other], options)
     graph.ends([taken], [given])
     return graph.packed()
 
@@ -183,16 +177,15 @@ def endless() -> bytes:
 
 
 def recursive() -> bytes:
-    """Return a graph whose WHILE calls the subgraph that it is in: loading it overflows the stack."""
+    """Return a graph whose IF calls the subgraph that it is in: loading it overflows the stack. Two features."""
     graph = Graph()
-    taken, given = graph.tensor([1, 2]), graph.tensor([1, 2])
-    for number in (0, 1, 2):
+    for number in range(2):
         if number:
-            graph.subgraph(f"again{number}")
-            taken, given = graph.tensor([1, 2]), graph.tensor([1, 2])
-        options = schema.WhileOptionsT()
-        options.condSubgraphIndex, options.bodySubgraphIndex = 1, 2
-        graph.operator(Op.WHILE, [taken], [given], options)
+            graph.subgraph("again")
+        taken, given = graph.tensor([1, 2]), graph.tensor([1, 2])
+        options = schema.IfOptionsT()
+        options.thenSubgraphIndex = options.elseSubgraphIndex = 1
+        graph.operator(Op.IF, [graph.tensor([1], Type.BOOL, b"\1"), taken], [given], options)
         graph.ends([taken], [given])
     return graph.packed()
 
@@ -213,7 +206,7 @@ def takes_memory_at_load(size: int = 2**36) -> bytes:
     )
     keep = schema.ReducerOptionsT()
     keep.keepDims = True
-    graph.operator(Op.BROADCAST_TO, [taken, shape], [wide], schema.BroadcastToOptionsT())
+    graph.operator(Op.BROADCAST_TO, [taken, shape], [wide], schema.BroadcastToOptionsT(), version=2)
     graph.operator(Op.SUM, [wide, axes], [total], keep)
     graph.operator(Op.ADD, [total, taken], [given], schema.AddOptionsT())
     graph.ends([taken], [given])

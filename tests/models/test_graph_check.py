@@ -75,6 +75,7 @@ def test_an_input_of_integers_is_refused() -> None:
         (mutated_graphs.reads_memory, "tensor 0 of subgraph 0 ('t0') is sparse"),
         (mutated_graphs.tensor_out_of_range, "operator 0 of subgraph 0 (FULLY_CONNECTED) takes tensor 1000000"),
         (mutated_graphs.recursive, "a subgraph calls itself"),
+        (mutated_graphs.too_many_splits, "(SPLIT) has 2 outputs; its options say 1000"),
         (mutated_graphs.takes_memory_at_load, "has 68,719,476,736 bytes; at most 1,073,741,824 fit"),
     ],
 )

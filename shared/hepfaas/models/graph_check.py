@@ -62,6 +62,9 @@ OPTION_VECTORS = {8: (5, 1), 17: (0, 4), 30: (0, 4), 115: (0, 4)}
 """Field and bytes of an element of the vector in tables of options that have one: FullyConnected, Reshape, Squeeze,
 Bucketize."""
 
+COUNTED = {49: "outputs", 83: "inputs", 88: "outputs", 102: "outputs"}
+"""What the first option counts, which LiteRT believes: of SPLIT, PACK, UNPACK, SPLIT_V."""
+
 CUSTOM = 32
 
 SUBGRAPHS_OF = {118: "IF", 119: "WHILE"}
@@ -228,6 +231,10 @@ class _Check:
             raise _DamageError(f"{place} has options that go on behind the end")
         if kind in OPTION_VECTORS:
             options.vector(*OPTION_VECTORS[kind])
+        if code in COUNTED:
+            count = len(inputs if COUNTED[code] == "inputs" else outputs)
+            if options.number(0, I32) != count:
+                raise _DamageError(f"{place} has {count} {COUNTED[code]}; its options say {options.number(0, I32)}")
         if code in SUBGRAPHS_OF:
             self._check_call(place, code, options, inputs, outputs, calls)
 
