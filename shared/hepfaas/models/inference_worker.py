@@ -56,8 +56,7 @@ class _Worker:
         data, (descriptor,), _, _ = socket.recv_fds(self._channel, MOST_DESCRIPTION_BYTES, 1)
         shape, outputs = json.loads(data)
         try:
-            graph = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-            check_graph(memoryview(graph), shape, outputs)
+            check_graph(_content(descriptor), shape, outputs)
             model = LiteRtModel(f"/proc/self/fd/{descriptor}")  # mapped: all workers share the pages
         finally:
             os.close(descriptor)
@@ -72,6 +71,12 @@ class _Worker:
         _check_outputs(scores, rows, outputs)
         start = outputs_start(size)
         self._floats[start : start + scores.size] = scores.reshape(-1)
+
+
+def _content(descriptor: int) -> memoryview:
+    if not os.fstat(descriptor).st_size:  # nothing to map
+        return memoryview(b"")
+    return memoryview(mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
 
 
 def _check_outputs(scores: NDArray[np.float32], rows: int, outputs: int) -> None:
