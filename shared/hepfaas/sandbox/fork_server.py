@@ -71,21 +71,22 @@ class Server:
         poll.register(self._wake, select.POLLIN)
         try:
             while True:
-                for descriptor, _ in poll.poll(LOOK_MS if self._exit_pipes else None):
-                    if descriptor == self._wake:
-                        os.read(self._wake, 4_096)
-                        for pipe in self._reap():
-                            with contextlib.suppress(KeyError):  # it lost its reader before
-                                poll.unregister(pipe)
-                            os.close(pipe)
-                    elif descriptor == self._control.fileno():
-                        data, descriptors, _, _ = socket.recv_fds(self._control, MOST_REQUEST_BYTES, MOST_DESCRIPTORS)
-                        if not data:
-                            return
-                        poll.register(self._fork(Request(**json.loads(data)), descriptors), 0)
-                    else:  # the exit pipe has no reader any more
-                        self._kill(descriptor)
-                        poll.unregister(descriptor)
+                ready = {descriptor for descriptor, _ in poll.poll(LOOK_MS if self._exit_pipes else None)}
+                # Numbers of descriptors are used again: pipes are looked at before any is closed or opened.
+                for pipe in ready & set(self._exit_pipes.values()):  # it has no reader any more
+                    self._kill(pipe)
+                    poll.unregister(pipe)
+                if self._wake in ready:
+                    os.read(self._wake, 4_096)
+                    for pipe in self._reap():
+                        with contextlib.suppress(KeyError):  # it lost its reader before
+                            poll.unregister(pipe)
+                        os.close(pipe)
+                if self._control.fileno() in ready:
+                    data, descriptors, _, _ = socket.recv_fds(self._control, MOST_REQUEST_BYTES, MOST_DESCRIPTORS)
+                    if not data:
+                        return
+                    poll.register(self._fork(Request(**json.loads(data)), descriptors), 0)
                 self._kill_if_too_large()
         finally:
             for process in self._exit_pipes:
@@ -129,13 +130,14 @@ class Server:
         if time.monotonic() - self._looked < LOOK_MS / 1000:
             return
         self._looked = time.monotonic()
-        sizes = {process: _private_bytes(process) for process in self._exit_pipes}
+        own = _private_bytes(os.getpid())
+        sizes = {process: _private_bytes(process) - own for process in self._exit_pipes}
         if sum(sizes.values()) > self._total_mb * 1_000_000:
             os.kill(max(sizes, key=lambda process: sizes[process]), signal.SIGKILL)
 
 
 def _private_bytes(process: int) -> int:
-    """Return the memory that a process does not share, in bytes."""
+    """Return the memory that a process does not share with files, in bytes; what it shares with its parent counts."""
     try:
         _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
     except OSError:  # it has just ended
