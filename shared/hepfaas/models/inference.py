@@ -179,26 +179,30 @@ class ConfinedModel:
         return scores
 
     def _computed(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        graph, worker = self._graph, self._worker
-        if worker is None:
-            worker = self._worker = InferenceWorker(self._server, self._memory, graph.row_bytes)
-            worker.load(graph)
-            self._wait(worker, LOAD_S)
-        worker.run(graph, [features])
-        self._wait(worker, COMPUTE_S)
-        return worker.outputs(graph, len(features))
-
-    def _wait(self, worker: InferenceWorker, limit_s: float) -> None:
+        graph = self._graph
         try:
-            waiting = select.poll()
-            waiting.register(worker, select.POLLIN)
-            if not waiting.poll(1000 * limit_s):
-                raise worker_lost(self._graph, f"did not answer for {limit_s:.0f} s and was ended")
-            if not worker.receive(self._graph):
-                raise worker_lost(self._graph, worker.ending(ENDING_S))
+            if self._worker is None:
+                self._worker = InferenceWorker(self._server, self._memory, graph.row_bytes)
+                self._worker.load(graph)
+                self._wait(self._worker, LOAD_S)
+            self._worker.run(graph, [features])
+            self._wait(self._worker, COMPUTE_S)
+            return self._worker.outputs(graph, len(features))
         except WorkerLostError:
             self.close()
             raise
+        except OSError as error:  # it has ended
+            how = self._worker.ending(ENDING_S) if self._worker else "ended"
+            self.close()
+            raise worker_lost(graph, how) from error
+
+    def _wait(self, worker: InferenceWorker, limit_s: float) -> None:
+        waiting = select.poll()
+        waiting.register(worker, select.POLLIN)
+        if not waiting.poll(1000 * limit_s):
+            raise worker_lost(self._graph, f"did not answer for {limit_s:.0f} s and was ended")
+        if not worker.receive(self._graph):
+            raise worker_lost(self._graph, worker.ending(ENDING_S))
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,7 @@ class ForkServer:
     def close(self) -> None:
         """End the process and all its workers."""
         with self._lock:
-            if self._control:
-                self._control.close()
-            if self._process and self._process.poll() is None:
-                try:
-                    self._process.wait(STOP_S)
-                except subprocess.TimeoutExpired:
-                    self._process.kill()
-                    self._process.wait()
-            self._control = self._process = None
+            self._stop()
 
     def _send(self, message: bytes, descriptors: Sequence[int]) -> None:
         with self._lock:
@@ -107,25 +99,39 @@ class ForkServer:
                     socket.send_fds(control, [message], descriptors)
                     return
                 except OSError:  # it was killed
+                    self._stop()
                     if last:
                         raise
-                    control.close()
-                    self._control = None
+
+    def _stop(self) -> None:
+        if self._control:
+            self._control.close()
+        if self._process:
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._control = self._process = None
 
     def _start(self) -> socket.socket:
         confinement.hide()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-P", "-m", "hepfaas.sandbox.fork_server", str(theirs.fileno()), *self._modules]
-            self._process = subprocess.Popen(
-                command,
-                env=ENVIRONMENT,
-                cwd="/",
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # no Ctrl-C, and no terminal
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    env=ENVIRONMENT,
+                    cwd="/",
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,  # no Ctrl-C, and no terminal
+                )
+            except OSError:
+                ours.close()
+                raise
         self._control = ours
         return ours
 

@@ -26,7 +26,7 @@ from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
-from hepfaas.sandbox.processes import Memory, fork_server, sealed_memory
+from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 from hepfaas.service.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.service.decoded import VALUE_BYTES, Hold
@@ -81,7 +81,7 @@ def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> 
     return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
 
 
-def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold, memory: Memory) -> Events:
+def events_in(served: Served, kind: str, body: bytes, tree: str, hold: Hold, memory: Memory = USUAL_MEMORY) -> Events:
     """The events in a body of that media type. hold: told what they will take, before they are decoded. memory: of the
     process that decodes them.
 
