@@ -20,6 +20,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.sandbox import confinement, wire
 from hepfaas.training import scratch, usage
+from hepfaas.training.foreign import ForeignLearner
 from hepfaas.training.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Rows, Slice
 
@@ -123,7 +124,10 @@ def started(folder: Path, attack: str, memory_mb: int = MEMORY_MB) -> subprocess
 
 def printed(folder: Path, attack: str) -> list[str]:
     with started(folder, attack) as process:
-        return process.communicate(timeout=60)[0].splitlines()
+        try:
+            return process.communicate(timeout=20)[0].splitlines()
+        finally:
+            process.kill()
 
 
 def refusal(attack: str, use: Callable[[Learner], object], **more: Any) -> str:
@@ -468,6 +472,30 @@ ANSWERS = [
 @pytest.mark.parametrize(("attack", "use", "finding"), ANSWERS)
 def test_an_answer_is_limited_by_what_was_asked(attack: str, use: Callable[[Learner], object], finding: str) -> None:
     assert re.search(finding, refusal(attack, use))
+
+
+class HostileForeign(Hostile, ForeignLearner):
+    """As if a model that was made elsewhere had taken over its process."""
+
+
+CONVERTED = "{'shape': SHAPE, 'integers': False, 'outputs': 2, 'parameters': 1, 'processor': '', 'versions': {}}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "finding"),
+    [
+        ("[10 ** 6] * 3", "takes rows of 1,000,000,000,000,000,000 numbers; at most 10,000,000 are served"),
+        ("[10 ** 100]", "shape"),
+        ("[True]", "shape"),
+        ("[-1, -4]", "shape"),
+        ("'ab'", "shape"),
+        ("[3]", "0 arrays, not a graph"),
+    ],
+)
+def test_a_row_of_a_model_that_was_made_elsewhere_is_bounded(shape: str, finding: str) -> None:
+    attack = f"answer({CONVERTED.replace('SHAPE', shape)})"
+    with HostileForeign(attack, making=True) as learner, pytest.raises(RequestError, match=finding):
+        learner.convert()
 
 
 @pytest.mark.parametrize(
