@@ -535,6 +535,10 @@ def test_a_variable_that_no_checkpoint_holds_is_named() -> None:
             learner.state()
 
 
+def test_a_process_that_ends_by_a_signal_without_a_name_is_told() -> None:
+    assert "ended by signal 40 (a real-time signal)" in refusal("os.kill(os.getpid(), 40)", Learner.state)
+
+
 def test_a_process_that_reads_nothing_does_not_hold_the_function() -> None:
     weights = {"a": np.zeros(10_000_000)}
     with Hostile("", silence_s=1) as learner:
