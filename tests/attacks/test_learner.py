@@ -20,6 +20,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.sandbox import confinement, wire
 from hepfaas.training import scratch, usage
+from hepfaas.training.foreign import ForeignLearner
 from hepfaas.training.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Rows, Slice
 
@@ -51,18 +52,31 @@ def call(number, *arguments):
 SPEAKING = (
     SHUT_IN
     + """
-from hepfaas.sandbox import wire
+import json, math
 WIRE = socket.socket(fileno=DESCRIPTOR)
 FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "logits": False, "own_fit": False, "summary": "",
          "processor": "", "versions": {}}
-def answer(header, *arrays):
-    wire.send(WIRE, header, arrays)
+def zeros(dtype, *shape):
+    return dtype, shape
+def size_of(dtype, shape):
+    return math.prod(shape) * int(dtype[2:])
 def raw(text):
     WIRE.sendall(struct.pack("<I", len(text)) + text)
+def answer(header, *arrays):
+    raw(json.dumps([header, arrays]).encode())
+    for array in arrays:
+        WIRE.sendall(bytes(size_of(*array)))
+def exactly(count):
+    return WIRE.recv(count, socket.MSG_WAITALL) if count else b""
+def received():
+    header, arrays = json.loads(exactly(*struct.unpack("<I", exactly(4))))
+    for array in arrays:
+        exactly(size_of(*array))
+    return header
 def attack(asked):
     ATTACK
 while True:
-    asked, _ = wire.receive(WIRE)
+    asked = received()
     os.write(1, b"\\n\\0\\n")
     if asked["do"] == "begin":
         answer({})
@@ -123,7 +137,10 @@ def started(folder: Path, attack: str, memory_mb: int = MEMORY_MB) -> subprocess
 
 def printed(folder: Path, attack: str) -> list[str]:
     with started(folder, attack) as process:
-        return process.communicate(timeout=60)[0].splitlines()
+        try:
+            return process.communicate(timeout=20)[0].splitlines()
+        finally:
+            process.kill()
 
 
 def refusal(attack: str, use: Callable[[Learner], object], **more: Any) -> str:
@@ -361,7 +378,7 @@ PASSES = {
     "answer({'rows_done': True})": "more progress than 20 rows",
     "answer({'rows_done': 1.5})": "more progress than 20 rows",
     "answer({'rows_done': None})": "more progress than 20 rows",
-    "answer({'rows_done': 1}, wire.np.zeros(9))": "0 MB of arrays; at most 0 MB|1 arrays; at most 0",
+    "answer({'rows_done': 1}, zeros('<f8', 9))": "0 MB of arrays; at most 0 MB|1 arrays; at most 0",
     "answer({'done': 1})": "other values than rows, id_sum",
     f"answer({FITTED.replace('20', '19')})": "19 rows trained of 20",
     f"answer({FITTED.replace('20', 'True')})": "rows 'True'",
@@ -454,20 +471,44 @@ def test_a_message_is_checked_before_anything_is_allocated(text: bytes, finding:
 ANSWERS = [
     ("WIRE.send(b'\\xff\\xff\\xff\\xff')", Learner.state, "a header of 4,294,967,295 bytes; at most 2,000,000"),
     ("WIRE.send(b'\\x02\\0\\0\\0{]')", Learner.state, "an answer that is none"),
-    ("answer({'names': []}, *[wire.np.zeros(60 * MB, 'u1')] * 4)", Learner.state, "251 MB of arrays; at most 200 MB"),
-    ("answer({}, wire.np.zeros((4, 3), 'f4'))", predict, "0 MB of arrays; at most 0 MB"),
-    ("answer({}, wire.np.zeros((4, 2), 'i4'))", predict, "outputs that are not float32 of shape"),
-    ("answer({}, wire.np.zeros((2, 4), 'f4'))", predict, "outputs that are not float32 of shape"),
+    ("answer({'names': []}, *[zeros('|u1', 60 * MB)] * 4)", Learner.state, "251 MB of arrays; at most 200 MB"),
+    ("answer({}, zeros('<f4', 4, 3))", predict, "0 MB of arrays; at most 0 MB"),
+    ("answer({}, zeros('<i4', 4, 2))", predict, "outputs that are not float32 of shape"),
+    ("answer({}, zeros('<f4', 2, 4))", predict, "outputs that are not float32 of shape"),
     ("answer({})", predict, "outputs that are not float32 of shape"),
-    ("answer({}, *[wire.np.zeros(0, 'f4')] * 2)", predict, "2 arrays; at most 1"),
-    ("answer({}, wire.np.zeros(9, 'u1'))", Learner.export, "1 arrays, not a graph and a Keras file"),
-    ("answer({}, wire.np.zeros(9, 'u1'))", lambda learner: learner.load({}), "1 arrays; at most 0"),
+    ("answer({}, *[zeros('<f4', 0)] * 2)", predict, "2 arrays; at most 1"),
+    ("answer({}, zeros('|u1', 9))", Learner.export, "1 arrays, not a graph and a Keras file"),
+    ("answer({}, zeros('|u1', 9))", lambda learner: learner.load({}), "1 arrays; at most 0"),
 ]
 
 
 @pytest.mark.parametrize(("attack", "use", "finding"), ANSWERS)
 def test_an_answer_is_limited_by_what_was_asked(attack: str, use: Callable[[Learner], object], finding: str) -> None:
     assert re.search(finding, refusal(attack, use))
+
+
+class HostileForeign(Hostile, ForeignLearner):
+    """As if a model that was made elsewhere had taken over its process."""
+
+
+CONVERTED = "{'shape': SHAPE, 'integers': False, 'outputs': 2, 'parameters': 1, 'processor': '', 'versions': {}}"
+
+
+@pytest.mark.parametrize(
+    ("shape", "finding"),
+    [
+        ("[10 ** 6] * 3", "takes rows of 1,000,000,000,000,000,000 numbers; at most 10,000,000 are served"),
+        ("[10 ** 100]", "shape"),
+        ("[True]", "shape"),
+        ("[-1, -4]", "shape"),
+        ("'ab'", "shape"),
+        ("[3]", "0 arrays, not a graph"),
+    ],
+)
+def test_a_row_of_a_model_that_was_made_elsewhere_is_bounded(shape: str, finding: str) -> None:
+    attack = f"answer({CONVERTED.replace('SHAPE', shape)})"
+    with HostileForeign(attack, making=True) as learner, pytest.raises(RequestError, match=finding):
+        learner.convert()
 
 
 @pytest.mark.parametrize(
@@ -497,14 +538,18 @@ def test_facts_are_of_their_types(facts: str, finding: str) -> None:
     "names", ["['a', 'a']", "['a']", "[1, 2]", "[['a'], 'b']", "'ab'", "None", "['a', chr(0xDFFF)]"]
 )
 def test_a_state_has_a_name_for_each_array(names: str) -> None:
-    assert "a state" in refusal(f"answer({{'names': {names}}}, *[wire.np.zeros(3)] * 2)", Learner.state)
+    assert "a state" in refusal(f"answer({{'names': {names}}}, *[zeros('<f8', 3)] * 2)", Learner.state)
 
 
 def test_a_variable_that_no_checkpoint_holds_is_named() -> None:
-    with Hostile("answer({'names': ['a']}, wire.np.zeros(3, 'c16'))") as learner:
+    with Hostile("answer({'names': ['a']}, zeros('<c16', 3))") as learner:
         learner.make()
         with pytest.raises(RequestError, match="variable 'a' has type complex128; a checkpoint has numbers"):
             learner.state()
+
+
+def test_a_process_that_ends_by_a_signal_without_a_name_is_told() -> None:
+    assert "ended by signal 40 (a real-time signal)" in refusal("os.kill(os.getpid(), 40)", Learner.state)
 
 
 def test_a_process_that_reads_nothing_does_not_hold_the_function() -> None:

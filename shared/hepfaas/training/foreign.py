@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from hepfaas.errors import RequestError
 from hepfaas.training.learner import UNLIMITED, Learner, Limits
+
+MOST_NUMBERS = 10_000_000
+"""Numbers of a row: the function draws rows of this shape to check the graph."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,16 @@ class ForeignLearner(Learner):
         """Reads the model and makes its graph."""
         header, arrays = self._ask({"do": "convert"}, room=self._room(1))
         shape = header.pop("shape", None)
-        if not isinstance(shape, list) or not shape or not all(type(size) is int and size > 0 for size in shape):
+        if (
+            not isinstance(shape, list)
+            or not shape
+            or not all(type(size) is int and 0 < size < 2**63 for size in shape)
+        ):
             raise self._no_answer(f"shape {str(shape)[:40]} of a row")
+        if (numbers := math.prod(shape)) > MOST_NUMBERS:
+            raise RequestError(
+                f"{self._settings.module} takes rows of {numbers:,} numbers; at most {MOST_NUMBERS:,} are served"
+            )
         if len(arrays) != 1:
             raise self._no_answer(f"{len(arrays)} arrays, not a graph")
         facts = self._read(_Facts, header)

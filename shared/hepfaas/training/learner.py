@@ -387,8 +387,8 @@ class Learner:
         except wire.TooLargeError as error:
             self.close()
             raise RequestError(
-                f"{self._settings.module}: the learner process gave {error} are taken as an answer; make the network "
-                "smaller"
+                f"{self._settings.module}: the learner process gave {error} are taken as an answer, of arrays at "
+                f"most 1/{SHARE} of the memory limit; make the network smaller"
             ) from error
         except NO_MESSAGE as error:
             raise self._no_answer(str(error)) from error
@@ -427,7 +427,7 @@ class Learner:
         how = "without leave: it closed its connection"
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
-            how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
+            how = f"by signal {-code} ({_signal_name(-code)})" if code < 0 else f"with exit code {code}"
         self.close()
         if self._watch.finding:
             return RequestError(f"{self._settings.module}: the learner process was ended: {self._watch.finding}")
@@ -555,6 +555,12 @@ class _Sender(threading.Thread):
             while len(coming) <= FETCHED_AHEAD and place + len(coming) < len(self._needed):
                 coming.append(fetcher.submit(self._fetch, self._needed[place + len(coming)]))
             wire.send(self._to, {"batch": batch}, coming.popleft().result())
+
+
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):  # most real-time signals have no name
+        return signal.Signals(number).name
+    return "a real-time signal"
 
 
 def _fits(value: Any, type_: Any, most_text: int) -> bool:

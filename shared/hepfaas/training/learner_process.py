@@ -1,7 +1,7 @@
 """The learner process: runs the user's code on arrays that come in by a socket. Started by learner.py, in confined.py.
 
-It ends when its socket closes, whatever the user's code is doing then, so it never outlives the function that
-started it.
+It ends when its socket closes, and the kernel ends it with the function that started it, whatever the user's code is
+doing then.
 """
 
 from __future__ import annotations
@@ -299,8 +299,8 @@ def serve(descriptor: int) -> None:
 
 
 def _end_with(connection: socket.socket, scratch: Path) -> None:
-    """Ends this process and empties its folder when the other end of the socket has gone: the function has closed it
-    or was killed. The folder itself is not its to remove: the next learner does."""
+    """Ends this process and empties its folder when the function has closed its end of the socket. With a function that
+    is killed, the kernel ends this process at once (confined.py), and the next learner removes the folder."""
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()

@@ -47,8 +47,8 @@ def remove(folder: Path) -> None:
     if folder.exists():
         for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL, check=False)
-    if folder in _HELD:
-        os.close(_HELD.pop(folder))
+    if (descriptor := _HELD.pop(folder, None)) is not None:
+        os.close(descriptor)
 
 
 def _locked(folder: Path) -> bool:

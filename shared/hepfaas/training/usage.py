@@ -1,7 +1,7 @@
 """What a learner process has taken of memory and threads, as the kernel counts it.
 
-The limits of the process itself (confined.py) hold at once but do not count everything: not page tables, not memory
-that was written and then made read-only, not threads.
+The limits of the process itself (sandbox/limits.py) hold at once but do not count everything: not page tables, not
+memory that was written and then made read-only, not threads.
 """
 
 from __future__ import annotations
