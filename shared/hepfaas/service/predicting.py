@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -279,7 +280,16 @@ class JsonResponse(Response):
 
 def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON document; arrays are lists in it."""
-    response = JsonResponse(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), status)
+    return _with(JsonResponse(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), status), headers)
+
+
+def error_response(text: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The JSON of an error. A person reads it on a terminal, and it may quote anything: all but printable ASCII is
+    escaped."""
+    return _with(JsonResponse(json.dumps({"error": text}, separators=(",", ":")).encode(), status), headers)
+
+
+def _with(response: Response, headers: Mapping[str, str] | None) -> Response:
     if headers:
         response.headers.update(headers)
     return response
