@@ -31,7 +31,7 @@ from hepfaas.platform.credentials import Vault, credential_of
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.identity import Caller, Quotas
 from hepfaas.platform.roles import Group
-from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.platform.storage import LEAST_BYTES, Staged, Store, is_name
 from hepfaas.platform.terminal import visible
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
@@ -94,7 +94,7 @@ class Asked:
 
 def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
-    asked.quotas.check_bytes(asked.owner)
+    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
         webhook = check_webhook(webhook, asked.allow_private)
