@@ -42,7 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has gone: flush to nowhere
         return 0
     except Exception:
-        return _said(f"hepfaas: a fault of ours\n{traceback.format_exc()}", os.EX_SOFTWARE)
+        text = visible_lines(traceback.format_exc().strip(), PRINTED)
+        return _said(f"hepfaas: a fault of ours\n{PRINTED}{text}", os.EX_SOFTWARE)
     return 0
 
 
