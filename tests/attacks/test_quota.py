@@ -131,12 +131,13 @@ def test_a_notification_of_more_files_than_may_wait_is_refused_whole(
 
 def test_batches_that_never_become_runs_end_at_the_limit(tmp_path: Path) -> None:
     world = World(tmp_path)
-    values = {**VALUES, "prefix": "file://", "debounce_s": 0}  # no function can read such files: each batch fails
-    world.intake.put("me", rules.rule_of("fresh", values))
+    private = "http://127.0.0.1/in/"
+    world.intake.put("me", rules.rule_of("fresh", {**VALUES, "prefix": private, "debounce_s": 0}))
+    strict = Intake(world.root, lambda owner: world.store, world, False, quotas=world.quotas)  # so each batch fails
 
     def tell(number: int) -> None:
-        pair = (*news(number, "file:///signal.root"), *news(number, "file:///background.root"))
-        world.intake.take("me", pair, "")
+        strict.take("me", [*news(number, f"{private}signal.root"), *news(number, f"{private}background.root")], "")
+        assert records.runs(world.store) == []
 
     assert world.grown(200, tell) <= 1.5 * BYTES / LEAST_BYTES
     assert world.grown(20, tell) <= 1
