@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hepfaas import __version__
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.terminal import PRINTED, in_columns, visible_lines
 
 if TYPE_CHECKING:
     from hepfaas.client import Client
@@ -29,20 +32,30 @@ def main(words: Sequence[str] | None = None) -> int:
         given = _parser(Settings.from_environ(os.environ)).parse_args(words)
         given.command(given)
     except RequestError as error:
-        return _said(f"hepfaas: {error}", 1)
+        return _said(f"hepfaas: {visible_lines(str(error), PRINTED)}", 1)
     except UnavailableError as error:
-        return _said(f"hepfaas: {error}\nNothing is lost: the same command goes on from here.", os.EX_TEMPFAIL)
+        text = f"hepfaas: {visible_lines(str(error), PRINTED)}\nNothing is lost: the same command goes on from here."
+        return _said(text, os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         return _said("\nhepfaas: stopped; the same command goes on from here.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has gone: flush to nowhere
         return 0
+    except Exception:
+        text = visible_lines(traceback.format_exc().strip(), PRINTED)
+        return _said(f"hepfaas: a fault of ours\n{PRINTED}{text}", os.EX_SOFTWARE)
     return 0
 
 
 def _said(text: str, code: int) -> int:
-    sys.stderr.write(f"{text}\n")
+    _write(sys.stderr, text)
     return code
+
+
+def _write(out: TextIO, text: str) -> None:
+    """Write lines for a person: the one place that a command's text passes, so that no control character gets out."""
+    text = visible_lines(text)
+    out.write(f"{in_columns(text, shutil.get_terminal_size().columns) if out.isatty() else text}\n")
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:
@@ -151,7 +164,7 @@ def _client(given: argparse.Namespace) -> Client:
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    _write(sys.stdout, text)
 
 
 def _document(values: Any) -> None:
@@ -287,6 +300,7 @@ def _log(given: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from hepfaas.platform import records
+    from hepfaas.service.following import lines_of
 
     if given.url:
         with _client(given) as client:
@@ -303,12 +317,7 @@ def _log(given: argparse.Namespace) -> None:
         _document([asdict(entry) for entry in entries])
         return
     for entry in entries:
-        at = time.strftime("%H:%M:%S", time.localtime(entry.time))
-        _print(f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s")
-        for line in entry.lines:
-            _print(f"          | {line}")
-        if entry.error:
-            _print(f"          failed: {entry.error}")
+        _print("\n".join(lines_of(entry, time.localtime)))
 
 
 def _predict(given: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ import httpx
 import numpy as np
 
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.terminal import PRINTED, visible, visible_lines
 
 if TYPE_CHECKING:
     from hepfaas.datasets.score_files import Columns
@@ -109,7 +110,7 @@ class Status:
             words.append(f"{self.values['events_per_s']:,.0f} events/s")
         if "eta_s" in self.values:
             words.append(f"ETA {self.values['eta_s']:.0f} s")
-        return "  ".join(words)
+        return visible("  ".join(words))
 
 
 Token = str | Path | Callable[[], str]
@@ -233,8 +234,8 @@ class Client:
         return self._request("GET", path).content
 
     def log(self, run: str, follow: bool = False, step: str = "", most_s: float = 86_400) -> Iterator[str]:
-        """Lines of the log; with `follow` as they come, until the run has ended. Raises: UnavailableError after
-        `most_s`, or if they break off."""
+        """Lines of the log, control characters escaped; with `follow` as they come, until the run has ended. Raises:
+        UnavailableError after `most_s`, or if they break off."""
         end, after = time.monotonic() + most_s, ""
         while time.monotonic() < end:
             query, goes_on = {"step": step, "follow": "1" if follow else "0", "after": after}, None
@@ -243,7 +244,7 @@ class Client:
                     if goes_on := MORE.fullmatch(line):
                         after = goes_on["after"]
                     else:
-                        yield line
+                        yield visible(line)
             if not goes_on:
                 return
         raise UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
@@ -403,7 +404,7 @@ class AsyncClient:
         return await self._called(self._client.fetch, path)
 
     def log(self, run: str, follow: bool = False, step: str = "") -> AsyncIterator[str]:
-        """Lines of the log; with `follow` as they come, until the run has ended."""
+        """Lines of the log, control characters escaped; with `follow` as they come, until the run has ended."""
         return self._given(self._client.log(run, follow, step))
 
     def steps(self, run: str, follow: bool = False) -> AsyncIterator[Json]:
@@ -430,9 +431,15 @@ def _checked_url(url: str) -> str:
 
 
 def _lines(answer: httpx.Response) -> Iterator[str]:
-    """Lines of a text as they come. Raises: UnavailableError if it breaks off."""
+    """Lines of a text as they come: line feeds and carriage returns end them, other separators are text. Raises:
+    UnavailableError if it breaks off."""
+    rest = ""
     try:
-        yield from answer.iter_lines()
+        for text in answer.iter_text():
+            *whole, rest = re.split("[\r\n]", rest + text)
+            yield from whole
+        if rest:
+            yield rest
     except httpx.HTTPError as error:
         raise UnavailableError(f"the lines of {answer.request.url} break off: {error}") from error
 
@@ -523,7 +530,7 @@ def _checked(answer: httpx.Response, read: Callable[[], bytes] = lambda: b"") ->
         return answer
     read()
     try:
-        said = str(answer.json()["error"])
+        said = visible_lines(str(answer.json()["error"]), PRINTED)
     except (ValueError, KeyError, TypeError):
         said = f"{answer.request.url} answers {answer.status_code}"
     if answer.status_code == 401:

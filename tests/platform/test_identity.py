@@ -249,9 +249,9 @@ def test_a_file_of_roles_that_says_nothing_is_refused_at_once(tmp_path: Path, te
 
 
 def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path) -> None:
-    roles = roles_of({"limits": {"*": {"runs": 2}, "/cms": {"bytes": 100, "requests_per_s": 5}}}, "https://a.example")
+    roles = roles_of({"limits": {"*": {"runs": 2}, "/cms": {"bytes": 5_000, "requests_per_s": 5}}}, "https://a.example")
     group = owner_of("group", "https://a.example", "/cms")
-    assert roles.limits_of(group) == Limits(bytes=100, requests_per_s=5)
+    assert roles.limits_of(group) == Limits(bytes=5_000, requests_per_s=5)
     root = FolderStore(tmp_path)
     quotas = Quotas(Settings(str(tmp_path)), roles, root)
     root.create("active/alice/a-1", b"")
@@ -261,10 +261,10 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     with pytest.raises(LimitError, match="'alice' has 2 unfinished runs"):
         quotas.check_runs("alice")
     quotas.check_bytes("alice")
-    root.create(f"{group}/models/m", bytes(99))
+    root.create(f"{group}/models/m", bytes(3_999))
     quotas.check_bytes(group)
-    root.create(f"{group}/models/n", bytes(99))
-    with pytest.raises(ForbiddenError, match="and 0.000 GB is the limit"):
+    root.create(f"{group}/models/n", b"")
+    with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
         Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
     with pytest.raises(ForbiddenError, match="may begin no runs"):
         Quotas(Settings(str(tmp_path)), Roles(usual=Limits(runs=0)), root).check_runs("carol")

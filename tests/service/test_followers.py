@@ -14,17 +14,19 @@ from system import System
 
 def test_one_owner_follows_a_few_and_all_no_more_than_half_of_what_is_answered_at_once() -> None:
     followers = Followers()
-    leaves = [followers.join(f"owner{number // MOST_OF_ONE}") for number in range(MOST_FOLLOWERS - 1)]
+    joined = [followers.join(f"owner{number // 2}") for number in range(MOST_FOLLOWERS)]
+    with pytest.raises(UnavailableError, match="too many follow"):
+        followers.join("owner0")
+    joined[-1].leave()
+    joined[-1].leave()
+    followers.join("owner0")
+    with pytest.raises(UnavailableError, match="too many follow"):
+        followers.join("owner0")
+    joined[-2].leave()
+    followers.join("owner0")
     with pytest.raises(LimitError, match="you follow"):
         followers.join("owner0")
-    leaves.append(followers.join("last"))
-    with pytest.raises(UnavailableError, match="too many follow"):
-        followers.join("another")
-    leaves[0]()
-    leaves[0]()
-    followers.join("another")
-    with pytest.raises(UnavailableError, match="too many follow"):
-        followers.join("another")
+    assert not any(one.is_displaced() for one in joined)
 
 
 def test_who_follows_too_many_runs_is_told_so_and_others_are_answered(system: System) -> None:

@@ -16,6 +16,7 @@ from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE
 from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
+from hepfaas.platform.terminal import visible
 from hepfaas.steps.predict import predicted
 
 SHOWN = 10
@@ -56,15 +57,15 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     """What a person reads."""
     from hepfaas.local.tables import table
 
-    lines = [f"model {summary['model']}: {summary['events']:,} events"]
-    lines += [f"mean {name}: {mean:.4f}" for name, mean in summary["mean"].items()]
+    lines = [f"model {visible(summary['model'])}: {summary['events']:,} events"]
+    lines += [f"mean {visible(name)}: {mean:.4f}" for name, mean in summary["mean"].items()]
     if summary.get("n_surplus"):
         lines.append(
             f"note: {summary['n_surplus']:,} events have more values in a branch than any training event had; "
             "the last of them were left out"
         )
     if summary["out"]:
-        lines.append(f"scores are in {summary['out']}")
+        lines.append(f"scores are in {visible(summary['out'])}")
     elif summary["first"]:
         lines += ["", table(summary["first"], ""), f"... of {summary['events']:,}; --out FILE writes all of them"]
     return "\n".join(lines)

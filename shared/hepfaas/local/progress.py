@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TextIO
 
+from hepfaas.platform.terminal import visible
+
 LINE_EVERY_S = 5.0
 
 
@@ -66,11 +68,13 @@ class Progress:
             self._said = self.clock()
 
     def say(self, text: str) -> None:
-        """One line for the user."""
+        """One line for the user, escaped: it may name files and branches."""
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+            from rich.text import Text  # no markup, no emoji codes
+
+            self._bar.console.print(Text(visible(text)))
         else:
-            self.out.write(f"{text}\n")
+            self.out.write(f"{visible(text)}\n")
             self.out.flush()
 
     def finish(self) -> None:
@@ -105,15 +109,16 @@ def lines_of(out: TextIO) -> Iterator[Callable[[str], None]]:
     """What shows one line that changes: in its place on a terminal, elsewhere each time it has changed."""
     if out.isatty():
         from rich.console import Console
+        from rich.text import Text  # no markup, no emoji codes
 
         with Console(file=out).status("") as shown:
-            yield lambda text: shown.update(text)
+            yield lambda text: shown.update(Text(visible(text)))
         return
     last = [""]
 
     def say(text: str) -> None:
         if text != last[0]:
-            out.write(f"{text}\n")
+            out.write(f"{visible(text)}\n")
             out.flush()
             last[0] = text
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hepfaas.platform.terminal import visible
+
 if TYPE_CHECKING:  # it comes with uproot, which tables need not
     from hepfaas.datasets.summary import TreeSummary
 
@@ -15,9 +17,10 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
         return empty
     names = list(rows[0])
     cells = [[_text(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    heads = [visible(str(name)) for name in names]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
-    return "\n".join(_line(line, widths, right) for line in [names, *cells])
+    return "\n".join(_line(line, widths, right) for line in [heads, *cells])
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -37,15 +40,16 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
     """One line a fact, facts of facts indented."""
-    width = max((len(name) for name in values), default=0)
+    named = {visible(str(name)): value for name, value in values.items()}
+    width = max(map(len, named), default=0)
     lines = []
-    for name, value in values.items():
+    for name, value in named.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}", facts(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             lines += [f"{indent}{name}", *(f"{indent}  {row}" for row in table(value, "").splitlines())]
         elif isinstance(value, list) and value and isinstance(value[0], str):
-            lines += [f"{indent}{name}", *(f"{indent}  {text}" for text in value)]
+            lines += [f"{indent}{name}", *(f"{indent}  {_text(text)}" for text in value)]
         else:
             lines.append(f"{indent}{name:<{width}}  {_text(value)}".rstrip())
     return "\n".join(line for line in lines if line)
@@ -53,10 +57,11 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
 
 def described(tree: TreeSummary) -> str:
     """One TTree with its branches."""
-    title = f" ({tree.title})" if tree.title else ""
+    title = f" ({visible(tree.title)})" if tree.title else ""
     head = (
-        f"TTree '{tree.name}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
-        f"{size(tree.compressed_bytes)} on disk ({tree.compression}), {size(tree.uncompressed_bytes)} uncompressed"
+        f"TTree '{visible(tree.name)}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
+        f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
+        f"{size(tree.uncompressed_bytes)} uncompressed"
     )
     rows = [
         {
@@ -99,4 +104,4 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
-    return str(value)
+    return visible(str(value))

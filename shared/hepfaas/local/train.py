@@ -14,6 +14,7 @@ from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.storage import Staged, Store, probe
+from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
@@ -47,7 +48,7 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
 
 def report_text(report: Mapping[str, Any]) -> str:
     """What a person reads at the end."""
-    plots = "\n".join(f"  {name}" for name in report["files"] if name.endswith((".png", ".pdf")))
+    plots = "\n".join(f"  {visible(name)}" for name in report["files"] if name.endswith((".png", ".pdf")))
     return (
         f"{metrics_table(report['metrics'])}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
         f"in {report['seconds']:.1f} s. Plots:\n{plots}\n"
@@ -93,8 +94,9 @@ def outlook_text(outlook: Mapping[str, Any]) -> str:
     """What a person reads of it."""
     files = table([{**file, "bytes": size(file["bytes"])} for file in outlook["files"]], "no file")
     steps = table(outlook["steps"], "nothing to do")
-    notes = "".join(f"note: {note}\n" for note in outlook["notes"])
-    left_out = f"left out, no numbers: {', '.join(outlook['left_out'])}\n" if outlook["left_out"] else ""
+    notes = "".join(f"note: {visible(note)}\n" for note in outlook["notes"])
+    names = ", ".join(map(visible, outlook["left_out"]))
+    left_out = f"left out, no numbers: {names}\n" if names else ""
     amount = f"{outlook['events']:,} events, {size(outlook['bytes'])} uncompressed in {outlook['features']} branches"
     return f"{files}\n\n{amount}\n{left_out}{notes}\n{steps}\n\nNothing was stored."
 

@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hepfaas.errors import NotThereError, RequestError
+from hepfaas.errors import ForbiddenError, NotThereError, RequestError
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.platform.storage import Store
 
 CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
 CLAIM, TOMBSTONE = "claim", "deleted"
+MOST_ALIASES = 100
 OWN_FILES = frozenset({CARD, GRAPH, KERAS, SPEC, EVALUATION, CLAIM, TOMBSTONE})
 """Names that mean something in every version; a file that somebody adds to one has another."""
 
@@ -149,10 +150,24 @@ def delete(store: Store, version: Version) -> None:
 
 
 def set_alias(store: Store, name: str, alias: str, number: int) -> None:
-    """The alias names that version from now on; 0: none."""
-    following = 1 + max(_numbers_of(store, name, alias), default=0)
-    while not store.create(f"models/{name}/aliases/{alias}/{following}", str(number).encode()):
+    """The alias names that version from now on; 0: none. Raises: ForbiddenError if the model has many others."""
+    known = {key.split("/")[3] for key in store.keys(f"models/{name}/aliases/")}
+    if alias not in known and len(known) >= MOST_ALIASES:
+        raise ForbiddenError(
+            f"model '{name}' has or had {MOST_ALIASES} aliases, and no more may be; put one of them, also a deleted one"
+        )
+    write_next(store, f"models/{name}/aliases/{alias}/", str(number))
+
+
+def write_next(store: Store, prefix: str, text: str) -> None:
+    """Stores a value under the next number, where the highest one counts. The one before stays for those who read it
+    just now, earlier ones go: however often it is set, it is two objects."""
+    numbers = sorted(int(key.rpartition("/")[2]) for key in store.keys(prefix))
+    following = 1 + max(numbers, default=0)
+    while not store.create(f"{prefix}{following}", text.encode()):
         following += 1
+    for number in numbers[:-1]:
+        store.delete(f"{prefix}{number}")
 
 
 def aliases(store: Store, name: str) -> dict[str, int]:

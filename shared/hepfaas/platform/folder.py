@@ -13,7 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from hepfaas.errors import MissingError, RequestError
-from hepfaas.platform.storage import Data, is_name
+from hepfaas.platform.storage import Data, counted_bytes, is_name
 
 LEFT_OVER_S = 86_400
 """Age after which a temporary file is somebody's who was killed."""
@@ -101,8 +101,8 @@ class FolderStore:
         )
 
     def used_bytes(self) -> int:
-        """Size of all objects."""
-        return sum(self.size_bytes(key) or 0 for key in self.keys(""))
+        """Size of all objects, as they count."""
+        return sum(counted_bytes(self.size_bytes(key) or 0) for key in self.keys(""))
 
     def delete(self, key: str) -> None:
         """Removes the object."""

@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
 from hepfaas.platform.cloud_events import CloudEvent, is_signed, read_event
 from hepfaas.platform.statuses import FAULT, status_of
+from hepfaas.platform.terminal import fault_line
 
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
@@ -136,7 +137,7 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
         if found := status_of(error):
             status, headers = found
             return json_answer({"error": str(error)}, status, **headers), str(error)
-        LOG.exception("a fault of ours")
+        LOG.error(fault_line(error))
         return json_answer({"error": FAULT}, 500), repr(error)
 
 

@@ -7,6 +7,7 @@ logged. Without an issuer there is one owner, HEPFAAS_OWNER: a service for one p
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from hepfaas.platform import roles
 from hepfaas.platform.oidc import Issuer, verified
 from hepfaas.platform.roles import Group, Roles, roles_in
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Store, is_name, open_store
+from hepfaas.platform.storage import LEAST_BYTES, Store, is_name, open_store
 
 KNOWN_S, MOST_KNOWN = 300.0, 4096
 """A verified token is known so long, if it does not expire before, and so many of them."""
@@ -195,7 +196,8 @@ class Identity:
 
 class Quotas:
     """Whether an owner may have more. root: the store above all owners. What is in the store is counted by listing it,
-    at most once in USED_S for each instance: so long one may go on above the limit, and two at once pass it together.
+    at most once in USED_S for each instance, and what this instance writes meanwhile is added: requests to several
+    instances, and what runs write, may pass the limit together for so long.
     """
 
     def __init__(self, settings: Settings, found: Roles, root: Store) -> None:
@@ -203,29 +205,37 @@ class Quotas:
         self._used: dict[str, tuple[float, int]] = {}
 
     def check_runs(self, owner: str) -> None:
-        """Raises: LimitError if the owner has as many unfinished runs as he may have."""
+        """Raises: LimitError if the owner has as many runs as he may have that are unfinished or asked for."""
         most = self._roles.limits_of(owner).runs
         if most == float("inf"):
             return
-        for count, _ in enumerate(self._root.keys(f"active/{owner}/"), 1):
-            if count >= most:
+        runs: set[str] = set()  # one that begins just now is in both lists
+        for key in itertools.chain(self._root.keys(f"active/{owner}/"), self._root.keys(f"asked/{owner}/")):
+            runs.add(key.rpartition("/")[2])
+            if len(runs) >= most:
                 raise LimitError(f"'{owner}' has {most:g} unfinished runs, which is the limit; wait for one to end")
         if not most:
             raise ForbiddenError(f"'{owner}' may begin no runs")
 
-    def check_bytes(self, owner: str) -> None:
-        """Raises: ForbiddenError if what the owner stores has more bytes than it may have."""
+    def check_bytes(self, owner: str, more_bytes: int = LEAST_BYTES) -> None:
+        """Count what is about to be written for the owner, `more_bytes`, to what he stores.
+
+        Raises: ForbiddenError if that would be more than he may have.
+        """
         most = self._roles.limits_of(owner).bytes
         if most == float("inf"):
             return
         at, used = self._used.get(owner, (-USED_S, 0))
         if time.monotonic() - at > USED_S:
             used = open_store(self._settings.store).below(owner).used_bytes()
-            self._used[owner] = (time.monotonic(), used)
-        if used >= most:
+            at = time.monotonic()
+        is_too_much = used + more_bytes > most
+        self._used[owner] = (at, used if is_too_much else used + more_bytes)
+        if is_too_much:
             raise ForbiddenError(
-                f"what '{owner}' stores has {used / 1e9:.3f} GB, and {most / 1e9:.3f} GB is the limit; ask "
-                "the operator for more: deleting runs or versions of models frees little, as the results of steps stay"
+                f"what '{owner}' stores has {used / 1e9:.3f} GB, {more_bytes / 1e9:.3f} GB would come, and "
+                f"{most / 1e9:.3f} GB is the limit (an object counts as {LEAST_BYTES:,} bytes at least); ask the "
+                "operator for more: deleting runs or versions of models frees little, as the results of steps stay"
             )
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import (
 )
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.platform.storage import Data
+from hepfaas.platform.storage import Data, counted_bytes
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -115,7 +115,7 @@ class S3Store:
         """Size of all objects: a request for each thousand."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         with self._explained():
-            return sum(found["Size"] for page in pages for found in page.get("Contents", ()))
+            return sum(counted_bytes(found["Size"]) for page in pages for found in page.get("Contents", ()))
 
     def delete(self, key: str) -> None:
         """Removes the object."""

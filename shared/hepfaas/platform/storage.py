@@ -16,6 +16,10 @@ PROBERS = 8
 """How many try at once to create one object in a probe."""
 
 
+LEAST_BYTES = 1_000
+"""An object counts as so many bytes at least against an owner's limit: the store keeps its key and place too. So the
+limit on bytes is one on the number of objects as well."""
+
 Data = bytes | memoryview | mmap
 """What can be stored; a mapped file is sent without a copy in memory."""
 
@@ -65,7 +69,7 @@ class Opened(Store, Protocol):
         ...
 
     def used_bytes(self) -> int:
-        """Size of all objects."""
+        """Size of all objects, each as `counted_bytes` counts it."""
         ...
 
 
@@ -106,6 +110,11 @@ class Staged:
     def delete(self, key: str) -> None:
         """Forgets the object."""
         self._kept.pop(key, None)
+
+
+def counted_bytes(size_bytes: int) -> int:
+    """Bytes that an object of this size counts as against an owner's limit."""
+    return max(size_bytes, LEAST_BYTES)
 
 
 def is_name(text: str) -> bool:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flask import Request, Response
+from markupsafe import Markup, escape
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
@@ -29,12 +31,13 @@ from hepfaas.platform.credentials import Vault, credential_of
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.identity import Caller, Quotas
 from hepfaas.platform.roles import Group
-from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.platform.storage import LEAST_BYTES, Staged, Store, is_name
+from hepfaas.platform.terminal import visible
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import READ, recipe_of
-from hepfaas.service.following import Followers, follow_events, follow_log
+from hepfaas.service.following import Follower, Followers, follow_events, follow_log
 from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
@@ -91,7 +94,7 @@ class Asked:
 
 def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
-    asked.quotas.check_bytes(asked.owner)
+    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch))
         webhook = check_webhook(webhook, asked.allow_private)
@@ -133,25 +136,32 @@ def show_run(asked: Asked, run: str) -> Response:
 
 def run_events(asked: Asked, run: str) -> Response:
     """Server-sent events: every step as it is done, then how the run ended; at most 300 s, then ask again."""
-    last = asked.request.headers.get("Last-Event-ID", "") or asked.request.args.get("after", "")
-    stream = follow_events(asked.store, asked.run(run), _mark(last))
-    return _followed(asked, Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"}))
+    last = _mark(asked.request.headers.get("Last-Event-ID", "") or asked.request.args.get("after", ""))
+    follower = _follower(asked, run)
+    stream = follow_events(asked.store, run, last, is_displaced=follower.is_displaced)
+    response = Response(stream, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
+    response.call_on_close(follower.leave)
+    return response
 
 
 def run_log(asked: Asked, run: str) -> Response:
     """The log of all steps, or of one (?step=kind or the start of its hash); ?follow=1 goes on as it grows, for some
     minutes, and ends with the mark from which ?after= goes on."""
     args = asked.request.args
-    follow, after = args.get("follow", "") in ("1", "true"), _mark(args.get("after", ""))
-    lines = follow_log(asked.store, asked.run(run), args.get("step", ""), follow, after)
+    follow, after, step = args.get("follow", "") in ("1", "true"), _mark(args.get("after", "")), args.get("step", "")
+    if not follow:
+        return Response(follow_log(asked.store, asked.run(run), step, False, after), mimetype="text/plain")
+    follower = _follower(asked, run)
+    lines = follow_log(asked.store, run, step, True, after, is_displaced=follower.is_displaced)
     response = Response(lines, mimetype="text/plain")
-    return _followed(asked, response) if follow else response
-
-
-def _followed(asked: Asked, response: Response) -> Response:
-    """A stream that lasts, if there is room for it. Raises: LimitError; UnavailableError."""
-    response.call_on_close(FOLLOWERS.join(asked.owner))
+    response.call_on_close(follower.leave)
     return response
+
+
+def _follower(asked: Asked, run: str) -> Follower:
+    """A place for a stream that lasts. Raises: NotFound if there is no such run; LimitError; UnavailableError."""
+    asked.run(run)
+    return FOLLOWERS.join(asked.owner)
 
 
 def run_report(asked: Asked, run: str) -> Response:
@@ -499,14 +509,22 @@ STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}img{max-width:
 
 
 def _page(values: Mapping[str, Any]) -> Iterator[str]:
-    """The report for a browser."""
-    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{values['run']}</title><style>{STYLE}</style>"
-    yield f"<h1>{values['run']}: model {values['model']}</h1>"
+    """The report for a browser: every value is escaped."""
+    run, model, best = _escaped(values["run"]), _escaped(values["model"]), _escaped(values["best_epoch"])
+    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{run}</title><style>{STYLE}</style>"
+    yield f"<h1>{run}: model {model}</h1>"
     yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
     for split, found in values["metrics"].items():
         auc = f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-"
-        yield f"<tr><td>{split}<td>{found['events']}<td>{found['loss']:.4f}<td>{found['accuracy']:.4f}<td>{auc}"
-    yield f"</table><p>best epoch: {values['best_epoch']}</p>"
+        yield f"<tr><td>{_escaped(split)}<td>{_escaped(found['events'])}"
+        yield f"<td>{found['loss']:.4f}<td>{found['accuracy']:.4f}<td>{auc}"
+    yield f"</table><p>best epoch: {best}</p>"
     for name, url in values["pictures"].items():
-        shown = f"<img src='{url}' alt='{name}'>" if name.endswith(".png") else f"<a href='{url}'>{name}</a>"
-        yield f"<p>{shown}</p>"
+        text, address = _escaped(name), _escaped(quote(url))
+        picture = f"<img src='{address}' alt='{text}'>" if name.endswith(".png") else f"<a href='{address}'>{text}</a>"
+        yield f"<p>{picture}</p>"
+
+
+def _escaped(value: Any) -> Markup:
+    """A value as HTML shows it: no markup, and no character that reorders or hides others."""
+    return escape(visible(str(value)))

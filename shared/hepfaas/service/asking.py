@@ -15,7 +15,7 @@ from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.records import Request
-from hepfaas.platform.storage import Store
+from hepfaas.platform.storage import Store, counted_bytes
 from hepfaas.service import events
 from hepfaas.service.events import RunName
 
@@ -39,9 +39,7 @@ class Asking:
         Raises: RequestError if something else was asked with that key; ForbiddenError, LimitError if the owner has
         as much as he may have; UnavailableError.
         """
-        if self.quotas:
-            self.quotas.check_runs(self.owner)
-            self.quotas.check_bytes(self.owner)
+        self.check_quotas(len(json.dumps(request.to_json())))
         once = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32] if idempotency_key else secrets.token_hex(16)
         wish = replace(request, once=once)
         run = _written(self.root, self.owner, wish, idempotency_key)
@@ -50,6 +48,12 @@ class Asking:
         wished = events.event(events.RUN_REQUESTED, self.source, f"asked/{run}", name, name.to_json(), wish.trace)
         self.sender.send(wished)
         return run
+
+    def check_quotas(self, size_bytes: int) -> None:
+        """Raises: LimitError if the owner may have no more runs; ForbiddenError if he may not store so much more."""
+        if self.quotas:
+            self.quotas.check_runs(self.owner)
+            self.quotas.check_bytes(self.owner, counted_bytes(size_bytes))
 
 
 def asked_for(store: Store, run: str) -> Request | None:

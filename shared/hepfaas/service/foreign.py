@@ -36,6 +36,8 @@ async def upload(asked: Asked) -> Response:
     is there. Uploaded again, it is the next version."""
     serving = asked.serving
     asking = await in_thread(serving.asking)
+    length = asked.header("content-length") or ""
+    await in_thread(asking.check_quotas, int(length) if length.isdecimal() else 0)  # before anything is stored
     with tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch:
         folder = Path(scratch) / "model"
         folder.mkdir()

@@ -20,7 +20,7 @@ from hepfaas.platform.address import parsed
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
-from hepfaas.platform.storage import Staged, Store, is_name
+from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 from hepfaas.service import events, rules
 from hepfaas.service.api import check_webhook, place_files
@@ -80,7 +80,14 @@ class Intake:
         groups = memberships_of(by or {})
         self._sources.check(prefix, groups, is_prefix=True)
         self._placed(Staged(store), rule.sample, groups)
+        rules.check_name(store, rule.name)
+        self._check_bytes(owner, [len(json.dumps(rules.stored_values(rule, by)))])
         rules.put(store, rule, by)
+
+    def make_token(self, owner: str, name: str) -> str:
+        """A token that lets an S3 server tell news for a rule. Raises: ForbiddenError if there may be no more."""
+        self._check_bytes(owner, [0])
+        return rules.make_token(self._store_of(owner), owner, name)
 
     def teller(self, token: str) -> tuple[str, str]:
         """Owner and rule whose news a rule's token lets tell. Raises: UnauthenticatedError if it is none."""
@@ -93,7 +100,11 @@ class Intake:
         raise UnauthenticatedError("the token is of no rule; POST /v1/rules/{name}/tokens gives one")
 
     def take(self, owner: str, news: Sequence[Arrived], trace: str, only: str = "") -> list[str]:
-        """Remembers files that rules want, begins the runs that need not wait, and gives their names. only: a rule."""
+        """Remembers files that rules want, begins the runs that need not wait, and gives their names. only: a rule.
+
+        Raises: ForbiddenError if a rule has too many files that wait, or its owner stores too much; files that are
+        known already change nothing, and are never refused.
+        """
         store = self._store_of(owner)
         trace = trace_of(trace)
         at_once = []
@@ -131,17 +142,39 @@ class Intake:
         if not waiting:
             self._rest(owner, name, seen)
         elif found and self._is_due(store, found[1], batch := self._batch(store, *found, waiting, seen)):
+            self._check_bytes(owner, [sum(map(len, batch.used("all")))])
             rules.claim(store, name, number, batch)
             begun.append(self._begin(owner, name, number))
         return [run for run in begun if run]
 
     def _remember(self, owner: str, name: str, wanted: Sequence[Arrived], trace: str) -> None:
         """Keeps files for the ping to find. It may take the rule off its list meanwhile: so it is put there again."""
+        self._check_room(owner, name, {rules.file_key(name, one.url, one.id): len(one.url) for one in wanted})
         waiting = f"waiting/{owner}/{name}"
         self._root.create(waiting, b"")
         for one in wanted:
             rules.arrived(self._store_of(owner), name, File(one.url, self._clock(), trace), one.id)
         self._root.create(waiting, b"")
+
+    def _check_room(self, owner: str, name: str, sizes: Mapping[str, int]) -> None:
+        """Raises: ForbiddenError if files of these keys and sizes, those that are new, are too many or too much."""
+        store = self._store_of(owner)
+        known = set(rules.files(store, name))
+        new = [size for key, size in sizes.items() if key not in known]
+        if not new:
+            return
+        waiting = len(known) - len(rules.batch(store, name, len(rules.batches(store, name))).used("all"))
+        if waiting + len(new) > rules.MOST_WAITING:
+            raise ForbiddenError(
+                f"rule '{name}' has {waiting:,} files that no run has taken, and {rules.MOST_WAITING:,} is the most; "
+                "put its 'labels' or 'debounce_s' so that a run begins"
+            )
+        self._check_bytes(owner, new)
+
+    def _check_bytes(self, owner: str, sizes: Sequence[int]) -> None:
+        """Raises: ForbiddenError if the owner may not store objects of these sizes."""
+        if self._quotas:
+            self._quotas.check_bytes(owner, sum(map(counted_bytes, sizes)))
 
     def _rest(self, owner: str, name: str, seen: Sequence[str]) -> None:
         """Takes a rule off the ping's list, unless a file came just now."""

@@ -74,7 +74,7 @@ def make_token(asked: Asked, name: str) -> Response:
     """A token for the S3 server whose news are for the rule; it is shown this once."""
     if rules.get(asked.store, name) is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
-    return json_answer({"token": rules.make_token(asked.store, asked.owner, name)}, 201)
+    return json_answer({"token": asked.intake.make_token(asked.owner, name)}, 201)
 
 
 def delete_tokens(asked: Asked, name: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import sys
 from bisect import bisect_left
@@ -11,8 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from hepfaas.service.predicting import Serving
 
@@ -35,12 +34,12 @@ class Log:
     def __init__(self, function: str, names: Sequence[str]) -> None:
         self._lines: list[bytes] = []
         self._head = lru_cache(MOST_HEADS)(
-            lambda *values: orjson.dumps({"function": function, **dict(zip(names, values, strict=True))})[:-1]
+            lambda *values: _ascii({"function": function, **dict(zip(names, values, strict=True))})[:-1]
         )
 
     def line(self, values: Iterable[Any], seconds: float, outcome: str) -> None:
         """Written a little later, with others. outcome: '' if there is nothing to tell."""
-        end = b',"outcome":' + orjson.dumps(outcome) if outcome else b""
+        end = b',"outcome":' + _ascii(outcome) if outcome else b""
         self._lines.append(b'%b,"seconds":%.5f%b}\n' % (self._head(*values), seconds, end))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_later(LOG_S, self.write)
@@ -115,6 +114,11 @@ class Metrics:
     def _computed(self, rows: int) -> None:
         """Rows were computed together; told by the threads that do."""
         self._rows[(rows - 1).bit_length()] += 1
+
+
+def _ascii(values: Any) -> bytes:
+    """Return JSON in which all but printable ASCII is escaped, since an operator reads it on a terminal."""
+    return json.dumps(values, separators=(",", ":")).encode()
 
 
 def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:

@@ -22,7 +22,7 @@ from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.http import json_answer
-from hepfaas.platform.storage import Store, is_name
+from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
 from hepfaas.service import overview
 from hepfaas.service.api import Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
@@ -42,7 +42,7 @@ def upload(asked: Asked) -> Response:
     if not name:
         return _text("No name was provided \n", 422)
     _check_folder_name(name)
-    asked.quotas.check_bytes(asked.owner)
+    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
     if not (file.filename or "").lower().endswith(EXTENSIONS):
         raise RequestError(f"'{(file.filename or '')[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
     with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
@@ -59,6 +59,7 @@ def upload(asked: Asked) -> Response:
 
 def submit(asked: Asked) -> Response:
     """POST /submit: all eight keys; trains on the folder N and says which process that is, 'N_k'."""
+    asked.quotas.check_bytes(asked.owner)
     values = body_object(asked.request)
     for key in SUBMITTED:
         if key not in values:
@@ -115,7 +116,9 @@ def delete_specs(asked: Asked) -> Response:
     _check_site(asked)
     name = _folder_name(asked)
     files = _folder(asked.store, name)
-    _write(asked.store, name, {path: key for path, key in files.items() if "specs" not in path.rpartition("/")[2]})
+    kept = {path: key for path, key in files.items() if "specs" not in path.rpartition("/")[2]}
+    if kept != files:
+        _write(asked.store, name, kept)
     return _text("Specs deletion completed!\n")
 
 
@@ -137,7 +140,7 @@ def setup_tfaas(asked: Asked) -> Response:
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
         raise RequestError(f"process '{process_of(run)}' has no model yet")
-    asked.quotas.check_bytes(asked.owner)
+    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
     name, _, number = end.model.rpartition("/")
     named = secure_filename(file.filename or "")
     data = file.stream.read(MOST_EXTRA_BYTES + 1)

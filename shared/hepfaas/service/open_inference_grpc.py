@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +27,7 @@ from hepfaas.errors import (
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
 from hepfaas.service.numbers import cast
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.open_inference import (
@@ -200,7 +201,7 @@ def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
                 metrics.seen(name, code.name, seconds)
                 if name in CALLS or said:
                     log.line((name, code.name), seconds, said)
-            return await context.abort(code, said)
+            return await context.abort(code, visible_lines(said, PRINTED))
 
         return grpc.unary_unary_rpc_method_handler(
             answered,
@@ -294,7 +295,7 @@ def _refused(error: Exception) -> tuple[grpc.StatusCode, str]:
             return grpc.StatusCode.RESOURCE_EXHAUSTED, said
         case UnavailableError():
             return grpc.StatusCode.UNAVAILABLE, said
-    traceback.print_exception(error)
+    sys.stderr.write(f"{fault_line(error)}\n")
     return grpc.StatusCode.INTERNAL, "the function failed; this is a fault of ours, and its log tells more"
 
 

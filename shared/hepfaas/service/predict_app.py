@@ -22,9 +22,10 @@ from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.memory import hand_back
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
+from hepfaas.platform.terminal import fault_line
 from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
-from hepfaas.service.predicting import Asked, Serving, Servings, json_response
+from hepfaas.service.predicting import Asked, Serving, Servings, error_response
 
 CROWD = 100
 """So many requests at once leave much memory behind. It is handed back when less than a quarter of them are under way,
@@ -213,17 +214,15 @@ def _refused(error: Exception, path: str) -> tuple[Response, str]:
     match error:
         case NotFound():
             said = f"there is no '{path[:200]}'; docs/predict.md tells what there is"
-            return json_response({"error": said}, 404), said
+            return error_response(said, 404), said
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))
-            return json_response({"error": f"{path[:200]} takes {allowed}"}, 405, {"Allow": allowed}), "method"
+            return error_response(f"{path[:200]} takes {allowed}", 405, {"Allow": allowed}), "method"
         case ClientDisconnect():
             return Response(status_code=499), "the client has gone"
     if found := status_of(error):
         status, headers = found
         status = 400 if status == 422 and path.startswith("/v2/") else status
-        return json_response({"error": said}, status, headers), said
-    import traceback
-
-    sys.stderr.write("".join(traceback.format_exception(error)))
-    return json_response({"error": FAULT}, 500), repr(error)
+        return error_response(said, status, headers), said
+    sys.stderr.write(f"{fault_line(error)}\n")
+    return error_response(FAULT, 500), repr(error)

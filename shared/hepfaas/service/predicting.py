@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -278,8 +279,23 @@ class JsonResponse(Response):
 
 
 def json_response(values: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON document; arrays are lists in it."""
-    response = JsonResponse(orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), status)
+    """A JSON document; arrays are lists in it. All but printable ASCII is escaped, as a terminal may show it."""
+    body = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not body.isascii() or b"\x7f" in body:
+        body = _ascii(orjson.loads(body))
+    return _with(JsonResponse(body, status), headers)
+
+
+def error_response(text: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The JSON of an error, whatever text it quotes: also one that orjson refuses, as it is no UTF-8."""
+    return _with(JsonResponse(_ascii({"error": text}), status), headers)
+
+
+def _ascii(values: Any) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _with(response: Response, headers: Mapping[str, str] | None) -> Response:
     if headers:
         response.headers.update(headers)
     return response

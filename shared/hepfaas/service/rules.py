@@ -21,12 +21,18 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.platform.address import parsed
 from hepfaas.platform.storage import Store
 
 TOKEN_PREFIX = "hepfaas/"
 METRICS = ("auc", "accuracy")
+
+MOST_RULES, MOST_TOKENS = 200, 100
+"""Names of rules that an owner has or had: each is looked at when news come. Tokens of a rule that hold."""
+
+MOST_WAITING = 10_000
+"""Files of a rule that no run has taken yet: all are looked at when another one comes."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,24 @@ def _normal(prefix: str) -> str:
 
 
 def put(store: Store, rule: Rule, by: Mapping[str, Any] | None = None) -> None:
-    """The rule from now on. by: who says so."""
-    _write(store, rule.name, {**rule.to_json(), "put_by": by or {}})
+    """The rule from now on, unless it is just so. by: who says so."""
+    values, numbers = stored_values(rule, by), _numbers(store, rule.name)
+    if not numbers or json.loads(store.get(f"rules/{rule.name}/{numbers[-1]}.json")) != json.loads(json.dumps(values)):
+        _write(store, rule.name, values)
+
+
+def stored_values(rule: Rule, by: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A rule as it is stored, and who put it."""
+    return {**rule.to_json(), "put_by": by or {}}
+
+
+def check_name(store: Store, name: str) -> None:
+    """Raises: ForbiddenError if the owner has no rule of this name and may have no more."""
+    names = set(itertools.islice(_names(store), MOST_RULES))
+    if len(names) >= MOST_RULES and name not in names and not _numbers(store, name):
+        raise ForbiddenError(
+            f"there are or were {MOST_RULES} rules, and no more may be; put one of them anew, also one that was deleted"
+        )
 
 
 def delete(store: Store, name: str) -> None:
@@ -194,7 +216,10 @@ def token_key(name: str, secret: str) -> str:
 
 
 def make_token(store: Store, owner: str, name: str) -> str:
-    """A token that lets an S3 server tell news for a rule and do nothing else; it holds until it is deleted."""
+    """A token that lets an S3 server tell news for a rule and do nothing else; it holds until it is deleted. Raises:
+    ForbiddenError if the rule has many already."""
+    if sum(1 for _ in store.keys(f"rules/{name}/tokens/")) >= MOST_TOKENS:
+        raise ForbiddenError(f"rule '{name}' has {MOST_TOKENS} tokens; DELETE /v1/rules/{name}/tokens ends all of them")
     secret = secrets.token_urlsafe(32)
     store.create(token_key(name, secret), b"")
     return f"{TOKEN_PREFIX}{owner}/{name}/{secret}"
@@ -213,8 +238,13 @@ def all_rules(store: Store) -> list[Rule]:
 
 def arrived(store: Store, name: str, file: File, id_: str) -> bool:
     """Remembers a file; False if this content of it was known: told twice, it counts once."""
-    mark = hashlib.sha256(f"{file.url}\n{id_}".encode(errors="surrogatepass")).hexdigest()[:32]
-    return store.create(f"rules/{name}/files/{mark}", json.dumps(asdict(file)).encode())
+    return store.create(file_key(name, file.url, id_), json.dumps(asdict(file)).encode())
+
+
+def file_key(name: str, url: str, id_: str) -> str:
+    """Where a file is remembered that arrived. id_: of this content of it."""
+    mark = hashlib.sha256(f"{url}\n{id_}".encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"rules/{name}/files/{mark}"
 
 
 def files(store: Store, name: str) -> list[str]:

@@ -95,12 +95,13 @@ class Submitting:
         made under that name: two at once, and one that goes on after a kill, make the same."""
         once = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
         what = json.dumps(request.recipe.to_json(), sort_keys=True)
+        settled = f"idempotency/{once}/run"
+        if is_new := self._store.size_bytes(settled) is None:
+            self._check_quotas()  # before anything is stored
         self._store.create(f"idempotency/{once}/recipe.json", what.encode())
         if recipe_from_json(json.loads(self._store.get(f"idempotency/{once}/recipe.json"))) != request.recipe:
             raise RequestError(f"Idempotency-Key '{idempotency_key}' was used for another submission; take a new one")
-        settled = f"idempotency/{once}/run"
-        if self._store.size_bytes(settled) is None:
-            self._check_quotas()
+        if is_new:
             self._store.create(settled, self._named(replace(request, once=once)).encode())
         return self._store.get(settled).decode()
 

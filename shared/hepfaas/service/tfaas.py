@@ -251,9 +251,7 @@ def _default(store: Store) -> str:
 
 
 def _set_default(store: Store, name: str) -> None:
-    number = 1 + max((int(key.rpartition("/")[2]) for key in store.keys("default/")), default=0)
-    while not store.create(f"default/{number}", name.encode()):
-        number += 1
+    versions.write_next(store, "default/", name)
 
 
 def _delete_all(store: Store, name: str) -> None:

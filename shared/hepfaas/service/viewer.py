@@ -11,6 +11,7 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
 
@@ -18,6 +19,7 @@ from hepfaas.errors import NotThereError
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
+from hepfaas.platform.terminal import visible
 from hepfaas.service.predicting import Asked, in_thread, json_response
 
 KINDS = {
@@ -73,7 +75,7 @@ async def files(asked: Asked, model: str) -> Response:
     """GET /download/{model}/: the files of a model's newest version."""
     version = await in_thread(_version, asked.serving.store, model)
     names = await in_thread(versions.files_of, asked.serving.store, version)
-    links = "".join(f'<li><a href="{html.escape(name)}">{html.escape(name)}</a></li>' for name in names)
+    links = "".join(f'<li><a href="./{quote(name)}">{html.escape(visible(name))}</a></li>' for name in names)
     return _page(str(version), f"<ul>{links}</ul>")
 
 
@@ -93,16 +95,17 @@ async def _listed(asked: Asked, above: str) -> Response:
     found = await in_thread(versions.versions, asked.serving.store)
     newest = {version.name: version.number for version in found}  # sorted: the last of a name stays
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{number}</td>"
-        f'<td><a href="{above}netron/{name}/">graph</a></td><td><a href="{above}params/{name}">params.json</a></td>'
-        f'<td><a href="{above}download/{name}/">files</a></td></tr>'
+        f"<tr><td>{html.escape(visible(name))}</td><td>{number}</td>"
+        f'<td><a href="{above}netron/{quote(name)}/">graph</a></td>'
+        f'<td><a href="{above}params/{quote(name)}">params.json</a></td>'
+        f'<td><a href="{above}download/{quote(name)}/">files</a></td></tr>'
         for name, number in newest.items()
     )
     return _page("Models", f"<table><tr><th>model<th>version<th colspan=3></tr>{rows}</table>" if rows else "none yet")
 
 
 def _page(title: str, body: str) -> Response:
-    return Response(PAGE.format(title=html.escape(title), body=body), media_type=KINDS[".html"])
+    return Response(PAGE.format(title=html.escape(visible(title)), body=body), media_type=KINDS[".html"])
 
 
 def _version(store: Store, name: str) -> Version:
