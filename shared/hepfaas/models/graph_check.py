@@ -145,7 +145,8 @@ class _Check:
         if table.number(5, U8) or table.has(9) or table.number(10, U32):
             raise _DamageError(f"{name} is a variable or kept elsewhere")
         signature = table.numbers(7, I32, MOST_RANK)
-        if min(shape, default=0) < 0 or min(signature, default=0) < -1 or len(signature) not in (0, len(shape)):
+        exported = tuple(1 if size == -1 else size for size in signature)
+        if min(shape, default=0) < 0 or (signature and exported != shape):
             raise _DamageError(f"{name} has shape {list(shape)}, signature {list(signature)}")
         if buffer >= len(self._sizes):
             raise _DamageError(f"{name} is in buffer {buffer}; there are {len(self._sizes)}")
