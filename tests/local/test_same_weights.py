@@ -11,7 +11,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets import root
+from hepfaas.datasets import root, root_worker
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import OpenedFile
 from hepfaas.local.loop import LEARNER_KINDS, Loop
@@ -179,7 +179,7 @@ BEFORE = "c940b3aa299f66ff049cc5c1b4bcf055e6e2108ee047ca57df69013c395fa24c"
 """Hash of the keys of all steps up to the last epoch, by the code before version 2 of `open`."""
 
 
-def identity_before(file: Any, url: str = "", reading: object = None) -> str:
+def identity_before(file: Any) -> str:
     """Return the identity as it was before version 2 of `open`: of size, UUID and keys."""
     keys = [file.key(name) for name in file.iterkeys(recursive=True)]
     facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
@@ -190,7 +190,7 @@ def identity_before(file: Any, url: str = "", reading: object = None) -> str:
 def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
     """Return the header as it was read before."""
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
-        branches, left_out, edges = root.branches_of(file[tree])
+        branches, left_out, edges = root_worker.branches_of(file[tree])
         identity, size = identity_before(file), int(file.file.source.num_bytes)
         return OpenedFile(identity, identity, url, tree, int(file[tree].num_entries), size, branches, left_out, edges)
 
@@ -219,7 +219,7 @@ def test_with_the_identity_of_before_the_weights_are_those_of_before(
     for store in stores:
         with monkeypatch.context() as patch:
             if store is stores[0]:
-                patch.setattr(root, "identity_of", identity_before)
+                patch.setattr(root, "identity_of", lambda source, fingerprint, url, reading: fingerprint)
             if store is stores[1]:
                 patch.setattr("hepfaas.steps.open.opened", opened_before)
                 for kind in ("survey", "prepare"):
