@@ -131,7 +131,7 @@ def header(url: str, reading: Reading | None = None) -> OpenedFile:
 
 
 def met(url: str, identity: str, reading: Reading | None = None) -> Any:
-    return read(url, identity, "Events", ["met"], ALL, reading or Reading())["met"].to_numpy()
+    return read(url, identity, "Events", ["met"], ALL, reading or Reading())["met"]
 
 
 def check_apart(theirs: str, mine: str, reading: Reading | None = None) -> None:

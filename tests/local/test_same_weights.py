@@ -1,6 +1,7 @@
 """The same recipe gives the same weights, bit for bit, whoever did its steps, where, and in whatever order."""
 
 import dataclasses
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from hepfaas.datasets import root, root_worker
+from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.root import OpenedFile
 from hepfaas.local.loop import LEARNER_KINDS, Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
@@ -168,3 +172,63 @@ def test_a_deleted_part_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
     again = records.start(store, records.Request(asked, 1.0))
     assert Loop(store, again, 1, Progress()).finish()["version"] == 1
     assert len(list(store.keys("steps/prepare/"))) == 10
+
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
+BEFORE = "c940b3aa299f66ff049cc5c1b4bcf055e6e2108ee047ca57df69013c395fa24c"
+"""Hash of the keys of all steps up to the last epoch, by the code before version 2 of `open`."""
+
+
+def identity_before(file: Any) -> str:
+    """Return the identity as it was before version 2 of `open`: of size, UUID and keys."""
+    keys = [file.key(name) for name in file.iterkeys(recursive=True)]
+    facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
+    text = repr((int(file.file.source.num_bytes), file.file.uuid.hex, facts))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
+    """Return the header as it was read before."""
+    with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
+        branches, left_out, edges = root_worker.branches_of(file[tree])
+        identity, size = identity_before(file), int(file.file.source.num_bytes)
+        return OpenedFile(identity, identity, url, tree, int(file[tree].num_entries), size, branches, left_out, edges)
+
+
+def read_before(
+    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: object
+) -> dict[str, ak.Array]:
+    """Return branches as they were read before."""
+    with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
+        assert identity_before(file) == identity
+        found: dict[str, ak.Array] = file[tree].arrays(
+            list(branches), entry_start=entries.start, entry_stop=entries.stop, library="ak", how=dict, array_cache=None
+        )
+        return found
+
+
+def test_with_the_identity_of_before_the_weights_are_those_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights follow from the steps, whose keys are those of before, and from what is read for them. The literal
+    does not depend on the processor, as weights do, so these are compared with those of files read as before."""
+    files = tuple(LabelledFile(str(SAMPLE / f"{name}_tautau.root"), n) for n, name in enumerate(("ggH", "VBF")))
+    recipe = Recipe("same", files, code="", epochs=2, batch_size=100, segment_rows=4_000, range_events=2_000)
+    stores = [open_store(str(tmp_path / name)) for name in ("now", "before", "new")]
+    runs = []
+    for store in stores:
+        with monkeypatch.context() as patch:
+            if store is stores[0]:
+                patch.setattr(root, "identity_of", lambda source, fingerprint, url, reading: fingerprint)
+            if store is stores[1]:
+                patch.setattr("hepfaas.steps.open.opened", opened_before)
+                for kind in ("survey", "prepare"):
+                    patch.setattr(f"hepfaas.steps.{kind}.read", read_before)
+            runs.append(done(store, with_code(store, recipe), lambda steps: steps))
+    keys = [{step.key for step in steps if step.kind in ("survey", "spec", "prepare", "train")} for steps in runs]
+    assert keys[0] == keys[1]
+    assert hashlib.sha256("\n".join(sorted(keys[0])).encode()).hexdigest() == BEFORE
+    found = [weights(steps, store) for steps, store in zip(runs, stores, strict=True)]
+    assert found[0] == found[1]
+    assert found[2] != found[0]
+    assert not keys[2] & {key for key in keys[0] if "/train/" in key or "/prepare/" in key}
