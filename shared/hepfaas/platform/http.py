@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Request, Response
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
@@ -21,8 +22,9 @@ from hepfaas.platform.statuses import FAULT, status_of
 
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
-MOST_DRAINED_BYTES = 16_000_000
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
+MOST_MESSAGE = 5_000
+"""Characters of an error message, which may quote what was sent."""
 
 WAIT_S = 10.0
 """So long an event waits for the one before it."""
@@ -49,7 +51,11 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
             if request.path == "/healthz":
                 return Response(status=204 if is_well() else 503)
             began = time.monotonic()
+            if request.max_content_length is None:
+                request.max_content_length = MOST_EVENT_BYTES  # a handler that takes more says so
             response, said = _answer(handler, request)
+            if malformed := _drain(request):
+                response, said = malformed
             fields = {
                 "function": name,
                 "method": request.method,
@@ -127,34 +133,48 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     try:
         return handler(request), "done"
     except RequestEntityTooLarge:
-        _drain(request)
-        said = _met(request)
+        said = f"the request has more than {request.max_content_length} bytes"
         return json_answer({"error": said}, 413), said
+    except (ParseException, NoMoreData) as error:  # gunicorn reads a body as the handler does
+        return _malformed(error)
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
     except Exception as error:
         if found := status_of(error):
             status, headers = found
-            return json_answer({"error": str(error)}, status, **headers), str(error)
+            said = str(error)[:MOST_MESSAGE]
+            return json_answer({"error": said}, status, **headers), said
         LOG.exception("a fault of ours")
         return json_answer({"error": FAULT}, 500), repr(error)
 
 
-def _met(request: Request) -> str:
-    """The limit that werkzeug found a request over: it has one for bytes, and two for forms, all with one exception."""
-    size, most = request.content_length, request.max_content_length
-    if not request.mimetype.startswith(FORMS) or size is None or (most is not None and size > most):
-        return f"the request has more than {most} bytes"
-    return (
-        f"the form has more than {request.max_form_parts:,} parts, or one that is no file has more than "
-        f"{request.max_form_memory_size:,} bytes; send many files as one tar.gz, and long texts as files"
-    )
+def _malformed(error: Exception) -> tuple[Response, str]:
+    said = f"the request's body is malformed: {str(error)[:200]}"
+    return json_answer({"error": said}, 400), said
 
 
-def _drain(request: Request) -> None:
-    """Reads a little of what is too much: who still sends would not see an answer. The framework, which reads all that
-    is left behind each answer, finds nothing."""
-    raw, left = request.environ["wsgi.input"], MOST_DRAINED_BYTES
-    while left > 0 and (data := raw.read(min(left, 1 << 16))):
-        left -= len(data)
+def _drain(request: Request) -> tuple[Response, str] | None:
+    """Read a little of what the handler left of the body: a client that still sends would not see the answer. The
+    framework, which reads all that is left into memory, finds nothing. Return what to answer if the body is malformed.
+    """
+    raw, wire = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
+    left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
     request.stream = io.BytesIO()
+    if request.content_length is None and not request.headers.get("Transfer-Encoding"):
+        return None
+    before = wire.gettimeout() if wire else None
+    try:
+        while left > 0 and (wait_s := end - time.monotonic()) > 0:
+            if wire:
+                wire.settimeout(wait_s)
+            if not (data := raw.read(min(left, 1 << 16))):
+                return None
+            left -= len(data)
+    except ParseException as error:
+        return _malformed(error)
+    except OSError:  # the client has gone, or waits; NoMoreData is one
+        return None
+    finally:
+        if wire:
+            wire.settimeout(before)
+    return None
