@@ -9,7 +9,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Request, Response
@@ -23,6 +24,8 @@ from hepfaas.platform.statuses import FAULT, status_of
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
+STALLED_S = 60.0
+"""A client that sends nothing of its body for so long is given up: it holds one of few threads."""
 MOST_MESSAGE = 5_000
 """Characters of an error message, which may quote what was sent."""
 
@@ -53,7 +56,8 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
             began = time.monotonic()
             if request.max_content_length is None:
                 request.max_content_length = MOST_EVENT_BYTES  # a handler that takes more says so
-            response, said = _answer(handler, request)
+            with _patience(request, STALLED_S):
+                response, said = _answer(handler, request)
             if malformed := _drain(request):
                 response, said = malformed
             fields = {
@@ -135,7 +139,7 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     except RequestEntityTooLarge:
         said = f"the request has more than {request.max_content_length} bytes"
         return json_answer({"error": said}, 413), said
-    except (ParseException, NoMoreData) as error:  # gunicorn reads a body as the handler does
+    except (ParseException, NoMoreData, TimeoutError) as error:  # gunicorn reads a body as the handler does
         return _malformed(error)
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
@@ -157,24 +161,34 @@ def _drain(request: Request) -> tuple[Response, str] | None:
     """Read a little of what the handler left of the body: a client that still sends would not see the answer. The
     framework, which reads all that is left into memory, finds nothing. Return what to answer if the body is malformed.
     """
-    raw, wire = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
-    left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
+    raw, left, end = request.environ["wsgi.input"], MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
     request.stream = io.BytesIO()
     if request.content_length is None and not request.headers.get("Transfer-Encoding"):
         return None
-    before = wire.gettimeout() if wire else None
     try:
         while left > 0 and (wait_s := end - time.monotonic()) > 0:
-            if wire:
-                wire.settimeout(wait_s)
-            if not (data := raw.read(min(left, 1 << 16))):
+            with _patience(request, wait_s):
+                data = raw.read(min(left, 1 << 16))
+            if not data:
                 return None
             left -= len(data)
     except ParseException as error:
         return _malformed(error)
-    except OSError:  # the client has gone, or waits; NoMoreData is one
+    except OSError:  # the client has gone, or waits
         return None
-    finally:
-        if wire:
-            wire.settimeout(before)
     return None
+
+
+@contextmanager
+def _patience(request: Request, wait_s: float) -> Iterator[None]:
+    """Wait no longer than this for each piece of the body, where the server tells its socket."""
+    wire = request.environ.get("gunicorn.socket")
+    if wire is None:
+        yield
+        return
+    before = wire.gettimeout()
+    wire.settimeout(wait_s)
+    try:
+        yield
+    finally:
+        wire.settimeout(before)

@@ -21,6 +21,8 @@ from hepfaas.service.tars import Readable, members
 MOST_FILES = 10_000
 """Files and folders of one upload."""
 MOST_DEPTH = 32
+MOST_CODE_FILES = 1_000
+"""Of a job that comes as values."""
 ENTRY_BYTES = 4_096
 """Of the disk, for a file or folder beside its content."""
 BLOCK = 1 << 20
@@ -131,8 +133,10 @@ def write_job(values: Mapping[str, Any], folder: Path) -> None:
     code = values.get("code")
     if not isinstance(code, dict) or not code or not all(isinstance(text, str) for text in code.values()):
         raise RequestError("the job needs 'code': an object from file name to Python text, 'model.py' among them")
+    if len(code) > MOST_CODE_FILES:
+        raise RequestError(f"the job's 'code' has {len(code):,} files; it takes {MOST_CODE_FILES:,}, or send a tar.gz")
     for name, text in code.items():
-        path = folder / checked_name(name)
+        path = folder / _checked(name)
         make_room(path, name)
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
     for key, name in _TEXT.items():
