@@ -24,8 +24,8 @@ MOST_SEED = 2**32 - 1
 MOST_VALUES, MOST_NESTED = 100_000, 50
 """Of a JSON text: lists, objects and what is in them."""
 
-_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_MARKS = re.compile(r"[\[\]{}]")
+_MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""What has a place in a JSON text beside numbers and words: texts, whole, and marks."""
 
 NO_PREPROC = "cuts and new branches are not there yet; apply them to the files"
 """Of the original's preproc.json, which a user must not believe to be applied."""
@@ -95,13 +95,13 @@ def json_object(text: str, place: str) -> dict[str, Any]:
 def check_shape(text: str, place: str) -> None:
     """Check how many values a JSON text has, and how deep they lie, before any of them is made: a list or an object of
     three characters takes some hundred bytes. Raises: RequestError."""
-    bare = _STRINGS.sub("", text)
-    opened = bare.count("[") + bare.count("{")
-    if opened + bare.count(",") > MOST_VALUES:
-        raise RequestError(f"{place} has more than {MOST_VALUES:,} values")
-    depth = 0
-    for mark in _MARKS.findall(bare) if opened > MOST_NESTED else ():
-        depth += 1 if mark in "[{" else -1
+    values = depth = 0
+    for count, found in enumerate(_MARKS.finditer(text)):
+        mark = text[found.start()]
+        values += mark in "[{,"
+        depth += (mark in "[{") - (mark in "]}")
+        if values > MOST_VALUES or count > 5 * MOST_VALUES:  # a key, a text, a comma, and an object's two marks
+            raise RequestError(f"{place} has more than {MOST_VALUES:,} values")
         if depth > MOST_NESTED:
             raise RequestError(f"{place} is nested deeper than {MOST_NESTED} levels")
 
