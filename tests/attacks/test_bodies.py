@@ -47,23 +47,25 @@ class Running:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def workers(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """gunicorn, the process that answers, and the confined workers."""
         parent = psutil.Process(self.process._process.pid)
         return [parent, *parent.children(recursive=True)]
 
     def took_mb(self, attack: Callable[[], object]) -> float:
-        """Peak of the memory of its worker during an attack, above what it had before."""
-        (_, worker, *_) = self.workers()
-        Path(f"/proc/{worker.pid}/clear_refs").write_text("5")
-        before = worker.memory_info().rss
+        """Peak of the memory of its processes during an attack, above what they had before."""
+        before = {}
+        for one in self.processes():
+            Path(f"/proc/{one.pid}/clear_refs").write_text("5")  # the peak begins anew
+            before[one] = one.memory_info().rss
         attack()
-        status = Path(f"/proc/{worker.pid}/status").read_text()
-        return (int(status.split("VmHWM:")[1].split()[0]) * 1024 - before) / MB
+        peaks = {one: Path(f"/proc/{one.pid}/status").read_text() for one in before}
+        return sum(int(peak.split("VmHWM:")[1].split()[0]) * 1024 - before[one] for one, peak in peaks.items()) / MB
 
     def disk_bytes(self) -> int:
         """Size of its temporary files, also of those that have no name any more."""
         files = [path.stat() for path in self.scratch.rglob("*") if path.is_file()]
-        for worker in self.workers():
+        for worker in self.processes():
             for place in Path(f"/proc/{worker.pid}/fd").iterdir():
                 try:
                     if place.readlink().is_relative_to(self.scratch):
