@@ -13,17 +13,21 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.platform.http import answers
 from hepfaas.platform.identity import Identity, Presented, Quotas
+from hepfaas.platform.memory import share_one_arena
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.spool import Spool
 from hepfaas.service import api, old_api, openapi, scores_api
 from hepfaas.service.api import Asked, Routes
 from hepfaas.service.readings import Readings
 
+share_one_arena()  # of the threads that start from here on: each would keep what its largest body took
 SETTINGS = Settings.from_environ(os.environ)
 ROUTES = Routes((*api.ROUTES, *scores_api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
 
 IDENTITY = Identity(SETTINGS)
 READINGS = Readings.by(SETTINGS)
+SPOOL = Spool(SETTINGS.spool_bytes)
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
 quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
@@ -39,6 +43,6 @@ def runs(request: Request) -> Response:
     return ROUTES.answer(
         Asked(
             request, root, stores(caller.owner), broker, caller, quotas(),
-            READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes,
+            READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes, SPOOL,
         )
     )  # fmt: skip

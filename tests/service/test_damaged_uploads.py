@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.platform.spool import Spool
+from hepfaas.service import foreign
 from hepfaas.service.bundles import Bundle, bundle_in, files_of
-from hepfaas.service.foreign import _unpacked
 from hepfaas.service.images import pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,11 @@ NAMES = st.sampled_from(
 )  # fmt: skip
 CONTENTS = st.binary(max_size=40) | st.sampled_from([b"{}", b'{"name": "m", "model": 3}', b'{"labels": "../x"}', b"[1"])
 MEMBERS = st.lists(st.tuples(NAMES, CONTENTS, st.sampled_from(tarfile.SUPPORTED_TYPES)), max_size=5)
+
+
+def _unpacked(file: io.BytesIO, folder: Path, most_bytes: int) -> Bundle:
+    with Spool(10**9).share("owner") as share:
+        return foreign._unpacked(file, folder, most_bytes, share)
 
 
 def damaged(data: st.DataObject, whole: bytes) -> bytes:

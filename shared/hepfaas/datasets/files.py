@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,8 @@ MOST_NAME_BYTES = 255
 """Of one part of a path: what file systems take."""
 MOST_ADDRESS = 4_096
 MOST_LABEL = 9_999
+MOST_LISTED = 20_000
+"""Names in one list, of files or of branches."""
 
 
 def checked_name(name: str) -> PurePosixPath:
@@ -28,9 +31,17 @@ def checked_name(name: str) -> PurePosixPath:
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The names in a list: one a line or with commas between them; from '#' on a line is a comment."""
-    lines = (re.split(r"(?:^|\s)#", line)[0] for line in text.splitlines())
-    return tuple(name.strip() for line in lines for name in line.split(",") if name.strip())
+    """The names in a list: one a line or with commas between them; from '#' on a line is a comment.
+
+    Raises: RequestError if they are too many."""
+    names: list[str] = []
+    for line in io.StringIO(text, newline=None):
+        for word in re.finditer(r"[^,]+", re.split(r"(?:^|\s)#", line, maxsplit=1)[0]):
+            if name := word[0].strip():
+                names.append(name)
+                if len(names) > MOST_LISTED:
+                    raise RequestError(f"a list has more than {MOST_LISTED:,} names")
+    return tuple(names)
 
 
 def labels_of(text: str) -> tuple[int, ...]:
@@ -79,10 +90,10 @@ def paired(files: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, int]
             f"the list of files has {len(files)} and the list of labels {len(labels)}; each file needs one label, "
             "in the same order"
         )
-    for place, file in enumerate(files):
-        if file in files[:place]:
-            first = files.index(file) + 1
-            raise RequestError(f"file '{file}' is listed twice, as number {first} and {place + 1}; list it once")
+    places: dict[str, int] = {}
+    for place, file in enumerate(files, 1):
+        if (first := places.setdefault(file, place)) != place:
+            raise RequestError(f"file '{file}' is listed twice, as number {first} and {place}; list it once")
     if len(set(labels)) == 1:
         raise RequestError(f"all files have label {labels[0]}; a classifier needs files of at least two labels")
     return tuple(zip(files, labels, strict=True))

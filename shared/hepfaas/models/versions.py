@@ -18,7 +18,7 @@ from typing import Any
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError
 from hepfaas.features.spec import FeatureBranch, Spec
-from hepfaas.platform.storage import Store
+from hepfaas.platform.storage import Data, Store
 
 CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
 CLAIM, TOMBSTONE = "claim", "deleted"
@@ -117,7 +117,7 @@ def publish(store: Store, version: Version, card: Mapping[str, Any], files: Mapp
     store.create(version.prefix + CARD, json.dumps(card, indent=1, sort_keys=True).encode())
 
 
-def add(store: Store, version: Version, name: str, data: bytes) -> None:
+def add(store: Store, version: Version, name: str, data: Data) -> None:
     """A further file of somebody's beside those that were published. Raises: RequestError if the version has one of
     that name, or gives the name a meaning of its own."""
     if name in OWN_FILES:

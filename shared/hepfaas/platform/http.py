@@ -9,10 +9,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Request, Response
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
@@ -22,8 +24,11 @@ from hepfaas.platform.terminal import fault_line
 
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
-MOST_DRAINED_BYTES = 16_000_000
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
+STALLED_S = 60.0
+"""A client that sends nothing of its body for so long is given up: it holds one of few threads."""
+MOST_MESSAGE = 5_000
+"""Characters of an error message, which may quote what was sent."""
 
 WAIT_S = 10.0
 """So long an event waits for the one before it."""
@@ -50,7 +55,12 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
             if request.path == "/healthz":
                 return Response(status=204 if is_well() else 503)
             began = time.monotonic()
-            response, said = _answer(handler, request)
+            if request.max_content_length is None:
+                request.max_content_length = MOST_EVENT_BYTES  # a handler that takes more says so
+            with _patience(request, STALLED_S):
+                response, said = _answer(handler, request)
+            if malformed := _drain(request):
+                response, said = malformed
             fields = {
                 "function": name,
                 "method": request.method,
@@ -128,34 +138,58 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     try:
         return handler(request), "done"
     except RequestEntityTooLarge:
-        _drain(request)
-        said = _met(request)
+        said = f"the request has more than {request.max_content_length} bytes"
         return json_answer({"error": said}, 413), said
+    except (ParseException, NoMoreData, TimeoutError) as error:  # gunicorn reads a body as the handler does
+        return _malformed(error)
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
     except Exception as error:
         if found := status_of(error):
             status, headers = found
-            return json_answer({"error": str(error)}, status, **headers), str(error)
+            said = str(error)[:MOST_MESSAGE]
+            return json_answer({"error": said}, status, **headers), said
         LOG.error(fault_line(error))
         return json_answer({"error": FAULT}, 500), repr(error)
 
 
-def _met(request: Request) -> str:
-    """The limit that werkzeug found a request over: it has one for bytes, and two for forms, all with one exception."""
-    size, most = request.content_length, request.max_content_length
-    if not request.mimetype.startswith(FORMS) or size is None or (most is not None and size > most):
-        return f"the request has more than {most} bytes"
-    return (
-        f"the form has more than {request.max_form_parts:,} parts, or one that is no file has more than "
-        f"{request.max_form_memory_size:,} bytes; send many files as one tar.gz, and long texts as files"
-    )
+def _malformed(error: Exception) -> tuple[Response, str]:
+    said = f"the request's body is malformed: {str(error)[:200]}"
+    return json_answer({"error": said}, 400), said
 
 
-def _drain(request: Request) -> None:
-    """Reads a little of what is too much: who still sends would not see an answer. The framework, which reads all that
-    is left behind each answer, finds nothing."""
-    raw, left = request.environ["wsgi.input"], MOST_DRAINED_BYTES
-    while left > 0 and (data := raw.read(min(left, 1 << 16))):
-        left -= len(data)
+def _drain(request: Request) -> tuple[Response, str] | None:
+    """Read a little of what the handler left of the body: a client that still sends would not see the answer. The
+    framework, which reads all that is left into memory, finds nothing. Return what to answer if the body is malformed.
+    """
+    raw, left, end = request.environ["wsgi.input"], MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
     request.stream = io.BytesIO()
+    if request.content_length is None and not request.headers.get("Transfer-Encoding"):
+        return None
+    try:
+        while left > 0 and (wait_s := end - time.monotonic()) > 0:
+            with _patience(request, wait_s):
+                data = raw.read(min(left, 1 << 16))
+            if not data:
+                return None
+            left -= len(data)
+    except ParseException as error:
+        return _malformed(error)
+    except OSError:  # the client has gone, or waits
+        return None
+    return None
+
+
+@contextmanager
+def _patience(request: Request, wait_s: float) -> Iterator[None]:
+    """Wait no longer than this for each piece of the body, where the server tells its socket."""
+    wire = request.environ.get("gunicorn.socket")
+    if wire is None:
+        yield
+        return
+    before = wire.gettimeout()
+    wire.settimeout(wait_s)
+    try:
+        yield
+    finally:
+        wire.settimeout(before)

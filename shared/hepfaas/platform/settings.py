@@ -49,7 +49,8 @@ class Settings:
     of an uploaded model, HEPFAAS_PREDICT_MODEL_BYTES. predict_upload_s: that an upload waits until its model is
     converted, HEPFAAS_PREDICT_UPLOAD_S.
     allow_private: whether files may be read from private addresses, HEPFAAS_ALLOW_PRIVATE=1.
-    most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. url: of the service that commands ask, HEPFAAS_URL.
+    most_upload_bytes: of one folder, HEPFAAS_MOST_UPLOAD_BYTES. spool_bytes: of the disk, for all uploads
+    that a process has under way, HEPFAAS_SPOOL_BYTES. url: of the service that commands ask, HEPFAAS_URL.
     port: that predict-grpc listens on, PORT. metrics_port: where it tells Prometheus by HTTP, HEPFAAS_METRICS_PORT; 0:
     nowhere.
     faults: folder of a plan of faults, HEPFAAS_FAULTS; for chaos tests alone.
@@ -93,6 +94,7 @@ class Settings:
     predict_upload_s: float = 120.0
     allow_private: bool = False
     most_upload_bytes: int = 2_000_000_000
+    spool_bytes: int = 6_000_000_000
     url: str = "http://127.0.0.1:8080"
     port: int = 8080
     metrics_port: int = 0
@@ -136,6 +138,7 @@ class Settings:
             predict_upload_s=_number(environ, "HEPFAAS_PREDICT_UPLOAD_S", cls.predict_upload_s),
             allow_private=environ.get("HEPFAAS_ALLOW_PRIVATE", "") == "1",
             most_upload_bytes=int(_number(environ, "HEPFAAS_MOST_UPLOAD_BYTES", cls.most_upload_bytes)),
+            spool_bytes=int(_number(environ, "HEPFAAS_SPOOL_BYTES", cls.spool_bytes)),
             url=environ.get("HEPFAAS_URL") or cls.url,
             port=int(_number(environ, "PORT", cls.port)),
             metrics_port=int(_number(environ, "HEPFAAS_METRICS_PORT", cls.metrics_port)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,12 @@ REDIRECTOR = "root://cms-xrd-global.cern.ch"
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
 MOST_SEED = 2**32 - 1
 """NumPy's."""
+
+MOST_VALUES, MOST_NESTED = 100_000, 50
+"""Of a JSON text: lists, objects and what is in them."""
+
+_MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
+"""What has a place in a JSON text beside numbers and words: texts, whole, and marks."""
 
 NO_PREPROC = "cuts and new branches are not there yet; apply them to the files"
 """Of the original's preproc.json, which a user must not believe to be applied."""
@@ -43,9 +50,9 @@ def params_of(text: str, place: str) -> Params:
     check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], _KEYS, 3, 0.5)
+        close = difflib.get_close_matches(unknown[0][:100], _KEYS, 3, 0.5)
         hint = f"closest: {', '.join(close)}" if close else f"known: {', '.join(sorted(_KEYS))}"
-        raise RequestError(f"{place} has the unknown key '{unknown[0]}'; {hint}")
+        raise RequestError(f"{place} has the unknown key '{unknown[0][:100]}'; {hint}")
     parsed = {key: _KEYS[key].parse(value, f"{place}: '{key}'") for key, value in values.items()}
     recipe = {_KEYS[key].field: value for key, value in parsed.items() if _KEYS[key].field in _RECIPE_FIELDS}
     branch_file = parsed.get("exclude_branches")
@@ -73,6 +80,7 @@ class _Key:
 
 def json_object(text: str, place: str) -> dict[str, Any]:
     """The JSON object in a text; `place` names it. Raises: RequestError if it is none."""
+    check_shape(text, place)
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -82,6 +90,20 @@ def json_object(text: str, place: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RequestError(f"{place} holds {_kind(values)}; it must be one JSON object of keys and values")
     return values
+
+
+def check_shape(text: str, place: str) -> None:
+    """Check how many values a JSON text has, and how deep they lie, before any of them is made: a list or an object of
+    three characters takes some hundred bytes. Raises: RequestError."""
+    values = depth = 0
+    for count, found in enumerate(_MARKS.finditer(text)):
+        mark = text[found.start()]
+        values += mark in "[{,"
+        depth += (mark in "[{") - (mark in "]}")
+        if values > MOST_VALUES or count > 5 * MOST_VALUES:  # a key, a text, a comma, and an object's two marks
+            raise RequestError(f"{place} has more than {MOST_VALUES:,} values")
+        if depth > MOST_NESTED:
+            raise RequestError(f"{place} is nested deeper than {MOST_NESTED} levels")
 
 
 def _kind(value: Any) -> str:

@@ -5,11 +5,14 @@ so that any replica gives the same one. Old clients' nine calls are in old_api.p
 from __future__ import annotations
 
 import itertools
+import json
 import tarfile
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,27 +20,31 @@ from urllib.parse import quote
 
 from flask import Request, Response
 from markupsafe import Markup, escape
-from werkzeug.exceptions import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from werkzeug.exceptions import MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
+from hepfaas.datasets.files import MOST_ADDRESS
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.credentials import Vault, credential_of
-from hepfaas.platform.http import json_answer
+from hepfaas.platform.http import MOST_EVENT_BYTES, json_answer
 from hepfaas.platform.identity import Caller, Quotas
 from hepfaas.platform.roles import Group
+from hepfaas.platform.spool import Share, Spool
 from hepfaas.platform.storage import LEAST_BYTES, Staged, Store, is_name
 from hepfaas.platform.terminal import visible
+from hepfaas.runs.params import check_shape
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.folder import READ, recipe_of
 from hepfaas.service.following import Follower, Followers, follow_events, follow_log
+from hepfaas.service.forms import form_in
 from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
@@ -46,8 +53,12 @@ PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"
 MOST_CREDENTIAL_BYTES = 100_000
 PIECE_BYTES = 4_000_000
+MOST_JOB_BYTES = 8_000_000
+"""Of a job that comes as JSON: its code has 5 MB at most."""
+TARS = ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip")
 NAMES = ("files", "labels", "model", "params", "name")
 FOLLOWERS = Followers()
+_PARSING = threading.Lock()
 TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/json"}
 
 
@@ -64,6 +75,7 @@ class Asked:
     readings: Readings
     allow_private: bool
     most_upload_bytes: int
+    spool: Spool
 
     @property
     def owner(self) -> str:
@@ -85,6 +97,19 @@ class Asked:
         """The W3C trace context that the client sent, or a new one."""
         return trace_of(self.request.headers.get("traceparent", ""))
 
+    @contextmanager
+    def received(self) -> Iterator[Share]:
+        """Take an upload: a body as large as a folder may be, and a share of the disk, which ends with the block.
+
+        Raises: RequestEntityTooLarge; LimitError; UnavailableError.
+        """
+        size = self.request.content_length
+        self.request.max_content_length = self.most_upload_bytes
+        if size is not None and size > self.most_upload_bytes:
+            raise RequestEntityTooLarge()
+        with self.spool.share(self.owner, size) as share:
+            yield share
+
     def run(self, run: str) -> str:
         """The run, if it is there. Raises: NotFound."""
         if not records.is_there(self.store, run) or records.is_deleted(self.store, run):
@@ -95,8 +120,8 @@ class Asked:
 def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
     asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
-    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
-        folder, given, webhook = _received(asked, Path(scratch))
+    with asked.received() as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+        folder, given, webhook = _received(asked, Path(scratch), share)
         webhook = check_webhook(webhook, asked.allow_private)
         recipe, notes = stored_job(asked, folder, given)
     request = records.Request(recipe, time.time(), notes, asked.trace, webhook, submitter=asked.caller.submitter())
@@ -264,8 +289,7 @@ def put_credential(asked: Asked) -> Response:
     asked.quotas.check_bytes(asked.owner)
     if not asked.vault.keys:
         raise RequestError("this service keeps no credentials: its operator sets HEPFAAS_CREDENTIALS_KEY")
-    asked.request.max_content_length = MOST_CREDENTIAL_BYTES
-    found = credential_of(body_object(asked.request))
+    found = credential_of(body_object(asked.request, MOST_CREDENTIAL_BYTES))
     asked.vault.put(found)
     return json_answer(found.told(), 201)
 
@@ -327,7 +351,6 @@ class Routes:
                 raise NotFound(f"there is no '{value[:100]}'")
         if asked.caller.visits and call not in FOR_VISITORS:
             raise ForbiddenError("an admin may see what is another's and cancel his runs, no more")
-        asked.request.max_content_length = asked.most_upload_bytes
         response: Response = call(asked, **values)
         return response
 
@@ -402,45 +425,52 @@ def stored_job(asked: Asked, folder: Path, given: Mapping[str, str]) -> tuple[Re
     return recipe, notes
 
 
-def _received(asked: Asked, scratch: Path) -> tuple[Path, dict[str, str], str]:
+def _received(asked: Asked, scratch: Path, share: Share) -> tuple[Path, dict[str, str], str]:
     """What was sent as a job's folder, names of its files that were given, and the webhook."""
     request = asked.request
     if request.mimetype == "application/json":
-        values = body_object(request)
-        folder = _named(scratch, "")
-        write_job(values, folder)
-        return folder, given_names(values, ("name", "model")), str(values.get("webhook") or "")
-    folder = _named(scratch, request.args.get("folder", "") or request.form.get("folder", ""))
-    unpacked = Unpacked(folder, asked.most_upload_bytes)
+        return _received_values(request, _named(scratch, ""), share)
     given = given_names({**request.args.to_dict()}, NAMES)
-    webhook = request.args.get("webhook", "")
-    if request.mimetype in ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip"):
+    webhook, name = request.args.get("webhook", ""), request.args.get("folder", "")
+    if request.mimetype in TARS:
+        unpacked = Unpacked(_named(scratch, name), asked.most_upload_bytes, take=share.take)
         unpacked.add_tar(request.stream)
-    elif request.mimetype == "multipart/form-data":
-        sent = [file for files in request.files.listvalues() for file in files]
-        if not sent:
-            raise RequestError("the form has no file; send the folder as tar.gz, or each of its files")
-        for file in sent:
-            name = file.filename or ""
-            if len(sent) == 1 and name.endswith((".tar.gz", ".tgz", ".tar")):
-                unpacked.add_tar(file.stream)
-            else:
-                unpacked.add(name, file.stream)
-        given |= given_names(request.form.to_dict(), NAMES)
-        webhook = request.form.get("webhook", webhook)
-    else:
+        return unpacked.job(), given, webhook
+    if request.mimetype != "multipart/form-data":
         raise RequestError(
             f"a job is sent as application/json, multipart/form-data or application/gzip, not as "
-            f"'{request.mimetype or 'nothing'}'"
+            f"'{request.mimetype[:100] or 'nothing'}'"
         )
-    return unpacked.job(), given, webhook
+    with form_in(request, share.take) as form:
+        unpacked = Unpacked(
+            _named(scratch, name or form.fields.get("folder", "")), asked.most_upload_bytes, take=share.take
+        )
+        if not form.files:
+            raise RequestError("the form has no file; send the folder as tar.gz, or each of its files")
+        for file in form.files:
+            if len(form.files) == 1 and file.filename.endswith((".tar.gz", ".tgz", ".tar")):
+                unpacked.add_tar(file)
+            else:
+                unpacked.add(file.filename, file)
+        given |= given_names(form.fields, NAMES)
+        return unpacked.job(), given, form.fields.get("webhook", webhook)
+
+
+def _received_values(request: Request, folder: Path, share: Share) -> tuple[Path, dict[str, str], str]:
+    """A job that came as JSON. One is parsed at a time: its values may take some times the memory of its text."""
+    data = body_of(request, MOST_JOB_BYTES)
+    with _PARSING:
+        values = object_in(data)
+        share.take(2 * len(data))
+        write_job(values, folder)
+        return folder, given_names(values, ("name", "model")), str(values.get("webhook") or "")
 
 
 def check_webhook(url: str, allow_private: bool) -> str:
     """Return the normal form of a webhook's address, '' for none. Raises: RequestError if it may not be told."""
     if not url:
         return ""
-    if not url.startswith(("http://", "https://")):
+    if len(url) > MOST_ADDRESS or not url.startswith(("http://", "https://")):
         raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
     return str(check_address(url, allow_private, with_query=True))
 
@@ -452,15 +482,33 @@ def _named(scratch: Path, name: str) -> Path:
     return folder
 
 
-def body_object(request: Request) -> Mapping[str, Any]:
-    """The JSON object that was sent. Raises: RequestError if there is none."""
+def body_of(request: Request, most_bytes: int) -> bytearray:
+    """The body, without a second copy of it on the way. Raises: RequestEntityTooLarge."""
+    request.max_content_length = most_bytes
+    data = bytearray()
+    while piece := request.stream.read(PIECE_BYTES // 16):
+        data += piece
+    return data
+
+
+def object_in(data: bytearray) -> Mapping[str, Any]:
+    """The JSON object in a body. Raises: RequestError if there is none."""
     try:
-        values = request.get_json()
-    except (BadRequest, UnsupportedMediaType, RecursionError) as error:
+        text = data.decode("utf-8-sig", "surrogatepass")
+        check_shape(text, "the body")
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise RequestError("the body is no JSON") from error
     if not isinstance(values, dict):
         raise RequestError("the body is no JSON object")
     return values
+
+
+def body_object(request: Request, most_bytes: int = MOST_EVENT_BYTES) -> Mapping[str, Any]:
+    """The JSON object that was sent. Raises: RequestError if there is none; RequestEntityTooLarge."""
+    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
+        raise RequestError("the body is no JSON: its Content-Type is not application/json")
+    return object_in(body_of(request, most_bytes))
 
 
 def _limit(text: str) -> int:

@@ -19,6 +19,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SENDING_S = 1.0
 """So long a client that is refused may take to send its request."""
 
+MOST_HEAD = 65_536
+"""Bytes that may come without the end of a request's head or a piece of its body: the parser keeps them all."""
+
 LISTENERS = 32
 """Handles at one socket: so many connections are taken in one round of the loop. With 8 the last of a thousand still
 waits for 1 to 2 s. Where one comes alone, the others look in vain: 0.1 ms, for clients that connect anew each time."""
@@ -78,6 +81,21 @@ def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             self.app = app
+            self._unended = 0
+
+        def data_received(self, data: bytes) -> None:
+            self._unended += len(data)
+            super().data_received(data)
+            if self._unended > MOST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The head or the trailer of the request is too long.")
+
+        def on_headers_complete(self) -> None:
+            self._unended = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._unended = 0
+            super().on_body(body)
 
         def connection_made(self, transport: Any) -> None:
             self._one_write = OneWrite(transport)

@@ -18,6 +18,8 @@ from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
 
 MOST_CODE_BYTES = 5_000_000
+MOST_TEXT_BYTES = 5_000_000
+"""Of each file that is read here: lists, params.json, submit.json."""
 READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
 PREPROC = "preproc.json"
 _NAMED_BY_SUBMIT = ("files", "labels", "model", "params")
@@ -79,8 +81,8 @@ def _submitted(text: str) -> dict[str, Any]:
     check_no_preproc(values, "submit.json")
     for key, value in values.items():
         if key not in _SUBMIT_KEYS:
-            close = difflib.get_close_matches(key, _SUBMIT_KEYS, 1) or _SUBMIT_KEYS
-            raise RequestError(f"submit.json has the unknown key '{key}'; closest: {', '.join(close)}")
+            close = difflib.get_close_matches(key[:100], _SUBMIT_KEYS, 1) or _SUBMIT_KEYS
+            raise RequestError(f"submit.json has the unknown key '{key[:100]}'; closest: {', '.join(close)}")
         if key in (*_NAMED_BY_SUBMIT, "name") and not isinstance(value, str):
             takes = "a name" if key == "name" else "the name of a file in the folder"
             raise RequestError(f"submit.json: '{key}' is {json.dumps(value)[:60]}; it takes {takes}")
@@ -96,6 +98,8 @@ def _text(folder: Path, name: str) -> str:
     """What a file of the folder says, and no other file of this machine. Raises: RequestError if it cannot be."""
     path = folder / checked_name(name)
     try:
+        if (size := path.stat().st_size) > MOST_TEXT_BYTES:
+            raise RequestError(f"'{name}' has {size / 1e6:,.1f} MB; at most {MOST_TEXT_BYTES / 1e6:g} MB are read")
         return path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark that nobody sees
     except FileNotFoundError as error:
         there = sorted(found.name for found in folder.iterdir() if found.is_file())
@@ -123,20 +127,21 @@ def _excluded(folder: Path, params: Params) -> dict[str, Any]:
 def _model_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise RequestError(
-            f"'{name}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-' (option --name)"
+            f"'{name[:100]}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-' (option --name)"
         )
     return name
 
 
 def _stored_code(folder: Path, module: str, store: Store) -> str:
     """Stores all Python files of the folder, since model.py may import them, and gives the key of their list."""
-    _text(folder, module)
-    paths = {folder / module, *(path for path in folder.rglob("*.py") if not _is_foreign(path, folder))}
+    paths = {path for path in folder.rglob("*.py") if path.is_file() and not _is_foreign(path, folder)}
+    paths |= {path for path in (folder / checked_name(module),) if path.is_file()}
     size = sum(path.stat().st_size for path in paths)
     if size > MOST_CODE_BYTES:
         raise RequestError(
             f"folder '{folder.resolve().name}' has {size / 1e6:.1f} MB of Python files; at most 5 MB go with a job"
         )
+    _text(folder, module)
     manifest = {path.relative_to(folder).as_posix(): put_blob(store, path.read_bytes()) for path in sorted(paths)}
     return put_blob(store, encoded(manifest))
 

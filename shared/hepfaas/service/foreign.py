@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import records
+from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.service.bundles import LABELS, PARAMS, Bundle, bundle_in, files_of
@@ -38,11 +39,14 @@ async def upload(asked: Asked) -> Response:
     asking = await in_thread(serving.asking)
     length = asked.header("content-length") or ""
     await in_thread(asking.check_quotas, int(length) if length.isdecimal() else 0)  # before anything is stored
-    with tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch:
+    is_form = "form-data" in asked.request.headers.get("content-type", "").lower()
+    with (
+        serving.spool.share(asked.owner, _announced(asked)) as share,
+        tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch,
+    ):
         folder = Path(scratch) / "model"
         folder.mkdir()
-        is_form = "form-data" in asked.request.headers.get("content-type", "").lower()
-        bundle = await (_of_form(asked, folder) if is_form else _of_tar(asked, folder))
+        bundle = await (_of_form(asked, folder, share) if is_form else _of_tar(asked, folder, share))
         recipe = await in_thread(_recipe, bundle, serving.store)
     trace = trace_of(asked.request.headers.get("traceparent", ""))
     request = records.Request(recipe, time.time(), trace=trace, submitter=asked.submitter)
@@ -52,26 +56,33 @@ async def upload(asked: Asked) -> Response:
     return Response()
 
 
-async def _of_form(asked: Asked, folder: Path) -> Bundle:
+def _announced(asked: Asked) -> int | None:
+    """Size of the body in bytes, if the client said it."""
+    length = asked.header("content-length") or ""
+    return int(length) if length.isdecimal() else None
+
+
+async def _of_form(asked: Asked, folder: Path, share: Share) -> Bundle:
     """The model in the fields of a form; 'op', which later clients send, says nothing."""
     most = asked.serving.settings.predict_model_bytes
     encoding = asked.request.headers.get("content-encoding", "").lower()
-    async with asked.form(most + most // 2) as form:  # base64 takes a third more
-        return await asyncio.to_thread(_written, form, folder, most, encoding)
+    async with asked.form(most + most // 2, share.take) as form:  # base64 takes a third more
+        return await asyncio.to_thread(_written, form, folder, most, encoding, share)
 
 
-async def _of_tar(asked: Asked, folder: Path) -> Bundle:
+async def _of_tar(asked: Asked, folder: Path, share: Share) -> Bundle:
     """The model in a tar; whether it is gzipped, its bytes tell."""
     most = asked.serving.settings.predict_model_bytes
     with tempfile.TemporaryFile() as file:
         async for chunk in asked.chunks(most):
+            share.take(len(chunk))
             await in_thread(file.write, chunk)
         file.seek(0)
-        return await asyncio.to_thread(_unpacked, file, folder, most)
+        return await asyncio.to_thread(_unpacked, file, folder, most, share)
 
 
-def _written(form: FormData, folder: Path, most_bytes: int, encoding: str) -> Bundle:
-    unpacked = Unpacked(folder, most_bytes, SMALLER)
+def _written(form: FormData, folder: Path, most_bytes: int, encoding: str, share: Share) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, SMALLER, share.take)
     model, name = form.get("model"), form.get("name")
     if not isinstance(model, UploadFile):
         raise RequestError("the form has no file 'model'; it takes name, params, model and labels")
@@ -79,7 +90,7 @@ def _written(form: FormData, folder: Path, most_bytes: int, encoding: str) -> Bu
     if file in ("", PARAMS, LABELS):
         raise RequestError(f"the form's file 'model' is called '{file}'; it takes the model's own name, as in model.pb")
     with tempfile.TemporaryFile() as decoded:
-        unpacked.add(file, _from_base64(model.file, decoded) if encoding == "base64" else model.file)
+        unpacked.add(file, _from_base64(model.file, decoded, share) if encoding == "base64" else model.file)
     for field, called in (("params", PARAMS), ("labels", LABELS)):
         sent = form.get(field)
         if isinstance(sent, UploadFile):
@@ -89,12 +100,13 @@ def _written(form: FormData, folder: Path, most_bytes: int, encoding: str) -> Bu
     return bundle_in(folder, name if isinstance(name, str) else "")
 
 
-def _from_base64(data: IO[bytes], into: IO[bytes]) -> IO[bytes]:
+def _from_base64(data: IO[bytes], into: IO[bytes], share: Share) -> IO[bytes]:
     """What stands there in base64, white space passed over. Raises: RequestError if it is none."""
     rest = b""
     while block := data.read(BLOCK):
         text = rest + block.translate(None, b" \t\r\n")
         whole = len(text) - len(text) % 4
+        share.take(whole)
         into.write(_bytes_of(text[:whole]))
         rest = text[whole:]
     into.write(_bytes_of(rest))
@@ -109,8 +121,8 @@ def _bytes_of(text: bytes) -> bytes:
         raise RequestError(f"Content-Encoding says base64, but 'model' is none: {error}") from error
 
 
-def _unpacked(file: IO[bytes], folder: Path, most_bytes: int) -> Bundle:
-    unpacked = Unpacked(folder, most_bytes, SMALLER)
+def _unpacked(file: IO[bytes], folder: Path, most_bytes: int, share: Share) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, SMALLER, share.take)
     unpacked.add_tar(file)
     inside = unpacked.job()
     return bundle_in(inside, inside.name if inside != folder else "")

@@ -6,6 +6,7 @@ have a status of their own, and a folder is its owner's. Folders are numbered li
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
@@ -22,11 +23,13 @@ from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.http import json_answer
+from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
 from hepfaas.service import overview
-from hepfaas.service.api import Asked, Call, archive, body_object, published, stored_job
+from hepfaas.service.api import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
-from hepfaas.service.uploads import Unpacked, stored_file
+from hepfaas.service.forms import form_in
+from hepfaas.service.uploads import Unpacked, mapped, stored_file
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")
@@ -35,25 +38,27 @@ MOST_EXTRA_BYTES = 100_000_000
 
 def upload(asked: Asked) -> Response:
     """POST /upload?name=N, form field 'file': the job's folder as tar.gz, whatever its own name is."""
-    file = asked.request.files.get("file")
-    if file is None:
-        return _text("No file was provided \n", 422)
-    name = asked.request.args.get("name")
-    if not name:
-        return _text("No name was provided \n", 422)
-    _check_folder_name(name)
-    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
-    if not (file.filename or "").lower().endswith(EXTENSIONS):
-        raise RequestError(f"'{(file.filename or '')[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
-    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
-        unpacked = Unpacked(Path(scratch), asked.most_upload_bytes)
-        if (file.filename or "").lower().endswith(EXTENSIONS[:3]):
-            unpacked.add_tar(file.stream)
-        else:
-            unpacked.add(file.filename or "", file.stream)
-        job = unpacked.job()
-        paths = sorted(path for path in job.rglob("*") if path.is_file() and path.stat().st_size)
-        _write(asked.store, name, {path.relative_to(job).as_posix(): stored_file(path, asked.store) for path in paths})
+    with asked.received() as share, form_in(asked.request, share.take) as form:
+        file = form.file("file")
+        if file is None:
+            return _text("No file was provided \n", 422)
+        name = asked.request.args.get("name")
+        if not name:
+            return _text("No name was provided \n", 422)
+        _check_folder_name(name)
+        asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
+        if not file.filename.lower().endswith(EXTENSIONS):
+            raise RequestError(f"'{file.filename[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
+        with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+            unpacked = Unpacked(Path(scratch), asked.most_upload_bytes, take=share.take)
+            if file.filename.lower().endswith(EXTENSIONS[:3]):
+                unpacked.add_tar(file)
+            else:
+                unpacked.add(file.filename, file)
+            job = unpacked.job()
+            paths = sorted(path for path in job.rglob("*") if path.is_file() and path.stat().st_size)
+            keys = {path.relative_to(job).as_posix(): stored_file(path, asked.store) for path in paths}
+            _write(asked.store, name, keys)
     return _text("Successfully uploaded!\n")
 
 
@@ -70,9 +75,9 @@ def submit(asked: Asked) -> Response:
     given = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
     for file in given.values():
         checked_name(file)
-    with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+    with asked.spool.share(asked.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder = Path(scratch)
-        _unpack(asked.store, name, folder)
+        _unpack(asked.store, name, folder, share)
         recipe, notes = stored_job(asked, folder, {**given, "name": name})
     told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
     request = records.Request(recipe, time.time(), (*told, *notes), asked.trace, submitter=asked.caller.submitter())
@@ -134,19 +139,24 @@ def delete_folder(asked: Asked) -> Response:
 def setup_tfaas(asked: Asked) -> Response:
     """POST /setup_tfaas?process_name=P, form field 'file': a further file beside the model that P published."""
     run = _run(asked)
-    file = asked.request.files.get("file")
-    if file is None:
-        return _text("No file was provided \n", 422)
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
         raise RequestError(f"process '{process_of(run)}' has no model yet")
     asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
     name, _, number = end.model.rpartition("/")
-    named = secure_filename(file.filename or "")
-    data = file.stream.read(MOST_EXTRA_BYTES + 1)
-    if not named or len(data) > MOST_EXTRA_BYTES:
-        raise RequestError(f"the file needs a name and at most {MOST_EXTRA_BYTES / 1e6:.0f} MB")
-    versions.add(asked.store, published(asked, name, int(number)), named, data)
+    with (
+        asked.received() as share,
+        form_in(asked.request, share.take) as form,
+        tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch,
+    ):
+        file = form.file("file")
+        if file is None:
+            return _text("No file was provided \n", 422)
+        named = secure_filename(file.filename)
+        if not named:
+            raise RequestError("the file needs a name")
+        Unpacked(Path(scratch), MOST_EXTRA_BYTES, "a model version takes no larger ones", share.take).add(named, file)
+        versions.add(asked.store, published(asked, name, int(number)), named, mapped(Path(scratch) / named))
     return _text("Successfully uploaded!\n")
 
 
@@ -230,11 +240,17 @@ def _number(key: str) -> int:
     return int(key.rpartition("/")[2])
 
 
-def _unpack(store: Store, name: str, folder: Path) -> None:
+def _unpack(store: Store, name: str, folder: Path, share: Share) -> None:
     for path, key in _folder(store, name).items():
         target = folder / checked_name(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(store.get(key))
+        with target.open("wb") as out:
+            for start in itertools.count(0, PIECE_BYTES):
+                piece = store.get_range(key, start, start + PIECE_BYTES)
+                share.take(len(piece))
+                out.write(piece)
+                if len(piece) < PIECE_BYTES:
+                    break
 
 
 def _ago(seconds: float) -> str:

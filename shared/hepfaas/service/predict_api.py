@@ -84,7 +84,7 @@ async def list_aliases(asked: Asked, name: str) -> Response:
 
 async def put_alias(asked: Asked, name: str, alias: str) -> Response:
     """PUT /v1/models/{name}/aliases/{alias}: {"version": n}; put again with an earlier one, it is rolled back."""
-    number = (await asked.values()).get("version")
+    number = (await asked.few_values()).get("version")
     if not is_name(alias) or alias.isdecimal():
         raise RequestError(f"'{alias[:100]}' is no name of an alias: use letters, digits, '.', '_' and '-'")
     if type(number) is not int or number < 1:

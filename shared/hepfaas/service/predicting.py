@@ -29,6 +29,7 @@ from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
 from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.spool import Spool
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.readings import Readings
 
@@ -39,17 +40,21 @@ DEADLINE_S = 30.0
 """A request that has waited so long is not computed any more."""
 
 
-MOST_FIELDS = 20
-"""Of a form."""
+MOST_FIELDS, MOST_FIELD_BYTES = 20, 64_000
+"""Of a form; of a field that is no file, and of a file that stays in memory."""
+
+MOST_VALUES_BYTES = 64_000
+"""Of a JSON body that names things and has no events."""
 
 
 @dataclass(frozen=True)
 class Serving:
     """What answers: the owner's store, models in memory, workers that compute.
 
-    settings: of this instance. asking: what asks for runs. readings: how files are read. processes: versions by the old
-    name of the run that published them, as old clients name models. had: default models that were in memory once.
-    answered: requests by their method. bodies: bytes of those that came in more than one piece, of requests under way.
+    settings: of this instance. asking: what asks for runs. spool: disk space for uploads. readings: how files are read.
+    processes: versions by the old name of the run that published them, as old clients name models. had: default models
+    that were in memory once. answered: requests by their method. bodies: bytes of those that came in more than one
+    piece, of requests under way.
     """
 
     settings: Settings
@@ -58,6 +63,7 @@ class Serving:
     inference: Inference
     batching: Batching
     asking: Callable[[], Asking]
+    spool: Spool
     readings: Readings = field(default_factory=Readings)
     had: set[str] = field(default_factory=set)
     processes: dict[str, Version] = field(default_factory=dict)
@@ -113,7 +119,8 @@ def serving_of(settings: Settings) -> Serving:
     loaded = Loaded(settings.predict_cache_bytes, lambda served: batching.load(served, time.monotonic() + DEADLINE_S))
     store = store_of_owner(settings)(settings.owner)
     asking = functools.cache(lambda: _asking(settings, settings.owner))
-    return Serving(settings, store, loaded, inference, batching, asking, Readings.by(settings))
+    spool = Spool(settings.spool_bytes)
+    return Serving(settings, store, loaded, inference, batching, asking, spool, Readings.by(settings))
 
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:
@@ -183,9 +190,11 @@ class Asked:
         found = dict(self.request.scope["headers"]).get(name.lower().encode())
         return None if found is None else found.decode("latin-1")
 
-    async def body(self) -> bytes:
-        """All of it. Raises: TooLargeError; OverloadedError if others under way have too many bytes already."""
-        receive, most = self.request.receive, self.serving.settings.predict_body_bytes
+    async def body(self, most: int = 0) -> bytes:
+        """All of it. most: bytes that it may have, if not HEPFAAS_PREDICT_BODY_BYTES.
+
+        Raises: TooLargeError; OverloadedError if others under way have too many bytes already."""
+        receive, most = self.request.receive, most or self.serving.settings.predict_body_bytes
         pieces: list[bytes] = []
         size = 0
         while True:
@@ -219,30 +228,39 @@ class Asked:
         if len(bodies) > 1 and sum(tuple(bodies.values())) > self.serving.settings.predict_waiting_bytes:
             raise OverloadedError(f"{len(bodies)} long bodies come at once; ask again in a second")
 
-    async def chunks(self, most_bytes: int) -> AsyncGenerator[bytes]:
-        """The body as it comes. Raises: TooLargeError."""
+    async def chunks(self, most_bytes: int, take: Callable[[int], None] | None = None) -> AsyncGenerator[bytes]:
+        """The body as it comes. Raises: TooLargeError; what `take` raises, or OverloadedError without it."""
         size = 0
         async for chunk in self.request.stream():
             size += len(chunk)
             if size > most_bytes:
                 raise TooLargeError(f"the body has more than {most_bytes} bytes")
+            if take:
+                take(len(chunk))
+            else:
+                self._hold(size)
             yield chunk
 
     @asynccontextmanager
-    async def form(self, most_bytes: int) -> AsyncIterator[FormData]:
+    async def form(self, most_bytes: int, take: Callable[[int], None] | None = None) -> AsyncIterator[FormData]:
         """The form in the body, its files on disk where they are large, while it is used.
 
-        Raises: RequestError if it is none; TooLargeError.
+        take: counts the bytes that go to disk; without it they count among the bodies of requests under way.
+        Raises: RequestError if it is none; TooLargeError; OverloadedError; what `take` raises.
         """
         from python_multipart.exceptions import FormParserError  # only where forms come
         from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
-        headers, chunks = self.request.headers, self.chunks(most_bytes)
+        headers, chunks = self.request.headers, self.chunks(most_bytes, take)
         try:
             if "form-data" in headers.get("content-type", "").lower():
-                form = await MultiPartParser(headers, chunks, max_files=MOST_FIELDS, max_fields=MOST_FIELDS).parse()
+                parser = MultiPartParser(
+                    headers, chunks, max_files=MOST_FIELDS, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES
+                )
+                parser.spool_max_size = MOST_FIELD_BYTES
+                form = await parser.parse()
             else:
-                form = await FormParser(headers, chunks).parse()
+                form = await FormParser(headers, chunks, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES).parse()
         except (MultiPartException, FormParserError) as error:
             raise RequestError(f"the body is no form: {error}") from error
         try:
@@ -253,6 +271,10 @@ class Asked:
     async def values(self) -> Mapping[str, Any]:
         """The JSON object in the body. Raises: RequestError."""
         return json_object(await self.body())
+
+    async def few_values(self) -> Mapping[str, Any]:
+        """The JSON object in a body that has no events. Raises: RequestError; TooLargeError."""
+        return json_object(await self.body(MOST_VALUES_BYTES))
 
 
 def json_object(data: bytes | memoryview) -> dict[str, Any]:

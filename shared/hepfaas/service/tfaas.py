@@ -17,7 +17,7 @@ from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.numbers import from_json
-from hepfaas.service.predicting import Asked, in_thread, json_response
+from hepfaas.service.predicting import MOST_VALUES_BYTES, Asked, in_thread, json_response
 
 BEST = 5
 """Labels that /image tells for a model of TensorFlow 1."""
@@ -119,7 +119,7 @@ async def params(asked: Asked, model: str) -> Response:
 
 async def set_params(asked: Asked) -> Response:
     """POST /params: the model that answers requests that name none; of this owner alone."""
-    values = await asked.values()
+    values = await asked.few_values()
     name = values.get("name") or values.get("model")
     if not isinstance(name, str) or not is_name(name):
         raise RequestError("'name' is missing: the name of a model that is there")
@@ -132,7 +132,7 @@ async def delete(asked: Asked, model: str = "") -> Response:
     """DELETE /delete/{model}, or /delete with the form field 'model': all its versions, or what a process published."""
     name = model
     if not name:
-        async with asked.form(asked.serving.settings.predict_body_bytes) as form:
+        async with asked.form(MOST_VALUES_BYTES) as form:
             name = str(form.get("model") or "")
     await in_thread(_delete_all, asked.serving.store, name)
     return Response()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import mmap
@@ -10,16 +9,22 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import Any
 
 from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
-from hepfaas.platform.storage import Store
+from hepfaas.platform.storage import Data, Store
+from hepfaas.service.tars import Readable, members
 
 MOST_FILES = 10_000
-GZIP = b"\x1f\x8b"
+"""Files and folders of one upload."""
+MOST_DEPTH = 32
+MOST_CODE_FILES = 1_000
+"""Of a job that comes as values."""
+ENTRY_BYTES = 4_096
+"""Of the disk, for a file or folder beside its content."""
 BLOCK = 1 << 20
 HEADERS = 4_096
 """Bytes that a tar may spend on each member beside its content."""
@@ -29,51 +34,56 @@ _TEXT = {"files": "files.txt", "labels": "labels.txt"}
 _KEYS = ("name", "files", "labels", "code", "model", "params", "webhook")
 
 
+def _nothing(size: int) -> None:
+    pass
+
+
 class Unpacked:
-    """Puts what was sent under a folder, no more than `most_bytes` of it. instead: what to do if it is more."""
+    """Puts what was sent under a folder, no more than `most_bytes` of it. instead: what to do if it is more.
 
-    def __init__(self, folder: Path, most_bytes: int, instead: str = ROOT_FILES) -> None:
+    take: counts bytes that are about to be written, and raises if the disk has no room for them (Share.take).
+    """
+
+    def __init__(
+        self, folder: Path, most_bytes: int, instead: str = ROOT_FILES, take: Callable[[int], None] = _nothing
+    ) -> None:
         self._folder, self._left, self._most_bytes, self._instead = folder, most_bytes, most_bytes, instead
-        self._files = 0
+        self._entries, self._take = 0, take
 
-    def add(self, name: str, data: IO[bytes]) -> None:
+    def add(self, name: str, data: Readable) -> None:
         """One file. Raises: RequestError if its name leads elsewhere, or it is too much."""
-        path = self._folder / checked_name(name)
-        self._count()
+        path = self._folder / _checked(name)
+        self._count(1 + sum(not above.exists() for above in path.parents))
         make_room(path, name)
         with path.open("wb") as out:
             while chunk := data.read(min(BLOCK, self._left + 1)):
                 self._left -= len(chunk)
                 if self._left < 0:
                     raise self._too_large()
+                self._take(len(chunk))
                 out.write(chunk)
 
-    def add_tar(self, data: IO[bytes]) -> None:
+    def add_tar(self, data: Readable) -> None:
         """All files of a tar, gzipped or not. Raises: RequestError if a member is a link or leads elsewhere."""
         try:
-            archive: Any = _Archive(data, self._most_bytes, self._too_large)
-            with tarfile.open(fileobj=archive, mode="r|") as tar:
-                for member in tar:
-                    if member.isdir():
-                        self._count()
-                        if PurePosixPath(member.name) != PurePosixPath("."):  # `tar c .` begins with its own folder
-                            checked_name(member.name)
-                        continue
-                    if not member.isreg():
-                        raise RequestError(f"the archive's '{member.name}' is no plain file; links are not unpacked")
-                    content = tar.extractfile(member)
-                    assert content is not None
-                    self.add(member.name, content)
-        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, IndexError) as error:
+            for member in members(data, self._most_bytes + MOST_FILES * HEADERS, self._too_large):
+                if not member.is_folder:
+                    self.add(member.name, member)
+                    continue
+                self._count(1)
+                if PurePosixPath(member.name) != PurePosixPath("."):  # `tar c .` begins with its own folder
+                    _checked(member.name)
+        except (tarfile.TarError, zlib.error, OSError, ValueError, IndexError) as error:
             raise RequestError(f"the upload is no whole tar.gz archive: {error}") from error
 
     def _too_large(self) -> RequestError:
         return RequestError(f"the upload is larger than {self._most_bytes / 1e6:,.0f} MB; {self._instead}")
 
-    def _count(self) -> None:
-        self._files += 1
-        if self._files > MOST_FILES:
-            raise RequestError(f"the upload has more than {MOST_FILES} files")
+    def _count(self, entries: int) -> None:
+        self._entries += entries
+        if self._entries > MOST_FILES:
+            raise RequestError(f"the upload has more than {MOST_FILES} files and folders")
+        self._take(entries * ENTRY_BYTES)
 
     def job(self) -> Path:
         """The folder of the job: what was sent, or the only folder in it."""
@@ -81,34 +91,11 @@ class Unpacked:
         return inside[0] if len(inside) == 1 and inside[0].is_dir() else self._folder
 
 
-class _Archive:
-    """The bytes of a tar that may be gzipped; however few were sent, no more than it may have."""
-
-    def __init__(self, data: IO[bytes], most_bytes: int, too_large: Callable[[], RequestError]) -> None:
-        peeked = _Peeked(data)
-        self._data: Any = gzip.GzipFile(fileobj=cast(IO[bytes], peeked)) if peeked.head == GZIP else peeked
-        self._left, self._too_large = most_bytes + MOST_FILES * HEADERS, too_large
-
-    def read(self, size: int) -> bytes:
-        """The next ones."""
-        data: bytes = self._data.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise self._too_large()
-        return data
-
-
-class _Peeked:
-    """A stream whose first bytes are known."""
-
-    def __init__(self, data: IO[bytes]) -> None:
-        self.head, self._data = data.read(len(GZIP)), data
-        self._unread = self.head
-
-    def read(self, size: int) -> bytes:
-        """The next bytes."""
-        head, self._unread = self._unread[:size], self._unread[size:]
-        return head + self._data.read(size - len(head))
+def _checked(name: str) -> PurePosixPath:
+    path = checked_name(name)
+    if len(path.parts) > MOST_DEPTH:
+        raise RequestError(f"the upload's '{name}' lies in more than {MOST_DEPTH} folders")
+    return path
 
 
 def make_room(path: Path, name: str) -> None:
@@ -128,8 +115,14 @@ def stored_file(path: Path, store: Store) -> str:
             raise RequestError(f"file '{path.name}' is empty")
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"uploads/{digest}/{secure_filename(path.name) or 'file'}"
-        store.create(key, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    store.create(key, mapped(path))
     return key
+
+
+def mapped(path: Path) -> Data:
+    """The bytes of a file, which the store sends without a copy in memory."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
 def write_job(values: Mapping[str, Any], folder: Path) -> None:
@@ -140,8 +133,10 @@ def write_job(values: Mapping[str, Any], folder: Path) -> None:
     code = values.get("code")
     if not isinstance(code, dict) or not code or not all(isinstance(text, str) for text in code.values()):
         raise RequestError("the job needs 'code': an object from file name to Python text, 'model.py' among them")
+    if len(code) > MOST_CODE_FILES:
+        raise RequestError(f"the job's 'code' has {len(code):,} files; it takes {MOST_CODE_FILES:,}, or send a tar.gz")
     for name, text in code.items():
-        path = folder / checked_name(name)
+        path = folder / _checked(name)
         make_room(path, name)
         path.write_text(text, encoding="utf-8", errors="surrogatepass")
     for key, name in _TEXT.items():
