@@ -10,7 +10,7 @@ from hepfaas.errors import ForbiddenError, RequestError
     "url", ["/etc/passwd", "file:///etc/passwd", "ftp://h/x", "gopher://h", "root:///x", "http://"]
 )
 def test_paths_and_unknown_schemes_are_refused(url: str) -> None:
-    with pytest.raises(RequestError, match=r"cannot be read by a function|names no host"):
+    with pytest.raises(RequestError, match=r"cannot be read|names no host"):
         check_address(url, allow_private=True)
 
 

@@ -182,7 +182,7 @@ def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
 
 
 def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
-    with pytest.raises(RequestError, match=r"functions read root://, s3://, http\(s\):// and dav\(s\):// addresses"):
+    with pytest.raises(RequestError, match=r"addresses of files are root://, s3://, http\(s\):// or dav\(s\)://"):
         opened("ftp://host/x.root", "Events")
 
 

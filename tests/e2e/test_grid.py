@@ -18,7 +18,7 @@ from hepfaas.models import versions
 from hepfaas.platform.storage import open_store
 from jobs import MODEL, PARAMS, small_job
 
-CACHE, ORIGIN = "root://xrootd-cache.hepfaas.svc.cluster.local:1094", "root://10.231.0.1:1094"
+CACHE, ORIGIN = "root://xrootd-cache.hepfaas.svc.cluster.local", "root://10.231.0.1"  # 1094 is the default port
 """The doors of the federation in manifests/overlays/local/sources.json; the second is this machine."""
 LISTED = "root://data.hepfaas.test//store"
 CLASSES = ("signal", "background")

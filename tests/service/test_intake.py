@@ -166,7 +166,7 @@ def test_files_that_may_not_be_read_are_told_with_their_batch(tmp_path: Path) ->
     outcome = rules.outcome(world.store, "fresh", 1)
     assert outcome
     assert "a token or a setting of the client in it" in outcome["error"]
-    with pytest.raises(RequestError, match="cannot be read by a function"):
+    with pytest.raises(RequestError, match="cannot be read"):
         world.put(prefix="file://")
 
 
@@ -267,7 +267,7 @@ def test_a_version_of_an_earlier_release_is_told_with_the_batch(tmp_path: Path) 
 
 def test_a_gate_whose_files_may_not_be_read_is_refused_with_its_rule(tmp_path: Path) -> None:
     world = World(tmp_path)
-    with pytest.raises(RequestError, match="cannot be read by a function"):
+    with pytest.raises(RequestError, match="cannot be read"):
         world.put(gate={"files": ["file:///signal.root", "file:///background.root"], "fall": 0})
 
 

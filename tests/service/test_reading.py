@@ -142,6 +142,17 @@ def test_a_host_that_is_not_on_the_list_is_refused_with_the_list(federation: Fed
         for url, said in (("..", "plain path"), ("%2e%2e", "plain path")):
             answer = alice.post("/v1/runs", json=federation.job(f"{LISTED}{url}/x.root", f"{LISTED}y.root"))
             assert (answer.status_code, said in answer.text) == (422, True), answer.text
+        place = federation.origin.door.removeprefix("root://")
+        for url in (f"root://data.example?@{place}//store/x.root", f"root://data.example#@{place}//store/x.root"):
+            for answer in (
+                alice.post("/v1/runs", json=federation.job(url, f"{url}2")),
+                alice.put("/v1/rules/x", json={**job, "prefix": url}),
+                alice.put(
+                    "/v1/rules/x",
+                    json={**job, "prefix": LISTED, "gate": {"files": [f"{url}sig", f"{url}back"], "fall": 0}},
+                ),
+            ):
+                assert (answer.status_code, "leave that out" in answer.text) == (422, True), answer.text
 
 
 @pytest.mark.timeout(600)

@@ -21,7 +21,7 @@ PORTS = {**dict.fromkeys(XROOTD, 1094), "http": 80, "dav": 80, "https": 443, "da
 
 MOST_CHARACTERS = 4_096
 MOST_SHOWN = 200
-READ = "functions read root://, s3://, http(s):// and dav(s):// addresses, and files that came with the job"
+READ = "addresses of files are root://, s3://, http(s):// or dav(s)://"
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([1-9][0-9]{0,4}))?")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -115,7 +115,7 @@ def parsed(text: str, with_query: bool = False) -> Address:
     scheme, mark, rest = text.partition("://")
     scheme = scheme.lower()
     if not mark or scheme not in SCHEMES:
-        raise RequestError(f"{_shown(text)} cannot be read by a function: {READ}")
+        raise RequestError(f"{_shown(text)} cannot be read: {READ}")
     authority, _, path = rest.partition("/")
     _check_no_secrets(scheme, authority, text)
     host, port = _bucket(authority, text) if scheme == "s3" else host_and_port(authority, text)
