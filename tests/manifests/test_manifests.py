@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -219,24 +218,6 @@ def test_whoever_takes_events_has_the_keys_that_sign_them() -> None:
         assert any(
             named(one, "secretRef") == {"event-keys"} for one in pod(services()[name])["containers"][0]["envFrom"]
         )
-
-
-def test_a_function_reaches_dns_on_its_node_and_no_credentials_of_the_cloud() -> None:
-    (policy,) = (one for one in of_kind("base", "NetworkPolicy").values() if one["spec"]["policyTypes"] == ["Egress"])
-    open_ = [
-        peer["ipBlock"]
-        for rule in policy["spec"]["egress"]
-        for peer in rule["to"]
-        if "ports" not in rule and "ipBlock" in peer
-    ]
-    assert {block["cidr"] for block in open_} == {"0.0.0.0/0", "::/0"}
-    closed = [ip_network(one) for block in open_ for one in block["except"]]
-
-    def reached(address: str) -> bool:
-        return not any(ip_address(address) in network for network in closed)
-
-    assert all(map(reached, ("169.254.20.10", "169.254.25.10", "10.96.0.10", "2001:db8::1")))
-    assert not any(map(reached, ("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")))
 
 
 def test_what_every_pod_of_the_test_cluster_must_reach_is_let_in() -> None:
