@@ -9,25 +9,22 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LIMIT_S, TOP, XRootD, free_port, is_open, s3_client, seaweedfs, wait_until
+from conftest import LIMIT_S, TOP, XRootD, free_port, is_open, s3_client, wait_until
 from hepfaas.local.train import train
-from hepfaas.local.up import Up
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
 from jobs import small_job, write_root
-from system import System
+from rights import OWNER, POLICY, Deployed
 
-OWNER = owner_of("user", "https://issuer.example", "alice")
 GROUP = owner_of("group", "https://issuer.example", "/cms/mlaas")
 UNREADABLE = owner_of("user", "https://issuer.example", "名")
-POLICY = TOP / "manifests/overlays/local/s3.json"
 EVENTS = 1_200
 NET = """
 import sys, keras
@@ -36,80 +33,9 @@ net.save(sys.argv[1])
 """
 
 
-def keys_of(identity: str) -> dict[str, str]:
-    """What an S3 client says to be an identity of the policy."""
-    found = next(one for one in json.loads(POLICY.read_text())["identities"] if one["name"] == identity)
-    (pair,) = found["credentials"]
-    return {"AWS_ACCESS_KEY_ID": pair["accessKey"], "AWS_SECRET_ACCESS_KEY": pair["secretKey"]}
-
-
-class Guarded:
-    """A SeaweedFS that lets each identity do what the policy of the overlay `local` says; started and stopped by Up."""
-
-    url = "s3://hepfaas"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._running = folder, ExitStack()
-        folder.mkdir(parents=True)
-        port = free_port()
-        self._place = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-        self.variables = self.as_("functions")
-
-    def as_(self, identity: str) -> dict[str, str]:
-        return {**self._place, **keys_of(identity)}
-
-    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in given.items() if not name.startswith("AWS_")} | self.variables
-
-    def start(self) -> None:
-        options = (f"-s3.config={POLICY}", "-bucket=hepfaas")
-        process = self._running.enter_context(seaweedfs(self._folder, self._place, *options))
-        client = s3_client(self.variables)
-
-        def answers() -> bool:
-            with suppress(Exception):  # it starts with connections cut and 5xx of all kinds
-                client.put_object(Bucket="hepfaas", Key="probe/started", Body=b"")
-                return True
-            return False
-
-        wait_until(answers, process, "SeaweedFS's S3")
-
-    def stop(self) -> None:
-        self._running.close()
-
-
-class Deployed(System):
-    """The system with the store of the cluster, and a `predict` with its own key, as in its pod."""
-
-    def __init__(self, folder: Path) -> None:
-        more = {"HEPFAAS_OWNER": OWNER, "HEPFAAS_PREDICT_STREAM_EVENTS": "1000", "HEPFAAS_DEADLINE_S": "100"}
-        super().__init__(folder / "up", **more)
-        self.guarded = Guarded(folder / "seaweedfs")
-
-    def made(self) -> Up:
-        up = super().made()
-        up.store = self.guarded  # type: ignore[assignment]
-        return up
-
-    def predict(self, port: int) -> subprocess.Popen[bytes]:
-        variables = {
-            **self.up.replicas._environ,
-            **self.guarded.as_("predict"),
-            "FUNCTION_TARGET": "predict",
-            "FUNCTION_SOURCE": str(TOP / "functions/predict/main.py"),
-            "HOST": "127.0.0.1",
-            "PORT": str(port),
-            "WORKERS": "1",
-            "THREADS": "8",
-        }
-        with (self.options.folder / "log" / "predict-of-the-cluster.log").open("wb") as log:
-            command = [sys.executable, "-m", "functions_framework"]
-            return subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    with Deployed(tmp_path_factory.mktemp("deployed")) as started:
+    with Deployed(tmp_path_factory.mktemp("deployed"), HEPFAAS_PREDICT_STREAM_EVENTS="1000") as started:
         yield started
 
 
