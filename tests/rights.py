@@ -1,6 +1,7 @@
 """The system as on the cluster: every function with its own key of the store, and with the Secrets that its manifest
 names."""
 
+import base64
 import importlib.machinery
 import importlib.util
 import json
@@ -16,14 +17,14 @@ from conftest import TOP, free_port, s3_client, seaweedfs, wait_until
 from hepfaas.local import up
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.platform.roles import owner_of
-from rendered import of_kind
+from rendered import Thing, of_kind
 from system import System
 
 OWNER = owner_of("user", "https://issuer.example", "alice")
 POLICY = TOP / "manifests/overlays/local/s3.json"
 TESTS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "key-of-the-tests"}
-VARIABLES = {"event-keys": "HEPFAAS_EVENT_KEYS", "credentials-key": "HEPFAAS_CREDENTIALS_KEY"}
-"""What the Secrets hold that are not of the store."""
+SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HEPFAAS_EVENT_KEYS", "HEPFAAS_CREDENTIALS_KEY")
+"""Variables that only the Secrets of a manifest set."""
 
 
 def store_policies() -> Any:
@@ -36,10 +37,34 @@ def store_policies() -> Any:
     return module
 
 
-def secrets_of(name: str) -> set[str]:
-    """Secrets in the environment of a function, by its manifest in base."""
-    container = of_kind("base", "Service", "serving.knative.dev")[name]["spec"]["template"]["spec"]["containers"][0]
-    return {one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one}
+def container_of(name: str, overlay: str = "base") -> Thing:
+    """The container of a function."""
+    found: Thing = of_kind(overlay, "Service", "serving.knative.dev")[name]["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def secrets_of(name: str, overlay: str = "base") -> set[str]:
+    """Secrets in the environment of a function, by its manifest."""
+    container = container_of(name, overlay)
+    whole = {one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one}
+    single = (one.get("valueFrom", {}).get("secretKeyRef", {}).get("name") for one in container.get("env", ()))
+    return whole | set(filter(None, single))
+
+
+def secret_variables(name: str) -> dict[str, str]:
+    """What the Secrets of the overlay `local` put into the environment of a function."""
+    there = {key: values_of(one) for key, one in of_kind("overlays/local", "Secret").items()}
+    container, found = container_of(name, "overlays/local"), dict[str, str]()
+    for one in container["envFrom"]:
+        found |= there[one["secretRef"]["name"]] if "secretRef" in one else {}
+    for one in container.get("env", ()):
+        if reference := one.get("valueFrom", {}).get("secretKeyRef"):
+            found[one["name"]] = there[reference["name"]][reference["key"]]
+    return found
+
+
+def values_of(secret: Thing) -> dict[str, str]:
+    return {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
 
 
 def keys_of(identity: str) -> dict[str, str]:
@@ -72,10 +97,7 @@ class Guarded:
 
     def of_pod(self, name: str, environ: Mapping[str, str]) -> dict[str, str]:
         """The environment of a function: of keys it has those that its manifest names."""
-        secrets = secrets_of(name)
-        hidden = {variable for secret, variable in VARIABLES.items() if secret not in secrets}
-        assert f"store-{name}" in secrets
-        return {**{key: value for key, value in environ.items() if key not in hidden}, **self.as_(name)}
+        return {**{key: value for key, value in environ.items() if key not in SECRET}, **secret_variables(name)}
 
     def environ(self, given: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in given.items() if not name.startswith("AWS_")} | self.variables

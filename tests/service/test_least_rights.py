@@ -1,14 +1,14 @@
-"""`predict` with the key that it has on the cluster: it does all that it offers, and can write nothing else."""
+"""All functions with the keys that they have on the cluster: a job is trained, and `predict` does all that it offers
+and can write nothing else."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LIMIT_S, TOP, XRootD, free_port, is_open, s3_client, wait_until
-from hepfaas.local.train import train
+from conftest import LIMIT_S, XRootD, free_port, is_open, s3_client, wait_until
+from hepfaas.client import Client
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
 from jobs import small_job, write_root
-from rights import OWNER, POLICY, Deployed
+from rights import OWNER, Deployed, store_policies
 
 GROUP = owner_of("group", "https://issuer.example", "/cms/mlaas")
 UNREADABLE = owner_of("user", "https://issuer.example", "名")
@@ -42,9 +42,10 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 @pytest.fixture(scope="module")
 def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     job = small_job(tmp_path_factory.mktemp("job") / "job")
-    for _ in range(2):
-        train(job, {"name": "job"}, open_store(f"{deployed.up.store.url}/{OWNER}"), 1)
-        (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
+    with Client(deployed.url) as service:
+        for _ in range(2):
+            assert service.wait(service.submit(job, name="job"), most_s=300).state == "completed"
+            (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
     port = free_port()
     process = deployed.predict(port)
     try:
@@ -147,30 +148,19 @@ def others(owner: str) -> list[str]:
     ]
 
 
-def documented() -> dict[str, list[str]]:
-    """Patterns of keys by action, as docs/operate.md has them."""
-    text = (TOP / "docs/operate.md").read_text()
-    policy = json.loads(re.findall(r"```json\n(.*?)```", text[text.index("The key of `store-predict`") :], re.S)[0])
+def patterns_of_aws() -> dict[str, list[str]]:
+    """Patterns of keys by action, in the policy of `predict`."""
     found: dict[str, list[str]] = {}
-    for statement in policy["Statement"]:
+    for statement in store_policies().aws("predict", "hepfaas")["Statement"]:
         for action in statement["Action"]:
             found[action] = [one.removeprefix("arn:aws:s3:::hepfaas/") for one in statement["Resource"]]
     return found
 
 
-def test_the_document_says_what_the_overlay_does() -> None:
-    patterns = documented()
-    identities = {one["name"]: one["actions"] for one in json.loads(POLICY.read_text())["identities"]}
-    prefix = "Write:hepfaas/"
-    given = {one.removeprefix(prefix) for one in identities["predict"] if one.startswith(prefix)}
-    told = {*patterns["s3:PutObject"], *patterns["s3:DeleteObject"]}
-    assert given == {one for one in told if not any(one != other and fnmatchcase(one, other) for other in told)}
-
-
 @pytest.mark.parametrize("owner", [OWNER, GROUP, UNREADABLE])
-def test_the_document_lets_it_write_no_more(owner: str) -> None:
+def test_the_policy_of_aws_lets_it_write_no_more(owner: str) -> None:
     """`*` and `?` of AWS are those of fnmatch: any characters, `/` among them, and one."""
-    patterns: Mapping[str, list[str]] = documented()
+    patterns = patterns_of_aws()
 
     def may(action: str, key: str) -> bool:
         return any(fnmatchcase(key, pattern) for pattern in patterns[action])
