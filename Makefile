@@ -59,6 +59,20 @@ bases:  ## ask the registry for the digests of the base images, and write them t
 pin:  ## write the digests of a site's images into its overlay, once they are pushed: make pin SITE=mysite
 	manifests/pin-images manifests/overlays/$(SITE)
 
+sbom: export PYTHONWARNINGS = ignore
+sbom: | $(UV)  ## what Python packages each image holds, as CycloneDX: .cache/sbom/FUNCTION.cdx.json
+	@mkdir -p .cache/sbom
+	for name in $(FUNCTIONS); do $(TOOL) cyclonedx-bom==7.5.0 cyclonedx-py requirements locks/$$name.txt --output-reproducible \
+	  --pyproject pyproject.toml -o .cache/sbom/$$name.cdx.json || exit; done
+
+audit: | $(UV)  ## known vulnerabilities of all locked packages and of the Go programs; fails where no advisories are reached
+	@status=0; $(TOOL) pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  $(foreach lock,$(wildcard locks/*.txt),-r $(lock)) || { status=1; echo "make audit: a package has an advisory, or could" \
+	  "not be audited: pypi.org or, with PIP_AUDIT_VULNERABILITY_SERVICE=osv, api.osv.dev must be reached" >&2; }; \
+	  tests/audit-go || { status=1; echo "make audit: a Go program has an advisory, or none were reached (vuln.go.dev," \
+	  "or GOVULNDB)" >&2; }; exit $$status
+TOOL = $(UV) tool run --quiet --python 3.11 --from
+
 deploy:  ## onto the cluster of KUBECONFIG: make deploy SITE=local
 	@[ "$(SITE)" = local ] || manifests/pin-images --check manifests/overlays/$(SITE)
 	kubectl apply --server-side --force-conflicts -k manifests/overlays/$(SITE)
@@ -117,4 +131,4 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test check chaos bench bench-predict image images bases pin deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
