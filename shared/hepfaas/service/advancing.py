@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from hepfaas.errors import ForbiddenError, RequestError, UnavailableError
@@ -85,7 +86,6 @@ class Advancing:
             self._begin(name.owner, name.run)
             return
         store = self._store_of(name.owner)
-        events.check_reporter(event)
         if event.type == events.STEP_MISSING:
             self._remake(name, store, event)
         elif event.type == events.STEP_COMPLETED and event.data.get("then"):
@@ -319,17 +319,19 @@ class Advancing:
             )
 
     def _ask_again(self, name: RunName, store: Store, event: CloudEvent) -> None:
-        """Sends the task that waited for a step, if it is one of this attempt: the event is another function's word."""
+        """Sends the task that waited for a step, if it is one of this attempt: the event is another function's word, so
+        the step is the plan's own."""
         task, request = events.task_of(event.data["then"], store), records.request_of(store, name.run)
-        results = self._results(store)
         if task.name != name:
             raise RequestError(f"the task that waited is of run '{task.name.run}', not of '{name.run}'")
-        known = plan.maker(request.recipe, name.name, results, task.step.key) is not None
-        if not known:
+        results = self._results(store)
+        step = plan.maker(request.recipe, name.name, results, task.step.key)
+        if step is None:
             coming = plan.next_steps(request.recipe, name.name, results)
-            known = isinstance(coming, Ready) and any(step.key == task.step.key for step in coming.levels[0])
-        if known:
-            self._sender.send(requested(task, SOURCE, request.trace, store))
+            planned = coming.levels[0] if isinstance(coming, Ready) else ()
+            step = next((one for one in planned if one.key == task.step.key), None)
+        if step is not None:
+            self._sender.send(requested(replace(task, step=step), SOURCE, request.trace, store))
 
     def _bury(self, event: CloudEvent, store: Store) -> None:
         """A task that was delivered in vain. If it may succeed later, the ping sends it again, as if its event were

@@ -171,8 +171,14 @@ def step_function_of(event: CloudEvent) -> str:
 
 
 def keys_by_function(settings: Settings) -> Callable[[CloudEvent], Sequence[str]]:
-    """The keys of an event: those that `advance` shares with its step function, if there are any, else its own."""
-    return lambda event: settings.function_event_keys.get(step_function_of(event)) or settings.event_keys
+    """What gives the keys of an event: those that `advance` shares with its step function, if there are any, else its
+    own. It raises ForbiddenError for a report on a step that the reporting function does not do."""
+
+    def keys(event: CloudEvent) -> Sequence[str]:
+        check_reporter(event)
+        return settings.function_event_keys.get(step_function_of(event)) or settings.event_keys
+
+    return keys
 
 
 def check_reporter(event: CloudEvent) -> None:
