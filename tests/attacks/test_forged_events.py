@@ -37,7 +37,10 @@ class World:
         self.run = records.create(self.store, records.Request(RECIPE, 1000.0))
         self.name = RunName("me", self.run, 1)
         common: dict[str, Any] = {"features": [["met", False]], "identifiers": [], "left_out": []}
-        files = [{"identity": file.url, "entries": 100, "ranges": [[0, 100]], **common} for file in RECIPE.files]
+        files = [
+            {"identity": file.url, "fingerprint": file.url, "entries": 100, "ranges": [[0, 100]], **common}
+            for file in RECIPE.files
+        ]
         self.store.create(plan.open_levels(RECIPE, self.name.name)[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/me/{self.run}", b"")
         self.advancing = Advancing(self.root, lambda owner: self.store, self, 4, 10.0, lambda: 1000.0)
