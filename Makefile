@@ -35,16 +35,46 @@ bench-predict: .venv/ready-to-test  ## predictions alone: against MLServer, KSer
 	$(PYTHON) benchmarks/run.py predict predict_load
 
 image:  ## one function's image: make image FUNCTION=survey [IMAGES=registry.example.org/hepfaas TAG=0.1.0]
-	$(BUILD) -f $(firstword $(wildcard manifests/base/$(FUNCTION)/Dockerfile) functions/Dockerfile) --build-arg FUNCTION=$(FUNCTION) --build-arg VERSION=$(TAG) \
-	  --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGES)/$(FUNCTION):$(TAG) .
+	@case "$(IMAGES) $(BASE)" in dev.local/*|*@sha256:*) ;; *) echo "the base image $(BASE) has no digest, so it may be" \
+	  "another one tomorrow: make bases writes digests to bases.mk" >&2; exit 1;; esac
+	$(BUILD) -f $(firstword $(wildcard manifests/base/$(FUNCTION)/Dockerfile) functions/Dockerfile) --build-arg BASE=$(BASE) --build-arg FUNCTION=$(FUNCTION) \
+	  --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGES)/$(FUNCTION):$(TAG) .
 IMAGES ?= dev.local/hepfaas
 TAG ?= local
 BUILD ?= docker build --network=host
+-include bases.mk
+PYTHON_BASE ?= $(PYTHON_TAG)
+ALMALINUX_BASE ?= $(ALMALINUX_TAG)
+BASE = $(if $(filter xrootd-cache,$(FUNCTION)),$(ALMALINUX_BASE),$(PYTHON_BASE))
+PYTHON_TAG := python:3.11-slim-bookworm
+ALMALINUX_TAG := almalinux:9
 
 images:  ## the images of all functions, and of the XRootD cache
 	for name in $(FUNCTIONS) xrootd-cache; do $(MAKE) --no-print-directory image FUNCTION=$$name || exit; done
 
+bases:  ## ask the registry for the digests of the base images, and write them to bases.mk: commit it
+	python=$$(manifests/pin-images --image $(PYTHON_TAG)) && almalinux=$$(manifests/pin-images --image $(ALMALINUX_TAG)) \
+	  && printf 'PYTHON_BASE ?= %s\nALMALINUX_BASE ?= %s\n' "$$python" "$$almalinux" >bases.mk
+
+pin:  ## write the digests of a site's images into its overlay, once they are pushed: make pin SITE=mysite
+	manifests/pin-images manifests/overlays/$(SITE)
+
+sbom: export PYTHONWARNINGS = ignore
+sbom: | $(UV)  ## what Python packages each image holds, as CycloneDX: .cache/sbom/FUNCTION.cdx.json
+	@mkdir -p .cache/sbom
+	for name in $(FUNCTIONS); do $(TOOL) cyclonedx-bom==7.5.0 cyclonedx-py requirements locks/$$name.txt --output-reproducible \
+	  --pyproject pyproject.toml -o .cache/sbom/$$name.cdx.json || exit; done
+
+audit: | $(UV)  ## known vulnerabilities of all locked packages and of the Go programs; fails where no advisories are reached
+	@status=0; $(TOOL) pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  $(foreach lock,$(wildcard locks/*.txt),-r $(lock)) || { status=1; echo "make audit: a package has an advisory, or could" \
+	  "not be audited: pypi.org or, with PIP_AUDIT_VULNERABILITY_SERVICE=osv, api.osv.dev must be reached" >&2; }; \
+	  tests/audit-go || { status=1; echo "make audit: a Go program has an advisory, or none were reached (vuln.go.dev," \
+	  "or GOVULNDB)" >&2; }; exit $$status
+TOOL = $(UV) tool run --quiet --python 3.11 --from
+
 deploy:  ## onto the cluster of KUBECONFIG: make deploy SITE=local
+	@[ "$(SITE)" = local ] || manifests/pin-images --check manifests/overlays/$(SITE)
 	kubectl apply --server-side --force-conflicts -k manifests/overlays/$(SITE)
 	kubectl wait --namespace hepfaas --for=condition=Ready --timeout=600s ksvc,broker,trigger,pingsource --all
 	$(ROLLED)
@@ -92,6 +122,7 @@ $(UV):
 	@$(PIP) --require-hashes -r locks/dev.txt
 	@{ command -v xrootd && command -v xrdgsiproxy; } >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -qq -y xrootd-server xrootd-client >/dev/null; \
 	  else echo "no xrootd or xrdgsiproxy: their tests are skipped (apt-get install xrootd-server xrootd-client)"; fi
+	@{ command -v docker-registry && command -v skopeo; } >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y docker-registry skopeo >/dev/null; fi
 	@command -v go >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y golang-go >/dev/null; fi
 	@command -v kubectl >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get install -qq -y kubernetes-client >/dev/null; fi
 	@{ tests/build-queue-proxy && tests/build-oauth2-proxy && tests/build-knative-validate; } 2> >(grep -v -E '^go: (added|creating|downloading) ' >&2)
@@ -100,4 +131,4 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test check chaos bench bench-predict image images deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean

@@ -17,21 +17,21 @@ from hepfaas.platform.http import takes_events
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import PING, RUN_REQUESTED
+from hepfaas.service.events import UNSIGNED, keys_by_function
 
 SETTINGS = Settings.from_environ(os.environ)
+SETTINGS.keys_of_events()  # there must be some
+KEYS = keys_by_function(SETTINGS)
 
 
 def made() -> Callable[[CloudEvent], None]:
     check_store(SETTINGS)
-    root, stores, broker = root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)
+    root, stores, broker = root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS, KEYS)
     hook = functools.partial(webhook, private=SETTINGS.allow_private)
     return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s, webhook=hook).handle
 
 
-ANSWER = takes_events(
-    "advance", made, SETTINGS.keys_of_events(), unsigned=(PING, RUN_REQUESTED), deadline_s=SETTINGS.deadline_s
-)
+ANSWER = takes_events("advance", made, KEYS, unsigned=UNSIGNED, deadline_s=SETTINGS.deadline_s)
 
 
 @functions_framework.http

@@ -6,49 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import grid
 import httpx
 import pytest
-import yaml
-from conftest import LIMIT_S, server_binary
+from conftest import LIMIT_S
 from identities import Issuer, oauth2_proxy
-from rendered import TOP, Thing
-
-SITE = TOP / "manifests" / "overlays" / "site"
-
-
-def uncommented(text: str, beginning: str) -> str:
-    """The file with the lines of a comment that begins so as lines that count: up to one that is no deeper."""
-    lines, found = text.splitlines(), list[str]()
-    inside = False
-    for line in lines:
-        comment = line.strip().removeprefix("# ") if line.strip().startswith("# ") else None
-        inside = comment is not None and (comment.startswith(beginning) or (inside and comment.startswith(" ")))
-        found.append(line.replace("# ", "", 1) if inside else line)
-    assert found != lines, beginning
-    return "\n".join(found)
-
-
-def chosen(folder: Path, *beginnings: str) -> list[Thing]:
-    """The overlay, with these lines of it uncommented."""
-    text = (SITE / "kustomization.yaml").read_text()
-    for beginning in beginnings:
-        text = uncommented(text, beginning)
-    values: dict[str, Any] = yaml.safe_load(text)
-    for key in ("resources", "components"):
-        values[key] = [os.path.relpath(SITE / one, folder.resolve()) for one in values[key]]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(values))
-    for name in ("roles.json", "sources.json"):
-        (folder / name).write_text((SITE / name).read_text())
-    done = subprocess.run([server_binary("kubectl", "kubectl"), "kustomize", folder], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    validate = TOP / ".cache/go/bin/validate"
-    if validate.exists():
-        checked = subprocess.run([validate], input=done.stdout, capture_output=True, text=True, timeout=60)
-        assert checked.returncode == 0, checked.stderr
-    return list(yaml.safe_load_all(done.stdout))
+from rendered import Thing, chosen
 
 
 def pods(things: list[Thing], *kinds: str) -> dict[str, Thing]:

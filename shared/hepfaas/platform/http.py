@@ -18,7 +18,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
-from hepfaas.platform.cloud_events import CloudEvent, is_signed, read_event
+from hepfaas.platform.cloud_events import CloudEvent, Keys, is_signed, keys_of, read_event
 from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
 
@@ -82,7 +82,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
 def takes_events(
     name: str,
     made: Callable[[], Callable[[CloudEvent], None]],
-    keys: Sequence[str] = (),
+    keys: Keys = (),
     unsigned: Sequence[str] = (),
     deadline_s: float = 300.0,
 ) -> Handler:
@@ -106,7 +106,8 @@ def takes_events(
         if request.method != "POST":
             return json_answer({"error": f"function '{name}' takes CloudEvents by POST"}, 405, Allow="POST")
         event = event_in(request)
-        if keys and event.type not in unsigned and not is_signed(event, keys):
+        known = keys_of(event, keys)
+        if known and event.type not in unsigned and not is_signed(event, known):
             raise ForbiddenError("the event is not signed by this service, or not as it is now")
         if not lock.acquire(timeout=WAIT_S):
             raise UnavailableError(f"function '{name}' still does what it was asked for before; send the event again")

@@ -13,7 +13,7 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, open_store, probe
 
 if TYPE_CHECKING:
-    from hepfaas.platform.cloud_events import Sender
+    from hepfaas.platform.cloud_events import Keys, Sender
 
 
 KEPT_OWNERS = 1_000
@@ -45,11 +45,12 @@ def store_of_owner(settings: Settings) -> Callable[[str], Store]:
     return functools.lru_cache(KEPT_OWNERS)(lambda owner: _with_faults(root().below(owner), settings))
 
 
-def sender(settings: Settings) -> Sender:
-    """The way to the broker. Raises: RequestError if there is none."""
+def sender(settings: Settings, keys: Keys | None = None) -> Sender:
+    """The way to the broker. keys: that sign events, if not those of the settings. Raises: RequestError if there is no
+    broker."""
     from hepfaas.platform.cloud_events import Broker  # only where events are sent
 
-    broker = Broker(settings.broker, settings.event_keys)
+    broker = Broker(settings.broker, settings.event_keys if keys is None else keys)
     if not settings.faults:
         return broker
     from hepfaas.platform.faults import FaultySender, Plan

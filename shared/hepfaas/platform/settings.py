@@ -12,6 +12,7 @@ from hepfaas.errors import RequestError
 from hepfaas.sandbox.processes import Memory
 
 MOST_EVENT_KEYS, LEAST_KEY = 2, 32
+EVENT_KEYS = "HEPFAAS_EVENT_KEYS"
 STREAM_S = 280.0
 """So long an answer goes on that comes bit by bit: Knative cuts it off at 300 s (manifests/base/function.yaml)."""
 
@@ -23,8 +24,9 @@ class Settings:
     store: address of the store, HEPFAAS_STORE; where none is given, hepfaas in the user's data folder.
     broker: URL that takes CloudEvents, K_SINK. owner: whose runs these are where nobody says who he is, HEPFAAS_OWNER.
     issuers: whose tokens count, HEPFAAS_ISSUER; audiences: for whom they must be made, HEPFAAS_AUDIENCE. roles: file
-    that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS. guarded:
-    whether a function may not do without issuer and keys: on Knative, which sets K_SERVICE, unless
+    that says which groups may do what, HEPFAAS_ROLES. event_keys: that sign events, HEPFAAS_EVENT_KEYS.
+    function_event_keys: those that `advance` shares with one step function, HEPFAAS_EVENT_KEYS with its name behind.
+    guarded: whether a function may not do without issuer and keys: on Knative, which sets K_SERVICE, unless
     HEPFAAS_WITHOUT_IDENTITY=1.
     sources: file that says where files are read, HEPFAAS_SOURCES. hashed_bytes: largest file on a server that is
     fetched whole and identified by its content, HEPFAAS_HASHED_BYTES. credentials_keys: the first seals owners'
@@ -63,6 +65,7 @@ class Settings:
     audiences: tuple[str, ...] = ()
     roles: str = ""
     event_keys: tuple[str, ...] = field(default=(), repr=False)
+    function_event_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     guarded: bool = False
     sources: str = ""
     hashed_bytes: int = 8_000_000
@@ -154,8 +157,9 @@ class Settings:
         """Those that the events of others are known by. Raises: RequestError if there must be one and is none."""
         if self.guarded and not self.event_keys:
             raise RequestError(
-                "HEPFAAS_EVENT_KEYS is empty, so that every event would count: create Secret 'event-keys' with it "
-                "(docs/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 if that is meant"
+                "HEPFAAS_EVENT_KEYS is empty, so that every event would count: create Secret 'event-keys' with it, "
+                "of a step function 'event-keys-<function>' (docs/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 if "
+                "that is meant"
             )
         return self.event_keys
 
@@ -166,19 +170,29 @@ def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
     for url in issuers:
         if not url.startswith(("https://", "http://")):
             raise RequestError(f"HEPFAAS_ISSUER has '{url}'; an issuer is an https:// address")
-    keys = _list(environ, "HEPFAAS_EVENT_KEYS")
-    if len(keys) > MOST_EVENT_KEYS or any(len(key) < LEAST_KEY for key in keys):
-        raise RequestError(f"HEPFAAS_EVENT_KEYS takes one key or two, of {LEAST_KEY} characters or more each")
+    of_functions = {
+        name.removeprefix(f"{EVENT_KEYS}_").lower(): _event_keys(environ, name)
+        for name in environ
+        if name.startswith(f"{EVENT_KEYS}_")
+    }
     return {
         "issuers": issuers,
         "audiences": _list(environ, "HEPFAAS_AUDIENCE"),
         "roles": environ.get("HEPFAAS_ROLES", ""),
-        "event_keys": keys,
+        "event_keys": _event_keys(environ, EVENT_KEYS),
+        "function_event_keys": of_functions,
         "guarded": bool(environ.get("K_SERVICE")) and environ.get("HEPFAAS_WITHOUT_IDENTITY", "") != "1",
         "token": environ.get("HEPFAAS_TOKEN", ""),
         "token_file": environ.get("HEPFAAS_TOKEN_FILE", ""),
         "group": environ.get("HEPFAAS_GROUP", ""),
     }
+
+
+def _event_keys(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    keys = _list(environ, name)
+    if len(keys) > MOST_EVENT_KEYS or any(len(key) < LEAST_KEY for key in keys):
+        raise RequestError(f"{name} takes one key or two, of {LEAST_KEY} characters or more each")
+    return keys
 
 
 def _key(text: str, name: str) -> bytes:

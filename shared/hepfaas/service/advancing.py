@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import ForbiddenError, RequestError, UnavailableError
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.records import Attempt, End, Request, Sent
@@ -87,7 +88,9 @@ class Advancing:
         store = self._store_of(name.owner)
         if event.type == events.STEP_MISSING:
             self._remake(name, store, event)
-        elif "knativeerrordest" in event.extensions and "step" in event.data:
+        elif event.type == events.STEP_COMPLETED and event.data.get("then"):
+            self._ask_again(name, store, event)
+        elif _is_dead_task(event):
             self._bury(event, store)
         hook = self._advance(name.owner, name.run, told=_told(event))
         if hook:
@@ -308,17 +311,34 @@ class Advancing:
         if maker is not None and store.size_bytes(key) is None:
             self._sender.send(requested(Task(name, maker, then=then), SOURCE, request.trace, store))
         elif store.size_bytes(key) is not None and then:
-            self._sender.send(requested(events.task_of(then, store), SOURCE, request.trace, store))
+            self._ask_again(name, store, event)
         elif key.startswith("blobs/"):
             step = str(events.task_of(then or {}, store).step.key)
             records.fail(
                 store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
             )
 
+    def _ask_again(self, name: RunName, store: Store, event: CloudEvent) -> None:
+        """Sends the task that waited for a step, if it is one of this attempt: the event is another function's word, so
+        the step is the plan's own."""
+        task, request = events.task_of(event.data["then"], store), records.request_of(store, name.run)
+        if task.name != name:
+            raise RequestError(f"the task that waited is of run '{task.name.run}', not of '{name.run}'")
+        results = self._results(store)
+        step = plan.maker(request.recipe, name.name, results, task.step.key)
+        if step is None:
+            coming = plan.next_steps(request.recipe, name.name, results)
+            planned = coming.levels[0] if isinstance(coming, Ready) else ()
+            step = next((one for one in planned if one.key == task.step.key), None)
+        if step is not None:
+            self._sender.send(requested(replace(task, step=step), SOURCE, request.trace, store))
+
     def _bury(self, event: CloudEvent, store: Store) -> None:
         """A task that was delivered in vain. If it may succeed later, the ping sends it again, as if its event were
         lost; if not, or if it went out for the last time, the attempt fails with what its function answered."""
         task, attempt = events.task_of(event.data, store), records.attempt(store, events.run_name(event.data).run)
+        if events.step_function_of(event) != events.function_of(task.step.kind):  # whose key has signed it
+            raise ForbiddenError(f"a dead letter of type {event.type} is about a step '{task.step.kind}'")
         code = event.extensions.get("knativeerrorcode", "")
         if task.name.attempt != attempt.number or attempt.end:
             return
@@ -367,6 +387,11 @@ def _call(hooks: list[Hook]) -> None:
     random.shuffle(hooks)
     with ThreadPoolExecutor(TELLERS, "webhooks") as pool:
         list(pool.map(call, hooks))
+
+
+def _is_dead_task(event: CloudEvent) -> bool:
+    """Whether an event is a task that came back from the broker as a dead letter."""
+    return "knativeerrordest" in event.extensions and event.type.endswith(events.REQUESTED)
 
 
 def _told(event: CloudEvent) -> Told | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hepfaas.errors import MissingError, RequestError
+from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.platform.cloud_events import CloudEvent
+from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs.phases import FAN_OUT, Levels
 from hepfaas.runs.steps import Step, step_from_json
@@ -29,6 +30,10 @@ RUN_REQUESTED = f"{PREFIX}.run.requested"
 RUN_SUBMITTED = f"{PREFIX}.run.submitted"
 MODEL_PUBLISHED = f"{PREFIX}.model.published"
 PING = "dev.knative.sources.ping"
+REQUESTED = ".requested"
+UNSIGNED = (PING, RUN_REQUESTED, RUN_SUBMITTED)
+"""What `advance` takes from everybody: a reason to look at what is stored, no more."""
+
 
 DOES = {
     "survey": ("open", "survey", "spec"),
@@ -156,6 +161,33 @@ def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
         groups.append(tuple(step.key for step in level[start : start + FAN_OUT]))
         index //= FAN_OUT
     return tuple(groups)
+
+
+def step_function_of(event: CloudEvent) -> str:
+    """The step function that a task is for, or else the function that an event is from."""
+    kind = event.type.removeprefix(f"{PREFIX}.").removesuffix(REQUESTED)
+    does = (function for function, kinds in DOES.items() if kind in kinds)
+    return next(does, event.source.rpartition("/")[2])
+
+
+def keys_by_function(settings: Settings) -> Callable[[CloudEvent], Sequence[str]]:
+    """What gives the keys of an event: those that `advance` shares with its step function, if there are any, else its
+    own. It raises ForbiddenError for a report on a step that the reporting function does not do."""
+
+    def keys(event: CloudEvent) -> Sequence[str]:
+        check_reporter(event)
+        return settings.function_event_keys.get(step_function_of(event)) or settings.event_keys
+
+    return keys
+
+
+def check_reporter(event: CloudEvent) -> None:
+    """Raises: ForbiddenError if a function reports on a step that another function does."""
+    if event.type not in (PHASE_COMPLETED, STEP_COMPLETED, STEP_FAILED, STEP_MISSING):
+        return
+    function, step = event.source.rpartition("/")[2], str(event.data.get("step"))
+    if step.split("/")[1:2] not in ([kind] for kind in DOES.get(function, ())):
+        raise ForbiddenError(f"function '{function}' does not do step '{step[:100]}'")
 
 
 def function_of(kind: str) -> str:

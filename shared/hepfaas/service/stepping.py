@@ -80,8 +80,9 @@ class Stepping:
             raise
         if last is None:
             return
-        if task.then:
-            self._sender.send(events.requested(events.task_of(task.then, store), self._name, event.trace, store))
+        if task.then:  # only `advance` sends tasks
+            data = {"slice": list(task.slice), "then": dict(task.then)}
+            self._tell(events.STEP_COMPLETED, replace(task, step=last), event.trace, data)
         elif complete:
             self._tell(events.PHASE_COMPLETED, replace(task, step=last), event.trace, {})
         elif task.tell or not whole:
