@@ -172,7 +172,7 @@ def _secure(folder: Path) -> None:
     sections += [f"[grpc.{server}]\n{pair}" for server in (*SECURED, "s3", "worker", "client")]
     sections += [f"[https.{server}]\n{pair}{authority}" for server in SECURED]
     sections += [f"[https.client]\nenabled = true\n{pair}{authority}"]
-    sections += [f"[jwt.{kind}]\nkey = \"{secrets.token_hex(32)}\"\n" for kind in ("signing", "filer_signing")]
+    sections += [f'[jwt.{kind}]\nkey = "{secrets.token_hex(32)}"\n' for kind in ("signing", "filer_signing")]
     _write_private(folder / "security.toml", "\n".join(sections).encode())
 
 

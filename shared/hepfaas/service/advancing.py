@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.records import Attempt, End, Request, Sent
@@ -157,7 +157,7 @@ class Advancing:
                 under_way = self._send_again(coming, sent, request, name, store)
             self._send_next(coming, sent, request, name, store, AHEAD - under_way)
         except RequestError as error:
-            return self._end(request, name, store, End("failed", self._clock(), str(error)))
+            return self._end(request, name, store, End("failed", self._clock(), public_text(error)))
         return None
 
     def _check_failed(self, attempt: Attempt, store: Store) -> None:
@@ -311,9 +311,7 @@ class Advancing:
             self._sender.send(requested(events.task_of(then, store), SOURCE, request.trace, store))
         elif key.startswith("blobs/"):
             step = str(events.task_of(then or {}, store).step.key)
-            records.fail(
-                store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
-            )
+            records.fail(store, name.run, name.attempt, step, f"the store has lost '{key}', which nothing makes")
 
     def _bury(self, event: CloudEvent, store: Store) -> None:
         """A task that was delivered in vain. If it may succeed later, the ping sends it again, as if its event were

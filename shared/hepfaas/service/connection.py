@@ -69,12 +69,23 @@ async def refused(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
+class Protected(HttpToolsProtocol):
+    """uvicorn's protocol, whose own answer to what is no HTTP has the headers of all others."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer 400 and close."""
+        answer = json_response({"error": msg}, 400, {"Connection": "close"})
+        head = b"".join(b"%s: %s\r\n" % pair for pair in answer.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
+        self.transport.close()
+
+
 def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
     """uvicorn's protocol for an app, past what stands before it: the router of functions-framework, which loads and
     starts the function, tries four patterns and draws twelve random letters for each request. most: connections that
     are kept at a time, idle ones too."""
 
-    class Straight(HttpToolsProtocol):
+    class Straight(Protected):
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             self.app = app

@@ -19,11 +19,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError
+from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
 from hepfaas.models.batching import Batching, OverloadedError
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
+from hepfaas.platform.browsers import RAW_PROTECTION
 from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
 from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
 from hepfaas.platform.roles import Group
@@ -75,7 +76,7 @@ class Serving:
             except RequestError as error:
                 if model in self.had and isinstance(error, NotThereError):
                     continue
-                raise UnavailableError(f"default model '{model}' cannot be served: {error}") from error
+                raise UnavailableError(f"default model '{model}' cannot be served: {public_text(error)}") from error
 
     async def model(self, name: str, number: str = "") -> Served:
         """The version that a request names. Raises: NotThereError; UnavailableError."""
@@ -270,7 +271,8 @@ class JsonResponse(Response):
 
     def __init__(self, body: bytes, status: int) -> None:
         self.status_code, self.body, self.background = status, body, None
-        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        length = b"%d" % len(body)
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", length), *RAW_PROTECTION]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from hepfaas.errors import NotThereError
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
+from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.predicting import Asked, in_thread, json_response
 
@@ -28,11 +29,20 @@ KINDS = {
     ".png": "image/png",
     ".ico": "image/x-icon",
 }
-KEPT = {"Cache-Control": "max-age=86400"}
 VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">')
+STYLE = "body{font:15px sans-serif;margin:2em}th,td{padding:.3em 1em;text-align:left}"
+NETRON_POLICY = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Netron sets styles by script; its scripts are files of its package."""
+
+KEPT = {"Cache-Control": "max-age=86400", "Content-Security-Policy": NETRON_POLICY}
+"""Of Netron's own files; a worker has the policy of its script."""
+
 PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="data:,">
-<style>body{{font:15px sans-serif;margin:2em}}th,td{{padding:.3em 1em;text-align:left}}</style>
+<style>{style}</style>
 <h1>{title}</h1>{body}</html>
 """
 
@@ -50,7 +60,8 @@ async def graphs(asked: Asked) -> Response:
 async def graph(asked: Asked, model: str) -> Response:
     """GET /netron/{model}/: Netron with the graph of a model's newest version."""
     version = await in_thread(_version, asked.serving.store, model)
-    return Response(await in_thread(_netron, version), media_type=KINDS[".html"])
+    page = await in_thread(_netron, version)
+    return Response(page, headers={"Content-Security-Policy": NETRON_POLICY}, media_type=KINDS[".html"])
 
 
 async def with_slash(asked: Asked, model: str = "") -> Response:
@@ -102,7 +113,8 @@ async def _listed(asked: Asked, above: str) -> Response:
 
 
 def _page(title: str, body: str) -> Response:
-    return Response(PAGE.format(title=html.escape(title), body=body), media_type=KINDS[".html"])
+    page = PAGE.format(title=html.escape(title), style=STYLE, body=body)
+    return Response(page, headers={"Content-Security-Policy": page_policy(STYLE)}, media_type=KINDS[".html"])
 
 
 def _version(store: Store, name: str) -> Version:
