@@ -144,7 +144,8 @@ class Identity:
         self.roles = roles_in(settings.roles, settings.issuers[0] if settings.issuers else "")
         alone = Caller(settings.owner, is_admin=True) if not settings.issuers else None
         self._local_token = settings.local_token.encode()
-        self._anybody, self._by_local_token = (None, alone) if self._local_token else (alone, None)
+        self._anybody = None if self._local_token else alone
+        self._by_local_token = alone if self._local_token else None
         self._known: OrderedDict[tuple[bytes, str, str], tuple[float, Caller]] = OrderedDict()
         self._lock = threading.Lock()
         self._rate_of = lru_cache(MOST_RATES)(
