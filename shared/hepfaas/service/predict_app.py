@@ -157,7 +157,7 @@ class PredictApp:
         if self._most_under_way >= CROWD and not self._settling and self._is_quiet():
             self._settling = True
             asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
-        if type(response) is not JsonResponse:  # which has them
+        if type(response) is not JsonResponse:  # OneWrite adds them there
             protect(response.raw_headers)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)

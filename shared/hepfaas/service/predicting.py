@@ -24,7 +24,6 @@ from hepfaas.models.batching import Batching, OverloadedError
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
-from hepfaas.platform.browsers import RAW_PROTECTION
 from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
 from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
 from hepfaas.platform.roles import Group
@@ -267,12 +266,12 @@ def json_object(data: bytes | memoryview) -> dict[str, Any]:
 
 
 class JsonResponse(Response):
-    """A JSON document, made with less ado than its parent's: there are ten thousand a second."""
+    """A JSON document, made with less ado than its parent's: there are ten thousand a second. The headers of
+    `browsers.PROTECTION` are added where it is sent (connection.py)."""
 
     def __init__(self, body: bytes, status: int) -> None:
         self.status_code, self.body, self.background = status, body, None
-        length = b"%d" % len(body)
-        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", length), *RAW_PROTECTION]
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

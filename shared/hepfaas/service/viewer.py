@@ -29,13 +29,16 @@ KINDS = {
     ".png": "image/png",
     ".ico": "image/x-icon",
 }
-VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">')
+VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">\s*<meta name="date" content="[^"]*">')
 STYLE = "body{font:15px sans-serif;margin:2em}th,td{padding:.3em 1em;text-align:left}"
 NETRON_POLICY = (
     "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Netron sets styles by script; its scripts are files of its package."""
+
+NETRON_HEADERS = {"Content-Security-Policy": NETRON_POLICY, "Set-Cookie": "consent=0; SameSite=Strict"}
+"""Of its page. The cookie answers the question whether Netron may report usage, which its policy forbids."""
 
 KEPT = {"Cache-Control": "max-age=86400", "Content-Security-Policy": NETRON_POLICY}
 """Of Netron's own files; a worker has the policy of its script."""
@@ -61,7 +64,7 @@ async def graph(asked: Asked, model: str) -> Response:
     """GET /netron/{model}/: Netron with the graph of a model's newest version."""
     version = await in_thread(_version, asked.serving.store, model)
     page = await in_thread(_netron, version)
-    return Response(page, headers={"Content-Security-Policy": NETRON_POLICY}, media_type=KINDS[".html"])
+    return Response(page, headers=NETRON_HEADERS, media_type=KINDS[".html"])
 
 
 async def with_slash(asked: Asked, model: str = "") -> Response:
@@ -131,9 +134,10 @@ def _file(store: Store, model: str, file: str) -> bytes:
 
 
 def _netron(version: Version) -> str:
-    """Netron's page, told which graph to open."""
+    """Netron's page with the graph to open. Version 0.0.0 reports nothing, and never asks for a newer one without a
+    date."""
     page = _netron_files()["index.html"].read_text(encoding="utf-8")
-    told = {"type": "Python", "version": "1", "file": versions.GRAPH, "name": str(version)}
+    told = {"type": "Python", "version": "0.0.0", "file": versions.GRAPH, "name": str(version)}
     tags = "".join(f'<meta name="{name}" content="{html.escape(value)}">\n' for name, value in told.items())
     return VERSION_TAG.sub(lambda found: tags, page, count=1)
 
