@@ -355,7 +355,7 @@ def test_the_address_of_the_store_is_told_to_nobody(system: System, tmp_path: Pa
                 answer = httpx.get(served.url + path, timeout=LIMIT_S)
                 assert answer.status_code >= 400
                 assert not [place for place in ("s3://", "127.0.0.1", "AWS_") if place in answer.text], answer.text
-            assert store.url.encode() in served.log.read_bytes(), "the operator's log does tell"
+        assert store.url.encode() in served.log.read_bytes(), "the operator's log does tell"
 
 
 def test_the_command_line_still_tells_the_address_of_its_own_store(tmp_path: Path) -> None:
