@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flask import Request, Response, current_app, has_app_context
+from flask import Request, Response, current_app, has_app_context, has_request_context
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError, public_text
@@ -44,7 +44,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
     """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself: 503 when
     the process is to be started anew."""
 
-    if has_app_context():  # while the framework loads the function: its own errors are protected too
+    if has_app_context() and not has_request_context():  # while the framework loads the function: its own errors are protected too
         current_app.after_request(_protected)
 
     def decorate(handler: Handler) -> Handler:
