@@ -44,7 +44,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
     """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself: 503 when
     the process is to be started anew."""
 
-    if has_app_context() and not has_request_context():  # while the framework loads the function: its own errors are protected too
+    if has_app_context() and not has_request_context():  # the framework loads the function: protect its errors too
         current_app.after_request(_protected)
 
     def decorate(handler: Handler) -> Handler:
