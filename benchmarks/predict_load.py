@@ -68,7 +68,7 @@ def _overload(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
         full_speed()
         before, memory = full_speed(), memory_mb(started.process.pid)
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**told, "Content-Length": len(sent)}.items())
-        request = f"POST {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode() + sent
+        request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode() + sent
         port = int(started.url.rpartition(":")[2])
         with watched(started.process.pid) as seen:
             answers = asyncio.run(_at_a_rate(port, request, OVER * before))

@@ -11,7 +11,8 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.http import answers
+from hepfaas.platform.browsers import Browsers
+from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
@@ -22,6 +23,7 @@ from hepfaas.service.readings import Readings
 SETTINGS = Settings.from_environ(os.environ)
 
 
+BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 SOURCES = Readings.by(SETTINGS).sources
 
@@ -39,4 +41,5 @@ def taking() -> Intake:
 @functions_framework.http
 @answers("intake")
 def intake(request: Request) -> Response:
+    BROWSERS.check(request.method, raw_headers(request))
     return intake_api.answer(request, IDENTITY, Presented.by(request.headers.get), taking())

@@ -11,7 +11,8 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.platform.http import answers
+from hepfaas.platform.browsers import Browsers
+from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
 from hepfaas.platform.memory import share_one_arena
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
@@ -25,6 +26,7 @@ share_one_arena()  # of the threads that start from here on: each would keep wha
 SETTINGS = Settings.from_environ(os.environ)
 ROUTES = Routes((*api.ROUTES, *scores_api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
 
+BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 READINGS = Readings.by(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
@@ -36,6 +38,7 @@ quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
 @functions_framework.http
 @answers("runs")
 def runs(request: Request) -> Response:
+    BROWSERS.check(request.method, raw_headers(request))
     caller = IDENTITY.admitted(Presented.by(request.headers.get))
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)

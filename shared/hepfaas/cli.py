@@ -92,6 +92,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     )
     up.add_argument("--port", type=int, default=8080, metavar="N", help="of the front door; default: %(default)s")
     up.add_argument("--workers", type=_count, default=processors, metavar="N", help="processes of each function")
+    up.add_argument("--token", action="store_true", help="answer only who has the token that is printed at the start")
     up.set_defaults(command=_up)
 
     remote = argparse.ArgumentParser(add_help=False)
@@ -201,7 +202,7 @@ def _train(given: argparse.Namespace) -> None:
 def _up(given: argparse.Namespace) -> None:
     from hepfaas.local.up import Options, run
 
-    run(Options(given.folder, given.port, given.workers))
+    run(Options(given.folder, given.port, given.workers, token=given.token))
 
 
 def _submit(given: argparse.Namespace) -> None:

@@ -1,7 +1,21 @@
 """The two families of failure. Owns their meaning; the text is written where the finding is made."""
 
 
-class RequestError(Exception):
+class Failure(Exception):
+    """Either family. outside: the message for callers by HTTP and gRPC, where that of the operator names a store, a
+    folder or a host inside."""
+
+    def __init__(self, *args: object, outside: str = "") -> None:
+        super().__init__(*args)
+        self.outside = outside
+
+
+def public_text(error: Exception) -> str:
+    """Return the message of a failure for a caller by HTTP or gRPC."""
+    return getattr(error, "outside", "") or str(error)
+
+
+class RequestError(Failure):
     """What was asked cannot be done, and asking again changes nothing (HTTP 422): the message says what to change."""
 
 
@@ -21,7 +35,7 @@ class ForbiddenError(RequestError):
     """Who asks is known and may not do this (HTTP 403)."""
 
 
-class UnavailableError(Exception):
+class UnavailableError(Failure):
     """Something outside did not answer (HTTP 503): the same request may work later."""
 
 
@@ -33,7 +47,7 @@ class MissingError(UnavailableError):
     """An object that a step needs is not in the store: the step that makes it is to be done again."""
 
     def __init__(self, key: str, store: str) -> None:
-        super().__init__(key, store)
+        super().__init__(key, store, outside=f"the store has no object '{key}'")
         self.key, self.store = key, store
 
     def __str__(self) -> str:

@@ -247,6 +247,44 @@ def test_a_person_logs_in_with_a_browser_and_is_who_his_token_says(site: Site) -
         assert (answer.status_code, "in no group" in answer.text) == (403, True)
 
 
+def test_a_page_of_another_site_does_nothing_with_a_session(site: Site) -> None:
+    claims = {"email": "erin@x.example", "preferred_username": "erin", GROUPS: [GROUP]}
+    httpx.put(f"{site.provider.url}/users/erin", json=claims, timeout=LIMIT_S).raise_for_status()
+    (site.folder / "people.json").write_text(json.dumps({**ROLES, "users": [f"{site.provider.url} {GROUP}"]}))
+    variables = {
+        "HEPFAAS_ISSUER": f"{site.issuer.url},{site.provider.url}",
+        "HEPFAAS_AUDIENCE": "training,training-login",
+        "HEPFAAS_ROLES": f"{site.folder}/people.json",
+    }
+    with ExitStack() as stack:
+        browser = stack.enter_context(httpx.Client(timeout=LIMIT_S))
+        upstream = stack.enter_context(function(site.folder, "runs", **variables))
+        proxy = stack.enter_context(oauth2_proxy(site.folder, "training", site.provider.url, upstream.url))
+        log_in(proxy.url, "erin", browser)
+        link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        own = {"Sec-Fetch-Site": "same-origin", "Origin": proxy.url}
+        mozilla = {"User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/60.0"}
+        for method, path, headers, status in (
+            ("GET", "/v1/me", {}, 200),
+            ("GET", "/v1/me", own, 200),
+            ("GET", "/v1/me", link, 200),
+            ("POST", "/v1/runs/x-1/cancel", own, 404),
+            ("POST", "/v1/runs/x-1/cancel", link, 403),
+            ("POST", "/v1/runs/x-1/cancel", {"Sec-Fetch-Site": "same-site"}, 403),
+            ("POST", "/v1/runs/x-1/cancel", {"Origin": "https://evil.example"}, 403),
+            ("POST", "/v1/runs/x-1/cancel", {"Origin": "null"}, 403),
+            ("GET", "/delete_folder?name=x", own, 404),
+            ("GET", "/delete_folder?name=x", link, 403),
+            ("GET", "/delete_folder?name=x", mozilla, 403),
+        ):
+            answer = browser.request(method, f"{proxy.url}{path}", headers=headers)
+            assert answer.status_code == status, (method, path, headers, answer.text)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+    with httpx.Client(base_url=site.training.url, headers={"Authorization": f"Bearer {site.token()}"}) as program:
+        assert program.post("/v1/runs/x-1/cancel").status_code == 404
+        assert program.get("/delete_folder?name=x").status_code == 404
+
+
 def test_an_admin_sees_and_cancels_what_is_anothers_and_does_no_more(site: Site) -> None:
     owner = site.owner("alice")
     admin = site.token("root", groups=(GROUP, "/cms/mlaas/admin"))

@@ -94,7 +94,7 @@ def test_clients_that_hang_up_are_not_told_of_and_their_places_are_free_at_once(
     try:
         for _ in range(3):
             with create_connection(("127.0.0.1", system.up.options.port), timeout=LIMIT_S) as connection:
-                head = "POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/gzip\r\nContent-Length: 1000000"
+                head = "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/gzip\r\nContent-Length: 1000000"
                 connection.sendall(f"{head}\r\n\r\nsome".encode())
                 wait_for(lambda: replica.busy, "request under way")
             wait_for(lambda: not replica.busy, "free place")

@@ -39,7 +39,7 @@ def test_every_function_answers_a_failure_with_the_same_status(error: Exception,
 
     one, (other, _) = function(Request(EnvironBuilder().get_environ())), _refused(error, "/v1/x")
     assert (one.status_code, other.status_code) == (status, status)
-    assert one.get_json() == {"error": str(error)} or status == 500
+    assert one.get_json() == {"error": errors.public_text(error)} or status == 500
     named = ("WWW-Authenticate", "Retry-After")
     assert [one.headers.get(name) for name in named] == [other.headers.get(name) for name in named]
     assert (one.headers.get("WWW-Authenticate") == CHALLENGE) == (status == 401)

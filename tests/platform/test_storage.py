@@ -235,7 +235,7 @@ def test_functions_that_begin_runs_refuse_such_a_store_until_it_is_another(
         for client, (path, headers) in zip(clients, asks, strict=True):
             answer = client.post(path, headers=headers, json={})
             assert answer.status_code == 503
-            assert f"store {moto_url} ignores create-if-absent" in answer.json["error"]
+            assert answer.json["error"].startswith("the store ignores create-if-absent")
     monkeypatch.setenv("AWS_ENDPOINT_URL", good)
     for client, (path, headers), status in zip(clients, asks, (404, 204, 204), strict=True):
         assert client.post(path, headers=headers, json={}).status_code == status

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, read_event
 
 MAX_TTL = 255
@@ -113,7 +113,7 @@ class Broker:
         try:
             answer = await self._caller.call(function, {**headers, "Prefer": "reply"}, body, self._delivery.timeout_s)
         except UnavailableError as error:
-            return -1, str(error).encode()
+            return -1, public_text(error).encode()
         if not 200 <= answer.status_code < 300 or not answer.content:
             return answer.status_code, answer.content
         try:

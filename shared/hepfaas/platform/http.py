@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from flask import Request, Response
+from flask import Request, Response, current_app, has_app_context, has_request_context
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError
+from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError, public_text
+from hepfaas.platform.browsers import PROTECTION
 from hepfaas.platform.cloud_events import CloudEvent, Keys, is_signed, keys_of, read_event
 from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
@@ -49,11 +50,14 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
     """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself: 503 when
     the process is to be started anew."""
 
+    if has_app_context() and not has_request_context():  # the framework loads the function: protect its errors too
+        current_app.after_request(_protected)
+
     def decorate(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def answered(request: Request) -> Response:
             if request.path == "/healthz":
-                return Response(status=204 if is_well() else 503)
+                return _protected(Response(status=204 if is_well() else 503))
             began = time.monotonic()
             if request.max_content_length is None:
                 request.max_content_length = MOST_EVENT_BYTES  # a handler that takes more says so
@@ -72,11 +76,22 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
                 "outcome": said,
             }
             LOG.warning(json.dumps({key: value for key, value in fields.items() if value != ""}))
-            return response
+            return _protected(response)
 
         return answered
 
     return decorate
+
+
+def raw_headers(request: Request) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request as ASGI has them: bytes, names in lower case."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
+
+
+def _protected(response: Response) -> Response:
+    for name, value in PROTECTION.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def takes_events(
@@ -117,7 +132,8 @@ def takes_events(
                 kept.append(made())
             kept[0](event)
         except NotThereError as error:
-            raise RequestError(str(error)) from error  # a broker delivers what was answered with 404 again
+            # a broker delivers what was answered with 404 again
+            raise RequestError(str(error), outside=public_text(error)) from error
         finally:
             began = math.inf
             lock.release()
@@ -148,8 +164,9 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     except Exception as error:
         if found := status_of(error):
             status, headers = found
-            said = str(error)[:MOST_MESSAGE]
-            return json_answer({"error": said}, status, **headers), said
+            return json_answer({"error": public_text(error)[:MOST_MESSAGE]}, status, **headers), str(error)[
+                :MOST_MESSAGE
+            ]
         LOG.error(fault_line(error))
         return json_answer({"error": FAULT}, 500), repr(error)
 

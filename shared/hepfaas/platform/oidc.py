@@ -50,7 +50,8 @@ class Issuer:
                 self._refresh()
                 found = self._named(header)
             if self._clock() - self._fetched > MOST_KEYS_S:
-                raise UnavailableError(f"issuer '{self.url}' does not tell its keys: {self._failure}")
+                silent = f"issuer '{self.url}' does not tell its keys"
+                raise UnavailableError(f"{silent}: {self._failure}", outside=silent)
         if len(found) != 1:
             raise UnauthenticatedError(f"the token is signed with a key that issuer '{self.url}' does not have")
         kind = RSAKey if found[0]["kty"] == "RSA" else ECKey

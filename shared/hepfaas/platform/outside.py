@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store, open_store, probe
 
@@ -35,7 +35,7 @@ def check_store(settings: Settings) -> None:
         try:
             probe(open_store(settings.store))
         except RequestError as error:
-            raise UnavailableError(str(error)) from error
+            raise UnavailableError(str(error), outside=public_text(error)) from error
         _PROBED.add(settings.store)
 
 

@@ -170,7 +170,10 @@ def request_of(store: Store, run: str) -> Request:
     try:
         values = json.loads(store.get(f"runs/{run}/request.json"))
     except (MissingError, ValueError) as error:
-        raise RequestError(f"store {store.url} has no run '{run}'; `hepfaas runs` lists them") from error
+        raise RequestError(
+            f"store {store.url} has no run '{run}'; `hepfaas runs` lists them",
+            outside=f"there is no run '{run}'; GET /v1/runs lists them",
+        ) from error
     return Request.from_json(values)
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 5})
+SILENT = "the store of this service does not answer; ask again in a while"
+MISCONFIGURED = "the store of this service cannot be used; its operator finds the reason in the function's log"
 _SOMEBODY_WAS_FIRST = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _NOT_THERE = ("NoSuchKey", "NotFound", "404")
 _LATER = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "RequestTimeTooSkewed")
@@ -132,12 +134,15 @@ class S3Store:
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise RequestError(
                 f"store {self.url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
-                "AWS_ENDPOINT_URL, if the server is not Amazon's)"
+                "AWS_ENDPOINT_URL, if the server is not Amazon's)",
+                outside=MISCONFIGURED,
             ) from error
         except (ConnectionError, HTTPClientError) as error:  # connections refused, cut and timed out
-            raise UnavailableError(f"store {self.url} does not answer: {error}") from error
+            raise UnavailableError(f"store {self.url} does not answer: {error}", outside=SILENT) from error
         except BotoCoreError as error:
-            raise RequestError(f"store {self.url} cannot be used: {error}; look at the AWS_* variables") from error
+            raise RequestError(
+                f"store {self.url} cannot be used: {error}; look at the AWS_* variables", outside=MISCONFIGURED
+            ) from error
 
     def _by_code(self, key: str, error: ClientError) -> Exception:
         code = str(error.response["Error"].get("Code"))
@@ -149,11 +154,14 @@ class S3Store:
         if code in _NOT_THERE and key:
             return MissingError(key, self.url)
         if code == "NoSuchBucket":
-            return RequestError(f"store {self.url}: there is no bucket '{self._bucket}'; make it first")
+            return RequestError(
+                f"store {self.url}: there is no bucket '{self._bucket}'; make it first", outside=MISCONFIGURED
+            )
         if code in _LATER or status >= 500:
-            return UnavailableError(f"store {self.url} does not answer: {code}")
+            return UnavailableError(f"store {self.url} does not answer: {code}", outside=SILENT)
         return RequestError(
-            f"store {self.url} refuses: {code}; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+            f"store {self.url} refuses: {code}; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL",
+            outside=MISCONFIGURED,
         )
 
 

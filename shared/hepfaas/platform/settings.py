@@ -28,6 +28,8 @@ class Settings:
     function_event_keys: those that `advance` shares with one step function, HEPFAAS_EVENT_KEYS with its name behind.
     guarded: whether a function may not do without issuer and keys: on Knative, which sets K_SERVICE, unless
     HEPFAAS_WITHOUT_IDENTITY=1.
+    hosts: names of this service beside those of this machine, HEPFAAS_HOSTS; on_knative: whether K_SERVICE is set.
+    local_token: without an issuer, the bearer token of all requests, HEPFAAS_LOCAL_TOKEN.
     sources: file that says where files are read, HEPFAAS_SOURCES. hashed_bytes: largest file on a server that is
     fetched whole and identified by its content, HEPFAAS_HASHED_BYTES. credentials_keys: the first seals owners'
     credentials, all open them, HEPFAAS_CREDENTIALS_KEY.
@@ -67,6 +69,9 @@ class Settings:
     event_keys: tuple[str, ...] = field(default=(), repr=False)
     function_event_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     guarded: bool = False
+    hosts: tuple[str, ...] = ()
+    on_knative: bool = False
+    local_token: str = field(default="", repr=False)
     sources: str = ""
     hashed_bytes: int = 8_000_000
     credentials_keys: tuple[bytes, ...] = field(default=(), repr=False)
@@ -175,7 +180,16 @@ def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
         for name in environ
         if name.startswith(f"{EVENT_KEYS}_")
     }
+    local_token = environ.get("HEPFAAS_LOCAL_TOKEN", "")
+    if local_token and (issuers or len(local_token) < LEAST_KEY):
+        raise RequestError(
+            f"HEPFAAS_LOCAL_TOKEN takes {LEAST_KEY} characters or more, and goes without HEPFAAS_ISSUER, whose tokens "
+            "tell who asks"
+        )
     return {
+        "hosts": tuple(host.lower() for host in _list(environ, "HEPFAAS_HOSTS")),
+        "on_knative": bool(environ.get("K_SERVICE")),
+        "local_token": local_token,
         "issuers": issuers,
         "audiences": _list(environ, "HEPFAAS_AUDIENCE"),
         "roles": environ.get("HEPFAAS_ROLES", ""),

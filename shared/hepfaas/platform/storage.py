@@ -154,7 +154,8 @@ def probe(store: Store) -> None:
             raise RequestError(
                 f"store {store.url} ignores create-if-absent (If-None-Match: *): {len(winners)} of {PROBERS} who "
                 "created one object at once succeeded; results would be overwritten. Use a store that honours it, "
-                "SeaweedFS for one"
+                "SeaweedFS for one",
+                outside="the store ignores create-if-absent (If-None-Match: *), so that results would be overwritten",
             )
     finally:
         store.delete(key)

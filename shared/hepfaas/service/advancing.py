@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hepfaas.errors import ForbiddenError, RequestError, UnavailableError
+from hepfaas.errors import ForbiddenError, RequestError, UnavailableError, public_text
 from hepfaas.platform import records
 from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.records import Attempt, End, Request, Sent
@@ -160,7 +160,7 @@ class Advancing:
                 under_way = self._send_again(coming, sent, request, name, store)
             self._send_next(coming, sent, request, name, store, AHEAD - under_way)
         except RequestError as error:
-            return self._end(request, name, store, End("failed", self._clock(), str(error)))
+            return self._end(request, name, store, End("failed", self._clock(), public_text(error)))
         return None
 
     def _check_failed(self, attempt: Attempt, store: Store) -> None:
@@ -314,9 +314,7 @@ class Advancing:
             self._ask_again(name, store, event)
         elif key.startswith("blobs/"):
             step = str(events.task_of(then or {}, store).step.key)
-            records.fail(
-                store, name.run, name.attempt, step, f"store {store.url} has lost '{key}', which nothing makes"
-            )
+            records.fail(store, name.run, name.attempt, step, f"the store has lost '{key}', which nothing makes")
 
     def _ask_again(self, name: RunName, store: Store, event: CloudEvent) -> None:
         """Sends the task that waited for a step, if it is one of this attempt: the event is another function's word, so

@@ -30,6 +30,7 @@ from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
+from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.credentials import Vault, credential_of
 from hepfaas.platform.http import MOST_EVENT_BYTES, json_answer
@@ -202,7 +203,7 @@ def run_report(asked: Asked, run: str) -> Response:
         "pictures": {name: f"/v1/runs/{run}/report/{name}" for name in names},
     }
     if asked.request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return Response(_page(values), mimetype="text/html")
+        return Response(_page(values), mimetype="text/html", headers={"Content-Security-Policy": page_policy(STYLE)})
     return json_answer(values)
 
 

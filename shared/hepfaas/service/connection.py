@@ -11,10 +11,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hepfaas.errors import UnavailableError
+from hepfaas.platform.browsers import RAW_PROTECTION, protect
 from hepfaas.platform.statuses import status_of
 from hepfaas.service.predicting import json_response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+POLICY = b"\r\ncontent-security-policy: "
+PROTECTION_LINES = b"".join(b"%s: %s\r\n" % pair for pair in RAW_PROTECTION) + b"\r\n"
 
 SENDING_S = 1.0
 """So long a client that is refused may take to send its request."""
@@ -29,10 +32,15 @@ waits for 1 to 2 s. Where one comes alone, the others look in vain: 0.1 ms, for 
 
 class OneWrite:
     """A transport of asyncio that sends the head of an answer together with what follows it: one call of the system
-    instead of two, a tenth of the time that a row takes."""
+    instead of two, a tenth of the time that a row takes. It adds the headers of `browsers.PROTECTION` to a head without
+    a policy: uvicorn looks at each header for 0.8 µs.
+
+    expects_head: whether the next that is written begins an answer.
+    """
 
     def __init__(self, below: asyncio.Transport) -> None:
         self._below, self._head = below, b""
+        self.expects_head = True
         self.is_closing, self.get_extra_info = below.is_closing, below.get_extra_info
         self.pause_reading, self.resume_reading = below.pause_reading, below.resume_reading
 
@@ -40,13 +48,14 @@ class OneWrite:
         """What uvicorn writes: a head by itself, then pieces of the body, the last of which may be empty."""
         if self._head:
             data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n") and data != CONTINUE:
-            self._head = data
+        elif self.expects_head and data != CONTINUE:
+            self.expects_head = False
+            self._head = data if POLICY in data else data[:-2] + PROTECTION_LINES
             return
         self._below.write(data)
 
     def flush(self) -> None:
-        """Sends what is held back: a piece of a body may look like a head."""
+        """Sends what is held back."""
         if self._head:
             self.write(b"")
 
@@ -72,12 +81,24 @@ async def refused(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
+class Protected(HttpToolsProtocol):
+    """uvicorn's protocol, whose own answer to what is no HTTP has the headers of all others."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer 400 and close."""
+        answer = json_response({"error": msg}, 400, {"Connection": "close"})
+        protect(answer.raw_headers)
+        head = b"".join(b"%s: %s\r\n" % pair for pair in answer.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + answer.body)
+        self.transport.close()
+
+
 def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
     """uvicorn's protocol for an app, past what stands before it: the router of functions-framework, which loads and
     starts the function, tries four patterns and draws twelve random letters for each request. most: connections that
     are kept at a time, idle ones too."""
 
-    class Straight(HttpToolsProtocol):
+    class Straight(Protected):
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             self.app = app
@@ -105,6 +126,7 @@ def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
 
         def on_response_complete(self) -> None:
             self._one_write.flush()
+            self._one_write.expects_head = True
             super().on_response_complete()
 
     return Straight

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from hepfaas.datasets.sources import EVERYTHING, Sources
-from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError
+from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import Spec
 from hepfaas.models import versions
 from hepfaas.platform import records
@@ -212,7 +212,7 @@ class Intake:
         try:
             request = self._request(store, batch, name, number)
         except RequestError as error:
-            rules.settle(store, name, number, {"error": str(error)})
+            rules.settle(store, name, number, {"error": public_text(error)})
             return None
         try:
             submitting = Submitting(self._root, store, self._sender, owner, self._quotas)
@@ -220,7 +220,7 @@ class Intake:
         except ForbiddenError:  # the owner has too much now: the batch waits
             raise
         except RequestError as error:
-            rules.settle(store, name, number, {"error": str(error)})
+            rules.settle(store, name, number, {"error": public_text(error)})
             return None
         rules.settle(store, name, number, {"run": run, "files": len(request.recipe.urls)})
         return run

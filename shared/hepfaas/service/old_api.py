@@ -19,10 +19,11 @@ from werkzeug.exceptions import NotFound
 from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.files import checked_name
-from hepfaas.errors import ForbiddenError, RequestError
+from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.platform import records
-from hepfaas.platform.http import json_answer
+from hepfaas.platform.browsers import check_removes
+from hepfaas.platform.http import json_answer, raw_headers
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
 from hepfaas.service import overview
@@ -187,17 +188,9 @@ def process_of(run: str) -> str:
 
 
 def _check_site(asked: Asked) -> None:
-    """A browser follows any page's link with its user's session: a GET that removes something counts from our own pages
-    alone. Programs do not send the header (https://www.w3.org/TR/fetch-metadata/).
-
-    Raises: ForbiddenError if a page of another site led here.
-    """
-    site = asked.request.headers.get("Sec-Fetch-Site", "none")
-    if site not in ("same-origin", "none"):
-        raise ForbiddenError(
-            f"a page of another site ({site[:40]}) led here, and '{asked.request.path}' removes something; nothing was "
-            "removed: type the address, or use curl"
-        )
+    """Raises: ForbiddenError if a page of another site may have led here by a link."""
+    if asked.request.method == "GET":
+        check_removes(asked.request.path, raw_headers(asked.request))
 
 
 def _run(asked: Asked) -> str:

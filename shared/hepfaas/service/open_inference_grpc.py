@@ -23,6 +23,7 @@ from hepfaas.errors import (
     RequestError,
     UnauthenticatedError,
     UnavailableError,
+    public_text,
 )
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
@@ -188,7 +189,7 @@ def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
 
     def handler(made: Any, name: str) -> Any:
         async def answered(data: Any, context: Any) -> Any:
-            began, code, said = time.perf_counter(), grpc.StatusCode.OK, ""
+            began, code, said, public = time.perf_counter(), grpc.StatusCode.OK, "", ""
             try:
                 return await _answer(servings, name, data, context)
             except asyncio.CancelledError:
@@ -196,12 +197,13 @@ def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
                 raise
             except Exception as error:
                 code, said = _refused(error)
+                public = said if code is grpc.StatusCode.INTERNAL else public_text(error)
             finally:
                 seconds = time.perf_counter() - began
                 metrics.seen(name, code.name, seconds)
                 if name in CALLS or said:
                     log.line((name, code.name), seconds, said)
-            return await context.abort(code, visible_lines(said, PRINTED))
+            return await context.abort(code, visible_lines(public, PRINTED))
 
         return grpc.unary_unary_rpc_method_handler(
             answered,
@@ -280,7 +282,7 @@ async def _answer(servings: Servings, name: str, data: Any, context: Any) -> Any
 
 
 def _refused(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """What went wrong as a status, and as words for the client and the log."""
+    """What went wrong as a status, and as words for the log."""
     said = str(error)
     match error:
         case UnauthenticatedError():

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hepfaas.errors import MissingError, RequestError
+from hepfaas.errors import MissingError, RequestError, public_text
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.address import place_of
@@ -63,7 +63,7 @@ def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
             history = _history(_chain(request.recipe, name, store), store)
             found["epochs"] = [{"epoch": number, **metrics} for number, metrics in enumerate(history, 1)]
     except RequestError as error:
-        found.setdefault("error", str(error))
+        found.setdefault("error", public_text(error))
     else:
         if isinstance(coming, Ready):
             found |= _progress(store, run, attempt, coming)

@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from hepfaas.errors import ForbiddenError
+from hepfaas.errors import ForbiddenError, public_text
 from hepfaas.models.batching import OverloadedError
+from hepfaas.platform.browsers import PROTECTION, Browsers, protect
 from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.memory import hand_back
 from hepfaas.platform.settings import Settings
@@ -25,7 +26,7 @@ from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
 from hepfaas.service import open_inference, predict_api, tfaas, viewer
 from hepfaas.service.observing import Log, Metrics
-from hepfaas.service.predicting import Asked, Serving, Servings, error_response
+from hepfaas.service.predicting import Asked, JsonResponse, Serving, Servings, error_response
 
 CROWD = 100
 """So many requests at once leave much memory behind. It is handed back when less than a quarter of them are under way,
@@ -116,6 +117,7 @@ class PredictApp:
         self._match = functools.lru_cache(maxsize=1_000)(self._matched)
         self._servings: Servings | None = None
         self._identity = Identity(settings, settings.predict_rate)
+        self._browsers = Browsers(settings)
         self._metrics = Metrics()
         self._under_way = self._most_under_way = 0
         self._settling = False
@@ -131,13 +133,15 @@ class PredictApp:
         began = time.perf_counter()
         path, method = request.scope["path"], request.scope["method"]
         if path == "/healthz":
-            return Response(status_code=204)
-        if path == "/metrics" and not any(name in GATEWAYS for name, _ in request.scope["headers"]):
-            return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+            return Response(status_code=204, headers=PROTECTION)
+        headers = request.scope["headers"]
         call, response, said = "", None, ""
         self._under_way += 1
         self._most_under_way = max(self._most_under_way, self._under_way)
         try:
+            self._browsers.check(method, headers)
+            if path == "/metrics" and not any(name in GATEWAYS for name, _ in headers):
+                return Response(self._metrics.text(), 200, PROTECTION, "text/plain; version=0.0.4")
             if self._under_way > self._settings.predict_requests:
                 raise OverloadedError(f"{self._under_way - 1} requests are under way already; ask again in a second")
             found, values = self._match(method, path)
@@ -154,6 +158,8 @@ class PredictApp:
         if self._most_under_way >= CROWD and not self._settling and self._is_quiet():
             self._settling = True
             asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
+        if type(response) is not JsonResponse:  # OneWrite adds them there
+            protect(response.raw_headers)
         seconds = time.perf_counter() - began
         self._metrics.seen(call, response.status_code, seconds)
         self._log.line((method, path[:MOST_PATH], response.status_code), seconds, said)
@@ -223,6 +229,6 @@ def _refused(error: Exception, path: str) -> tuple[Response, str]:
     if found := status_of(error):
         status, headers = found
         status = 400 if status == 422 and path.startswith("/v2/") else status
-        return error_response(said, status, headers), said
+        return error_response(public_text(error), status, headers), said
     sys.stderr.write(f"{fault_line(error)}\n")
     return error_response(FAULT, 500), repr(error)

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError
+from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
 from hepfaas.models.batching import Batching, OverloadedError
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
@@ -82,7 +82,7 @@ class Serving:
             except RequestError as error:
                 if model in self.had and isinstance(error, NotThereError):
                     continue
-                raise UnavailableError(f"default model '{model}' cannot be served: {error}") from error
+                raise UnavailableError(f"default model '{model}' cannot be served: {public_text(error)}") from error
 
     async def model(self, name: str, number: str = "") -> Served:
         """The version that a request names. Raises: NotThereError; UnavailableError."""
@@ -289,7 +289,8 @@ def json_object(data: bytes | memoryview) -> dict[str, Any]:
 
 
 class JsonResponse(Response):
-    """A JSON document, made with less ado than its parent's: there are ten thousand a second."""
+    """A JSON document, made with less ado than its parent's: there are ten thousand a second. The headers of
+    `browsers.PROTECTION` are added where it is sent (connection.py)."""
 
     def __init__(self, body: bytes, status: int) -> None:
         self.status_code, self.body, self.background = status, body, None

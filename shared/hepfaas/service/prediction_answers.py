@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from starlette.responses import Response, StreamingResponse
 
-from hepfaas.errors import NotThereError, RequestError
+from hepfaas.errors import NotThereError, RequestError, public_text
 from hepfaas.platform import records
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs.prediction import Prediction
@@ -28,7 +28,7 @@ def scores(store: Store, run: str, accept: str) -> Response:
     try:
         return StreamingResponse(stored_scores.sent(store, _checked(store, run), kind), media_type=kind)
     except RequestError as error:
-        raise NotThereError(str(error)) from error
+        raise NotThereError(str(error), outside=public_text(error)) from error
 
 
 def ledger(store: Store, run: str) -> Response:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.datasets.score_files import Columns
-from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 
 LINES, ARROW_STREAM, PARQUET = (
     "application/x-ndjson",
@@ -63,7 +63,7 @@ def _lines(some: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
             events += len(columns["entry"])
         yield orjson.dumps({"model": model, "files": files, "events": events}, option=orjson.OPT_APPEND_NEWLINE)
     except (RequestError, UnavailableError, MissingError) as error:
-        yield error_line(str(error), events)
+        yield error_line(public_text(error), events)
 
 
 def _tables(kind: str, some: Iterable[Columns], told: Mapping[str, str]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response
 from werkzeug.exceptions import NotFound
 
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, public_text
 from hepfaas.platform.http import json_answer
 from hepfaas.service import stored_scores
 from hepfaas.service.api import Asked, Call
@@ -20,7 +20,7 @@ def run_scores(asked: Asked, run: str) -> Response:
     try:
         return Response(stored_scores.sent(asked.store, asked.run(run), kind), mimetype=kind)
     except RequestError as error:
-        raise NotFound(str(error)) from error
+        raise NotFound(public_text(error)) from error
 
 
 ROUTES: tuple[tuple[str, str, Call], ...] = (("GET", "/v1/runs/<run>/scores", run_scores),)

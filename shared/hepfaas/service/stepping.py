@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hepfaas.datasets.doors import Reading
-from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 from hepfaas.platform import outside, records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
@@ -69,14 +69,14 @@ class Stepping:
             whole = last is not None and _after(last, task) is None
             complete = whole and self._added_up(task, store)
         except RequestError as error:
-            records.fail(store, task.name.run, task.name.attempt, task.step.key, str(error))
-            self._tell(events.STEP_FAILED, task, event.trace, {"error": str(error)})
+            records.fail(store, task.name.run, task.name.attempt, task.step.key, public_text(error))
+            self._tell(events.STEP_FAILED, task, event.trace, {"error": public_text(error)})
             raise
         except MissingError as error:
             self._tell(events.STEP_MISSING, task, event.trace, {"missing": error.key, "then": dict(event.data)})
             return
         except UnavailableError as error:
-            records.trouble(store, task.name.run, task.name.attempt, task.step.key, self._clock(), str(error))
+            records.trouble(store, task.name.run, task.name.attempt, task.step.key, self._clock(), public_text(error))
             raise
         if last is None:
             return
@@ -114,7 +114,7 @@ class Stepping:
         try:
             module.perform(step, store, **tools)
         except RequestError as error:
-            self._log(step, task, store, began, str(error))
+            self._log(step, task, store, began, public_text(error))
             raise
         if reading:
             for line in reading.left:

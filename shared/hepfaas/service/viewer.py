@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from hepfaas.errors import NotThereError
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
+from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.platform.terminal import visible
 from hepfaas.service.predicting import Asked, in_thread, json_response
@@ -30,11 +31,23 @@ KINDS = {
     ".png": "image/png",
     ".ico": "image/x-icon",
 }
-KEPT = {"Cache-Control": "max-age=86400"}
-VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">')
+VERSION_TAG = re.compile(r'<meta name="version" content="[^"]*">\s*<meta name="date" content="[^"]*">')
+STYLE = "body{font:15px sans-serif;margin:2em}th,td{padding:.3em 1em;text-align:left}"
+NETRON_POLICY = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Netron sets styles by script; its scripts are files of its package."""
+
+NETRON_HEADERS = {"Content-Security-Policy": NETRON_POLICY, "Set-Cookie": "consent=0; SameSite=Strict"}
+"""Of its page. The cookie answers the question whether Netron may report usage, which its policy forbids."""
+
+KEPT = {"Cache-Control": "max-age=86400", "Content-Security-Policy": NETRON_POLICY}
+"""Of Netron's own files; a worker has the policy of its script."""
+
 PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="data:,">
-<style>body{{font:15px sans-serif;margin:2em}}th,td{{padding:.3em 1em;text-align:left}}</style>
+<style>{style}</style>
 <h1>{title}</h1>{body}</html>
 """
 
@@ -52,7 +65,8 @@ async def graphs(asked: Asked) -> Response:
 async def graph(asked: Asked, model: str) -> Response:
     """GET /netron/{model}/: Netron with the graph of a model's newest version."""
     version = await in_thread(_version, asked.serving.store, model)
-    return Response(await in_thread(_netron, version), media_type=KINDS[".html"])
+    page = await in_thread(_netron, version)
+    return Response(page, headers=NETRON_HEADERS, media_type=KINDS[".html"])
 
 
 async def with_slash(asked: Asked, model: str = "") -> Response:
@@ -105,7 +119,8 @@ async def _listed(asked: Asked, above: str) -> Response:
 
 
 def _page(title: str, body: str) -> Response:
-    return Response(PAGE.format(title=html.escape(visible(title)), body=body), media_type=KINDS[".html"])
+    page = PAGE.format(title=html.escape(visible(title)), style=STYLE, body=body)
+    return Response(page, headers={"Content-Security-Policy": page_policy(STYLE)}, media_type=KINDS[".html"])
 
 
 def _version(store: Store, name: str) -> Version:
@@ -122,9 +137,10 @@ def _file(store: Store, model: str, file: str) -> bytes:
 
 
 def _netron(version: Version) -> str:
-    """Netron's page, told which graph to open."""
+    """Netron's page with the graph to open. Version 0.0.0 reports nothing, and never asks for a newer one without a
+    date."""
     page = _netron_files()["index.html"].read_text(encoding="utf-8")
-    told = {"type": "Python", "version": "1", "file": versions.GRAPH, "name": str(version)}
+    told = {"type": "Python", "version": "0.0.0", "file": versions.GRAPH, "name": str(version)}
     tags = "".join(f'<meta name="{name}" content="{html.escape(value)}">\n' for name, value in told.items())
     return VERSION_TAG.sub(lambda found: tags, page, count=1)
 
