@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.sandbox import confinement, wire
-from hepfaas.training import scratch, usage
+from hepfaas.sandbox import confinement, usage, wire
+from hepfaas.training import scratch
 from hepfaas.training.foreign import ForeignLearner
 from hepfaas.training.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Rows, Slice

@@ -16,7 +16,6 @@ import ctypes
 import importlib
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -26,6 +25,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from hepfaas.sandbox import usage
 
 STATUS = struct.Struct("<i")
 """The wait status of a worker, as os.waitpid gives it."""
@@ -57,6 +58,7 @@ class Server:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._exit_pipes: dict[int, int] = {}
+        self._memory_mb: dict[int, int] = {}
         self._total_mb = 0
         self._looked = 0.0
         self._wake, wake = os.pipe()
@@ -106,7 +108,7 @@ class Server:
                 os._exit(1)
         for descriptor in given:
             os.close(descriptor)
-        self._exit_pipes[process] = exit_pipe
+        self._exit_pipes[process], self._memory_mb[process] = exit_pipe, request.memory_mb
         return exit_pipe
 
     def _reap(self) -> list[int]:
@@ -114,6 +116,7 @@ class Server:
         pipes = []
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                del self._memory_mb[ended[0]]
                 pipe = self._exit_pipes.pop(ended[0])
                 with contextlib.suppress(BrokenPipeError):
                     os.write(pipe, STATUS.pack(ended[1]))
@@ -126,23 +129,18 @@ class Server:
                 os.kill(process, signal.SIGKILL)
 
     def _kill_if_too_large(self) -> None:
-        """Kill the largest worker if all together take more memory than they may."""
+        """Kill workers that take more than they may, and the largest if all together do. What a worker shares with this
+        process does not count."""
         if time.monotonic() - self._looked < LOOK_MS / 1000:
             return
         self._looked = time.monotonic()
-        own = _private_bytes(os.getpid())
-        sizes = {process: _private_bytes(process) - own for process in self._exit_pipes}
-        if sum(sizes.values()) > self._total_mb * 1_000_000:
+        own = usage.memory_mb(os.getpid())
+        sizes = {process: usage.memory_mb(process) - own for process in self._exit_pipes}
+        for process in sizes:
+            if usage.excess(process, self._memory_mb[process] + own):
+                os.kill(process, signal.SIGKILL)
+        if sum(sizes.values()) > self._total_mb:
             os.kill(max(sizes, key=lambda process: sizes[process]), signal.SIGKILL)
-
-
-def _private_bytes(process: int) -> int:
-    """Return the memory that a process does not share with files, in bytes; what it shares with its parent counts."""
-    try:
-        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
-    except OSError:  # it has just ended
-        return 0
-    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _become_worker(request: Request, given: Sequence[int], server: int) -> None:

@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.sandbox import confinement, wire
-from hepfaas.training import scratch, usage
+from hepfaas.sandbox import confinement, usage, wire
+from hepfaas.training import scratch
 from hepfaas.training.printed import lines_of, shortened
 from hepfaas.training.segments import Block, Rows, rows_in
 

@@ -1,4 +1,4 @@
-"""What a learner process has taken of memory and threads, as the kernel counts it.
+"""What a confined process has taken of memory and threads, as the kernel counts it.
 
 The limits of the process itself (sandbox/limits.py) hold at once but do not count everything: not page tables, not
 memory that was written and then made read-only, not threads.
@@ -28,10 +28,19 @@ def excess(process: int, memory_mb: int | None) -> str:
     threads = max([0, *map(int, THREADS.findall(status))])
     if threads > MOST_THREADS:
         return f"it started {threads:,} threads; at most {MOST_THREADS:,} are allowed"
-    taken_mb = sum(map(int, COUNTED.findall(status))) * 1024 // 1_000_000
+    taken_mb = _memory_mb(status)
     if memory_mb and taken_mb > memory_mb + SLACK_MB:
         return f"it took {taken_mb:,} MB with page tables; at most {memory_mb:,} MB are allowed"
     return ""
+
+
+def memory_mb(process: int) -> int:
+    """Return the memory that is no file's, with page tables, in units of 10^6 bytes."""
+    return _memory_mb(_status(process))
+
+
+def _memory_mb(status: str) -> int:
+    return sum(map(int, COUNTED.findall(status))) * 1024 // 1_000_000
 
 
 def _status(process: int) -> str:
