@@ -189,6 +189,12 @@ class Batching:
         self._check_may_wait(owner, graph, history, features.nbytes)
         job = Job(deadline, self._loop.create_future())
         rows = rows_at_once(graph, history.row_s)
+        if not owner.waiting and 0 < len(features) <= rows:  # the usual case, without a queue
+            for worker in owner.idle:
+                if graph.number in worker.loaded:
+                    del owner.idle[worker]
+                    self._begin(owner, worker, graph, [Part(job, 0, features)])
+                    return job.answer
         parts = owner.waiting.setdefault(graph, deque())
         if len(features) <= rows:
             parts.append(Part(job, 0, features))
