@@ -11,6 +11,9 @@ from urllib.parse import quote
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import Credential
 
+ALLOCATION = "Unable to allocate"
+"""What decompressors and NumPy say where memory is not to be had."""
+
 REFUSED = "[3010]"
 """kXR_NotAuthorized"""
 
@@ -38,8 +41,19 @@ def explained(url: str) -> Iterator[None]:
         raise _by_text(url, str(error)) from error
     except (RequestError, UnavailableError):
         raise
+    except MemoryError as error:
+        raise _too_large(url) from error
     except Exception as error:  # uproot and the decompressors raise what they like on bytes no header promised
+        if ALLOCATION in str(error):  # of a decompressor
+            raise _too_large(url) from error
         raise RequestError(f"'{url}' is no whole ROOT file: {_first_line(error)}; copy it anew") from error
+
+
+def _too_large(url: str) -> RequestError:
+    return RequestError(
+        f"'{url}' takes more memory to read than there is: it is damaged, or its baskets are too large; a smaller "
+        "'range_events' may help"
+    )
 
 
 def _by_text(url: str, text: str) -> RequestError | UnavailableError:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.byte_source import ByteSource, LocalSource
+from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
 from hepfaas.datasets.chosen import Branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
 from hepfaas.datasets.faults import explained
@@ -176,17 +176,23 @@ class RootFile:
             raise RequestError(f"'{self._name}' cannot be read: {error}") from error
 
     def _fetch(self, values: Mapping[str, Any]) -> Sequence[NDArray[np.uint8]]:
-        ranges = [(start, stop) for start, stop in values["ranges"]]
-        size = 0
-        for start, stop in ranges:
-            if type(start) is not int or type(stop) is not int or not 0 <= start <= stop:
-                raise ValueError(f"bytes {start} to {stop}")
-            size += stop - start
-        if size > MOST_FETCHED:
-            raise ValueError(f"{size:,} bytes at once")
-        most = self.source.size_bytes
+        ranges, most = _ranges(values.get("ranges")), self.source.size_bytes
         parts = self.source.fetch([(min(start, most), min(stop, most)) for start, stop in ranges])
         return [np.frombuffer(part, np.uint8) for part in parts]
+
+
+def _ranges(values: Any) -> list[Range]:
+    """Return the ranges that a worker asks for. Raises: ValueError."""
+    if not isinstance(values, list) or not all(isinstance(one, list) and len(one) == 2 for one in values):
+        raise ValueError("bytes that are no ranges")
+    size = 0
+    for start, stop in values:
+        if type(start) is not int or type(stop) is not int or not 0 <= start <= stop:
+            raise ValueError(f"bytes {str(start)[:20]} to {str(stop)[:20]}")
+        size += stop - start
+    if size > MOST_FETCHED:
+        raise ValueError(f"{size:,} bytes at once")
+    return [(start, stop) for start, stop in values]
 
 
 def branch_of(values: Sequence[Any]) -> Branch:

@@ -44,6 +44,8 @@ ENDING_S = 2.0
 AIM_S = 0.25
 """Rows of one message shall not take longer than this, as far as is known."""
 
+WORKER = "hepfaas.models.inference_worker"
+
 _NUMBERS = itertools.count(1)
 
 
@@ -80,7 +82,7 @@ class InferenceWorker:
 
     def __init__(self, server: ForkServer, memory: Memory, row_bytes: int) -> None:
         self.segment_bytes = max(SEGMENT_BYTES, 1 << (row_bytes + 2 * ALIGNMENT).bit_length())
-        self._worker = Worker(server, "hepfaas.models.inference_worker", memory, self.segment_bytes)
+        self._worker = Worker(server, WORKER, memory, self.segment_bytes)
         self._floats = np.frombuffer(self._worker.memory, np.float32)
         self._send, self._receive = self._worker.channel.send, self._worker.channel.recv
         self.loaded: dict[int, int] = {}

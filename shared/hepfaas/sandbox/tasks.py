@@ -30,7 +30,7 @@ ENDING_S = 2.0
 MOST_TEXT = 2_000
 """Characters of an error."""
 
-ROOM = wire.Room(header_bytes=16_000_000, arrays=20_000, array_bytes=600_000_000)
+ROOM = wire.Room(header_bytes=4_000_000, arrays=20_000, array_bytes=600_000_000)
 KINDS = {kind.__name__: kind for kind in (RequestError, NotThereError, TooLargeError)}
 
 

@@ -226,9 +226,10 @@ def in_body(body: bytes, function: str, values: Mapping[str, Any], hold: Hold, m
 
 
 def _hold(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
-    if type(values["size"]) is not int:
-        raise ValueError("a size that is none")
-    hold(values["size"])
+    size = values.get("size")
+    if type(size) is not int:
+        raise ValueError("a size that is no number")
+    hold(size)
     return ()
 
 
