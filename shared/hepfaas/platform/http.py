@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Request, Response, current_app, has_app_context, has_request_context
+from gunicorn.config import LimitRequestLine
 from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -30,6 +31,11 @@ STALLED_S = 60.0
 """A client that sends nothing of its body for so long is given up: it holds one of few threads."""
 MOST_MESSAGE = 5_000
 """Characters of an error message, which may quote what was sent."""
+
+MOST_LINE = 8_190
+LimitRequestLine.validator = staticmethod(lambda value: int(value) or MOST_LINE)
+"""functions-framework sets 0, no limit, and has no option: gunicorn would keep a request line that does not end, and
+search all of it again with each piece."""
 
 WAIT_S = 10.0
 """So long an event waits for the one before it."""
