@@ -19,7 +19,7 @@ METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
 DELETED_OBJECTS = (
     "service.advancing.Advancing._remake:size_bytes",
     "service.advancing.Advancing._remake:send",
-    "service.stepping.Stepping.handle:send",
+    "service.advancing.Advancing._ask_again:send",
 )
 """Calls that are made when objects are gone that were there."""
 
