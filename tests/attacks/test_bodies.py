@@ -421,7 +421,7 @@ def poured(one: Running, method: str, path: str, size: int, announced: int | Non
     length = "Transfer-Encoding: chunked" if announced is None else f"Content-Length: {announced}"
     piece = b"a" * MB if announced is not None else b"%x\r\n" % MB + b"a" * MB + b"\r\n"
     with socket.create_connection(("127.0.0.1", one.port), timeout=LIMIT_S) as wire:
-        wire.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{length}\r\n\r\n".encode())
+        wire.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{length}\r\n\r\n".encode())
         try:
             for _ in range(size // MB):
                 wire.sendall(piece)
@@ -542,7 +542,7 @@ def test_many_large_uploads_at_once_stay_within_the_budget_of_the_disk(small: Ru
 def test_an_upload_that_says_it_is_too_large_is_refused_before_it_is_sent(small: Running) -> None:
     for size in (50 * MB, 3_000 * MB):
         with socket.create_connection(("127.0.0.1", small.port), timeout=LIMIT_S) as wire:
-            kind = "Host: x\r\nContent-Type: application/gzip"
+            kind = "Host: localhost\r\nContent-Type: application/gzip"
             wire.sendall(f"POST /v1/runs HTTP/1.1\r\n{kind}\r\nContent-Length: {size}\r\n\r\n".encode())
             answer = wire.recv(65_536)
         assert answer.startswith(b"HTTP/1.1 503" if size < 2_000 * MB else b"HTTP/1.1 413"), answer
@@ -555,7 +555,7 @@ def test_clients_that_hang_up_or_lie_of_their_length_leave_no_file_and_no_budget
         for _ in range(4):
             with socket.create_connection(("127.0.0.1", small.port), timeout=LIMIT_S) as wire:
                 wire.sendall(
-                    f"POST /upload?name=x HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM['Content-Type']}\r\n"
+                    f"POST /upload?name=x HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM['Content-Type']}\r\n"
                     f"Content-Length: {min(length, SPOOL // 2)}\r\n\r\n".encode()
                 )
                 wire.sendall(body[: 6 * MB])
@@ -614,7 +614,7 @@ CHUNKS = {
 def chunked(one: Running, path: str, body: bytes, method: str = "POST") -> bytes:
     with socket.create_connection(("127.0.0.1", one.port), timeout=LIMIT_S) as wire:
         wire.sendall(
-            f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()
             + body
         )
