@@ -85,8 +85,8 @@ def json_object(text: str, place: str) -> dict[str, Any]:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise RequestError(f"{place} is no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except (RecursionError, ValueError) as error:  # nested deeply; a number of thousands of digits
-        raise RequestError(f"{place} is no JSON that anybody needs: {error}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise RequestError(f"{place} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise RequestError(f"{place} holds {_kind(values)}; it must be one JSON object of keys and values")
     return values
