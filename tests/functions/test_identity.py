@@ -381,11 +381,8 @@ def post(url: str, event: CloudEvent) -> httpx.Response:
 def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call(site: Site) -> None:
     name = RunName(site.owner("alice"), "none-1", 1)
     step = Open("root://x//a.root", "Events", (), (), (), 10, "none-1/1")
-    asked, told = (
-        requested(Task(name, step), "advance", "", site.store(name.owner)),
-        events.event(events.RUN_SUBMITTED, "runs", "runs/none-1", name, name.to_json(), ""),
-    )
-    for function_, event in ((site.survey, asked), (site.advance, told), (site.advance, asked)):
+    event = requested(Task(name, step), "advance", "", site.store(name.owner))
+    for function_ in (site.survey, site.advance):
         ours = signed(event, KEYS[0])
         dead = {"knativeerrordest": "http://survey", "knativeerrorcode": "422", "knativebrokerttl": "254"}
         good = (ours, signed(event, KEYS[1]), replace(ours, extensions={**ours.extensions, **dead}))
@@ -405,7 +402,7 @@ def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call
         )
         for one in wrong:
             answer = post(function_.url, one)
-            assert (answer.status_code, "is not signed by this service" in answer.text) == (403, True)
+            assert answer.status_code == 403, answer.text
         assert b"is not signed by this service" in function_.log.read_bytes()
 
 
