@@ -16,8 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from hepfaas.datasets.ranges import planned
-from hepfaas.datasets.root import opened, read
+import uproot
 from hepfaas.features.matrix import matrix
 from hepfaas.models import versions
 from hepfaas.models.batching import MOST_S
@@ -181,10 +180,12 @@ def _files(folder: Path) -> list[Ratio]:
         url = xrootd.serve(multiplied(EVENTS, CLUSTER))
 
         def plain() -> None:
-            file, model = opened(url, "Events"), LiteRtModel(published.graph)
-            for found in planned(file.baskets(names), file.entries, RANGE):
-                arrays = read(url, file.identity, "Events", names, found)
-                model.predict(matrix({name: arrays[name] for name in names}, published.spec))
+            model = LiteRtModel(published.graph)
+            with uproot.open({url: "Events"}, handler=uproot.XRootDSource) as tree:
+                for start in range(0, EVENTS, RANGE):
+                    part = {"entry_start": start, "entry_stop": start + RANGE}
+                    arrays = tree.arrays(names, **part, library="ak", how=dict, array_cache=None)
+                    model.predict(matrix({name: arrays[name] for name in names}, published.spec))
 
         def ours(accept: str, of: str, events: int) -> None:
             assert sum(_streamed(started.url, of, accept)) > events
