@@ -1,9 +1,11 @@
 """Programs of confined workers that somebody has taken over: what they send is chosen to hurt the other side."""
 
+import fcntl
 import json
 import os
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable
 from typing import Any
@@ -79,5 +81,17 @@ def serve_inference(channel_number: int, memory_number: int) -> None:
             elif rows == 3:
                 channel.shutdown(socket.SHUT_RDWR)
                 time.sleep(3600)
+            elif rows == 5:
+                _answer_without_reading(channel)
             else:
                 os._exit(3)
+
+
+def _answer_without_reading(channel: socket.socket) -> None:
+    """Answer each message as soon as it is there, and leave all of them in the channel."""
+    answered, size = -1, bytearray(4)
+    while True:
+        if answered < (there := int.from_bytes(size, "little")):
+            answered = there
+            channel.send(OK)
+        fcntl.ioctl(channel, termios.FIONREAD, size)

@@ -1,7 +1,9 @@
 """Files and bodies that unpack to gigabytes, and workers that were taken over while they read them."""
 
+import collections
 import json
 import re
+import signal
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import uproot
 from attacks import hostile_workers
+from conftest import LIMIT_S
 from graphs import doubling
 from hepfaas.datasets.byte_source import MemorySource
 from hepfaas.datasets.doors import Reading
@@ -162,3 +165,24 @@ def test_an_inference_worker_that_was_taken_over_costs_its_own_rows(
             model.predict(features)
         assert len(str(error.value)) < 3_000
     model.close()
+
+
+def test_an_inference_worker_that_reads_nothing_does_not_stop_its_function(
+    hostile_server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "WORKER", "attacks.hostile_inference")
+
+    def stopped(number: int, frame: object) -> None:
+        raise AssertionError("the function waits for its worker")
+
+    before = signal.signal(signal.SIGALRM, stopped)
+    signal.alarm(LIMIT_S)
+    features = np.ones((5, 3), dtype=np.float32)
+    model = ConfinedModel(hostile_server, Graph(doubling(3), (3,), 3, "model 'x/1'"), Memory())
+    try:
+        with pytest.raises(GraphError, match="model 'x/1'"):
+            collections.deque((model.predict(features) for _ in range(10_000)), maxlen=0)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        model.close()

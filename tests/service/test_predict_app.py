@@ -132,7 +132,7 @@ def test_long_bodies_that_come_at_once_are_bounded_together(tmp_path: Path) -> N
 
     refused, *others = asyncio.run(done())
     assert refused.status_code == 429
-    assert "2 long bodies come at once" in bytes(refused.body).decode()
+    assert "2 long bodies or answers come at once" in bytes(refused.body).decode()
     assert [answer.status_code for answer in others] == [422] * 2
 
 

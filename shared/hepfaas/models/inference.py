@@ -83,6 +83,7 @@ class InferenceWorker:
     def __init__(self, server: ForkServer, memory: Memory, row_bytes: int) -> None:
         self.segment_bytes = max(SEGMENT_BYTES, 1 << (row_bytes + 2 * ALIGNMENT).bit_length())
         self._worker = Worker(server, WORKER, memory, self.segment_bytes)
+        self._worker.channel.setblocking(False)  # a worker that leaves messages in it is taken for one that has ended
         self._floats = np.frombuffer(self._worker.memory, np.float32)
         self._send, self._receive = self._worker.channel.send, self._worker.channel.recv
         self.loaded: dict[int, int] = {}

@@ -118,7 +118,7 @@ async def infer(asked: Asked, name: str, number: str = "") -> Response:
         raise _no_inputs()
     is_binary = _wants_binary(values)
     matrix = await matrix_of_tensors(served, _tensors(inputs, binary))
-    return _answer(served, await asked.serving.scores(served, matrix), values.get("id"), is_binary)
+    return _answer(served, await asked.scores(served, matrix), values.get("id"), is_binary)
 
 
 async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -169,7 +169,7 @@ class Inference:
             if output.name != SCORES:
                 raise RequestError(f"the model has no output '{output.name[:100]}'; it has '{SCORES}'")
         matrix = await matrix_of_tensors(served, _tensors(request))
-        scores = await self._serving.scores(served, matrix)
+        scores = await self._serving.scores(id(request), served, matrix)
         output = inference("Tensor")(name=SCORES, datatype="FP32", shape=scores.shape)
         return inference("ModelInferResponse")(
             model_name=served.version.name,
@@ -199,6 +199,7 @@ def handlers(servings: Servings, metrics: Metrics, log: Log) -> tuple[Any, ...]:
                 code, said = _refused(error)
                 public = said if code is grpc.StatusCode.INTERNAL else public_text(error)
             finally:
+                servings.base.held.release(id(data))
                 seconds = time.perf_counter() - began
                 metrics.seen(name, code.name, seconds)
                 if name in CALLS or said:

@@ -119,7 +119,7 @@ async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Re
     memory = asked.serving.settings.worker_memory
     events = await in_thread(raw_events.events_in, served, kind, body, tree, asked.hold, memory)
     features = await in_thread(raw_events.features_of, served, events, asked.hold)
-    scores = await asked.serving.scores(served, features)
+    scores = await asked.scores(served, features)
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
     accepted = asked.request.headers.get("accept", "")
     for wanted in raw_events.WRITTEN:

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
@@ -33,6 +33,9 @@ CROWD = 100
 and still are a moment later."""
 
 SETTLE_S = 1.0
+
+SENT_BYTES = 65_536
+"""Of a long answer at a time."""
 
 MOST_PATH = 300
 """Characters of a path in the log, which remembers lines."""
@@ -124,12 +127,27 @@ class PredictApp:
         self._log = Log("predict", ("method", "path", "status"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, as ASGI has it."""
-        response = await self.answer(Request(scope, receive, send))
-        await response(scope, receive, send)
+        """One request, as ASGI has it. A long answer is held until the client has taken it."""
+        request = Request(scope, receive, send)
+        try:
+            response = await self._answered(request)
+            is_long = self._servings and self._servings.base.held.size_of(request)
+            await response(scope, receive, _in_pieces(send) if is_long else send)
+        finally:
+            self._release(request)
 
     async def answer(self, request: Request) -> Response:
         """The answer, whatever happens."""
+        try:
+            return await self._answered(request)
+        finally:
+            self._release(request)
+
+    def _release(self, request: Request) -> None:
+        if self._servings:
+            self._servings.base.held.release(request)
+
+    async def _answered(self, request: Request) -> Response:
         began = time.perf_counter()
         path, method = request.scope["path"], request.scope["method"]
         if path == "/healthz":
@@ -153,8 +171,6 @@ class PredictApp:
             response, said = _refused(error, path)
         finally:
             self._under_way -= 1
-            if self._servings:
-                self._servings.base.bodies.pop(request, None)
         if self._most_under_way >= CROWD and not self._settling and self._is_quiet():
             self._settling = True
             asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
@@ -204,6 +220,19 @@ class PredictApp:
             gc.freeze()  # what is there now stays: it is not looked at again
             gc.set_threshold(20_000, 20, 20)
         return self._servings
+
+
+def _in_pieces(send: Send) -> Send:
+    """Return a `send` that waits while the client does not read: what is sent at once is buffered as a whole."""
+
+    async def sent(message: Message) -> None:
+        body = memoryview(message.get("body", b""))
+        last = max(0, len(body) - 1) // SENT_BYTES * SENT_BYTES
+        for start in range(0, last, SENT_BYTES):
+            await send({**message, "body": bytes(body[start : start + SENT_BYTES]), "more_body": True})
+        await send({**message, "body": bytes(body[last:])} if last else message)
+
+    return sent
 
 
 def _check_may(caller: Caller, call: Call, method: str) -> None:

@@ -7,7 +7,7 @@ import functools
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
-from hepfaas.models.batching import Batching, OverloadedError
+from hepfaas.models.batching import Batching
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
@@ -31,6 +31,7 @@ from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 from hepfaas.platform.storage import Store, is_name
+from hepfaas.service.held import Held
 from hepfaas.service.readings import Readings
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ MOST_FIELDS, MOST_FIELD_BYTES = 20, 64_000
 MOST_VALUES_BYTES = 64_000
 """Of a JSON body that names things and has no events."""
 
+SCORE_BYTES = 16
+"""Memory of a score in an array and in an answer of any form."""
+
+LONG_BYTES = 64_000
+"""Answers that take more count among what requests hold."""
+
+PIECE_BYTES = 64
+"""Memory of a piece of a body, beside its bytes."""
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -53,8 +63,8 @@ class Serving:
 
     settings: of this instance. asking: what asks for runs. spool: disk space for uploads. readings: how files are read.
     processes: versions by the old name of the run that published them, as old clients name models. had: default models
-    that were in memory once. answered: requests by their method. bodies: bytes of those that came in more than one
-    piece, of requests under way.
+    that were in memory once. answered: requests by their method. held: memory of long bodies and answers of requests
+    under way, of all owners.
     """
 
     settings: Settings
@@ -64,11 +74,11 @@ class Serving:
     batching: Batching
     asking: Callable[[], Asking]
     spool: Spool
+    held: Held
     readings: Readings = field(default_factory=Readings)
     had: set[str] = field(default_factory=set)
     processes: dict[str, Version] = field(default_factory=dict)
     answered: Counter[str] = field(default_factory=Counter)
-    bodies: dict[Request, int] = field(default_factory=dict)
 
     async def check_ready(self) -> None:
         """The store answers, and the default models are in memory. One that was, and that somebody has deleted since,
@@ -94,15 +104,24 @@ class Serving:
             raise NotThereError(f"model '{name}' has no version '{number[:100]}'; give its number or an alias")
         return await self.loaded.get(self.store, name, number)
 
-    async def scores(self, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (events, outputs) of features (events, features), or of images.
+    async def scores(self, request: Hashable, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (events, outputs) of features (events, features), or of images. request: it holds their memory.
 
-        Raises: RequestError if they have another length than the model's; OverloadedError; UnavailableError.
+        Raises: RequestError if they have another length than the model's; TooLargeError; OverloadedError;
+        UnavailableError.
         """
         if features.shape[1:] != served.shape:
             features = served.fitted(features)
         if not len(features):
             return np.zeros((0, served.outputs), dtype=np.float32)
+        size, most = SCORE_BYTES * len(features) * served.outputs, self.settings.predict_waiting_bytes
+        if size > LONG_BYTES:
+            if size > most:
+                raise TooLargeError(
+                    f"{len(features):,} events with {served.outputs:,} scores each take {size:,} bytes as an answer, "
+                    f"and at most {most:,} may be (HEPFAAS_PREDICT_WAITING_BYTES); send fewer events at a time"
+                )
+            self.held.hold(request, served.owner, self.held.size_of(request) + size)
         return await self.batching.predict(served, features, time.monotonic() + DEADLINE_S)
 
 
@@ -120,7 +139,8 @@ def serving_of(settings: Settings) -> Serving:
     store = store_of_owner(settings)(settings.owner)
     asking = functools.cache(lambda: _asking(settings, settings.owner))
     spool = Spool(settings.spool_bytes)
-    return Serving(settings, store, loaded, inference, batching, asking, spool, Readings.by(settings))
+    held = Held(settings.predict_waiting_bytes)
+    return Serving(settings, store, loaded, inference, batching, asking, spool, held, Readings.by(settings))
 
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:
@@ -208,7 +228,7 @@ class Asked:
             if not message.get("more_body", False):
                 return b"".join([*pieces, piece]) if pieces else piece
             pieces.append(piece)
-            self._hold(size)
+            self._hold(size + PIECE_BYTES * len(pieces))
 
     def hold(self, size: int) -> None:
         """Counts what the events in the body take in memory; from any thread. Raises: TooLargeError; OverloadedError if
@@ -220,13 +240,14 @@ class Asked:
                 "(HEPFAAS_PREDICT_WAITING_BYTES); send them in parts, or give the addresses of files: many events "
                 "in 'files' become a run"
             )
-        self._hold(max(size, self.serving.bodies.get(self.request, 0)))
+        self._hold(max(size, self.serving.held.size_of(self.request)))
 
     def _hold(self, size: int) -> None:
-        bodies = self.serving.bodies
-        bodies[self.request] = size
-        if len(bodies) > 1 and sum(tuple(bodies.values())) > self.serving.settings.predict_waiting_bytes:
-            raise OverloadedError(f"{len(bodies)} long bodies come at once; ask again in a second")
+        self.serving.held.hold(self.request, self.serving.store.url, size)
+
+    async def scores(self, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (events, outputs) of features (events, features), or of images. Raises: as `Serving.scores`."""
+        return await self.serving.scores(self.request, served, features)
 
     async def chunks(self, most_bytes: int, take: Callable[[int], None] | None = None) -> AsyncGenerator[bytes]:
         """The body as it comes. Raises: TooLargeError; what `take` raises, or OverloadedError without it."""

@@ -31,7 +31,7 @@ async def row(asked: Asked) -> Response:
     if not isinstance(numbers, list):
         raise RequestError(f"'values' is missing: a list of {served.n_features} numbers")
     features = from_json(_in_order(served, values.get("keys"), numbers), np.float32, "'values'")[None]
-    scores = await asked.serving.scores(served, features)
+    scores = await asked.scores(served, features)
     return json_response(scores[0])
 
 
@@ -53,7 +53,7 @@ async def protobuf(asked: Asked) -> Response:
     values = [_in_order(served, list(row.key), list(row.value)) for row in rows]
     if len(set(map(len, values))) > 1:
         raise RequestError("the rows of a DataFrame have unequal numbers of values; each has one for each feature")
-    scores = await asked.serving.scores(served, np.asarray(values, dtype=np.float32))
+    scores = await asked.scores(served, np.asarray(values, dtype=np.float32))
     labels = _score_labels(served)
     data = predictions([(label, float(score)) for row in scores for label, score in zip(labels, row, strict=True)])
     return Response(data, media_type="application/x-protobuf")
@@ -72,7 +72,7 @@ async def image(asked: Asked) -> Response:
         features = await in_thread(
             picture, served, await upload.read(), asked.hold, asked.serving.settings.worker_memory
         )
-    scores = (await asked.serving.scores(served, features[None]))[0]
+    scores = (await asked.scores(served, features[None]))[0]
     if served.published.card.get("foreign") != "frozen_graph":
         return json_response(scores)
     labels = _score_labels(served)

@@ -30,6 +30,9 @@ from hepfaas.steps.objects import encoded
 RANGE_EVENTS = 10_000
 """Most events in memory at once as rows of the matrix."""
 
+RANGE_SCORES = 2_000_000
+"""Most scores of them, unless a single event has more."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -140,13 +143,14 @@ def _scored(
 ) -> Iterator[Scores]:
     """Scores of a range that was read as a whole, some thousand events at a time."""
     spec = published.spec
-    for start in range(0, entries.stop - entries.start, RANGE_EVENTS):
-        some = {name: branch[start : start + RANGE_EVENTS] for name, branch in arrays.items()}
+    events = max(1, min(RANGE_EVENTS, RANGE_SCORES // int(published.card["outputs"])))
+    for start in range(0, entries.stop - entries.start, events):
+        some = {name: branch[start : start + events] for name, branch in arrays.items()}
         named = {name: flat_values(some.pop(name), name) for name in source.identifiers}
         first = entries.start + start
         yield Scores(
             source.url,
-            np.arange(first, min(first + RANGE_EVENTS, entries.stop), dtype=np.int64),
+            np.arange(first, min(first + events, entries.stop), dtype=np.int64),
             named,
             model.predict(matrix(some, spec)),
             int(surplus_events(some, spec).sum()),
