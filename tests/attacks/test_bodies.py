@@ -347,6 +347,19 @@ def test_no_job_in_json_takes_much_memory(runs: Running, kind: str) -> None:
     check_refused(runs, ("/v1/runs", made(), JSON), statuses={status})
 
 
+def test_addresses_that_a_redirector_makes_long_are_refused(runs: Running) -> None:
+    params = {"redirector": f"root://1.1.1.1//{'d' * 200}/" + 18 * f"{'e' * 199}/"}
+    job = {
+        "code": {"model.py": "x"},
+        "files": [f"{n}.root" for n in range(19_000)],
+        "labels": [n % 2 for n in range(19_000)],
+    }
+    body = json.dumps({**job, "params": params, "name": "m"}).encode()
+    assert len(body) < MB
+    assert "'redirector' counts once for each file" in sent(runs, "/v1/runs", body, JSON).text  # no host is asked
+    check_refused(runs, ("/v1/runs", body, JSON), statuses={422})
+
+
 def test_sixteen_of_the_largest_jobs_at_once_take_bounded_memory(runs: Running) -> None:
     body = b'{"params": {"a":' + b"[" * 40 + b'{"":0},' * 30_000 + b'"' + b"x" * (7 * MB) + "\U0001f600".encode() + b'"'
     body += b"]" * 40 + b"}}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import socket
 import ssl
 import stat
@@ -406,6 +407,34 @@ def test_nobody_gets_past_the_door_to_a_function(locked: System) -> None:
                 return [(await client.get(url + path, headers=one)).status_code for one in headers]
 
         assert locked.run(asked) == [401, 401, 200], name
+
+
+ENDLESS = {
+    "header": (b"GET / HTTP/1.1\r\nX: ", b"a" * 500_000),
+    "headers": (b"GET / HTTP/1.1\r\n", b"X: a\r\n" * 50_000),
+    "body": (
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"7a120\r\n%b\r\n" % bytes(500_000),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_a_local_user_sends_without_end_is_not_kept(locked: System, kind: str) -> None:
+    sink = int(locked.up.replicas._environ["K_SINK"].rstrip("/").rpartition(":")[2])
+    begin, piece = ENDLESS[kind]
+    for port in (locked.up.options.port, sink):
+        sent = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
+            connection.sendall(begin)
+            try:
+                while sent < 40_000_000 and not select.select([connection], [], [], 0)[0]:
+                    connection.sendall(piece)
+                    sent += len(piece)
+            except OSError:
+                pass
+        assert sent < 40_000_000
+    assert httpx.get(f"{locked.url}/hello").status_code == 401
 
 
 def test_a_browser_trades_the_token_for_a_cookie_of_this_site_alone(locked: System) -> None:

@@ -1,6 +1,8 @@
 """Callers with the least rights make the service write: everything counts against the owner's limit, and ends."""
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -251,10 +253,15 @@ class Site:
     issuer: Issuer
     runs: Process
     intake: Process
+    predict: Process
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.issuer.token('alice', **{GROUPS: ['/cms']})}"}
+
+    def used_bytes(self, subject: str) -> int:
+        """What somebody else stores."""
+        return open_store(f"{self.folder}/store/{owner_of('user', self.issuer.url, subject)}").used_bytes()
 
     @property
     def owner(self) -> str:
@@ -275,8 +282,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "HEPFAAS_AUDIENCE": "training",
             "HEPFAAS_ROLES": str(folder / "roles.json"),
         }
-        runs, intake = (stack.enter_context(function(folder, name, **given)) for name in ("runs", "intake"))
-        yield Site(folder, issuer, runs, intake)
+        names = ("runs", "intake", "predict")
+        runs, intake, predict = (stack.enter_context(function(folder, name, **given)) for name in names)
+        yield Site(folder, issuer, runs, intake, predict)
 
 
 def test_a_rules_token_and_a_member_at_the_limit_write_nothing_by_http(site: Site) -> None:
@@ -321,3 +329,42 @@ def test_a_rules_token_and_a_member_at_the_limit_write_nothing_by_http(site: Sit
         assert len(site.keys() - before) == 1  # the folder without its specs, once
         again = http.post(f"{intake}/v1/notifications", json={"Records": [record]}, headers=teller)
         assert again.status_code == 202, again.text
+
+
+def tarred(name: str, size: int) -> bytes:
+    """A small tar.gz with a job's folder, a file of zeros in it."""
+    out = io.BytesIO()
+    texts = {"model.py": MODEL, "files.txt": f"{name}\nb.root\n", "labels.txt": "0\n1\n", "b.root": "x"}
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for path, data in (*((path, text.encode()) for path, text in texts.items()), (name, bytes(size))):
+            info = tarfile.TarInfo(f"m/{path}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_what_a_body_unpacks_to_counts_before_it_is_stored(site: Site) -> None:
+    def chunked(data: bytes) -> Iterator[bytes]:  # without Content-Length
+        yield data
+
+    runs, predict, large = site.runs.url, site.predict.url, 20 * BYTES
+    extra = {"Content-Type": "multipart/form-data; boundary=x"}
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="%b"\r\n\r\n%b\r\n--x--\r\n'
+    sent: dict[str, tuple[str, Any, dict[str, str]]] = {
+        "a": (f"{runs}/v1/runs", tarred("a.root", large), {"Content-Type": "application/gzip"}),
+        "b": (f"{runs}/upload?name=n", form % (b"x.tar.gz", tarred("a.root", large)), extra),
+        "c": (f"{runs}/upload?name=n", chunked(form % (b"x.txt", bytes(large))), extra),
+        "d": (f"{predict}/upload", tarred("m.keras", large), {"Content-Type": "application/gzip"}),
+    }
+    with httpx.Client(timeout=LIMIT_S) as http:
+        for subject, (url, body, headers) in sent.items():
+            token = {"Authorization": f"Bearer {site.issuer.token(subject)}"}
+            answer = http.post(url, content=body, headers={**headers, **token})
+            assert answer.status_code == 403, answer.text
+            assert "is the limit" in answer.json()["error"]
+            assert site.used_bytes(subject) == 0
+        small = tarred("a.root", BYTES // 2)
+        token = {"Authorization": f"Bearer {site.issuer.token('e')}"}
+        answer = http.post(f"{runs}/upload", params={"name": "n"}, files={"file": ("x.tar.gz", small)}, headers=token)
+        assert answer.status_code == 200, answer.text
+        assert site.used_bytes("e") > BYTES // 2

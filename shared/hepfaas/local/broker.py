@@ -11,7 +11,7 @@ from typing import Protocol
 
 import httpx
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -21,6 +21,8 @@ from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, read_event
 MAX_TTL = 255
 RETRIED = (404, 408, 409, 429)
 MOST_ERROR_BYTES = 1024
+MOST_BODY_BYTES = 256 * 1024
+"""Of a request: what functions take of an event (platform/http.py). Any local user may post here."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,15 @@ class Broker:
 
     async def _posted(self, request: Request) -> Response:
         """202 once the event is taken; delivery goes on behind it."""
+        body = b""
         try:
-            event = read_event(dict(request.headers), await request.body())
-            self.take(event)
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BODY_BYTES:
+                    return Response(f"an event has at most {MOST_BODY_BYTES} bytes", 413, {"Connection": "close"})
+            self.take(read_event(dict(request.headers), body))
+        except ClientDisconnect:
+            return Response(status_code=400)
         except RequestError as error:
             return Response(str(error), 400)
         return Response(status_code=202)

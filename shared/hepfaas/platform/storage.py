@@ -81,6 +81,10 @@ class Staged:
         self._below = below
         self._kept: dict[str, Data] = {}
 
+    def new_sizes(self) -> list[int]:
+        """Return the size in bytes of each object that is kept and that the other store does not have."""
+        return [len(data) for key, data in self._kept.items() if self._below.size_bytes(key) is None]
+
     def store(self) -> None:
         """Stores what was kept."""
         for key, data in self._kept.items():

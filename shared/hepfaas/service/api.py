@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from hepfaas.platform.http import MOST_EVENT_BYTES, json_answer
 from hepfaas.platform.identity import Caller, Quotas
 from hepfaas.platform.roles import Group
 from hepfaas.platform.spool import Share, Spool
-from hepfaas.platform.storage import LEAST_BYTES, Staged, Store, is_name
+from hepfaas.platform.storage import LEAST_BYTES, Staged, Store, counted_bytes, is_name
 from hepfaas.platform.terminal import visible
 from hepfaas.runs.params import check_shape
 from hepfaas.runs.prediction import Prediction
@@ -111,6 +111,23 @@ class Asked:
         with self.spool.share(self.owner, size) as share:
             yield share
 
+    @property
+    def _announced_bytes(self) -> int:
+        return self.request.content_length or LEAST_BYTES
+
+    def check_body(self) -> None:
+        """Count the body, by what the client says of it, to what the owner stores. Raises: ForbiddenError."""
+        self.quotas.check_bytes(self.owner, self._announced_bytes)
+
+    def check_unpacked(self, sizes: Iterable[int]) -> None:
+        """Count objects of these sizes that came of the body, as far as they are more than `check_body` has counted.
+
+        Raises: ForbiddenError.
+        """
+        more = sum(map(counted_bytes, sizes)) - self._announced_bytes
+        if more > 0:
+            self.quotas.check_bytes(self.owner, more)
+
     def run(self, run: str) -> str:
         """The run, if it is there. Raises: NotFound."""
         if not records.is_there(self.store, run) or records.is_deleted(self.store, run):
@@ -120,7 +137,7 @@ class Asked:
 
 def submit(asked: Asked) -> Response:
     """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
-    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
+    asked.check_body()
     with asked.received() as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder, given, webhook = _received(asked, Path(scratch), share)
         webhook = check_webhook(webhook, asked.allow_private)
@@ -422,6 +439,7 @@ def stored_job(asked: Asked, folder: Path, given: Mapping[str, str]) -> tuple[Re
     caller = asked.caller
     place = place_files(staged, asked.allow_private, asked.readings.sources, caller.memberships)
     recipe, notes = recipe_of(folder, given, staged, place)
+    asked.check_unpacked((*staged.new_sizes(), len(json.dumps(recipe.to_json()))))
     staged.store()
     return recipe, notes
 

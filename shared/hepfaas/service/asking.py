@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
@@ -54,6 +55,15 @@ class Asking:
         if self.quotas:
             self.quotas.check_runs(self.owner)
             self.quotas.check_bytes(self.owner, counted_bytes(size_bytes))
+
+    def check_unpacked(self, sizes: Iterable[int], announced_bytes: int) -> None:
+        """Count objects of these sizes that came of a body, as far as they are more than what was counted of it.
+
+        Raises: ForbiddenError.
+        """
+        more = sum(map(counted_bytes, sizes)) - counted_bytes(announced_bytes)
+        if self.quotas and more > 0:
+            self.quotas.check_bytes(self.owner, more)
 
 
 def asked_for(store: Store, run: str) -> Request | None:

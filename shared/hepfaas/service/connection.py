@@ -82,7 +82,29 @@ async def refused(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Protected(HttpToolsProtocol):
-    """uvicorn's protocol, whose own answer to what is no HTTP has the headers of all others."""
+    """uvicorn's protocol, whose own answer to what is no HTTP has the headers of all others, and which keeps no head or
+    trailer that does not end."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._unended = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what comes, and close the connection where no head ends within MOST_HEAD."""
+        self._unended += len(data)
+        super().data_received(data)
+        if self._unended > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The head or the trailer of the request is too long.")
+
+    def on_headers_complete(self) -> None:
+        """Begin to count anew."""
+        self._unended = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Begin to count anew."""
+        self._unended = 0
+        super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
         """Answer 400 and close."""
@@ -102,21 +124,6 @@ def straight_to(app: ASGIApp, most: int) -> type[HttpToolsProtocol]:
         def __init__(self, *given: Any, **options: Any) -> None:
             super().__init__(*given, **options)
             self.app = app
-            self._unended = 0
-
-        def data_received(self, data: bytes) -> None:
-            self._unended += len(data)
-            super().data_received(data)
-            if self._unended > MOST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head or the trailer of the request is too long.")
-
-        def on_headers_complete(self) -> None:
-            self._unended = 0
-            super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            self._unended = 0
-            super().on_body(body)
 
         def connection_made(self, transport: Any) -> None:
             self._one_write = OneWrite(transport)

@@ -20,6 +20,8 @@ from hepfaas.steps.objects import encoded, put_blob
 MOST_CODE_BYTES = 5_000_000
 MOST_TEXT_BYTES = 5_000_000
 """Of each file that is read here: lists, params.json, submit.json."""
+MOST_ADDRESSES = 5_000_000
+"""Characters of all addresses of a job, which each look at its run reads again."""
 READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
 PREPROC = "preproc.json"
 _NAMED_BY_SUBMIT = ("files", "labels", "model", "params")
@@ -117,6 +119,11 @@ def _files(folder: Path, names: Names, redirector: str, inside: bool) -> tuple[t
         if path.startswith("/") and not path.startswith("/store/") and "://" not in path:
             raise RequestError(f"file '{path[:200]}' is not in the folder, and no name of CMS's either; {READ}")
     urls = [located(path, folder, redirector, inside) for path in paths]
+    if (size := sum(map(len, urls))) > MOST_ADDRESSES:
+        raise RequestError(
+            f"the addresses of the files have {size / 1e6:,.1f} MB together; at most {MOST_ADDRESSES / 1e6:g} MB are "
+            "taken: 'redirector' counts once for each file"
+        )
     return paired(urls, labels_of(_text(folder, names.labels)))
 
 

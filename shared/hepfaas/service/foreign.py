@@ -37,8 +37,8 @@ async def upload(asked: Asked) -> Response:
     is there. Uploaded again, it is the next version."""
     serving = asked.serving
     asking = await in_thread(serving.asking)
-    length = asked.header("content-length") or ""
-    await in_thread(asking.check_quotas, int(length) if length.isdecimal() else 0)  # before anything is stored
+    announced = _announced(asked) or 0
+    await in_thread(asking.check_quotas, announced)  # before anything is stored
     is_form = "form-data" in asked.request.headers.get("content-type", "").lower()
     with (
         serving.spool.share(asked.owner, _announced(asked)) as share,
@@ -47,6 +47,8 @@ async def upload(asked: Asked) -> Response:
         folder = Path(scratch) / "model"
         folder.mkdir()
         bundle = await (_of_form(asked, folder, share) if is_form else _of_tar(asked, folder, share))
+        sizes = [path.stat().st_size for path in files_of(bundle).values()]
+        await in_thread(asking.check_unpacked, sizes, announced)
         recipe = await in_thread(_recipe, bundle, serving.store)
     trace = trace_of(asked.request.headers.get("traceparent", ""))
     request = records.Request(recipe, time.time(), trace=trace, submitter=asked.submitter)

@@ -25,7 +25,7 @@ from hepfaas.platform import records
 from hepfaas.platform.browsers import check_removes
 from hepfaas.platform.http import json_answer, raw_headers
 from hepfaas.platform.spool import Share
-from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
+from hepfaas.platform.storage import Store, is_name
 from hepfaas.service import overview
 from hepfaas.service.api import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
@@ -47,7 +47,7 @@ def upload(asked: Asked) -> Response:
         if not name:
             return _text("No name was provided \n", 422)
         _check_folder_name(name)
-        asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
+        asked.check_body()
         if not file.filename.lower().endswith(EXTENSIONS):
             raise RequestError(f"'{file.filename[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
@@ -58,6 +58,7 @@ def upload(asked: Asked) -> Response:
                 unpacked.add(file.filename, file)
             job = unpacked.job()
             paths = sorted(path for path in job.rglob("*") if path.is_file() and path.stat().st_size)
+            asked.check_unpacked(path.stat().st_size for path in paths)
             keys = {path.relative_to(job).as_posix(): stored_file(path, asked.store) for path in paths}
             _write(asked.store, name, keys)
     return _text("Successfully uploaded!\n")
@@ -143,7 +144,7 @@ def setup_tfaas(asked: Asked) -> Response:
     end = records.last_end(asked.store, run)
     if end is None or not end.model:
         raise RequestError(f"process '{process_of(run)}' has no model yet")
-    asked.quotas.check_bytes(asked.owner, asked.request.content_length or LEAST_BYTES)
+    asked.check_body()
     name, _, number = end.model.rpartition("/")
     with (
         asked.received() as share,
@@ -157,6 +158,7 @@ def setup_tfaas(asked: Asked) -> Response:
         if not named:
             raise RequestError("the file needs a name")
         Unpacked(Path(scratch), MOST_EXTRA_BYTES, "a model version takes no larger ones", share.take).add(named, file)
+        asked.check_unpacked([(Path(scratch) / named).stat().st_size])
         versions.add(asked.store, published(asked, name, int(number)), named, mapped(Path(scratch) / named))
     return _text("Successfully uploaded!\n")
 
