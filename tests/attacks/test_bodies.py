@@ -434,7 +434,9 @@ def poured(one: Running, method: str, path: str, size: int, announced: int | Non
     length = "Transfer-Encoding: chunked" if announced is None else f"Content-Length: {announced}"
     piece = b"a" * MB if announced is not None else b"%x\r\n" % MB + b"a" * MB + b"\r\n"
     with socket.create_connection(("127.0.0.1", one.port), timeout=LIMIT_S) as wire:
-        wire.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{length}\r\n\r\n".encode())
+        wire.sendall(
+            f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{length}\r\n\r\n".encode()
+        )
         try:
             for _ in range(size // MB):
                 wire.sendall(piece)
