@@ -1,18 +1,24 @@
 """What one tenant takes of memory, workers, threads and descriptors of `predict`: others are answered meanwhile."""
 
+import asyncio
 import json
+import resource
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from attacks import mutated_graphs as hostile
 from conftest import LIMIT_S
 from hepfaas.models import versions
+from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
+from hepfaas.platform.folder import FolderStore
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store, open_store
 from identities import Issuer, Process, function
@@ -20,6 +26,10 @@ from identities import Issuer, Process, function
 MB = 1_000_000
 WAITING = {"HEPFAAS_PREDICT_WAITING_BYTES": str(64 * MB), "HEPFAAS_PREDICT_BODY_BYTES": str(8 * MB)}
 INFER = "/v2/models/{}/infer"
+
+
+DESCRIPTORS = 400
+"""That predict may have."""
 
 
 @dataclass
@@ -108,3 +118,67 @@ def test_an_answer_that_nobody_reads_counts_until_its_client_goes(site: Site) ->
         assert site.ask("mallory", "wide-too", 24, 1).status_code == 429
         assert site.ask("alice", rows=100_000).status_code == 200
     wait_for(site, 200, "mallory", "wide-too", 24, 1)
+
+
+def test_small_models_do_not_take_all_descriptors(site: Site) -> None:
+    servers = [one for one in psutil.Process(site.predict.pid).children() if "functions_framework" in one.cmdline()]
+    for one in servers:
+        resource.prlimit(one.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    graph = hostile.harmless()
+    for number in range(DESCRIPTORS - 50):
+        site.publish("mallory", f"small-{number}", graph)
+        assert site.ask("mallory", f"small-{number}").status_code == 200
+    assert site.ask("alice").status_code == 200
+
+
+def test_models_that_are_loaded_at_once_do_not_add_up_in_memory(store: Store) -> None:
+    reading: list[int] = []
+
+    class Slow(FolderStore):
+        """Says how many graphs are read at a time."""
+
+        def get(self, key: str) -> bytes:
+            if not key.endswith(versions.GRAPH):
+                return super().get(key)
+            reading.append(1)
+            time.sleep(0.05)
+            most.append(len(reading))
+            reading.pop()
+            return super().get(key)
+
+    most: list[int] = []
+
+    async def work() -> None:
+        loaded = Loaded(250, warm)
+        slow = Slow(Path(store.url))
+        await asyncio.gather(*(loaded.get(slow, name) for name in "abcdef"))
+        assert max(most) == 1
+        assert loaded.size_bytes <= 250
+
+    asyncio.run(work())
+
+
+def test_an_owner_with_many_models_drops_no_models_of_others(store: Store) -> None:
+    async def work() -> None:
+        loaded = Loaded(250, warm)
+        mine = await loaded.get(store.below("alice"), "a")
+        for name in "abcdef":
+            await loaded.get(store, name)
+        assert loaded.now(store.below("alice"), "a") is mine
+
+    asyncio.run(work())
+
+
+async def warm(served: Served) -> None:
+    """What these versions compute does not matter here."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """The store of an owner with six models of 100 bytes, and below it one of alice with one."""
+    store = open_store(str(tmp_path))
+    for owner, names in ((store, "abcdef"), (store.below("alice"), "a")):
+        for name in names:
+            card = {"name": name, "n_features": 1, "outputs": 1, "foreign": "keras"}
+            versions.publish(owner, Version(name, 1), card, {versions.GRAPH: b"x" * 100})
+    return store

@@ -47,6 +47,10 @@ FAILURES, FAILING_S, REFUSED_S = 3, 60.0, 60.0
 """A model that has ended so many workers within `FAILING_S` is refused for `REFUSED_S`."""
 
 
+MOST_LOADED = 128
+"""Graphs in one worker, however small: each has a descriptor there, and a worker may have 256."""
+
+
 class Model(Protocol):
     """What is computed, and for whom."""
 
@@ -300,7 +304,10 @@ class Batching:
         rows = sum(len(part.features) for part in parts)
         try:
             if graph.number not in worker.loaded:
-                while worker.loaded and sum(worker.loaded.values()) + graph.size_bytes > self._cache_bytes:
+                while worker.loaded and (
+                    sum(worker.loaded.values()) + graph.size_bytes > self._cache_bytes
+                    or len(worker.loaded) >= MOST_LOADED
+                ):
                     worker.drop(next(iter(worker.loaded)))
                 worker.load(graph)
                 owner.busy[worker] = _Busy(graph, parts, rows, now, now + LOAD_S, loading=True)

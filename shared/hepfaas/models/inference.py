@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import mmap
 import os
 import select
 import socket
@@ -63,13 +64,17 @@ class Graph:
     shape: of the features of one row. outputs: scores of one row. name: how messages call the model.
     """
 
-    def __init__(self, data: bytes, shape: Sequence[int], outputs: int, name: str = "the model") -> None:
+    def __init__(self, data: bytes | memoryview, shape: Sequence[int], outputs: int, name: str = "the model") -> None:
         self.number = next(_NUMBERS)
         self.shape, self.outputs, self.name = tuple(shape), outputs, name
         self.size_bytes = len(data)
         self.row_values = math.prod(shape)
         self.descriptor = sealed_memory(len(data), data)
         weakref.finalize(self, os.close, self.descriptor)
+
+    def content(self) -> memoryview:
+        """Return its bytes, which take no further memory. They are for hashing alone."""
+        return memoryview(mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ) if self.size_bytes else b"")
 
     @property
     def row_bytes(self) -> int:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.models import versions
+from hepfaas.models.batching import OverloadedError
 from hepfaas.models.inference import Graph
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 
 LOOK_S = 2.0
 """So long what a name points at is believed; a deleted version answers no longer than that."""
+
+MOST_GRAPHS = 128
+"""Versions in memory, however small: each has two descriptors."""
+
+Place = tuple[str, str, int]
+"""Address of the store, name and number of a version."""
 
 
 @dataclass(eq=False)
@@ -66,7 +74,7 @@ class Served:
     @property
     def size_bytes(self) -> int:
         """Of its graph."""
-        return len(self.published.graph)
+        return self.graph.size_bytes
 
 
 def graph_of(published: Published) -> Graph:
@@ -76,17 +84,21 @@ def graph_of(published: Published) -> Graph:
 
 
 class Loaded:
-    """The versions in memory: of all owners, at most `most_bytes` of graphs, those used last. warm: called with each
+    """The versions in memory, those used last: of all owners, at most `most_bytes` of graphs. warm: called with each
     before it is used.
 
-    One that is evicted while a request computes with it stays until that is done: the request holds it.
+    The owner with most of them gives way, and an owner's versions are loaded one after the other: one owner can neither
+    drop the models of all others nor fill the memory with those that come. One that is evicted while a request computes
+    with it stays until that is done: the request holds it.
     """
 
     def __init__(self, most_bytes: int, warm: Callable[[Served], Awaitable[object]]) -> None:
         self._most_bytes, self._warm = most_bytes, warm
-        self._kept: OrderedDict[tuple[str, str, int], Served] = OrderedDict()
-        self._named: dict[tuple[str, str, str], tuple[float, tuple[str, str, int]]] = {}
+        self._kept: OrderedDict[Place, Served] = OrderedDict()
+        self._named: dict[tuple[str, str, str], tuple[float, Place]] = {}
         self._coming: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._coming_bytes: Counter[str] = Counter()
         self.loads = 0
 
     @property
@@ -132,18 +144,46 @@ class Loaded:
         version = await asyncio.to_thread(versions.find, store, name, number)
         place = (store.url, name, version.number)
         if place not in self._kept:
-            served = await asyncio.to_thread(served_of, store, version)
-            await self._warm(served)
-            self._kept[place] = served
-            self.loads += 1
+            async with self._turns.setdefault(store.url, asyncio.Lock()):
+                if place not in self._kept:  # it was loaded meanwhile
+                    await self._read(store, version, place)
         self._kept.move_to_end(place)
         self._named[store.url, name, number] = (began, place)
-        while self.size_bytes > self._most_bytes and len(self._kept) > 1:
-            self._kept.popitem(last=False)
         return self._kept[place]
+
+    async def _read(self, store: Store, version: Version, place: Place) -> None:
+        size = await asyncio.to_thread(store.size_bytes, version.prefix + versions.GRAPH) or 0
+        if self._coming_bytes and self._coming_bytes.total() + size > self._most_bytes:
+            raise OverloadedError("other models are being loaded, which take all memory; ask again in a second")
+        self._coming_bytes[store.url] += size
+        try:
+            self._evict()
+            served = await asyncio.to_thread(served_of, store, version)
+            await self._warm(served)
+        finally:
+            del self._coming_bytes[store.url]  # it has one turn
+        self._kept[place] = served
+        self.loads += 1
+        self._evict(place)
+
+    def _evict(self, but: Place | None = None) -> None:
+        """Drop versions until those that stay and those that come fit: of the owner who has most, the one used longest
+        ago. but: stays."""
+        while surplus := [place for place in self._kept if place != but]:
+            sizes, counts = self._coming_bytes.copy(), Counter(place[0] for place in self._kept)
+            for place, served in self._kept.items():
+                sizes[place[0]] += served.size_bytes
+            if sizes.total() > self._most_bytes:
+                amounts = sizes
+            elif len(self._kept) > MOST_GRAPHS:
+                amounts = counts
+            else:
+                return
+            del self._kept[max(surplus, key=lambda place: amounts[place[0]])]
 
 
 def served_of(store: Store, version: Version) -> Served:
     """Return a version, read from the store. Raises: MissingError if it was deleted just now."""
     published = versions.read(store, version)
-    return Served(published, store.url, graph_of(published))
+    graph = graph_of(published)
+    return Served(replace(published, graph=graph.content()), store.url, graph)

@@ -54,7 +54,7 @@ class Published:
     version: Version
     card: Mapping[str, Any]
     layout: Spec | None
-    graph: bytes
+    graph: bytes | memoryview
 
     @property
     def spec(self) -> Spec:
