@@ -39,6 +39,9 @@ GROW_S = 0.02
 LOOK_S = 1.0
 """Interval at which workers are checked for those that hang or have been idle for long."""
 
+STEADY_ROWS = 16
+"""A batch of so many rows counts as much as all before it: of a few rows, how busy the machine is says more."""
+
 IDLE_S = 300.0
 ENDING_S = 0.02
 """Time for the exit status of a worker to arrive, once its channel has closed."""
@@ -343,7 +346,8 @@ class Batching:
         else:
             history = self._history(busy.graph)
             row_s = (time.monotonic() - busy.began) / busy.rows
-            history.row_s = (history.row_s + row_s) / 2 if history.row_s else row_s
+            share = busy.rows / (busy.rows + STEADY_ROWS) if history.row_s else 1.0
+            history.row_s += share * (row_s - history.row_s)
             _deliver(busy.parts, worker.outputs(busy.graph, busy.rows))
             self.computed(busy.rows)
         owner.idle[worker] = time.monotonic()
