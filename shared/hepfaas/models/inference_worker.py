@@ -25,7 +25,6 @@ from hepfaas.models.inference_messages import (
 )
 from hepfaas.models.litert import LiteRtModel
 
-
 AWAKE_S = 200e-6
 """Time after an answer for which this process does not sleep: to wake it takes as long as ten rows, on a virtual
 machine. It yields the processor to others meanwhile."""
