@@ -12,7 +12,7 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import Credential
 
 ALLOCATION = "Unable to allocate"
-"""What decompressors and NumPy say where memory is not to be had."""
+"""Part of the message of decompressors and NumPy where memory runs out."""
 
 REFUSED = "[3010]"
 """kXR_NotAuthorized"""

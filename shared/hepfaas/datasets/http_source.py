@@ -57,7 +57,9 @@ class HttpSource(RangedSource):
             raise HTTPException(f"{len(data)} bytes came where {stop - start} were asked for")
         etag = answer.headers.get("ETag", "")
         if self.version and etag and place == self._place and etag != self.version:
-            raise RequestError(f"'{self._file_path}' was changed while it was read; start again to read it anew")
+            raise RequestError(
+                f"'{self._file_path}' was changed while it was read; start again to read its new content"
+            )
         return data
 
     def _asked(self, method: str, headers: dict[str, str]) -> tuple[Address, urllib3.BaseHTTPResponse]:

@@ -33,5 +33,7 @@ class S3Source(RangedSource):
         except MissingError as error:
             raise RequestError(f"'{self._file_path}' was removed while it was read") from error
         if etag != self._etag:
-            raise RequestError(f"'{self._file_path}' was changed while it was read; start again to read it anew")
+            raise RequestError(
+                f"'{self._file_path}' was changed while it was read; start again to read its new content"
+            )
         return data
