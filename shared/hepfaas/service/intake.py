@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import given_names, write_job
 
 MOST_URL = 2_000
+EACH_S, PING_S = 60.0, 120.0
+"""Pings come so often; one looks at rules for so long."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Intake:
     ) -> None:
         self._root, self._store_of, self._sender = root, store_of, sender
         self._allow_private, self._clock, self._quotas, self._sources = allow_private, clock, quotas, sources
+        self._pinging = threading.Lock()
 
     def store(self, owner: str) -> Store:
         """What is an owner's."""
@@ -116,17 +121,30 @@ class Intake:
         return [run for name in at_once for run in self.look(owner, name)]
 
     def ping(self) -> None:
-        """Looks at every rule that waits for its files to settle. Raises: the first failure, after the last look."""
-        failures = []
-        for key in list(self._root.keys("waiting/")):
-            _, owner, name = key.split("/")
-            try:
-                if rules.get(self._store_of(owner), name):
-                    self.look(owner, name)
-                else:
-                    self._root.delete(key)
-            except (RequestError, UnavailableError) as error:
-                failures.append(error)
+        """Looks at rules that wait for their files to settle, at one of each owner in turn, so that no number of rules
+        or files of one keeps another's from beginning. It ends after PING_S; the next ping begins with another owner.
+        One goes on at a time: another one that comes meanwhile does nothing, as anybody may send it.
+
+        Raises: the first failure, after the last look.
+        """
+        if not self._pinging.acquire(blocking=False):
+            return
+        try:
+            failures = []
+            began = self._clock()
+            for key in _in_turn(self._root.keys("waiting/"), int(began / EACH_S)):
+                if self._clock() - began > PING_S:
+                    break
+                _, owner, name = key.split("/")
+                try:
+                    if rules.get(self._store_of(owner), name):
+                        self.look(owner, name)
+                    else:
+                        self._root.delete(key)
+                except (RequestError, UnavailableError) as error:
+                    failures.append(error)
+        finally:
+            self._pinging.release()
         if failures:
             raise failures[0]
 
@@ -269,6 +287,14 @@ class Intake:
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
             write_job(values, Path(scratch))
             return recipe_of(Path(scratch), given_names(values, ("name", "model")), store)
+
+
+def _in_turn(keys: Iterable[str], turn: int) -> Iterator[str]:
+    """Return keys 'waiting/<owner>/<rule>': one of each owner, then the second of each. turn: who and what is first."""
+    of_owners = [list(those) for _, those in itertools.groupby(keys, lambda key: key.split("/")[1])]
+    first = turn % max(1, len(of_owners))
+    begun = [those[turn % len(those) :] + those[: turn % len(those)] for those in of_owners[first:] + of_owners[:first]]
+    return (key for some in itertools.zip_longest(*begun) for key in some if key)
 
 
 def _webhook_of(rule: Rule) -> str:
