@@ -1,9 +1,11 @@
 """Files and bodies that unpack to gigabytes, and workers that were taken over while they read them."""
 
+import asyncio
 import collections
 import json
 import re
 import signal
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +28,15 @@ from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models import inference, versions
 from hepfaas.models.inference import ConfinedModel, Graph, GraphError
 from hepfaas.models.versions import Version
+from hepfaas.platform import hosts
+from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import open_store
 from hepfaas.sandbox import processes
 from hepfaas.sandbox.processes import ForkServer, Memory
 from hepfaas.sandbox.tasks import TaskWorker, WorkerLostError
+from hepfaas.service.predict_app import PredictApp
 from identities import Process, function
+from starlette.requests import Request
 
 BOMB_BYTES, MEMORY_MB = 600_000_000, 300
 """What a body unpacks to, and what the process that reads it may take."""
@@ -63,15 +69,20 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def predict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """`predict` with a model of one branch."""
-    folder = tmp_path_factory.mktemp("files")
+def publish(folder: Path) -> None:
+    """Put a model of one branch into the store of a folder."""
     spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1, "int64"),))
     store = open_store(f"{folder}/store/local")
     card = {"name": "m", "n_features": 1, "outputs": 1, "labels": [0, 1], "recipe": {"tree": "Events"}}
     files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: doubling(1)}
     versions.publish(store, Version("m", 1), card, files)
+
+
+@pytest.fixture(scope="module")
+def predict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """`predict` with a model of one branch."""
+    folder = tmp_path_factory.mktemp("files")
+    publish(folder)
     with function(folder, "predict", HEPFAAS_WORKER_MEMORY_MB=str(MEMORY_MB)) as process:
         yield process
 
@@ -100,6 +111,39 @@ def test_a_file_that_unpacks_to_gigabytes_fails_its_step_and_nothing_else(bomb: 
     with pytest.raises(RequestError, match="bomb.root"):
         read(str(bomb), file.identity, "Events", ["met"], EntryRange(0, file.entries), reading)
     assert peak_mb("self") < before + 60
+
+
+def test_a_host_whose_name_resolves_slowly_holds_up_no_other_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path)
+    app = PredictApp(Settings(str(tmp_path / "store")))
+    resolving, resolved = threading.Event(), threading.Event()
+
+    def slow(host: str, port: int | None) -> tuple[str, ...]:
+        resolving.set()
+        resolved.wait(20)
+        return ("127.0.0.1",)
+
+    monkeypatch.setattr(hosts, "addresses", slow)
+
+    def request(method: str, path: str, body: bytes) -> Request:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+        return Request(scope, receive)
+
+    async def asked() -> tuple[int, bool, int]:
+        body = json.dumps({"files": ["https://slow.example/x.root"]}).encode()
+        files = asyncio.create_task(app.answer(request("POST", "/v1/models/m/predict", body)))
+        await asyncio.to_thread(resolving.wait, 20)
+        live = await app.answer(request("GET", "/v2/health/live", b""))
+        waits = not files.done()
+        resolved.set()
+        return live.status_code, waits, (await files).status_code
+
+    assert asyncio.run(asked()) == (200, True, 422)
 
 
 @pytest.fixture(scope="module")

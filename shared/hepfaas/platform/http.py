@@ -70,6 +70,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
             with _patience(request, STALLED_S):
                 response, said = _answer(handler, request)
             if malformed := _drain(request):
+                response.close()  # a stream gives back its place
                 response, said = malformed
             fields = {
                 "function": name,

@@ -133,7 +133,7 @@ async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any], end
     end: when the answer must be over, by the monotonic clock."""
     from hepfaas.service import prediction_runs  # runs: only where files come
 
-    files, tree, entries = _checked(asked, served, values)
+    files, tree, entries = await _by_reader(_checked, asked, served, values)  # it resolves names of hosts
     reading = asked.serving.readings.reading(asked.serving.store, asked.owner, asked.memberships)
     respond_async = "respond-async" in asked.request.headers.get("prefer", "").lower()
     headers: dict[str, Any] = {}
