@@ -62,6 +62,7 @@ NOT_IN_A_RUN = {
     "models.versions._numbers_of": "predictions: tests/service/test_predict.py",
     "models.versions.aliases": "predictions: tests/service/test_predict.py",
     "models.versions.set_alias": "predictions: tests/service/test_predict.py",
+    "models.versions.write_next": "aliases and the default model: tests/service/test_predict.py",
     "steps.predict.perform": "predictions: tests/service/test_prediction_runs.py",
     "steps.objects.open_scores": "predictions: tests/service/test_prediction_runs.py",
     "steps.convert.perform": "models that were uploaded: tests/service/test_foreign.py",
