@@ -101,7 +101,7 @@ def test_a_body_that_unpacks_to_gigabytes_meets_the_limit_of_its_process(predict
     assert answer.status_code in (413, 422), answer.text
     assert "takes more memory to read than there is" in answer.json()["error"]
     for process in fronts:
-        assert peak_mb(process) < before[process] + 60
+        assert peak_mb(process) < before[process] + 150
 
 
 def test_a_file_that_unpacks_to_gigabytes_fails_its_step_and_nothing_else(bomb: Path) -> None:

@@ -73,7 +73,9 @@ def test_many_workers_come_and_go_at_once(server: ForkServer, graph: Graph) -> N
 def test_a_fork_server_that_was_killed_is_started_again(server: ForkServer, graph: Graph) -> None:
     first, second = (ConfinedModel(server, graph, Memory()) for _ in range(2))
     assert np.array_equal(first.predict(ROW), 2 * ROW)
+    (worker,) = children(process_of(server))
     os.kill(process_of(server), signal.SIGKILL)
+    wait_for("its worker has ended too", lambda: not Path(f"/proc/{worker}/cmdline").exists())
     with pytest.raises(WorkerLostError):
         first.predict(ROW)
     assert np.array_equal(second.predict(ROW), 2 * ROW)

@@ -53,6 +53,7 @@ class Predicting(System):
         variables = {
             **QUICK,
             "HEPFAAS_DEADLINE_S": "3",
+            "HEPFAAS_HASHED_BYTES": "1",  # files are read by ranges, so that a door can be away
             "HEPFAAS_PREDICT_STREAM_EVENTS": str(STREAMED),
             "HEPFAAS_FAULTS": str(self.faults),
         }

@@ -152,6 +152,8 @@ class Worker:
     What it writes there is hostile: copy it before it is looked at, and believe no size but your own.
     """
 
+    closed = True
+
     def __init__(self, server: ForkServer, module: str, memory: Memory, shared_bytes: int) -> None:
         descriptor = sealed_memory(shared_bytes)
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -172,6 +174,9 @@ class Worker:
             self.closed = True
             self.channel.close()
             os.close(self.exit_pipe)
+
+    def __del__(self) -> None:
+        self.close()  # a worker that nobody holds any more ends
 
     def ending(self, timeout_s: float) -> str:
         """Say how the process ended, once its channel has closed."""

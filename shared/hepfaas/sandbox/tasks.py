@@ -41,6 +41,8 @@ class WorkerLostError(RequestError):
 class TaskWorker:
     """A confined process that answers calls, one at a time. After an error of the process itself it is closed."""
 
+    closed = True
+
     def __init__(self, server: ForkServer, module: str, memory: Memory, descriptors: Sequence[int] = ()) -> None:
         self._memory = memory
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -58,6 +60,9 @@ class TaskWorker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        self.close()  # a worker that nobody holds any more ends
 
     def close(self) -> None:
         """End the process."""
