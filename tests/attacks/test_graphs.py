@@ -174,7 +174,7 @@ def crashed(site: Site, name: str) -> httpx.Response:
 def test_a_graph_that_does_not_end_is_ended_while_others_are_answered(site: Site) -> None:
     site.publish("mallory", "endless", hostile.endless(), 2, 2)
     assert site.ask("mallory", "endless", 0, 0).status_code == 200
-    with alice_goes_on(site, 1_000):
+    with alice_goes_on(site, 200):
         answer = site.ask("mallory", "endless", 1e9, 0)
     assert answer.status_code == 400, answer.text
     assert "did not answer for 10 s and was ended" in answer.json()["error"]
