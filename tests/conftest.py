@@ -59,12 +59,8 @@ def is_open(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """Real files of experiments, beside the project where CI runs."""
-    path = Path(__file__).parents[1].parent / "shared" / "data"
-    if not path.exists():
-        text = "no real files in ../shared/data"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    return path
+    """Return the folder of real files of experiments."""
+    return Path(__file__).parent / "data"
 
 
 class XRootDProcess:

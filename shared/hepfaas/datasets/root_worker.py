@@ -154,7 +154,7 @@ class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
 
     @property
     def closed(self) -> bool:
-        """Whether it has been closed."""
+        """Return whether the source is closed."""
         return self._closed
 
     def chunk(self, start: int, stop: int) -> Chunk:

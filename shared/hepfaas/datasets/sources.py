@@ -184,5 +184,5 @@ def _door(text: str, what: str) -> str:
 
 
 def _is_at(address: Address, host: str) -> bool:
-    """Whether an address is at a host of the file, which is a name, or name:port."""
+    """Return whether an address is at a host, given as name or name:port."""
     return host in (address.bracketed, f"{address.bracketed}:{address.connects_to}")

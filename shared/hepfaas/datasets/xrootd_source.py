@@ -107,7 +107,7 @@ class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
 
 
 def _with_credential(door: Door) -> str:
-    """What XRootD's client opens: the token goes along with each request, the proxy is what it logs in with."""
+    """Return the address that XRootD's client opens. It sends a token with each request and logs in with a proxy."""
     found = door.credential
     if found is None:
         return door.url
