@@ -9,13 +9,13 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.learner.learner import Limits
+from hepfaas.learner.printed import Printed
 from hepfaas.models.inference import Inference
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox import confinement
 from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
-from hepfaas.training.learner import Limits
-from hepfaas.training.printed import Printed
 
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)

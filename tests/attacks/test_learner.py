@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.learner import scratch
+from hepfaas.learner.foreign import ForeignLearner
+from hepfaas.learner.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.sandbox import confinement, usage, wire
-from hepfaas.training import scratch
-from hepfaas.training.foreign import ForeignLearner
-from hepfaas.training.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Rows, Slice
 
 MEMORY_MB = 200
@@ -412,7 +412,7 @@ def test_rows_of_others_are_not_fetched(need: str) -> None:
 
 
 def test_a_pass_that_is_said_to_be_done_before_it_took_its_rows_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hepfaas.training.learner.SENT_S", 0.2)
+    monkeypatch.setattr("hepfaas.learner.learner.SENT_S", 0.2)
     blocks = [[Slice("p/0", 0, 1)]]
 
     def large(batch: str) -> Rows:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.learner import scratch
+from hepfaas.learner.learner import Learner, LearnerSettings, Limits
 from hepfaas.models.litert import LiteRtModel
-from hepfaas.training import scratch
-from hepfaas.training.learner import Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Block, Part, Rows, Slice, blocks_of, rows_in
 from numpy.typing import NDArray
 
@@ -496,7 +496,7 @@ def test_a_network_is_trained_within_a_limit() -> None:
 
 
 ALONE = f"""
-from hepfaas.training.learner import Learner, LearnerSettings
+from hepfaas.learner.learner import Learner, LearnerSettings
 settings = LearnerSettings({{"model.py": {HANGS!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
 with Learner(settings, on_log=lambda line: print(line, flush=True)) as worker:
     worker.make()
@@ -544,8 +544,8 @@ raise ValueError("e" * 1_000_000)
 MEASURED = f"""
 import re, resource, sys
 from hepfaas.errors import RequestError
-from hepfaas.training.learner import Learner, LearnerSettings
-from hepfaas.training.printed import Printed
+from hepfaas.learner.learner import Learner, LearnerSettings
+from hepfaas.learner.printed import Printed
 printed = Printed()
 settings = LearnerSettings({{"model.py": {FLOOD!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
 with Learner(settings, on_log=printed.append) as worker:

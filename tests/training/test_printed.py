@@ -4,7 +4,7 @@ import io
 import re
 import sys
 
-from hepfaas.training.printed import MOST_BYTES, MOST_OF_LINE, Printed, lines_of, shortened
+from hepfaas.learner.printed import MOST_BYTES, MOST_OF_LINE, Printed, lines_of, shortened
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import probes
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.learner import scratch
+from hepfaas.learner.learner import Learner, LearnerSettings, Limits
 from hepfaas.sandbox import confinement
-from hepfaas.training import scratch
-from hepfaas.training.learner import Learner, LearnerSettings, Limits
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -216,7 +216,7 @@ def test_a_folder_that_is_gone_is_no_excess() -> None:
 
 KILLED = """
 import os
-from hepfaas.training import scratch
+from hepfaas.learner import scratch
 folder = scratch.created()
 (folder / "left").write_text("")
 print(folder, flush=True)

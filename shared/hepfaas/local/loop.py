@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.learner.printed import Printed
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import Workers, perform
 from hepfaas.platform import records
@@ -18,7 +19,6 @@ from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
-from hepfaas.training.printed import Printed
 
 LEARNER_KINDS = ("train", "export")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hepfaas.datasets.doors import Reading
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
+from hepfaas.learner.printed import Printed
 from hepfaas.platform import outside, records
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
@@ -23,7 +24,6 @@ from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.service import events
 from hepfaas.service.events import Task
 from hepfaas.service.readings import Readings
-from hepfaas.training.printed import Printed
 
 KEPT_RUNS = 1_000
 

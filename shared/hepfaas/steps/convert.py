@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.learner.foreign import ForeignSettings
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Convert
 from hepfaas.steps.export import TOLERANCE, largest_difference
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import code_files, encoded, put_blob
-from hepfaas.training.foreign import ForeignSettings
 
 CHECK_ROWS, CHECK_VALUES = 1_000, 4_000_000
 """Rows drawn for the check, fewer where they are large."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.foreign import ForeignLearner, ForeignSettings
-from hepfaas.training.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.training.segments import Part, Rows
 
 FRESH = "fresh"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hepfaas.learner.learner import Fitted, Learner
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import VALIDATION_ROWS
 from hepfaas.runs.steps import Train
 from hepfaas.steps.learning import Learners, fetching, parts_of
 from hepfaas.steps.objects import result_of
 from hepfaas.training import checkpoint
-from hepfaas.training.learner import Fitted, Learner
 from hepfaas.training.segments import Block, blocks_of, first_rows, rows_in, seed_of, segments_of
 
 COMPILED = "the training loop was compiled in"

@@ -24,9 +24,9 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
-from hepfaas.training.learner import processor
-from hepfaas.training.learner_process import Feed, Mixed, aligned
-from hepfaas.training.user_errors import ModelError, not_exported, what
+from hepfaas.learner.learner import processor
+from hepfaas.learner.process import Feed, Mixed, aligned
+from hepfaas.learner.user_errors import ModelError, not_exported, what
 
 LOOK_ROWS = 2_000
 """Rows of a batch where nothing is learned from it."""

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.learner.user_errors import ModelError, told
 from hepfaas.runs.epochs import BLOCK_ROWS
 from hepfaas.sandbox import wire
 from hepfaas.sandbox.confinement import why
-from hepfaas.training.user_errors import ModelError, told
 
 AHEAD = 2
 """Blocks that may arrive before they are needed."""
@@ -266,10 +266,10 @@ class Session:
 def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], Any]:
     """What learns: the network of the user's code, or a model that was made elsewhere."""
     if "format" in settings:
-        from hepfaas.training.foreign_model import ForeignModel
+        from hepfaas.learner.foreign_model import ForeignModel
 
         return ForeignModel
-    from hepfaas.training.keras_learner import KerasLearner
+    from hepfaas.learner.keras_learner import KerasLearner
 
     return KerasLearner
 

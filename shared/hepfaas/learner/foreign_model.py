@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
-from hepfaas.training.learner import processor
-from hepfaas.training.user_errors import ModelError, not_exported, what
+from hepfaas.learner.learner import processor
+from hepfaas.learner.user_errors import ModelError, not_exported, what
 
 LOOK_VALUES = 2_000_000
 """Most numbers that the model is given at once."""

@@ -1,4 +1,4 @@
-"""`python -m hepfaas.training.confined DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` shuts itself in and becomes the learner
+"""`python -m hepfaas.learner.confined DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` shuts itself in and becomes the learner
 process. Limits of 0 are none.
 
 Nothing that starts threads is imported before: NumPy does.
@@ -20,7 +20,7 @@ def main() -> None:
     confinement.confine(Path.cwd())
     if not confinement.landlock_version():
         sys.stdout.write("note: the kernel has no Landlock: a model's code can read what this user can\n")
-    from hepfaas.training.learner_process import serve
+    from hepfaas.learner.process import serve
 
     serve(descriptor)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hepfaas.errors import RequestError
-from hepfaas.training.learner import UNLIMITED, Learner, Limits
+from hepfaas.learner.learner import UNLIMITED, Learner, Limits
 
 MOST_NUMBERS = 10_000_000
 """Numbers of a row: the function draws rows of this shape to check the graph."""
