@@ -29,7 +29,7 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines
 
 if TYPE_CHECKING:
-    from hepfaas.datasets.score_files import Columns
+    from hepfaas.scores.files import Columns
 
 TRIES = 6
 BACK_OFF_S = 0.25

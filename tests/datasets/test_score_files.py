@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import uproot
-from hepfaas.datasets.score_files import score_file
 from hepfaas.errors import RequestError
+from hepfaas.scores.files import score_file
 from numpy.typing import NDArray
 
 FIRST: dict[str, NDArray[Any]] = {

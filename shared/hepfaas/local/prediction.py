@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE
 from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
+from hepfaas.scores.files import Columns, score_file
 from hepfaas.steps.predict import predicted
 
 SHOWN = 10

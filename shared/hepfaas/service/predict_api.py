@@ -16,15 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from hepfaas.datasets.addresses import check_file, check_is_not_ours
 from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.score_files import Columns, columns_of
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.models import versions
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
+from hepfaas.scores.files import Columns, columns_of
+from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
 from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
-from hepfaas.service.score_streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
 
 MOST_FILES = 1_000
 OVER = "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"

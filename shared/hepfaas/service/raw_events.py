@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.datasets.chosen import missing_branch
-from hepfaas.datasets.score_files import Columns, score_file
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix
@@ -28,6 +27,7 @@ from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
+from hepfaas.scores.files import Columns, score_file
 from hepfaas.service.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.service.decoded import VALUE_BYTES, Hold
 from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event

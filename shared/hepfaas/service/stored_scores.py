@@ -9,10 +9,10 @@ import numpy as np
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from hepfaas.datasets.score_files import Columns
 from hepfaas.platform.storage import Store
+from hepfaas.scores.files import Columns
+from hepfaas.scores.streams import OFFERED, streamed
 from hepfaas.service import overview
-from hepfaas.service.score_streams import OFFERED, streamed
 from hepfaas.steps.objects import open_scores
 
 

@@ -60,7 +60,7 @@ def open_part(key: str, size_bytes: int, store: Store) -> Any:
 
 def open_scores(key: str, store: Store) -> Any:
     """The scores of an entry range, read by ranges. Raises: MissingError."""
-    from hepfaas.models.score_parts import ScorePart  # pyarrow: only where parts are read
+    from hepfaas.scores.parts import ScorePart  # pyarrow: only where parts are read
 
     size_bytes = store.size_bytes(key)
     if size_bytes is None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import OpenedFile, opened, read
-from hepfaas.datasets.score_files import columns_of
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.jagged import Values, flat_values
 from hepfaas.features.matrix import matrix, surplus_events
@@ -25,6 +24,7 @@ from hepfaas.models.served import graph_of
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Predict
+from hepfaas.scores.files import columns_of
 from hepfaas.steps.objects import encoded
 
 RANGE_EVENTS = 10_000
@@ -56,7 +56,7 @@ class Scores:
 def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: Inference = INFERENCE) -> None:
     """Raises: RequestError if the version is gone, or the file is not what it was when the run opened it;
     UnavailableError."""
-    from hepfaas.models.score_parts import score_part
+    from hepfaas.scores.parts import score_part
 
     published = _published(step, store)
     if hashes_of(published) != (step.graph, step.spec):

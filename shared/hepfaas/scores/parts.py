@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 import pyarrow.ipc
 
-from hepfaas.datasets.score_files import Columns
+from hepfaas.scores.files import Columns
 from hepfaas.training.prepared import Ranged
 
 

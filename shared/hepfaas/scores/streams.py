@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.score_files import Columns
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
+from hepfaas.scores.files import Columns
 
 LINES, ARROW_STREAM, PARQUET = (
     "application/x-ndjson",
