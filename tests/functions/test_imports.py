@@ -14,12 +14,12 @@ FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/mai
 LATER = {
     "predict": [
         "hepfaas.service.foreign",
-        "hepfaas.service.images",
-        "hepfaas.service.raw_events",
+        "hepfaas.inputs.images",
+        "hepfaas.inputs.raw_events",
         "hepfaas.service.prediction_runs",
         "hepfaas.service.prediction_answers",
     ],
-    "predict-grpc": ["hepfaas.service.raw_events"],
+    "predict-grpc": ["hepfaas.inputs.raw_events"],
 }
 """What is imported where it is asked for."""
 
@@ -62,8 +62,8 @@ EVENTS = """
 import sys
 from types import SimpleNamespace
 from hepfaas.features.spec import FeatureBranch, Spec
-from hepfaas.service.raw_events import JSON, events_in, features_of, features_of_tensors
-from hepfaas.service.numbers import from_json
+from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
+from hepfaas.inputs.numbers import from_json
 spec = Spec((FeatureBranch("met", False, 0.0, 4.0, 1), FeatureBranch("pt", True, 0.0, 8.0, 2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None

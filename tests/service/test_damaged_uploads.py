@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.inputs.images import pixels
 from hepfaas.platform.spool import Spool
 from hepfaas.service import foreign
 from hepfaas.service.bundles import Bundle, bundle_in, files_of
-from hepfaas.service.images import pixels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.service.decoded import MOST_FOOTER, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
+from hepfaas.inputs.decoded import MOST_FOOTER, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
 
 ROWS = 30_000
 TABLE = pa.table(

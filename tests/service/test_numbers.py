@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.service.numbers import cast, from_json, place_in_events
+from hepfaas.inputs.numbers import cast, from_json, place_in_events
 from hypothesis import given
 from hypothesis import strategies as st
 

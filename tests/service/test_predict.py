@@ -33,11 +33,11 @@ from hepfaas.datasets.root import opened
 from hepfaas.errors import RequestError
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import Spec
+from hepfaas.inputs import raw_events
 from hepfaas.models import versions
 from hepfaas.models.served import served_of
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.steps import Predict
-from hepfaas.service import raw_events
 from hepfaas.service.open_inference_grpc import health, inference
 from hepfaas.service.predict_app import MOST_PATH
 from hepfaas.service.tfaas_proto import message

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from hepfaas import __version__
 from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch
+from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
-from hepfaas.service.numbers import cast, from_json
 from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
 
 FEATURES, SCORES = "features", "scores"
@@ -234,7 +234,7 @@ def _check_names(served: Served, tensors: Mapping[str, Any], names: Sequence[str
 
 def _raw(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Vectors of raw values by branch."""
-    from hepfaas.service.raw_events import features_of_tensors
+    from hepfaas.inputs.raw_events import features_of_tensors
 
     return features_of_tensors(served, tensors)
 

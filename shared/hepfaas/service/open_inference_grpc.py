@@ -25,11 +25,11 @@ from hepfaas.errors import (
     UnavailableError,
     public_text,
 )
+from hepfaas.inputs.numbers import cast
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
-from hepfaas.service.numbers import cast
 from hepfaas.service.observing import Log, Metrics
 from hepfaas.service.open_inference import (
     FEATURES,

@@ -12,11 +12,11 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from hepfaas.errors import NotThereError, RequestError
+from hepfaas.inputs.numbers import from_json
 from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.numbers import from_json
 from hepfaas.service.predicting import MOST_VALUES_BYTES, Asked, in_thread, json_response
 
 BEST = 5
@@ -62,7 +62,7 @@ async def protobuf(asked: Asked) -> Response:
 async def image(asked: Asked) -> Response:
     """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores; of a model of
     TensorFlow 1 {"filename", "labels": the best five, each with its probability}."""
-    from hepfaas.service.raw_events import picture  # only where pictures come
+    from hepfaas.inputs.raw_events import picture  # only where pictures come
 
     async with asked.form(asked.serving.settings.predict_body_bytes) as form:
         upload, name = form.get("image"), form.get("model")

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.service.numbers import cast, expected, place_in_events, place_of_event
+from hepfaas.inputs.numbers import cast, expected, place_in_events, place_of_event
 
 
 def flat(table: Any, name: str, type_: str) -> NDArray[Any]:

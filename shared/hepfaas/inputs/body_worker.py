@@ -41,8 +41,8 @@ def _table(
     """Give the branches that are wanted of a table, then the identifiers that it has."""
     import pyarrow as pa
 
-    from hepfaas.service import columns
-    from hepfaas.service.decoded import arrow_table, parquet_table
+    from hepfaas.inputs import columns
+    from hepfaas.inputs.decoded import arrow_table, parquet_table
 
     hold, choose = _Hold(caller), partial(_chosen, [name for name, _, _ in branches], identifiers)
     body = memoryview(mmap.mmap(body_number, 0, access=mmap.ACCESS_READ))
@@ -66,7 +66,7 @@ def _table(
 
 def _picture(body_number: int, arrays: object, shape: Sequence[int], model: str) -> Answer:
     """Give a picture as numbers."""
-    from hepfaas.service.images import pixels
+    from hepfaas.inputs.images import pixels
 
     with os.fdopen(body_number, "rb") as data:
         return {}, [pixels(data, tuple(shape), model)]

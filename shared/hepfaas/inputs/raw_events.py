@@ -23,14 +23,14 @@ from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
+from hepfaas.inputs.decoded import VALUE_BYTES, Hold
+from hepfaas.inputs.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 from hepfaas.scores.files import Columns, score_file
-from hepfaas.service.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
-from hepfaas.service.decoded import VALUE_BYTES, Hold
-from hepfaas.service.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.service.predicting import json_object
 
 ROOT, JSON = "application/x-root", "application/json"
@@ -217,7 +217,7 @@ def in_body(body: bytes, function: str, values: Mapping[str, Any], hold: Hold, m
     """Return what a function of body_worker.py gives for a body. Raises: RequestError; what `hold` does."""
     descriptor = sealed_memory(len(body), body)
     try:
-        with TaskWorker(fork_server(), "hepfaas.service.body_worker", memory, [descriptor]) as worker:
+        with TaskWorker(fork_server(), "hepfaas.inputs.body_worker", memory, [descriptor]) as worker:
             return worker.call(function, values, back={"hold": partial(_hold, hold)})
     except WorkerLostError as error:
         raise RequestError(f"the body cannot be read: {error}") from error
