@@ -11,6 +11,7 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.datasets.readings import Readings
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
@@ -20,7 +21,6 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 from hepfaas.service import api, old_api, openapi, scores_api
 from hepfaas.service.api import Asked, Routes
-from hepfaas.service.readings import Readings
 
 share_one_arena()  # of the threads that start from here on: each would keep what its largest body took
 SETTINGS = Settings.from_environ(os.environ)

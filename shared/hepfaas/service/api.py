@@ -26,6 +26,7 @@ from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
 from hepfaas.datasets.files import MOST_ADDRESS
+from hepfaas.datasets.readings import Readings
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.models import versions
@@ -46,7 +47,6 @@ from hepfaas.service import overview
 from hepfaas.service.folder import READ, recipe_of
 from hepfaas.service.following import Follower, Followers, follow_events, follow_log
 from hepfaas.service.forms import form_in
-from hepfaas.service.readings import Readings
 from hepfaas.service.submitting import Submitting, trace_of
 from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
 

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hepfaas.datasets.readings import Readings
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
 from hepfaas.models.batching import Batching
 from hepfaas.models.inference import Inference
@@ -32,7 +33,6 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.held import Held
-from hepfaas.service.readings import Readings
 
 if TYPE_CHECKING:
     from hepfaas.service.asking import Asking

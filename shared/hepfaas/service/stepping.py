@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.readings import Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 from hepfaas.learner.printed import Printed
 from hepfaas.platform import outside, records
@@ -23,7 +24,6 @@ from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.service import events
 from hepfaas.service.events import Task
-from hepfaas.service.readings import Readings
 
 KEPT_RUNS = 1_000
 
