@@ -20,12 +20,12 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError
+from hepfaas.jobs.uploads import stored_file
 from hepfaas.local.workers import perform
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs import plan
 from hepfaas.runs.ledger import ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.uploads import stored_file
 from hepfaas.steps.objects import open_part, result_if_there, result_of
 
 EVENTS, BASKET = 4_000, 1_000

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
+from hepfaas.jobs.folder import recipe_of
 from hepfaas.local import child
 from hepfaas.local.broker import Broker as LocalBroker
 from hepfaas.local.broker import Caller
@@ -29,7 +30,6 @@ from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.service import overview
 from hepfaas.service.api import place_files
-from hepfaas.service.folder import recipe_of
 from hepfaas.service.submitting import Submitting, trace_of
 from jobs import small_job
 from system import System

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.uploads import Unpacked
 from hepfaas.platform.storage import open_store
-from hepfaas.service.folder import recipe_of
-from hepfaas.service.uploads import Unpacked
 
 
 def packed(folder: Path, name: str) -> io.BytesIO:

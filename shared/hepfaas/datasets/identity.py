@@ -20,7 +20,7 @@ from hepfaas.datasets.doors import Reading
 from hepfaas.platform.address import parsed
 
 _UPLOAD = re.compile(r"uploads/([0-9a-f]{64})/[^/]+")
-"""Key of an upload: `runs` has hashed its content (service/uploads.py)."""
+"""Key of an upload: `runs` has hashed its content (jobs/uploads.py)."""
 
 
 def held(source: ByteSource, most_bytes: int) -> ByteSource:

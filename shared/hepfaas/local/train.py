@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hepfaas.jobs.folder import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_table, size, table
@@ -18,7 +19,6 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
-from hepfaas.service.folder import recipe_of
 from hepfaas.steps.objects import result_if_there
 
 

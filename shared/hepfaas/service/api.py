@@ -29,6 +29,8 @@ from hepfaas.datasets.files import MOST_ADDRESS
 from hepfaas.datasets.readings import Readings
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, MissingError, RequestError
+from hepfaas.jobs.folder import READ, recipe_of
+from hepfaas.jobs.uploads import Unpacked, given_names, stored_file, write_job
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.browsers import page_policy
@@ -44,11 +46,9 @@ from hepfaas.runs.params import check_shape
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
-from hepfaas.service.folder import READ, recipe_of
 from hepfaas.service.following import Follower, Followers, follow_events, follow_log
 from hepfaas.service.forms import form_in
 from hepfaas.service.submitting import Submitting, trace_of
-from hepfaas.service.uploads import Unpacked, given_names, stored_file, write_job
 
 PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"

@@ -16,14 +16,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
 
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.jobs.bundles import LABELS, PARAMS, Bundle, bundle_in, files_of
+from hepfaas.jobs.uploads import Unpacked, stored_file
 from hepfaas.platform import records
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
-from hepfaas.service.bundles import LABELS, PARAMS, Bundle, bundle_in, files_of
 from hepfaas.service.predicting import Asked, in_thread
 from hepfaas.service.submitting import trace_of
-from hepfaas.service.uploads import Unpacked, stored_file
 
 LOOK_S = 0.2
 """How often it is looked whether a run has ended."""

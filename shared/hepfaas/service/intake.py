@@ -16,6 +16,8 @@ from urllib.parse import unquote_plus
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import Spec
+from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.uploads import given_names, write_job
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.address import parsed
@@ -26,10 +28,8 @@ from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 from hepfaas.service import events, rules
 from hepfaas.service.api import check_webhook, place_files
-from hepfaas.service.folder import recipe_of
 from hepfaas.service.rules import Batch, File, Rule
 from hepfaas.service.submitting import Submitting, trace_of
-from hepfaas.service.uploads import given_names, write_job
 
 MOST_URL = 2_000
 EACH_S, PING_S = 60.0, 120.0

@@ -20,6 +20,7 @@ from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
 from hepfaas.models import versions
 from hepfaas.platform import records
 from hepfaas.platform.browsers import check_removes
@@ -30,7 +31,6 @@ from hepfaas.service import overview
 from hepfaas.service.api import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
 from hepfaas.service.following import follow_log
 from hepfaas.service.forms import form_in
-from hepfaas.service.uploads import Unpacked, mapped, stored_file
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")

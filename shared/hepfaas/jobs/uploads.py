@@ -15,8 +15,8 @@ from werkzeug.utils import secure_filename
 
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.tars import Readable, members
 from hepfaas.platform.storage import Data, Store
-from hepfaas.service.tars import Readable, members
 
 MOST_FILES = 10_000
 """Files and folders of one upload."""
