@@ -18,16 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from hepfaas.client import Client
 from hepfaas.errors import MissingError
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration.advancing import Advancing
+from hepfaas.orchestration.events import RunName
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Data
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
-from hepfaas.service import events
-from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import RunName
 from hepfaas.steps.objects import encoded
 from jobs import small_job
 from measured import CACHE, Ratio, seconds

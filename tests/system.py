@@ -11,7 +11,7 @@ import pytest
 from conftest import LIMIT_S, server_binary
 from hepfaas.local.broker import Delivery
 from hepfaas.local.up import Options, Up
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store, open_store
 
 FAST = Delivery(retry=3, back_off_s=0.1, timeout_s=60)

@@ -4,8 +4,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from hepfaas.orchestration import rules
 from hepfaas.runs import params
-from hepfaas.service import rules
 
 TOP = Path(__file__).parents[1]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.orchestration.advancing import Advancing
+from hepfaas.orchestration.events import UNSIGNED, keys_by_function
 from hepfaas.platform.cloud_events import CloudEvent, webhook
 from hepfaas.platform.http import takes_events
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import UNSIGNED, keys_by_function
 
 SETTINGS = Settings.from_environ(os.environ)
 SETTINGS.keys_of_events()  # there must be some

@@ -12,13 +12,13 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.datasets.readings import Readings
+from hepfaas.orchestration.intake import Intake
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.service import intake_api
-from hepfaas.service.intake import Intake
 
 SETTINGS = Settings.from_environ(os.environ)
 

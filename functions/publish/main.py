@@ -9,8 +9,8 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.orchestration.stepping import step_function
 from hepfaas.platform.settings import Settings
-from hepfaas.service.stepping import step_function
 
 ANSWER = step_function("publish", Settings.from_environ(os.environ))
 

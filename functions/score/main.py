@@ -10,10 +10,10 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.models.inference import Inference
+from hepfaas.orchestration.stepping import step_function
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
-from hepfaas.service.stepping import step_function
 
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)

@@ -9,10 +9,10 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.orchestration.stepping import step_function
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox import confinement
 from hepfaas.sandbox.processes import fork_server
-from hepfaas.service.stepping import step_function
 
 fork_server().start("hepfaas.datasets.root_worker")  # it imports uproot while this process imports the rest
 SETTINGS = Settings.from_environ(os.environ)

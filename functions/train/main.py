@@ -12,9 +12,9 @@ from flask import Request, Response
 from hepfaas.learner.learner import Limits
 from hepfaas.learner.printed import Printed
 from hepfaas.models.inference import Inference
+from hepfaas.orchestration.stepping import Tools, step_function
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox import confinement
-from hepfaas.service.stepping import Tools, step_function
 from hepfaas.steps.learning import Learners
 
 SETTINGS = Settings.from_environ(os.environ)

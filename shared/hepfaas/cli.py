@@ -300,7 +300,7 @@ def _status(given: argparse.Namespace) -> None:
 def _log(given: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from hepfaas.platform import records
+    from hepfaas.orchestration import records
     from hepfaas.service.following import lines_of
 
     if given.url:

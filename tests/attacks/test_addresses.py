@@ -14,11 +14,11 @@ from hepfaas.datasets.doors import Door, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.orchestration.intake import news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.storage import open_store
 from hepfaas.service.api import check_webhook, place_files
-from hepfaas.service.intake import news_in, news_of
 from hosts import OURS, PUBLIC, LeadingXRootD, Untouched, answer_in_turn
 
 LISTED = ["root", "roots", "xroot", "http", "https", "dav"]

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from conftest import LIMIT_S
 from hepfaas.errors import UnavailableError
-from hepfaas.platform import records
-from hepfaas.platform.records import Entry
+from hepfaas.orchestration import records
+from hepfaas.orchestration.records import Entry
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe

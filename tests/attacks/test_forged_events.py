@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 from conftest import TOP
 from hepfaas.errors import ForbiddenError, RequestError
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration.advancing import Advancing
+from hepfaas.orchestration.events import RunName, Task
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, signed
 from hepfaas.platform.storage import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Publish, Step, Survey
-from hepfaas.service import events
-from hepfaas.service.advancing import Advancing
-from hepfaas.service.events import RunName, Task
 from hepfaas.steps.objects import encoded
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")

@@ -4,10 +4,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from hepfaas.orchestration import rules
+from hepfaas.orchestration.intake import Arrived, Intake
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service import rules
-from hepfaas.service.intake import Arrived, Intake
 from jobs import MODEL
 
 GET_S = 0.05

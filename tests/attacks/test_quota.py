@@ -14,17 +14,16 @@ import pytest
 from conftest import LIMIT_S
 from hepfaas.errors import ForbiddenError, LimitError, RequestError
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records, rules
+from hepfaas.orchestration.intake import Arrived, Intake
+from hepfaas.orchestration.requesting import Asking
+from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.roles import Limits, Roles, owner_of
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import LEAST_BYTES, open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service import rules
-from hepfaas.service.asking import Asking
-from hepfaas.service.intake import Arrived, Intake
-from hepfaas.service.submitting import Submitting
 from identities import GROUPS, Issuer, Process, function
 from jobs import MODEL
 

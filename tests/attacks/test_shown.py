@@ -24,8 +24,8 @@ from hepfaas.errors import RequestError
 from hepfaas.local import tables
 from hepfaas.local.progress import Progress, lines_of
 from hepfaas.models import versions
-from hepfaas.platform import records
-from hepfaas.platform.records import End, Entry
+from hepfaas.orchestration import records
+from hepfaas.orchestration.records import End, Entry
 from hepfaas.platform.storage import open_store
 from hepfaas.platform.terminal import PRINTED, fault_line, in_columns, visible, visible_lines
 from hepfaas.runs.recipe import LabelledFile, Recipe

@@ -25,12 +25,12 @@ from hepfaas.local.broker import Broker as LocalBroker
 from hepfaas.local.broker import Caller
 from hepfaas.local.replicas import Replicas, kill
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.service import overview
 from hepfaas.service.api import place_files
-from hepfaas.service.submitting import Submitting, trace_of
 from jobs import small_job
 from system import System
 

@@ -6,52 +6,52 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "shared" / "hepfaas"
 MODULES = (
     *sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "steps").glob("*.py")),
-    "service/stepping.py",
-    "service/advancing.py",
-    "platform/records.py",
+    "orchestration/stepping.py",
+    "orchestration/advancing.py",
+    "orchestration/records.py",
     "models/versions.py",
 )
-OTHERS = ("service.intake", "service.rules")
+OTHERS = ("orchestration.intake", "orchestration.rules")
 """Modules of the function `intake`, which gets the same pings and has no part in a run: tests/service/test_intake.py"""
 
 STORES = ("store", "_store", "root", "_root")
 METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
 DELETED_OBJECTS = (
-    "service.advancing.Advancing._remake:size_bytes",
-    "service.advancing.Advancing._remake:send",
-    "service.advancing.Advancing._ask_again:send",
+    "orchestration.advancing.Advancing._remake:size_bytes",
+    "orchestration.advancing.Advancing._remake:send",
+    "orchestration.advancing.Advancing._ask_again:send",
 )
 """Calls that are made when objects are gone that were there."""
 
-FAILING = ("platform.records.fail:create", "service.advancing.Advancing._check_failed:size_bytes")
+FAILING = ("orchestration.records.fail:create", "orchestration.advancing.Advancing._check_failed:size_bytes")
 """Calls that are made when a step cannot be done."""
 
 AFTER_A_FAULT = {
-    "platform.records.trouble:create": (("steps.prepare.perform:create", "request lost"),),
-    "platform.records.sent_at:get": (("function publish", "broker restarted"),),
+    "orchestration.records.trouble:create": (("steps.prepare.perform:create", "request lost"),),
+    "orchestration.records.sent_at:get": (("function publish", "broker restarted"),),
     "models.versions.claim:get": (("models.versions.claim:create", "answer lost"),),
     "steps.learning.Learners.holding:get": (("steps.train.perform:create", "killed after"),),
 }
 """Calls that are made when something else has gone wrong, and what leads there."""
 
 NOT_IN_A_RUN = {
-    "platform.records._write": "submitting, before a run is there",
-    "platform.records._list": "submitting, before a run is there",
-    "platform.records.newest": "lists of runs",
-    "platform.records.is_deleted": "lists of runs",
-    "platform.records.begin": "a retry by a person: tests/service/test_runs.py",
-    "platform.records.log_of": "reading the log",
-    "platform.records.served": "files of others' servers: tests/service/test_reading.py",
-    "platform.records.served_by": "reading the status",
-    "platform.records.trouble_at": "a run that is given up: tests/service/test_advancing.py",
-    "platform.records.troubles": "a run that is given up: tests/service/test_advancing.py",
-    "platform.records.remove": "runs that were deleted: tests/service/test_runs.py",
-    "platform.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
-    "service.advancing.Advancing._close:create": "a run with a webhook: tests/service/test_advancing.py",
-    "service.advancing.Advancing._untold": "a run with a webhook: tests/service/test_advancing.py",
-    "service.advancing.Advancing._tell_webhook": "a run with a webhook: tests/service/test_advancing.py",
-    "service.advancing.Advancing._look_at_all:delete": "a key that names no run: tests/service/test_advancing.py",
-    "service.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
+    "orchestration.records._write": "submitting, before a run is there",
+    "orchestration.records._list": "submitting, before a run is there",
+    "orchestration.records.newest": "lists of runs",
+    "orchestration.records.is_deleted": "lists of runs",
+    "orchestration.records.begin": "a retry by a person: tests/service/test_runs.py",
+    "orchestration.records.log_of": "reading the log",
+    "orchestration.records.served": "files of others' servers: tests/service/test_reading.py",
+    "orchestration.records.served_by": "reading the status",
+    "orchestration.records.trouble_at": "a run that is given up: tests/service/test_advancing.py",
+    "orchestration.records.troubles": "a run that is given up: tests/service/test_advancing.py",
+    "orchestration.records.remove": "runs that were deleted: tests/service/test_runs.py",
+    "orchestration.records.deleted_at": "runs that were deleted: tests/service/test_runs.py",
+    "orchestration.advancing.Advancing._close:create": "a run with a webhook: tests/service/test_advancing.py",
+    "orchestration.advancing.Advancing._untold": "a run with a webhook: tests/service/test_advancing.py",
+    "orchestration.advancing.Advancing._tell_webhook": "a run with a webhook: tests/service/test_advancing.py",
+    "orchestration.advancing.Advancing._look_at_all:delete": "a key that names no run: tests/service/test_advancing.py",
+    "orchestration.advancing.Advancing._remove": "runs that were deleted: tests/service/test_runs.py",
     "models.versions._there": "lists of models",
     "models.versions.add": "files that clients of TFaaS add: tests/service/test_old_clients.py",
     "models.versions.card_of": "lists of models",

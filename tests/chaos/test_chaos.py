@@ -20,7 +20,7 @@ from chaos.harness import FUNCTION, PACKAGE, POLL_S, Chaos, Fault, ended_of
 from chaos.sites import AFTER_A_FAULT, DELETED_OBJECTS, FAILING, OTHERS, always, sites, stale, why_not
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.up import functions_folder
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from jobs import small_job
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"

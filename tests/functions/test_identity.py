@@ -16,14 +16,13 @@ import httpx
 import pytest
 from conftest import LIMIT_S
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records, rules
+from hepfaas.orchestration.events import RunName, Task, requested
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, signed
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
-from hepfaas.service import events, rules
-from hepfaas.service.events import RunName, Task, requested
 from hepfaas.service.open_inference_grpc import inference
 from identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
 

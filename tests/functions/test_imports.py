@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hepfaas.service.events import DOES
+from hepfaas.orchestration.events import DOES
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))

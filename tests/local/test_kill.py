@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hepfaas.cli import main
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import open_store
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"

@@ -17,7 +17,7 @@ from hepfaas.datasets.root import OpenedFile
 from hepfaas.local.loop import LEARNER_KINDS, Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs import plan
 from hepfaas.runs.recipe import LabelledFile, Recipe

@@ -15,7 +15,7 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.features.matrix import matrix
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.steps.objects import open_part, result_of
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hepfaas.platform.records import Request
+from hepfaas.orchestration.records import Request
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.kinds import AnyRecipe, recipe_from_json
 from hepfaas.runs.phases import Finished, Ready

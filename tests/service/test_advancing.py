@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
-from hepfaas.platform import records
+from hepfaas.orchestration import advancing, events, records
+from hepfaas.orchestration.advancing import MOST_SENT, Advancing
+from hepfaas.orchestration.events import RunName
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
-from hepfaas.service import advancing, events
-from hepfaas.service.advancing import MOST_SENT, Advancing
-from hepfaas.service.events import RunName
 from hepfaas.steps.objects import encoded
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")

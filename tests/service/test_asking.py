@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration.advancing import Advancing
+from hepfaas.orchestration.events import RUN_REQUESTED, RUN_SUBMITTED
+from hepfaas.orchestration.records import End, Request
+from hepfaas.orchestration.requesting import Asking
+from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.records import End, Request
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service import events, overview
-from hepfaas.service.advancing import Advancing
-from hepfaas.service.asking import Asking
-from hepfaas.service.events import RUN_REQUESTED, RUN_SUBMITTED
+from hepfaas.service import overview
 from hepfaas.service.prediction_runs import MOST_HEADERS, looked_at
-from hepfaas.service.submitting import Submitting
 from jobs import write_root
 from mortal import Killed, Mortal, Taken
 

@@ -8,11 +8,11 @@ import jsonschema
 import pytest
 from hepfaas import Client
 from hepfaas.errors import RequestError
+from hepfaas.orchestration import events
+from hepfaas.orchestration.events import RunName, Task
 from hepfaas.platform.cloud_events import MOST_BYTES, CloudEvent, on_the_wire, read_event
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
-from hepfaas.service import events
-from hepfaas.service.events import RunName, Task
 from jobs import small_job
 from system import System
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from conftest import LIMIT_S
 from hepfaas.errors import LimitError, UnavailableError
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.service.following import MOST_FOLLOWERS, MOST_OF_ONE, Followers
 from system import System

@@ -11,8 +11,8 @@ import pytest
 from conftest import LIMIT_S
 from hepfaas import Client
 from hepfaas.errors import UnavailableError
-from hepfaas.platform import records
-from hepfaas.platform.records import End, Entry
+from hepfaas.orchestration import records
+from hepfaas.orchestration.records import End, Entry
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.prediction import Prediction
 from hepfaas.service.following import follow_events, follow_log

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import schemathesis
+from hepfaas.orchestration.events import DOES, PREFIX
 from hepfaas.platform.cloud_events import CloudEvent, signed
 from hepfaas.platform.storage import open_store
-from hepfaas.service.events import DOES, PREFIX
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from system import System

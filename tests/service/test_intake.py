@@ -21,12 +21,11 @@ from hepfaas.client import Client
 from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records, rules
+from hepfaas.orchestration.intake import Arrived, Intake, news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile
-from hepfaas.service import rules
-from hepfaas.service.intake import Arrived, Intake, news_in, news_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import MODEL, PARAMS, write_root

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from hepfaas.errors import LimitError
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration import requesting as asking
 from hepfaas.platform.identity import Rate
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service import asking, predict_app
+from hepfaas.service import predict_app
 from hepfaas.service.observing import LOG_S
 from hepfaas.service.predict_app import PredictApp
 from starlette.requests import Request

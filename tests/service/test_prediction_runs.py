@@ -22,7 +22,7 @@ from conftest import XRootD
 from hepfaas import Client
 from hepfaas.cli import main
 from hepfaas.errors import RequestError
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import open_store
 from hepfaas.service import overview
 from jobs import small_job, write_root
@@ -305,14 +305,14 @@ def test_events_that_are_lost_or_doubled_and_killed_functions_change_nothing(
 ) -> None:
     predicting.forget_scores()
     faults = (
-        ("service.asking.Asking.ask:send", "doubled", 1),
-        ("service.submitting.Submitting._activate:create", "killed after", 1),
-        ("service.advancing.Advancing._send:send", "doubled", 2),
+        ("orchestration.requesting.Asking.ask:send", "doubled", 1),
+        ("orchestration.submitting.Submitting._activate:create", "killed after", 1),
+        ("orchestration.advancing.Advancing._send:send", "doubled", 2),
         ("steps.predict.perform:create", "killed after", 5),
         ("steps.predict.perform:create", "killed before", 15),
         ("steps.predict.perform:create", "answer lost", 20),
         ("steps.sum.perform:create", "killed before", 2),
-        ("service.stepping.Stepping._tell:send", "request lost", 3),
+        ("orchestration.stepping.Stepping._tell:send", "request lost", 3),
     )
     predicting.plan(*faults)
     run = predicting.begun(url)
@@ -324,7 +324,7 @@ def test_events_that_are_lost_or_doubled_and_killed_functions_change_nothing(
 def test_a_wish_whose_event_never_went_out_is_begun_by_the_ping(predicting: Predicting, url: str, done: str) -> None:
     with Client(predicting.url) as client:
         before = next(client.runs())["run"]
-    predicting.plan(("service.asking.Asking.ask:send", "killed before", 1))
+    predicting.plan(("orchestration.requesting.Asking.ask:send", "killed before", 1))
     headers = {"Prefer": "respond-async", "Idempotency-Key": "killed"}
     assert predicting.ask(url, headers=headers, entries=[0, 70]).status_code == 503
     assert predicting.happened() == 1

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.orchestration import rules
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service import rules
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -23,7 +23,7 @@ from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import open_store
 from jobs import MODEL, small_job
 from system import System

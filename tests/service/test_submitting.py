@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.storage import Data, Staged, open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.submitting import Submitting, trace_of
 from mortal import Killed, Mortal, Taken
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")

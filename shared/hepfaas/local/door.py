@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from hepfaas.errors import UnauthenticatedError
+from hepfaas.orchestration.rules import TOKEN_PREFIX
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.settings import Settings
-from hepfaas.service.rules import TOKEN_PREFIX
 
 HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade"))
 HEADER = "Authorization: Bearer …"

@@ -11,7 +11,7 @@ from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.learner.printed import Printed
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import Workers, perform
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
 from hepfaas.runs.phases import Finished, Ready

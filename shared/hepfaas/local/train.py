@@ -13,7 +13,7 @@ from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_table, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Staged, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan

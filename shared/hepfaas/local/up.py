@@ -28,12 +28,12 @@ from hepfaas.local.broker import Broker, Delivery, Trigger
 from hepfaas.local.door import HOP_BY_HOP, Door
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
+from hepfaas.orchestration import events
 from hepfaas.platform.browsers import protect
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import status_of
 from hepfaas.sandbox import confinement
-from hepfaas.service import events
 from hepfaas.service.connection import Protected
 
 PING_S = 60.0

@@ -32,7 +32,8 @@ from hepfaas.errors import ForbiddenError, MissingError, RequestError
 from hepfaas.jobs.folder import READ, recipe_of
 from hepfaas.jobs.uploads import Unpacked, given_names, stored_file, write_job
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.credentials import Vault, credential_of
@@ -48,7 +49,6 @@ from hepfaas.runs.recipe import Recipe
 from hepfaas.service import overview
 from hepfaas.service.following import Follower, Followers, follow_events, follow_log
 from hepfaas.service.forms import form_in
-from hepfaas.service.submitting import Submitting, trace_of
 
 PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 from hepfaas.errors import LimitError, UnavailableError
-from hepfaas.platform import records
-from hepfaas.platform.records import Entry
+from hepfaas.orchestration import records
+from hepfaas.orchestration.records import Entry
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines

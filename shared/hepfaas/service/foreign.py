@@ -18,12 +18,12 @@ from starlette.responses import Response
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.jobs.bundles import LABELS, PARAMS, Bundle, bundle_in, files_of
 from hepfaas.jobs.uploads import Unpacked, stored_file
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration.submitting import trace_of
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.service.predicting import Asked, in_thread
-from hepfaas.service.submitting import trace_of
 
 LOOK_S = 0.2
 """How often it is looked whether a run has ended."""

@@ -22,7 +22,7 @@ from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.browsers import check_removes
 from hepfaas.platform.http import json_answer, raw_headers
 from hepfaas.platform.spool import Share

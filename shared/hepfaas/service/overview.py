@@ -12,7 +12,9 @@ from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, public_text
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import records
+from hepfaas.orchestration.advancing import missing, phase_of
+from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
@@ -24,8 +26,6 @@ from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.steps import Step, Train
-from hepfaas.service.advancing import missing, phase_of
-from hepfaas.service.asking import asked_for
 from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
 from hepfaas.training.split import event_ids, id_sum
 

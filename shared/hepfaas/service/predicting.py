@@ -35,7 +35,7 @@ from hepfaas.platform.storage import Store, is_name
 from hepfaas.service.held import Held
 
 if TYPE_CHECKING:
-    from hepfaas.service.asking import Asking
+    from hepfaas.orchestration.requesting import Asking
 
 DEADLINE_S = 30.0
 """A request that has waited so long is not computed any more."""
@@ -145,7 +145,7 @@ def serving_of(settings: Settings) -> Serving:
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:
     """Raises: RequestError if there is no broker that could begin runs."""
-    from hepfaas.service.asking import Asking  # CloudEvents: only where runs are asked for
+    from hepfaas.orchestration.requesting import Asking  # CloudEvents: only where runs are asked for
 
     if not settings.broker:
         raise RequestError("this instance of predict cannot begin runs: it has no broker (K_SINK)")

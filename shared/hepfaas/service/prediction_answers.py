@@ -6,7 +6,7 @@ from __future__ import annotations
 from starlette.responses import Response, StreamingResponse
 
 from hepfaas.errors import NotThereError, RequestError, public_text
-from hepfaas.platform import records
+from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs.prediction import Prediction
 from hepfaas.service import overview, stored_scores

@@ -12,10 +12,10 @@ from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.served import Served
-from hepfaas.platform.records import Request
+from hepfaas.orchestration.records import Request
+from hepfaas.orchestration.submitting import trace_of
 from hepfaas.runs.prediction import Prediction
 from hepfaas.service.predicting import Asked, json_response
-from hepfaas.service.submitting import trace_of
 from hepfaas.steps.predict import hashes_of
 
 MOST_HEADERS = 16

@@ -15,15 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from hepfaas.errors import ForbiddenError, RequestError, UnavailableError, public_text
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration.events import RunName, Task, groups_of, requested
+from hepfaas.orchestration.records import Attempt, End, Request, Sent
+from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
-from hepfaas.platform.records import Attempt, End, Request, Sent
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs import plan
 from hepfaas.runs.phases import FAN_OUT, Finished, Levels, Ready, Results
-from hepfaas.service import events
-from hepfaas.service.events import RunName, Task, groups_of, requested
-from hepfaas.service.submitting import Submitting
 from hepfaas.steps.objects import result_if_there
 
 SOURCE = "advance"

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.orchestration import events
+from hepfaas.orchestration.events import RunName
+from hepfaas.orchestration.records import Request
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.identity import Quotas
-from hepfaas.platform.records import Request
 from hepfaas.platform.storage import Store, counted_bytes
-from hepfaas.service import events
-from hepfaas.service.events import RunName
 
 MOST_NAMES = 10
 

@@ -19,17 +19,16 @@ from hepfaas.features.spec import Spec
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.jobs.uploads import given_names, write_job
 from hepfaas.models import versions
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records, rules
+from hepfaas.orchestration.rules import Batch, File, Rule
+from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.address import parsed
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
-from hepfaas.service import events, rules
 from hepfaas.service.api import check_webhook, place_files
-from hepfaas.service.rules import Batch, File, Rule
-from hepfaas.service.submitting import Submitting, trace_of
 
 MOST_URL = 2_000
 EACH_S, PING_S = 60.0, 120.0

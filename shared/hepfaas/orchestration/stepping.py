@@ -13,7 +13,9 @@ from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.readings import Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 from hepfaas.learner.printed import Printed
-from hepfaas.platform import outside, records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration.events import Task
+from hepfaas.platform import outside
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
 from hepfaas.platform.identity import memberships_of
@@ -22,8 +24,6 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
-from hepfaas.service import events
-from hepfaas.service.events import Task
 
 KEPT_RUNS = 1_000
 

@@ -10,14 +10,14 @@ import time
 from dataclasses import replace
 
 from hepfaas.errors import RequestError, UnavailableError
-from hepfaas.platform import records
+from hepfaas.orchestration import events, records
+from hepfaas.orchestration import requesting as asking
+from hepfaas.orchestration.events import RunName
+from hepfaas.orchestration.records import End, Request
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.identity import Quotas
-from hepfaas.platform.records import End, Request
 from hepfaas.platform.storage import Store
 from hepfaas.runs.kinds import recipe_from_json
-from hepfaas.service import asking, events
-from hepfaas.service.events import RunName
 
 SOURCE = "runs"
 MOST_CLAIMS = 100
