@@ -262,7 +262,7 @@ def _runs(given: argparse.Namespace) -> None:
         with _client(given) as client:
             rows = list(client.runs())
     else:
-        from hepfaas.service import overview
+        from hepfaas.views import overview
 
         rows = overview.runs(_store(given))
     _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
@@ -275,7 +275,7 @@ def _models(given: argparse.Namespace) -> None:
         with _client(given) as client:
             rows = client.models()
     else:
-        from hepfaas.service import overview
+        from hepfaas.views import overview
 
         rows = overview.models(_store(given))
     _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
@@ -289,7 +289,7 @@ def _status(given: argparse.Namespace) -> None:
             found = dict(client.status(given.run).values)
             found |= {"ledger": client.ledger(given.run)} if given.verify else {}
     else:
-        from hepfaas.service import overview
+        from hepfaas.views import overview
 
         found = overview.status(_store(given), given.run, given.verify)
     _document(found) if given.json else _print(tables.facts(found))
@@ -301,7 +301,7 @@ def _log(given: argparse.Namespace) -> None:
     from dataclasses import asdict
 
     from hepfaas.orchestration import records
-    from hepfaas.service.following import lines_of
+    from hepfaas.views.following import lines_of
 
     if given.url:
         with _client(given) as client:

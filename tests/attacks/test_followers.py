@@ -14,7 +14,7 @@ from hepfaas.orchestration.records import Entry
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.following import MOST_ENDING, MOST_FOLLOWERS, MOST_OF_ONE, Follower, Followers
+from hepfaas.views.following import MOST_ENDING, MOST_FOLLOWERS, MOST_OF_ONE, Follower, Followers
 from hypothesis import given
 from hypothesis import strategies as st
 from identities import Issuer, Process, function

@@ -29,7 +29,7 @@ from hepfaas.orchestration.records import End, Entry
 from hepfaas.platform.storage import open_store
 from hepfaas.platform.terminal import PRINTED, fault_line, in_columns, visible, visible_lines
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.following import follow_log
+from hepfaas.views.following import follow_log
 from hypothesis import given
 from hypothesis import strategies as st
 from identities import function

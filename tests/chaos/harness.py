@@ -29,8 +29,8 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service import overview
 from hepfaas.service.api import place_files
+from hepfaas.views import overview
 from jobs import small_job
 from system import System
 

@@ -8,7 +8,7 @@ from conftest import LIMIT_S
 from hepfaas.errors import LimitError, UnavailableError
 from hepfaas.orchestration import records
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service.following import MOST_FOLLOWERS, MOST_OF_ONE, Followers
+from hepfaas.views.following import MOST_FOLLOWERS, MOST_OF_ONE, Followers
 from system import System
 
 

@@ -15,7 +15,7 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration.records import End, Entry
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service.following import follow_events, follow_log
+from hepfaas.views.following import follow_events, follow_log
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("root://h//a.root",), "Events", ("met",), ())
 STEPS = 5

@@ -24,7 +24,7 @@ from hepfaas.cli import main
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import open_store
-from hepfaas.service import overview
+from hepfaas.views import overview
 from jobs import small_job, write_root
 from system import System
 

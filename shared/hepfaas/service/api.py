@@ -46,9 +46,9 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs.params import check_shape
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
-from hepfaas.service import overview
-from hepfaas.service.following import Follower, Followers, follow_events, follow_log
 from hepfaas.service.forms import form_in
+from hepfaas.views import overview
+from hepfaas.views.following import Follower, Followers, follow_events, follow_log
 
 PAGE, MOST_PAGE, MOST_LOOKED = 50, 500, 2000
 RETRY_AFTER_S = "2"

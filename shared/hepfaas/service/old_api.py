@@ -27,10 +27,10 @@ from hepfaas.platform.browsers import check_removes
 from hepfaas.platform.http import json_answer, raw_headers
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service import overview
 from hepfaas.service.api import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
-from hepfaas.service.following import follow_log
 from hepfaas.service.forms import form_in
+from hepfaas.views import overview
+from hepfaas.views.following import follow_log
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")

@@ -12,8 +12,9 @@ from flask import Response
 from hepfaas import __version__
 from hepfaas.platform.credentials import KINDS
 from hepfaas.platform.http import json_answer
-from hepfaas.service import api, old_api, overview, scores_api
+from hepfaas.service import api, old_api, scores_api
 from hepfaas.service.api import Asked, Call
+from hepfaas.views import overview
 
 ERROR = {
     "description": "the reason, and what to change",

@@ -7,8 +7,8 @@ from werkzeug.exceptions import NotFound
 
 from hepfaas.errors import RequestError, public_text
 from hepfaas.platform.http import json_answer
-from hepfaas.service import stored_scores
 from hepfaas.service.api import Asked, Call
+from hepfaas.views import stored_scores
 
 
 def run_scores(asked: Asked, run: str) -> Response:

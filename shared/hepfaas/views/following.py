@@ -15,7 +15,7 @@ from hepfaas.orchestration.records import Entry
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines
-from hepfaas.service import overview
+from hepfaas.views import overview
 
 STILL_THERE = "\r"
 """In the log: a carriage return at the beginning of a line."""

@@ -12,8 +12,8 @@ from werkzeug.http import parse_accept_header
 from hepfaas.platform.storage import Store
 from hepfaas.scores.files import Columns
 from hepfaas.scores.streams import OFFERED, streamed
-from hepfaas.service import overview
 from hepfaas.steps.objects import open_scores
+from hepfaas.views import overview
 
 
 def kind_for(accept: str) -> str | None:
