@@ -11,6 +11,7 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.api import intake as intake_api
 from hepfaas.datasets.readings import Readings
 from hepfaas.orchestration.intake import Intake
 from hepfaas.platform.browsers import Browsers
@@ -18,7 +19,6 @@ from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
-from hepfaas.service import intake_api
 
 SETTINGS = Settings.from_environ(os.environ)
 

@@ -11,6 +11,11 @@ import os
 
 import functions_framework
 from flask import Request, Response
+from hepfaas.api import mlaas4hep as old_api
+from hepfaas.api import openapi
+from hepfaas.api import runs as api
+from hepfaas.api import scores as scores_api
+from hepfaas.api.runs import Asked, Routes
 from hepfaas.datasets.readings import Readings
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
@@ -19,8 +24,6 @@ from hepfaas.platform.memory import share_one_arena
 from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
-from hepfaas.service import api, old_api, openapi, scores_api
-from hepfaas.service.api import Asked, Routes
 
 share_one_arena()  # of the threads that start from here on: each would keep what its largest body took
 SETTINGS = Settings.from_environ(os.environ)

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from hepfaas.api.runs import place_files
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
 from hepfaas.jobs.folder import recipe_of
@@ -29,7 +30,6 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service.api import place_files
 from hepfaas.views import overview
 from jobs import small_job
 from system import System

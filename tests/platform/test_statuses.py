@@ -8,11 +8,11 @@ import sys
 import pytest
 from flask import Flask, Request, Response, request
 from hepfaas import errors
+from hepfaas.api.forms import form_in
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import answers, takes_events
 from hepfaas.platform.identity import CHALLENGE
-from hepfaas.service.forms import form_in
 from hepfaas.service.predict_app import _refused
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import EnvironBuilder, encode_multipart

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hepfaas.api.runs import PIECE_BYTES, archive
 from hepfaas.errors import MissingError
 from hepfaas.models.versions import Version, publish
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service.api import PIECE_BYTES, archive
 
 LARGE = 12 * PIECE_BYTES + 77
 

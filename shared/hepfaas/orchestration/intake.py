@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
+from hepfaas.api.runs import check_webhook, place_files
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import Spec
@@ -28,7 +29,6 @@ from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
-from hepfaas.service.api import check_webhook, place_files
 
 MOST_URL = 2_000
 EACH_S, PING_S = 60.0, 120.0

@@ -11,13 +11,13 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map
 from werkzeug.routing import Rule as Route
 
+from hepfaas.api.runs import body_object
 from hepfaas.errors import ForbiddenError
 from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
 from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.api import body_object
 
 
 @dataclass(frozen=True)

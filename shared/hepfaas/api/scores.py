@@ -5,9 +5,9 @@ from __future__ import annotations
 from flask import Response
 from werkzeug.exceptions import NotFound
 
+from hepfaas.api.runs import Asked, Call
 from hepfaas.errors import RequestError, public_text
 from hepfaas.platform.http import json_answer
-from hepfaas.service.api import Asked, Call
 from hepfaas.views import stored_scores
 
 

@@ -10,10 +10,12 @@ from typing import Any
 from flask import Response
 
 from hepfaas import __version__
+from hepfaas.api import mlaas4hep as old_api
+from hepfaas.api import runs as api
+from hepfaas.api import scores as scores_api
+from hepfaas.api.runs import Asked, Call
 from hepfaas.platform.credentials import KINDS
 from hepfaas.platform.http import json_answer
-from hepfaas.service import api, old_api, scores_api
-from hepfaas.service.api import Asked, Call
 from hepfaas.views import overview
 
 ERROR = {

@@ -24,6 +24,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound, RequestEntityTooLarg
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import secure_filename
 
+from hepfaas.api.forms import form_in
 from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
 from hepfaas.datasets.files import MOST_ADDRESS
 from hepfaas.datasets.readings import Readings
@@ -46,7 +47,6 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs.params import check_shape
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
-from hepfaas.service.forms import form_in
 from hepfaas.views import overview
 from hepfaas.views.following import Follower, Followers, follow_events, follow_log
 

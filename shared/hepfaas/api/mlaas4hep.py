@@ -18,6 +18,8 @@ from flask import Response
 from werkzeug.exceptions import NotFound
 from werkzeug.utils import secure_filename
 
+from hepfaas.api.forms import form_in
+from hepfaas.api.runs import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
@@ -27,8 +29,6 @@ from hepfaas.platform.browsers import check_removes
 from hepfaas.platform.http import json_answer, raw_headers
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.api import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
-from hepfaas.service.forms import form_in
 from hepfaas.views import overview
 from hepfaas.views.following import follow_log
 
