@@ -17,7 +17,7 @@ from hepfaas.sandbox.processes import fork_server
 fork_server().start("hepfaas.models.inference_worker")  # it imports LiteRT while this process imports the rest
 
 from hepfaas.platform.settings import Settings  # noqa: E402
-from hepfaas.service.open_inference_grpc import serve  # noqa: E402
+from hepfaas.serving.open_inference_grpc import serve  # noqa: E402
 
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)

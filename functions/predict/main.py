@@ -15,8 +15,8 @@ fork_server().start("hepfaas.models.inference_worker")  # it imports LiteRT whil
 import functions_framework.aio  # noqa: E402
 from hepfaas.platform.memory import share_one_arena  # noqa: E402
 from hepfaas.platform.settings import Settings  # noqa: E402
-from hepfaas.service.connection import straight_to  # noqa: E402
-from hepfaas.service.predict_app import PredictApp  # noqa: E402
+from hepfaas.serving.app import PredictApp  # noqa: E402
+from hepfaas.serving.connection import straight_to  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 from uvicorn_worker import UvicornWorker  # noqa: E402
@@ -31,7 +31,7 @@ confinement.check(SETTINGS.learner_without_landlock)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
     "http": straight_to(APP, 2 * SETTINGS.predict_requests),
-    "loop": "hepfaas.service.connection:Loop",
+    "loop": "hepfaas.serving.connection:Loop",
     "server_header": False,
     "timeout_keep_alive": KEEP_ALIVE_S,
 }

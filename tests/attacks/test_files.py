@@ -34,7 +34,7 @@ from hepfaas.platform.storage import open_store
 from hepfaas.sandbox import processes
 from hepfaas.sandbox.processes import ForkServer, Memory
 from hepfaas.sandbox.tasks import TaskWorker, WorkerLostError
-from hepfaas.service.predict_app import PredictApp
+from hepfaas.serving.app import PredictApp
 from identities import Process, function
 from starlette.requests import Request
 

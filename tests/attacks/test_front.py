@@ -21,7 +21,7 @@ from hepfaas import Client
 from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
-from hepfaas.service.open_inference_grpc import inference
+from hepfaas.serving.open_inference_grpc import inference
 from identities import function
 from jobs import small_job
 from system import System

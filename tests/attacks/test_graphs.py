@@ -23,7 +23,7 @@ from hepfaas.models.inference import INFERENCE, Graph, WorkerLostError
 from hepfaas.models.versions import Version
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store, open_store
-from hepfaas.service.open_inference_grpc import health, inference
+from hepfaas.serving.open_inference_grpc import health, inference
 from identities import Issuer, Process, function
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import httpx
 from conftest import LIMIT_S, TOP, free_port, is_open, wait_until
-from hepfaas.service.open_inference_grpc import health
+from hepfaas.serving.open_inference_grpc import health
 from rendered import Thing, of_kind
 
 FREEZES = """

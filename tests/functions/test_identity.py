@@ -23,7 +23,7 @@ from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
-from hepfaas.service.open_inference_grpc import inference
+from hepfaas.serving.open_inference_grpc import inference
 from identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
 
 ROOT = Path(__file__).parents[2]

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/main.py"))
 LATER = {
     "predict": [
-        "hepfaas.service.foreign",
+        "hepfaas.serving.uploads",
         "hepfaas.inputs.images",
         "hepfaas.inputs.raw_events",
-        "hepfaas.service.prediction_runs",
-        "hepfaas.service.prediction_answers",
+        "hepfaas.serving.prediction_runs",
+        "hepfaas.serving.prediction_answers",
     ],
     "predict-grpc": ["hepfaas.inputs.raw_events"],
 }

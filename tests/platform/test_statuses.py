@@ -13,7 +13,7 @@ from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import answers, takes_events
 from hepfaas.platform.identity import CHALLENGE
-from hepfaas.service.predict_app import _refused
+from hepfaas.serving.app import _refused
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import EnvironBuilder, encode_multipart
 
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_nothing_to_deliver_an_event_again_for() -> None:
 
 
 def test_predict_imports_neither_flask_nor_its_answers() -> None:
-    code = "import sys, hepfaas.service.predict_app; print({'flask', 'hepfaas.platform.http'} & set(sys.modules))"
+    code = "import sys, hepfaas.serving.app; print({'flask', 'hepfaas.platform.http'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
     assert done.stdout == "set()\n", done.stderr
 

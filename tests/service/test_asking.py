@@ -14,7 +14,7 @@ from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service.prediction_runs import MOST_HEADERS, looked_at
+from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
 from hepfaas.views import overview
 from jobs import write_root
 from mortal import Killed, Mortal, Taken

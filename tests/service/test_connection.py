@@ -10,7 +10,7 @@ from socket import create_connection, create_server, socket
 import pytest
 import uvicorn
 from conftest import LIMIT_S, free_port, is_open
-from hepfaas.service.connection import LISTENERS, Loop, straight_to
+from hepfaas.serving.connection import LISTENERS, Loop, straight_to
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send

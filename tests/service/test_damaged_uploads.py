@@ -13,7 +13,7 @@ from hepfaas.errors import RequestError
 from hepfaas.inputs.images import pixels
 from hepfaas.jobs.bundles import Bundle, bundle_in, files_of
 from hepfaas.platform.spool import Spool
-from hepfaas.service import foreign
+from hepfaas.serving import uploads as foreign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

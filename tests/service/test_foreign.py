@@ -17,7 +17,7 @@ import documents
 import httpx
 import numpy as np
 import pytest
-from hepfaas.service.tfaas_proto import message
+from hepfaas.serving.tfaas_proto import message
 from numpy.typing import NDArray
 from PIL import Image
 from system import System
@@ -400,7 +400,7 @@ def test_models_from_elsewhere_stand_in_all_lists(uploaded: list[str], whole: Sy
 
 def test_base64_is_read_in_lines_and_blocks(tmp_path: Path) -> None:
     from hepfaas.platform.spool import Spool
-    from hepfaas.service.foreign import BLOCK, _from_base64
+    from hepfaas.serving.uploads import BLOCK, _from_base64
 
     data = np.random.default_rng(1).bytes(2 * BLOCK + 5)
     with (tmp_path / "out").open("w+b") as out, Spool(10 * BLOCK).share("one") as share:

@@ -38,9 +38,9 @@ from hepfaas.models import versions
 from hepfaas.models.served import served_of
 from hepfaas.platform.storage import Store, open_store
 from hepfaas.runs.steps import Predict
-from hepfaas.service.open_inference_grpc import health, inference
-from hepfaas.service.predict_app import MOST_PATH
-from hepfaas.service.tfaas_proto import message
+from hepfaas.serving.app import MOST_PATH
+from hepfaas.serving.open_inference_grpc import health, inference
+from hepfaas.serving.tfaas_proto import message
 from hepfaas.steps.objects import open_scores
 from hepfaas.steps.predict import hashes_of, perform
 from hepfaas.training.prepared import Part
@@ -1073,7 +1073,7 @@ def test_probes_ask_at_one_place_whatever_stands_before_other_paths(served: Serv
 VECTORS = """
 import asyncio, json, sys
 from hepfaas.platform.settings import Settings
-from hepfaas.service.predict_app import PredictApp
+from hepfaas.serving.app import PredictApp
 from starlette.requests import Request
 
 async def main():

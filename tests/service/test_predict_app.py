@@ -20,9 +20,9 @@ from hepfaas.platform.storage import open_store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.service import predict_app
-from hepfaas.service.observing import LOG_S
-from hepfaas.service.predict_app import PredictApp
+from hepfaas.serving import app as predict_app
+from hepfaas.serving.app import PredictApp
+from hepfaas.serving.observing import LOG_S
 from starlette.requests import Request
 from starlette.responses import Response
 

@@ -31,7 +31,7 @@ from hepfaas.platform.settings import Settings
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 from hepfaas.scores.files import Columns, score_file
-from hepfaas.service.predicting import json_object
+from hepfaas.serving.predicting import json_object
 
 ROOT, JSON = "application/x-root", "application/json"
 WRITTEN = (ARROW_STREAM, ARROW_FILE, PARQUET, ROOT)

@@ -34,7 +34,7 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import status_of
 from hepfaas.sandbox import confinement
-from hepfaas.service.connection import Protected
+from hepfaas.serving.connection import Protected
 
 PING_S = 60.0
 REAP_S = 5.0

@@ -15,7 +15,7 @@ from hepfaas.models.served import Served
 from hepfaas.orchestration.records import Request
 from hepfaas.orchestration.submitting import trace_of
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service.predicting import Asked, json_response
+from hepfaas.serving.predicting import Asked, json_response
 from hepfaas.steps.predict import hashes_of
 
 MOST_HEADERS = 16

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from hepfaas.service.predicting import Serving
+from hepfaas.serving.predicting import Serving
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hepfaas.service.protobuf import messages
+from hepfaas.serving.protobuf import messages
 
 message = messages(
     "tfaaspb",

@@ -17,7 +17,7 @@ from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.predicting import MOST_VALUES_BYTES, Asked, in_thread, json_response
+from hepfaas.serving.predicting import MOST_VALUES_BYTES, Asked, in_thread, json_response
 
 BEST = 5
 """Labels that /image tells for a model of TensorFlow 1."""
@@ -38,8 +38,8 @@ async def row(asked: Asked) -> Response:
 async def protobuf(asked: Asked) -> Response:
     """POST /proto, /predict/proto: a message Row, or with ?message=DataFrame many -> a message Predictions, labels
     filled, the rows' scores one after the other."""
-    from hepfaas.service.protobuf import parsed  # only where it is spoken
-    from hepfaas.service.tfaas_proto import message, predictions
+    from hepfaas.serving.protobuf import parsed  # only where it is spoken
+    from hepfaas.serving.tfaas_proto import message, predictions
 
     kind = asked.request.query_params.get("message") or "Row"
     if kind not in ("Row", "DataFrame"):

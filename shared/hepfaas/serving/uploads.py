@@ -23,7 +23,7 @@ from hepfaas.orchestration.submitting import trace_of
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
-from hepfaas.service.predicting import Asked, in_thread
+from hepfaas.serving.predicting import Asked, in_thread
 
 LOOK_S = 0.2
 """How often it is looked whether a run has ended."""

@@ -24,9 +24,10 @@ from hepfaas.platform.memory import hand_back
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
-from hepfaas.service import open_inference, predict_api, tfaas, viewer
-from hepfaas.service.observing import Log, Metrics
-from hepfaas.service.predicting import Asked, JsonResponse, Serving, Servings, error_response
+from hepfaas.serving import api as predict_api
+from hepfaas.serving import open_inference, tfaas, viewer
+from hepfaas.serving.observing import Log, Metrics
+from hepfaas.serving.predicting import Asked, JsonResponse, Serving, Servings, error_response
 
 CROWD = 100
 """So many requests at once leave much memory behind. It is handed back when less than a quarter of them are under way,

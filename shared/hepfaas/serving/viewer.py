@@ -21,7 +21,7 @@ from hepfaas.models.versions import Version
 from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.platform.terminal import visible
-from hepfaas.service.predicting import Asked, in_thread, json_response
+from hepfaas.serving.predicting import Asked, in_thread, json_response
 
 KINDS = {
     ".html": "text/html; charset=utf-8",

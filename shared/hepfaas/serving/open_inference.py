@@ -18,7 +18,7 @@ from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch
 from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
-from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
+from hepfaas.serving.predicting import Asked, in_thread, json_object, json_response
 
 FEATURES, SCORES = "features", "scores"
 HEADER = "Inference-Header-Content-Length"

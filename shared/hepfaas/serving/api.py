@@ -24,7 +24,7 @@ from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
-from hepfaas.service.predicting import Asked, in_thread, json_object, json_response
+from hepfaas.serving.predicting import Asked, in_thread, json_object, json_response
 
 MOST_FILES = 1_000
 OVER = "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"
@@ -61,7 +61,7 @@ async def run_status(asked: Asked, run: str) -> Response:
 
 async def run_scores(asked: Asked, run: str) -> Response:
     """GET /v1/runs/{run}/scores: what it made, as JSON lines, Arrow or Parquet."""
-    from hepfaas.service import prediction_answers
+    from hepfaas.serving import prediction_answers
 
     accept = asked.request.headers.get("accept", "")
     answer: Response = await in_thread(prediction_answers.scores, asked.serving.store, run, accept)
@@ -70,7 +70,7 @@ async def run_scores(asked: Asked, run: str) -> Response:
 
 async def run_ledger(asked: Asked, run: str) -> Response:
     """GET /v1/runs/{run}/ledger: what it made, recounted."""
-    from hepfaas.service import prediction_answers
+    from hepfaas.serving import prediction_answers
 
     answer: Response = await in_thread(prediction_answers.ledger, asked.serving.store, run)
     return answer

@@ -30,8 +30,8 @@ from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, Presented
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
-from hepfaas.service.observing import Log, Metrics
-from hepfaas.service.open_inference import (
+from hepfaas.serving.observing import Log, Metrics
+from hepfaas.serving.open_inference import (
     FEATURES,
     SCORES,
     TYPES,
@@ -39,8 +39,8 @@ from hepfaas.service.open_inference import (
     matrix_of_tensors,
     shaped,
 )
-from hepfaas.service.predicting import Serving, Servings
-from hepfaas.service.protobuf import messages
+from hepfaas.serving.predicting import Serving, Servings
+from hepfaas.serving.protobuf import messages
 
 STOP_S = 10.0
 

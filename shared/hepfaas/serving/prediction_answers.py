@@ -9,8 +9,8 @@ from hepfaas.errors import NotThereError, RequestError, public_text
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs.prediction import Prediction
-from hepfaas.service.predicting import json_response
-from hepfaas.service.prediction_runs import RETRY_AFTER_S
+from hepfaas.serving.predicting import json_response
+from hepfaas.serving.prediction_runs import RETRY_AFTER_S
 from hepfaas.views import overview, stored_scores
 
 

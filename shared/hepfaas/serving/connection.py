@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hepfaas.errors import UnavailableError
 from hepfaas.platform.browsers import RAW_PROTECTION, protect
 from hepfaas.platform.statuses import status_of
-from hepfaas.service.predicting import json_response
+from hepfaas.serving.predicting import json_response
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 POLICY = b"\r\ncontent-security-policy: "

@@ -32,7 +32,7 @@ from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.service.held import Held
+from hepfaas.serving.held import Held
 
 if TYPE_CHECKING:
     from hepfaas.orchestration.requesting import Asking
