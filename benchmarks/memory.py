@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import steps
 from hepfaas.steps import prepare
 from measured import CACHE, Ratio

@@ -21,7 +21,7 @@ from hepfaas.features.matrix import matrix
 from hepfaas.models import versions
 from hepfaas.models.batching import MOST_S
 from hepfaas.models.litert import LiteRtModel
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from measured import CACHE, Ratio, in_turn, seconds
 from predict import LARGE, SMALL, binary, infer
 from predict_servers import XRootD, memory_mb, server, trained, watched, wrk

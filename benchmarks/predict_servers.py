@@ -25,7 +25,7 @@ import numpy as np
 import uproot
 from conftest import XRootD, free_port
 from hepfaas.models import versions
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.training.checkpoint import arrays_of
 
 __all__ = ["Processes", "XRootD", "free_port", "memory_mb", "server", "trained", "watched", "wrk"]

@@ -15,7 +15,8 @@ from hepfaas.datasets.root import opened, read
 from hepfaas.features.branches import survey_of, total
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import Spec
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import steps
 from hepfaas.steps import prepare, spec
 from hepfaas.steps.objects import encoded, result_of

@@ -12,7 +12,8 @@ from conftest import LIMIT_S, server_binary
 from hepfaas.local.broker import Delivery
 from hepfaas.local.up import Options, Up
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 
 FAST = Delivery(retry=3, back_off_s=0.1, timeout_s=60)
 

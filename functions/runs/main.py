@@ -11,11 +11,8 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.api import mlaas4hep as old_api
-from hepfaas.api import openapi
-from hepfaas.api import runs as api
-from hepfaas.api import scores as scores_api
-from hepfaas.api.runs import Asked, Routes
+from hepfaas.api.calls import answer
+from hepfaas.api.context import Context
 from hepfaas.datasets.readings import Readings
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
@@ -27,7 +24,6 @@ from hepfaas.platform.spool import Spool
 
 share_one_arena()  # of the threads that start from here on: each would keep what its largest body took
 SETTINGS = Settings.from_environ(os.environ)
-ROUTES = Routes((*api.ROUTES, *scores_api.ROUTES, *old_api.ROUTES, *openapi.ROUTES))
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
@@ -46,8 +42,8 @@ def runs(request: Request) -> Response:
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)
     root, stores, broker = outside()
-    return ROUTES.answer(
-        Asked(
+    return answer(
+        Context(
             request, root, stores(caller.owner), broker, caller, quotas(),
             READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes, SPOOL,
         )

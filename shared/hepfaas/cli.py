@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hepfaas import __version__
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.platform.terminal import PRINTED, in_columns, visible_lines
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import uproot
 from conftest import XRootD, s3_client
-from hepfaas.api.runs import check_webhook, place_files
 from hepfaas.datasets.addresses import check_address, check_file
 from hepfaas.datasets.doors import Door, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.jobs.addresses import check_webhook, place_files
 from hepfaas.orchestration.intake import news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.credentials import Credential
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hosts import OURS, PUBLIC, LeadingXRootD, Untouched, answer_in_turn
 
 LISTED = ["root", "roots", "xroot", "http", "https", "dav"]

@@ -30,7 +30,7 @@ from hepfaas.models.inference import ConfinedModel, Graph, GraphError
 from hepfaas.models.versions import Version
 from hepfaas.platform import hosts
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.sandbox import processes
 from hepfaas.sandbox.processes import ForkServer, Memory
 from hepfaas.sandbox.tasks import TaskWorker, WorkerLostError

@@ -12,7 +12,7 @@ from hepfaas.errors import UnavailableError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import Entry
 from hepfaas.platform.roles import owner_of
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.views.following import MOST_ENDING, MOST_FOLLOWERS, MOST_OF_ONE, Follower, Followers
 from hypothesis import given

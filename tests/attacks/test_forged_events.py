@@ -16,7 +16,7 @@ from hepfaas.orchestration import events, records
 from hepfaas.orchestration.advancing import Advancing
 from hepfaas.orchestration.events import RunName, Task
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, signed
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe

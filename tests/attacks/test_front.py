@@ -364,7 +364,7 @@ def test_the_address_of_the_store_is_told_to_nobody(system: System, tmp_path: Pa
 
 
 def test_the_command_line_still_tells_the_address_of_its_own_store(tmp_path: Path) -> None:
-    from hepfaas.platform.storage import open_store
+    from hepfaas.platform.stores import open_store
 
     with pytest.raises(RequestError, match=f"store {tmp_path} has no model 'none'"):
         versions.find(open_store(str(tmp_path)), "none")

@@ -22,7 +22,8 @@ from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE, Graph, WorkerLostError
 from hepfaas.models.versions import Version
 from hepfaas.platform.roles import owner_of
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.serving.open_inference_grpc import health, inference
 from identities import Issuer, Process, function
 

@@ -22,7 +22,8 @@ from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import stored_file
 from hepfaas.local.workers import perform
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.ledger import ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe

@@ -7,7 +7,8 @@ from typing import Any
 from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Arrived, Intake
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from jobs import MODEL
 
 GET_S = 0.05

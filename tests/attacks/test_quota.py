@@ -22,7 +22,8 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.roles import Limits, Roles, owner_of
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import LEAST_BYTES, open_store
+from hepfaas.platform.storage import LEAST_BYTES
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
 from identities import GROUPS, Issuer, Process, function
 from jobs import MODEL

@@ -20,7 +20,8 @@ from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.folder import FolderStore
 from hepfaas.platform.roles import owner_of
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from identities import Issuer, Process, function
 
 MB = 1_000_000

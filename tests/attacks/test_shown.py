@@ -26,7 +26,7 @@ from hepfaas.local.progress import Progress, lines_of
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import End, Entry
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.platform.terminal import PRINTED, fault_line, in_columns, visible, visible_lines
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.views.following import follow_log

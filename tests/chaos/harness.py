@@ -17,9 +17,9 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from hepfaas.api.runs import place_files
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
+from hepfaas.jobs.addresses import place_files
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.local import child
 from hepfaas.local.broker import Broker as LocalBroker
@@ -29,7 +29,8 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Broker
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.views import overview
 from jobs import small_job
 from system import System

@@ -8,7 +8,7 @@ from pathlib import Path
 from deployed import STEPS, Service, kn_update, kubectl, pods, run, wait_for_zero
 from hepfaas.cli import main
 from hepfaas.models import versions
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from jobs import small_job
 
 

@@ -15,7 +15,7 @@ from conftest import XRootD
 from deployed import Service, kubectl, pods_of, run, wait_for_zero
 from hepfaas.cli import main
 from hepfaas.models import versions
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from jobs import MODEL, PARAMS, small_job
 
 CACHE, ORIGIN = "root://xrootd-cache.hepfaas.svc.cluster.local", "root://10.231.0.1"  # 1094 is the default port

@@ -20,7 +20,8 @@ from hepfaas.orchestration import events, records, rules
 from hepfaas.orchestration.events import RunName, Task, requested
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, signed
 from hepfaas.platform.roles import owner_of
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
 from hepfaas.serving.open_inference_grpc import inference

@@ -17,7 +17,7 @@ from hepfaas.client import Client
 from hepfaas.errors import UnavailableError
 from hepfaas.models import versions
 from hepfaas.platform.cloud_events import read_event
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from jobs import small_job
 from queue_proxy import QueueProxy
 from system import System

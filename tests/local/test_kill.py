@@ -16,7 +16,7 @@ import pytest
 from hepfaas.cli import main
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 PHASES = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hepfaas.cli import main
 from hepfaas.models import versions
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.steps.objects import open_part, result_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"

@@ -18,7 +18,8 @@ from hepfaas.local.loop import LEARNER_KINDS, Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Step

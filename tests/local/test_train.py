@@ -16,7 +16,8 @@ from hepfaas.datasets.root import opened, read
 from hepfaas.features.matrix import matrix
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.steps.objects import open_part, result_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"

@@ -12,7 +12,7 @@ from hepfaas.datasets.root import opened
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.local import workers
 from hepfaas.local.workers import Workers
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Score, Survey
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"

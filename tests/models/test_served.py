@@ -12,7 +12,8 @@ from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models import served, versions
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Published, Version
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 
 SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
 

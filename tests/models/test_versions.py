@@ -8,7 +8,8 @@ from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 
 SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
 

@@ -12,7 +12,7 @@ import grid
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential, Vault, credential_of
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 
 KEY = bytes(range(32))
 SECRET = "a-secret-that-nobody-else-has"

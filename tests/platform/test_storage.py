@@ -15,7 +15,8 @@ from conftest import free_port
 from functions_framework import create_app
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.platform import outside
-from hepfaas.platform.storage import Store, open_store, probe
+from hepfaas.platform.storage import Store, probe
+from hepfaas.platform.stores import open_store
 from moto.server import ThreadedMotoServer
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
@@ -93,7 +94,7 @@ def test_a_good_store_passes_the_probe_and_keeps_nothing_of_it(store: Store) -> 
 
 WRITER = """
 import hashlib, os, sys
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 store, name = open_store(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 for number in range(10_000):

@@ -12,7 +12,8 @@ from hepfaas.orchestration import advancing, events, records
 from hepfaas.orchestration.advancing import MOST_SENT, Advancing
 from hepfaas.orchestration.events import RunName
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hepfaas.api.runs import PIECE_BYTES, archive
+from hepfaas.api.archives import PIECE_BYTES, archive
 from hepfaas.errors import MissingError
 from hepfaas.models.versions import Version, publish
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 
 LARGE = 12 * PIECE_BYTES + 77
 

@@ -12,7 +12,8 @@ from hepfaas.orchestration.records import End, Request
 from hepfaas.orchestration.requesting import Asking
 from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
 from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
 from hepfaas.views import overview

@@ -11,7 +11,7 @@ from hepfaas.errors import RequestError
 from hepfaas.orchestration import events
 from hepfaas.orchestration.events import RunName, Task
 from hepfaas.platform.cloud_events import MOST_BYTES, CloudEvent, on_the_wire, read_event
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
 from jobs import small_job
 from system import System

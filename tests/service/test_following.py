@@ -13,7 +13,8 @@ from hepfaas import Client
 from hepfaas.errors import UnavailableError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import End, Entry
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
 from hepfaas.views.following import follow_events, follow_log
 

@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 from hepfaas.orchestration.events import DOES, PREFIX
 from hepfaas.platform.cloud_events import CloudEvent, signed
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from system import System

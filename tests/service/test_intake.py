@@ -24,7 +24,8 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records, rules
 from hepfaas.orchestration.intake import Arrived, Intake, news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

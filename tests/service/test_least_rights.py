@@ -19,7 +19,7 @@ import pytest
 from conftest import LIMIT_S, XRootD, free_port, is_open, s3_client, wait_until
 from hepfaas.client import Client
 from hepfaas.platform.roles import owner_of
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from jobs import small_job, write_root
 from rights import OWNER, Deployed, store_policies
 

@@ -36,7 +36,8 @@ from hepfaas.features.spec import Spec
 from hepfaas.inputs import raw_events
 from hepfaas.models import versions
 from hepfaas.models.served import served_of
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Predict
 from hepfaas.serving.app import MOST_PATH
 from hepfaas.serving.open_inference_grpc import health, inference

@@ -16,7 +16,7 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration import requesting as asking
 from hepfaas.platform.identity import Rate
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe

@@ -23,7 +23,7 @@ from hepfaas import Client
 from hepfaas.cli import main
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.views import overview
 from jobs import small_job, write_root
 from system import System

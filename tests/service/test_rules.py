@@ -6,7 +6,8 @@ from typing import Any, cast
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import rules
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hypothesis import given
 from hypothesis import strategies as st
 

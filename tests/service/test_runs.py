@@ -24,7 +24,7 @@ from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from jobs import MODEL, small_job
 from system import System
 

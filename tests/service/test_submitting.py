@@ -9,7 +9,8 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.storage import Data, Staged, open_store
+from hepfaas.platform.storage import Data, Staged
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from mortal import Killed, Mortal, Taken
 

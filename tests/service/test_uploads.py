@@ -8,7 +8,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.jobs.uploads import Unpacked
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 
 
 def packed(folder: Path, name: str) -> io.BytesIO:

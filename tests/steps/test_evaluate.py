@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.platform.storage import open_store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps import evaluate
 from hepfaas.steps.objects import encoded

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The HTTP of `runs` and `intake`, one module a resource."""

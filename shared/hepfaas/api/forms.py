@@ -21,6 +21,9 @@ MOST_HEAD = 16_000
 MOST_FIELD_BYTES = 100_000
 """Of all fields that are no file, together."""
 
+FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+"""JSON Schema of a form with one file."""
+
 
 @dataclass
 class Part:

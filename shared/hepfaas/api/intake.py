@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flask import Request, Response
-from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map
-from werkzeug.routing import Rule as Route
+from werkzeug.exceptions import NotFound
 
-from hepfaas.api.runs import body_object
+from hepfaas.api.bodies import body_object
 from hepfaas.errors import ForbiddenError
 from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
 from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.routes import Route, Router
 from hepfaas.platform.storage import Store, is_name
 
 
 @dataclass(frozen=True)
-class Asked:
+class Context:
     """One request, and who sent it. only: the rule that he may tell news for, '' for all."""
 
     request: Request
@@ -40,108 +37,104 @@ class Asked:
         return self.intake.store(self.owner)
 
 
-def list_rules(asked: Asked) -> Response:
+def list_rules(context: Context) -> Response:
     """All rules."""
-    return json_answer({"rules": [rule.to_json() for rule in rules.all_rules(asked.store)]})
+    return json_answer({"rules": [rule.to_json() for rule in rules.all_rules(context.store)]})
 
 
-def put_rule(asked: Asked, name: str) -> Response:
+def put_rule(context: Context, name: str) -> Response:
     """Makes a rule, or changes it."""
-    rule = rules.rule_of(name, body_object(asked.request))
-    asked.intake.put(asked.owner, rule, asked.caller.submitter())
+    rule = rules.rule_of(name, body_object(context.request))
+    context.intake.put(context.owner, rule, context.caller.submitter())
     return json_answer(rule.to_json())
 
 
-def show_rule(asked: Asked, name: str) -> Response:
+def show_rule(context: Context, name: str) -> Response:
     """A rule, how many files came, and what became of each batch."""
-    rule = rules.get(asked.store, name)
+    rule = rules.get(context.store, name)
     if rule is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
-    outcomes = [rules.outcome(asked.store, name, number) for number in rules.batches(asked.store, name)]
-    return json_answer({**rule.to_json(), "arrived": len(rules.files(asked.store, name)), "batches": outcomes})
+    outcomes = [rules.outcome(context.store, name, number) for number in rules.batches(context.store, name)]
+    return json_answer({**rule.to_json(), "arrived": len(rules.files(context.store, name)), "batches": outcomes})
 
 
-def delete_rule(asked: Asked, name: str) -> Response:
+def delete_rule(context: Context, name: str) -> Response:
     """No more runs by this rule; those it began go on."""
-    if rules.get(asked.store, name) is None:
+    if rules.get(context.store, name) is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
-    rules.delete(asked.store, name)
-    rules.delete_tokens(asked.store, name)
+    rules.delete(context.store, name)
+    rules.delete_tokens(context.store, name)
     return Response(status=204)
 
 
-def make_token(asked: Asked, name: str) -> Response:
+def make_token(context: Context, name: str) -> Response:
     """A token for the S3 server whose news are for the rule; it is shown this once."""
-    if rules.get(asked.store, name) is None:
+    if rules.get(context.store, name) is None:
         raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
-    return json_answer({"token": asked.intake.make_token(asked.owner, name)}, 201)
+    return json_answer({"token": context.intake.make_token(context.owner, name)}, 201)
 
 
-def delete_tokens(asked: Asked, name: str) -> Response:
+def delete_tokens(context: Context, name: str) -> Response:
     """None of the rule's tokens holds any more."""
-    rules.delete_tokens(asked.store, name)
+    rules.delete_tokens(context.store, name)
     return Response(status=204)
 
 
-def notified(asked: Asked) -> Response:
+def notified(context: Context) -> Response:
     """What an S3 server says of its buckets."""
-    news = news_of(body_object(asked.request))
-    trace = asked.request.headers.get("traceparent", "")
-    runs = asked.intake.take(asked.owner, news.files, trace, asked.only)
+    news = news_of(body_object(context.request))
+    trace = context.request.headers.get("traceparent", "")
+    runs = context.intake.take(context.owner, news.files, trace, context.only)
     return json_answer({"runs": runs, "ignored": list(news.ignored)}, 202)
 
 
-def event(asked: Asked) -> Response:
+def event(context: Context) -> Response:
     """A CloudEvent: news of a file."""
-    found = event_in(asked.request)
-    asked.intake.take(asked.owner, news_in(found).files, found.trace, asked.only)
+    found = event_in(context.request)
+    context.intake.take(context.owner, news_in(found).files, found.trace, context.only)
     return Response(status=204)
 
 
-_ROUTES = Map(
-    [
-        Route("/v1/rules", methods=["GET"], endpoint=list_rules),
-        Route("/v1/rules/<name>", methods=["PUT"], endpoint=put_rule),
-        Route("/v1/rules/<name>", methods=["GET"], endpoint=show_rule),
-        Route("/v1/rules/<name>", methods=["DELETE"], endpoint=delete_rule),
-        Route("/v1/rules/<name>/tokens", methods=["POST"], endpoint=make_token),
-        Route("/v1/rules/<name>/tokens", methods=["DELETE"], endpoint=delete_tokens),
-        Route("/v1/notifications", methods=["POST"], endpoint=notified),
-        Route("/v1/events", methods=["POST"], endpoint=event),
-        Route("/", methods=["POST"], endpoint=event),
-    ]
+RULE = {"application/json": {"type": "object"}}
+
+ROUTES = (
+    Route("GET", "/v1/rules", list_rules),
+    Route("PUT", "/v1/rules/<name>", put_rule, bodies=RULE),
+    Route("GET", "/v1/rules/<name>", show_rule),
+    Route("DELETE", "/v1/rules/<name>", delete_rule, status=204),
+    Route("POST", "/v1/rules/<name>/tokens", make_token, status=201),
+    Route("DELETE", "/v1/rules/<name>/tokens", delete_tokens, status=204),
+    Route("POST", "/v1/notifications", notified, bodies={"application/json": {"type": "object"}}, status=202),
+    Route("POST", "/v1/events", event, bodies={"application/cloudevents+json": {"type": "object"}}, status=204),
+    Route("POST", "/", event, bodies={"application/cloudevents+json": {"type": "object"}}, status=204),
 )
+_ROUTER = Router(ROUTES)
 
 
 def answer(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Response:
     """Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError."""
     request.max_content_length = MOST_EVENT_BYTES
-    try:
-        call, values = _ROUTES.bind("").match(request.path, request.method)
-    except MethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        return json_answer({"error": f"{request.path} takes {allowed}"}, 405, Allow=allowed)
-    if call is event and is_ping(event_in(request)):  # nobody can sign it, and it asks for no more than a look
+    route, values = _ROUTER.match(request.method, request.path)
+    if route.call is event and is_ping(event_in(request)):  # nobody can sign it, and it asks for no more than a look
         intake.ping()
         return Response(status=204)
-    asked = _asked(request, identity, presented, intake)
-    named: Mapping[str, Any] = values
-    if not all(is_name(value) for value in named.values()):
+    context = _asked(request, identity, presented, intake)
+    if not all(is_name(value) for value in values.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
-    if asked.only and call not in (event, notified):
+    if context.only and route.call not in (event, notified):
         raise ForbiddenError("the token of a rule lets tell news, and do nothing else")
-    if asked.caller.visits and request.method != "GET":
+    if context.caller.visits and not route.is_for_visitors:
         raise ForbiddenError("an admin may see another's rules, no more")
-    response: Response = call(asked, **named)
+    response: Response = route.call(context, **values)
     return response
 
 
-def _asked(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Asked:
+def _asked(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
     """Who sent it: a person, or an S3 server with the token of a rule."""
     scheme, _, token = presented.authorization.partition(" ")
     if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):
         owner, name = intake.teller(token)
         caller = Caller(owner)
         identity.admit(caller)
-        return Asked(request, intake, caller, name)
-    return Asked(request, intake, identity.admitted(presented))
+        return Context(request, intake, caller, name)
+    return Context(request, intake, identity.admitted(presented))

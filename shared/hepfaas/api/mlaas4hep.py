@@ -18,8 +18,11 @@ from flask import Response
 from werkzeug.exceptions import NotFound
 from werkzeug.utils import secure_filename
 
-from hepfaas.api.forms import form_in
-from hepfaas.api.runs import PIECE_BYTES, Asked, Call, archive, body_object, published, stored_job
+from hepfaas.api.archives import PIECE_BYTES, archive, published
+from hepfaas.api.bodies import body_object
+from hepfaas.api.context import Context
+from hepfaas.api.forms import FORM, form_in
+from hepfaas.api.submission import stored_job
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
@@ -27,6 +30,7 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.browsers import check_removes
 from hepfaas.platform.http import json_answer, raw_headers
+from hepfaas.platform.routes import Route
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.views import overview
@@ -37,37 +41,37 @@ SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "pa
 MOST_EXTRA_BYTES = 100_000_000
 
 
-def upload(asked: Asked) -> Response:
+def upload(context: Context) -> Response:
     """POST /upload?name=N, form field 'file': the job's folder as tar.gz, whatever its own name is."""
-    with asked.received() as share, form_in(asked.request, share.take) as form:
+    with context.received() as share, form_in(context.request, share.take) as form:
         file = form.file("file")
         if file is None:
             return _text("No file was provided \n", 422)
-        name = asked.request.args.get("name")
+        name = context.request.args.get("name")
         if not name:
             return _text("No name was provided \n", 422)
         _check_folder_name(name)
-        asked.check_body()
+        context.check_body()
         if not file.filename.lower().endswith(EXTENSIONS):
             raise RequestError(f"'{file.filename[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
-            unpacked = Unpacked(Path(scratch), asked.most_upload_bytes, take=share.take)
+            unpacked = Unpacked(Path(scratch), context.most_upload_bytes, take=share.take)
             if file.filename.lower().endswith(EXTENSIONS[:3]):
                 unpacked.add_tar(file)
             else:
                 unpacked.add(file.filename, file)
             job = unpacked.job()
             paths = sorted(path for path in job.rglob("*") if path.is_file() and path.stat().st_size)
-            asked.check_unpacked(path.stat().st_size for path in paths)
-            keys = {path.relative_to(job).as_posix(): stored_file(path, asked.store) for path in paths}
-            _write(asked.store, name, keys)
+            context.check_unpacked(path.stat().st_size for path in paths)
+            keys = {path.relative_to(job).as_posix(): stored_file(path, context.store) for path in paths}
+            _write(context.store, name, keys)
     return _text("Successfully uploaded!\n")
 
 
-def submit(asked: Asked) -> Response:
+def submit(context: Context) -> Response:
     """POST /submit: all eight keys; trains on the folder N and says which process that is, 'N_k'."""
-    asked.quotas.check_bytes(asked.owner)
-    values = body_object(asked.request)
+    context.quotas.check_bytes(context.owner)
+    values = body_object(context.request)
     for key in SUBMITTED:
         if key not in values:
             raise RequestError(f"'{key}' is missing; submit takes {', '.join(SUBMITTED)}")
@@ -77,21 +81,21 @@ def submit(asked: Asked) -> Response:
     given = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
     for file in given.values():
         checked_name(file)
-    with asked.spool.share(asked.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
+    with context.spool.share(context.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder = Path(scratch)
-        _unpack(asked.store, name, folder, share)
-        recipe, notes = stored_job(asked, folder, {**given, "name": name})
+        _unpack(context.store, name, folder, share)
+        recipe, notes = stored_job(context, folder, {**given, "name": name})
     told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
-    request = records.Request(recipe, time.time(), (*told, *notes), asked.trace, submitter=asked.caller.submitter())
-    run = asked.submitting.submit(request)
+    request = records.Request(recipe, time.time(), (*told, *notes), context.trace, submitter=context.caller.submitter())
+    run = context.submitting.submit(request)
     return _json({"process_name": process_of(run), "job_id": int(run.rpartition("-")[2])})
 
 
-def status_docker(asked: Asked) -> Response:
+def status_docker(context: Context) -> Response:
     """GET /status_docker?process_name=P: how long it has been up, or how it exited, in docker's words."""
-    run = _run(asked)
-    request, end = records.request_of(asked.store, run), records.last_end(asked.store, run)
-    state = overview.row(asked.store, run)["state"]
+    run = _run(context)
+    request, end = records.request_of(context.store, run), records.last_end(context.store, run)
+    state = overview.row(context.store, run)["state"]
     if end is None:
         text = f"Up {_ago(time.time() - request.created)}"
     else:
@@ -99,56 +103,56 @@ def status_docker(asked: Asked) -> Response:
     return _json({"process_name": process_of(run), "status": text, "state": state})
 
 
-def logs(asked: Asked) -> Response:
+def logs(context: Context) -> Response:
     """GET /logs?process_name=P: the log as a text file."""
-    run = _run(asked)
-    return _attached("".join(follow_log(asked.store, run, "", False)), f"logs_{process_of(run)}.txt", "text/plain")
+    run = _run(context)
+    return _attached("".join(follow_log(context.store, run, "", False)), f"logs_{process_of(run)}.txt", "text/plain")
 
 
-def model(asked: Asked) -> Response:
+def model(context: Context) -> Response:
     """GET /model?process_name=P: the published model as tar.gz, with a params.json."""
-    run = _run(asked)
-    end = records.last_end(asked.store, run)
+    run = _run(context)
+    end = records.last_end(context.store, run)
     if end is None or not end.model:
         state = (end.refused or f"it is {end.state}") if end else "it is not done yet"
         raise NotFound(f"process '{process_of(run)}' has no model: {state}")
     name, _, number = end.model.rpartition("/")
     params = json.dumps({"name": process_of(run), "model": versions.GRAPH}).encode()
-    data = archive(asked.store, published(asked, name, int(number)), {"params.json": params})
+    data = archive(context.store, published(context.store, name, int(number)), {"params.json": params})
     return _attached(data, f"{process_of(run)}.tar.gz", "application/gzip")
 
 
-def delete_specs(asked: Asked) -> Response:
+def delete_specs(context: Context) -> Response:
     """GET /delete_specs?name=N: removes '*specs*' from the folder; nothing reads such files: specs cannot be stale."""
-    _check_site(asked)
-    name = _folder_name(asked)
-    files = _folder(asked.store, name)
+    _check_site(context)
+    name = _folder_name(context)
+    files = _folder(context.store, name)
     kept = {path: key for path, key in files.items() if "specs" not in path.rpartition("/")[2]}
     if kept != files:
-        _write(asked.store, name, kept)
+        _write(context.store, name, kept)
     return _text("Specs deletion completed!\n")
 
 
-def delete_folder(asked: Asked) -> Response:
+def delete_folder(context: Context) -> Response:
     """GET /delete_folder?name=N: removes the folder; runs and models that were made of it stay."""
-    _check_site(asked)
-    name = _folder_name(asked)
-    _folder(asked.store, name)
-    _write(asked.store, name, None)
+    _check_site(context)
+    name = _folder_name(context)
+    _folder(context.store, name)
+    _write(context.store, name, None)
     return _text("Folder deletion completed!\n")
 
 
-def setup_tfaas(asked: Asked) -> Response:
+def setup_tfaas(context: Context) -> Response:
     """POST /setup_tfaas?process_name=P, form field 'file': a further file beside the model that P published."""
-    run = _run(asked)
-    end = records.last_end(asked.store, run)
+    run = _run(context)
+    end = records.last_end(context.store, run)
     if end is None or not end.model:
         raise RequestError(f"process '{process_of(run)}' has no model yet")
-    asked.check_body()
+    context.check_body()
     name, _, number = end.model.rpartition("/")
     with (
-        asked.received() as share,
-        form_in(asked.request, share.take) as form,
+        context.received() as share,
+        form_in(context.request, share.take) as form,
         tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch,
     ):
         file = form.file("file")
@@ -158,29 +162,41 @@ def setup_tfaas(asked: Asked) -> Response:
         if not named:
             raise RequestError("the file needs a name")
         Unpacked(Path(scratch), MOST_EXTRA_BYTES, "a model version takes no larger ones", share.take).add(named, file)
-        asked.check_unpacked([(Path(scratch) / named).stat().st_size])
-        versions.add(asked.store, published(asked, name, int(number)), named, mapped(Path(scratch) / named))
+        context.check_unpacked([(Path(scratch) / named).stat().st_size])
+        versions.add(context.store, published(context.store, name, int(number)), named, mapped(Path(scratch) / named))
     return _text("Successfully uploaded!\n")
 
 
-def hello(asked: Asked) -> Response:
+def hello(context: Context) -> Response:
     """GET /hello"""
     return _text("Hello World\n")
 
 
-ROUTES: tuple[tuple[str, str, Call], ...] = (
-    ("POST", "/upload", upload),
-    ("POST", "/submit", submit),
-    ("GET", "/status_docker", status_docker),
-    ("GET", "/logs", logs),
-    ("GET", "/model", model),
-    ("GET", "/delete_specs", delete_specs),
-    ("DELETE", "/delete_specs", delete_specs),
-    ("GET", "/delete_folder", delete_folder),
-    ("DELETE", "/delete_folder", delete_folder),
-    ("POST", "/setup_tfaas", setup_tfaas),
-    ("GET", "/hello", hello),
-)
+PROCESS = {"process_name": {"type": "string"}}
+NAME = {"name": {"type": "string"}}
+
+ROUTES = (
+    Route("POST", "/upload", upload, NAME, {"multipart/form-data": FORM}, is_query_required=True),
+    Route(
+        "POST", "/submit", submit,
+        bodies={
+            "application/json": {
+                "type": "object",
+                "required": list(SUBMITTED),
+                "properties": {name: {"type": ["string", "integer"]} for name in SUBMITTED},
+            }
+        },
+    ),
+    Route("GET", "/status_docker", status_docker, PROCESS, is_query_required=True),
+    Route("GET", "/logs", logs, PROCESS, is_query_required=True),
+    Route("GET", "/model", model, PROCESS, is_query_required=True),
+    Route("GET", "/delete_specs", delete_specs, NAME, is_query_required=True),
+    Route("DELETE", "/delete_specs", delete_specs, NAME, is_query_required=True),
+    Route("GET", "/delete_folder", delete_folder, NAME, is_query_required=True),
+    Route("DELETE", "/delete_folder", delete_folder, NAME, is_query_required=True),
+    Route("POST", "/setup_tfaas", setup_tfaas, PROCESS, {"multipart/form-data": FORM}, is_query_required=True),
+    Route("GET", "/hello", hello),
+)  # fmt: skip
 
 
 def process_of(run: str) -> str:
@@ -189,17 +205,17 @@ def process_of(run: str) -> str:
     return f"{name}_{number}"
 
 
-def _check_site(asked: Asked) -> None:
+def _check_site(context: Context) -> None:
     """Raises: ForbiddenError if a page of another site may have led here by a link."""
-    if asked.request.method == "GET":
-        check_removes(asked.request.path, raw_headers(asked.request))
+    if context.request.method == "GET":
+        check_removes(context.request.path, raw_headers(context.request))
 
 
-def _run(asked: Asked) -> str:
-    name, _, number = asked.request.args.get("process_name", "").rpartition("_")
+def _run(context: Context) -> str:
+    name, _, number = context.request.args.get("process_name", "").rpartition("_")
     if not is_name(f"{name}-{number}") or not number.isdecimal():
         raise NotFound("there is no such process; 'process_name' is what submit answered, e.g. luca_1")
-    return asked.run(f"{name}-{number}")
+    return context.run(f"{name}-{number}")
 
 
 def _check_folder_name(name: str) -> None:
@@ -207,8 +223,8 @@ def _check_folder_name(name: str) -> None:
         raise RequestError(f"'{name[:100]}' cannot name a folder: use letters, digits, '.', '_' and '-'")
 
 
-def _folder_name(asked: Asked) -> str:
-    name = asked.request.args.get("name", "")
+def _folder_name(context: Context) -> str:
+    name = context.request.args.get("name", "")
     _check_folder_name(name)
     return name
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 from flask import Response
 from werkzeug.exceptions import NotFound
 
-from hepfaas.api.runs import Asked, Call
+from hepfaas.api.context import Context
 from hepfaas.errors import RequestError, public_text
 from hepfaas.platform.http import json_answer
+from hepfaas.platform.routes import Route
 from hepfaas.views import stored_scores
 
 
-def run_scores(asked: Asked, run: str) -> Response:
+def run_scores(context: Context, run: str) -> Response:
     """The scores of a prediction run, in the order of its files and their entries: as JSON lines, Arrow or Parquet."""
-    accept = asked.request.headers.get("Accept", "")
+    accept = context.request.headers.get("Accept", "")
     kind = stored_scores.kind_for(accept)
     if kind is None:
         return json_answer({"error": stored_scores.not_written(accept)}, 406)
     try:
-        return Response(stored_scores.sent(asked.store, asked.run(run), kind), mimetype=kind)
+        return Response(stored_scores.sent(context.store, context.run(run), kind), mimetype=kind)
     except RequestError as error:
         raise NotFound(public_text(error)) from error
 
 
-ROUTES: tuple[tuple[str, str, Call], ...] = (("GET", "/v1/runs/<run>/scores", run_scores),)
+ROUTES = (Route("GET", "/v1/runs/<run>/scores", run_scores, errors=(406,)),)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Bytes of a request become arrays: JSON, Arrow, Parquet, tensors, images, raw events."""

@@ -25,13 +25,13 @@ from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.inputs.decoded import VALUE_BYTES, Hold
+from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import Settings
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 from hepfaas.scores.files import Columns, score_file
-from hepfaas.serving.predicting import json_object
 
 ROOT, JSON = "application/x-root", "application/json"
 WRITTEN = (ARROW_STREAM, ARROW_FILE, PARQUET, ROOT)

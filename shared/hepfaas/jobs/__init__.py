@@ -1,1 +1,1 @@
-"""TODO."""
+"""What people send (folder, archive, form, JSON) becomes a recipe."""

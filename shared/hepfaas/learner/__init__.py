@@ -1,1 +1,1 @@
-"""TODO."""
+"""The process that runs the user's model code, and its client."""

@@ -24,8 +24,8 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
+from hepfaas.learner.feed import Feed, Mixed, aligned
 from hepfaas.learner.learner import processor
-from hepfaas.learner.process import Feed, Mixed, aligned
 from hepfaas.learner.user_errors import ModelError, not_exported, what
 
 LOOK_ROWS = 2_000

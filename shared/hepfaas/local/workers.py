@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from hepfaas.errors import MissingError, UnavailableError
-from hepfaas.platform.storage import Store, open_store
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Step, step_from_json
 
 MOST_TRIES = 4

@@ -1,1 +1,1 @@
-"""Model versions and answering with them: card, runtime, predictions."""
+"""Published versions and their inference: card, graph check, confined workers, batches."""

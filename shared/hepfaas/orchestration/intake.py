@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
-from hepfaas.api.runs import check_webhook, place_files
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import Spec
+from hepfaas.jobs.addresses import check_webhook, place_files
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.jobs.uploads import given_names, write_job
 from hepfaas.models import versions

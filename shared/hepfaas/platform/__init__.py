@@ -1,1 +1,1 @@
-"""Everything outside: stores, settings, clock."""
+"""Everything outside: stores, settings, identity, HTTP, clock."""

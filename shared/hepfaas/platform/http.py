@@ -16,7 +16,7 @@ from typing import Any
 from flask import Request, Response, current_app, has_app_context, has_request_context
 from gunicorn.config import LimitRequestLine
 from gunicorn.http.errors import NoMoreData, ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError, UnavailableError, public_text
 from hepfaas.platform.browsers import PROTECTION
@@ -166,6 +166,9 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
         return json_answer({"error": said}, 413), said
     except (ParseException, NoMoreData, TimeoutError) as error:  # gunicorn reads a body as the handler does
         return _malformed(error)
+    except MethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return json_answer({"error": error.description or error.name}, 405, Allow=allowed), error.name
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
     except Exception as error:

@@ -22,7 +22,8 @@ from hepfaas.platform import roles
 from hepfaas.platform.oidc import Issuer, verified
 from hepfaas.platform.roles import Group, Roles, roles_in
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import LEAST_BYTES, Store, is_name, open_store
+from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
+from hepfaas.platform.stores import open_store
 
 KNOWN_S, MOST_KNOWN = 300.0, 4096
 """A verified token is known so long, if it does not expire before, and so many of them."""

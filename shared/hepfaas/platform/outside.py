@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Store, open_store, probe
+from hepfaas.platform.storage import Store, probe
+from hepfaas.platform.stores import open_store
 
 if TYPE_CHECKING:
     from hepfaas.platform.cloud_events import Keys, Sender

@@ -1,4 +1,4 @@
-"""What we ask of a store of objects, and how one is opened by its address. Implementations: folder.py, s3.py."""
+"""The interface of an object store. Implementations: folder.py, s3.py; stores.py opens one by its address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from mmap import mmap
-from pathlib import Path
 from typing import Protocol
 
 from hepfaas.errors import RequestError
@@ -127,20 +126,6 @@ def is_name(text: str) -> bool:
 
 
 _NAME = re.compile(r"[A-Za-z0-9._@+=-]{1,200}")
-
-
-def open_store(url: str) -> Opened:
-    """The store at an address: s3://bucket/prefix, or a folder. Raises: RequestError if there can be none."""
-    if url.startswith("s3://"):
-        from hepfaas.platform.s3 import S3Store  # boto3: only where it is used
-
-        bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        return S3Store(bucket, prefix)
-    if "://" in url:
-        raise RequestError(f"'{url}' is no store; give a folder or s3://bucket/prefix")
-    from hepfaas.platform.folder import FolderStore
-
-    return FolderStore(Path(url))
 
 
 def probe(store: Store) -> None:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Score files: writing, streaming and adding up the parts."""

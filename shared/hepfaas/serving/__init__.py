@@ -1,1 +1,1 @@
-"""TODO."""
+"""The HTTP and gRPC of `predict`: protocols, models in memory, limits, metrics."""

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from hepfaas.datasets.addresses import check_file, check_is_not_ours
 from hepfaas.datasets.doors import Reading
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
+from hepfaas.inputs.json_object import json_object
 from hepfaas.models import versions
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Served
@@ -24,7 +25,7 @@ from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
-from hepfaas.serving.predicting import Asked, in_thread, json_object, json_response
+from hepfaas.serving.predicting import Context, in_thread, json_response
 
 MOST_FILES = 1_000
 OVER = "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"
@@ -37,116 +38,116 @@ _READERS = ThreadPoolExecutor(8, "files")
 """Of their own: where a file's server does not answer, others are looked after all the same."""
 
 
-async def predict(asked: Asked, name: str, number: str = "") -> Response:
+async def predict(context: Context, name: str, number: str = "") -> Response:
     """POST /v1/models/{name}[/versions/{number}]/predict: {"events": …}, a document of events, or {"files": [URL]}."""
     end = time.monotonic() + STREAM_S
-    served = await asked.serving.model(name, number)
-    kind = asked.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    served = await context.serving.model(name, number)
+    kind = context.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     kind = JSON if kind in ("", CURLS_OWN) else kind
-    body = await asked.body()
+    body = await context.body()
     if kind == JSON and b'"files"' in body:
         values = json_object(body)
         if "files" in values:
-            return await _of_files(asked, served, values, end)
-    return await _of_events(asked, served, kind, body)
+            return await _of_files(context, served, values, end)
+    return await _of_events(context, served, kind, body)
 
 
-async def run_status(asked: Asked, run: str) -> Response:
+async def run_status(context: Context, run: str) -> Response:
     """GET /v1/runs/{run}: how far a run is that was asked for here."""
-    from hepfaas.service import prediction_answers  # runs: only where one is followed
+    from hepfaas.serving import prediction_answers  # runs: only where one is followed
 
-    answer: Response = await in_thread(prediction_answers.status, asked.serving.store, run)
+    answer: Response = await in_thread(prediction_answers.status, context.serving.store, run)
     return answer
 
 
-async def run_scores(asked: Asked, run: str) -> Response:
+async def run_scores(context: Context, run: str) -> Response:
     """GET /v1/runs/{run}/scores: what it made, as JSON lines, Arrow or Parquet."""
     from hepfaas.serving import prediction_answers
 
-    accept = asked.request.headers.get("accept", "")
-    answer: Response = await in_thread(prediction_answers.scores, asked.serving.store, run, accept)
+    accept = context.request.headers.get("accept", "")
+    answer: Response = await in_thread(prediction_answers.scores, context.serving.store, run, accept)
     return answer
 
 
-async def run_ledger(asked: Asked, run: str) -> Response:
+async def run_ledger(context: Context, run: str) -> Response:
     """GET /v1/runs/{run}/ledger: what it made, recounted."""
     from hepfaas.serving import prediction_answers
 
-    answer: Response = await in_thread(prediction_answers.ledger, asked.serving.store, run)
+    answer: Response = await in_thread(prediction_answers.ledger, context.serving.store, run)
     return answer
 
 
-async def list_aliases(asked: Asked, name: str) -> Response:
+async def list_aliases(context: Context, name: str) -> Response:
     """GET /v1/models/{name}/aliases: which version each names."""
-    await in_thread(versions.find, asked.serving.store, name)
-    return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
+    await in_thread(versions.find, context.serving.store, name)
+    return json_response({"aliases": await in_thread(versions.aliases, context.serving.store, name)})
 
 
-async def put_alias(asked: Asked, name: str, alias: str) -> Response:
+async def put_alias(context: Context, name: str, alias: str) -> Response:
     """PUT /v1/models/{name}/aliases/{alias}: {"version": n}; put again with an earlier one, it is rolled back."""
-    number = (await asked.few_values()).get("version")
+    number = (await context.few_values()).get("version")
     if not is_name(alias) or alias.isdecimal():
         raise RequestError(f"'{alias[:100]}' is no name of an alias: use letters, digits, '.', '_' and '-'")
     if type(number) is not int or number < 1:
         raise RequestError(f"'version' is {str(number)[:40]}; it takes the number of a version")
-    await in_thread(versions.find, asked.serving.store, name, str(number))
-    await in_thread(versions.set_alias, asked.serving.store, name, alias, number)
-    return json_response({"aliases": await in_thread(versions.aliases, asked.serving.store, name)})
+    await in_thread(versions.find, context.serving.store, name, str(number))
+    await in_thread(versions.set_alias, context.serving.store, name, alias, number)
+    return json_response({"aliases": await in_thread(versions.aliases, context.serving.store, name)})
 
 
-async def delete_alias(asked: Asked, name: str, alias: str) -> Response:
+async def delete_alias(context: Context, name: str, alias: str) -> Response:
     """DELETE /v1/models/{name}/aliases/{alias}"""
-    if alias not in await in_thread(versions.aliases, asked.serving.store, name):
+    if alias not in await in_thread(versions.aliases, context.serving.store, name):
         raise NotThereError(f"model '{name}' has no alias '{alias[:100]}'; GET /v1/models/{name}/aliases lists them")
-    await in_thread(versions.set_alias, asked.serving.store, name, alias, 0)
+    await in_thread(versions.set_alias, context.serving.store, name, alias, 0)
     return Response(status_code=204)
 
 
-async def delete_version(asked: Asked, name: str, number: str) -> Response:
+async def delete_version(context: Context, name: str, number: str) -> Response:
     """DELETE /v1/models/{name}/versions/{number}: it answers a few seconds longer at most."""
-    version = await in_thread(versions.find, asked.serving.store, name, number)
+    version = await in_thread(versions.find, context.serving.store, name, number)
     if str(version.number) != number:
         raise RequestError(f"'{number}' is an alias; give the number of the version, {version.number}")
-    await in_thread(versions.delete, asked.serving.store, version)
+    await in_thread(versions.delete, context.serving.store, version)
     return Response(status_code=204)
 
 
-async def _of_events(asked: Asked, served: Served, kind: str, body: bytes) -> Response:
-    from hepfaas.service import raw_events  # a sixth of a second: only where raw events come
+async def _of_events(context: Context, served: Served, kind: str, body: bytes) -> Response:
+    from hepfaas.inputs import raw_events  # a sixth of a second: only where raw events come
 
     usual = served.published.tree
-    tree = asked.request.query_params.get("tree") or usual
-    memory = asked.serving.settings.worker_memory
-    events = await in_thread(raw_events.events_in, served, kind, body, tree, asked.hold, memory)
-    features = await in_thread(raw_events.features_of, served, events, asked.hold)
-    scores = await asked.scores(served, features)
+    tree = context.request.query_params.get("tree") or usual
+    memory = context.serving.settings.worker_memory
+    events = await in_thread(raw_events.events_in, served, kind, body, tree, context.hold, memory)
+    features = await in_thread(raw_events.features_of, served, events, context.hold)
+    scores = await context.scores(served, features)
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
-    accepted = asked.request.headers.get("accept", "")
+    accepted = context.request.headers.get("accept", "")
     for wanted in raw_events.WRITTEN:
         if wanted in accepted:
             return Response(await in_thread(raw_events.written, wanted, columns), media_type=wanted)
     return json_response({"model": str(served.version), "scores": columns})
 
 
-async def _of_files(asked: Asked, served: Served, values: Mapping[str, Any], end: float) -> Response:
+async def _of_files(context: Context, served: Served, values: Mapping[str, Any], end: float) -> Response:
     """Streams the scores of files as they are read, or where that would take long asks for a run and tells its name.
     end: when the answer must be over, by the monotonic clock."""
-    from hepfaas.service import prediction_runs  # runs: only where files come
+    from hepfaas.serving import prediction_runs  # runs: only where files come
 
-    files, tree, entries = await _by_reader(_checked, asked, served, values)  # it resolves names of hosts
-    reading = asked.serving.readings.reading(asked.serving.store, asked.owner, asked.memberships)
-    respond_async = "respond-async" in asked.request.headers.get("prefer", "").lower()
+    files, tree, entries = await _by_reader(_checked, context, served, values)  # it resolves names of hosts
+    reading = context.serving.readings.reading(context.serving.store, context.owner, context.memberships)
+    respond_async = "respond-async" in context.request.headers.get("prefer", "").lower()
     headers: dict[str, Any] = {}
     if not respond_async:
-        most = asked.serving.settings.predict_stream_events
+        most = context.serving.settings.predict_stream_events
         headers, is_long = await _by_reader(prediction_runs.looked_at, files, tree, entries, most, reading)
     if respond_async or is_long:
         wish = prediction_runs.Wish(served, files, tree, entries, respond_async)
-        answer: Response = await in_thread(prediction_runs.begun, asked, wish)
+        answer: Response = await in_thread(prediction_runs.begun, context, wish)
         return answer
-    accepted = asked.request.headers.get("accept", "")
+    accepted = context.request.headers.get("accept", "")
     kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
-    blocks = _blocks(asked.serving.inference, served, files, tree, entries, headers, reading, end)
+    blocks = _blocks(context.serving.inference, served, files, tree, entries, headers, reading, end)
     first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
     some = itertools.chain([first] if first else [], blocks)
     parts = streamed(kind, some, str(served.version), len(files))
@@ -196,7 +197,9 @@ async def _by_reader(work: Callable[..., Any], *given: Any) -> Any:
     return await asyncio.wrap_future(_READERS.submit(work, *given))
 
 
-def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[list[str], str, tuple[int, int] | None]:
+def _checked(
+    context: Context, served: Served, values: Mapping[str, Any]
+) -> tuple[list[str], str, tuple[int, int] | None]:
     usual = served.published.tree  # a model without a spec is refused before anything is read
     files, entries, tree = values["files"], values.get("entries"), values.get("tree") or usual
     unknown = set(values) - {"files", "tree", "entries"}
@@ -214,9 +217,9 @@ def _checked(asked: Asked, served: Served, values: Mapping[str, Any]) -> tuple[l
     for url in files:
         if "://" not in url:
             raise RequestError(f"'{Path(url).name}' is no address: root://, s3:// and http(s):// are read, or send it")
-        private, sources = asked.serving.settings.allow_private, asked.serving.readings.sources
-        address = check_file(url, private, sources, asked.memberships)
-        check_is_not_ours(address, asked.serving.store.url)
+        private, sources = context.serving.settings.allow_private, context.serving.readings.sources
+        address = check_file(url, private, sources, context.memberships)
+        check_is_not_ours(address, context.serving.store.url)
         addresses.append(str(address))
     files = addresses
     if entries is None:

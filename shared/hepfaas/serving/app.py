@@ -7,27 +7,27 @@ import functools
 import gc
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, Rule
 
 from hepfaas.errors import ForbiddenError, public_text
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.browsers import PROTECTION, Browsers, protect
 from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.memory import hand_back
+from hepfaas.platform.routes import Route, Router, openapi
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
 from hepfaas.serving import api as predict_api
 from hepfaas.serving import open_inference, tfaas, viewer
 from hepfaas.serving.observing import Log, Metrics
-from hepfaas.serving.predicting import Asked, JsonResponse, Serving, Servings, error_response
+from hepfaas.serving.predicting import Context, JsonResponse, Serving, Servings, error_response, json_response
 
 CROWD = 100
 """So many requests at once leave much memory behind. It is handed back when less than a quarter of them are under way,
@@ -41,63 +41,64 @@ SENT_BYTES = 65_536
 MOST_PATH = 300
 """Characters of a path in the log, which remembers lines."""
 
-Call = Callable[..., Any]
 
-
-async def upload(asked: Asked) -> Response:
+async def upload(context: Context) -> Response:
     """A model that was made elsewhere."""
-    from hepfaas.service import foreign  # what begins runs: only where a model is uploaded
+    from hepfaas.serving import uploads  # what begins runs: only where a model is uploaded
 
-    return await foreign.upload(asked)
+    return await uploads.upload(context)
 
 
-ROUTES: tuple[tuple[str, str, Call], ...] = (
-    ("POST", "/json", tfaas.row),
-    ("POST", "/predict/json", tfaas.row),
-    ("POST", "/proto", tfaas.protobuf),
-    ("POST", "/predict/proto", tfaas.protobuf),
-    ("POST", "/image", tfaas.image),
-    ("POST", "/predict/image", tfaas.image),
-    ("POST", "/upload", upload),
-    ("POST", "/bundle", upload),
-    ("GET", "/models", tfaas.models),
-    ("GET", "/status", tfaas.status),
-    ("GET", "/params/<model>", tfaas.params),
-    ("POST", "/params", tfaas.set_params),
-    ("DELETE", "/delete", tfaas.delete),
-    ("DELETE", "/delete/<model>", tfaas.delete),
-    ("GET", "/", viewer.index),
-    ("GET", "/netron", viewer.with_slash),
-    ("GET", "/netron/", viewer.graphs),
-    ("GET", "/netron/<model>", viewer.with_slash),
-    ("GET", "/netron/<model>/", viewer.graph),
-    ("GET", "/netron/<model>/<file>", viewer.netron_file),
-    ("GET", "/download/<model>", viewer.with_slash),
-    ("GET", "/download/<model>/", viewer.files),
-    ("GET", "/download/<model>/<file>", viewer.download),
-    ("GET", "/data", viewer.data),
-    ("GET", "/v2", open_inference.server),
-    ("GET", "/v2/health/live", open_inference.live),
-    ("GET", "/v2/health/ready", open_inference.ready),
-    ("GET", "/v2/models/<name>", open_inference.metadata),
-    ("GET", "/v2/models/<name>/versions/<number>", open_inference.metadata),
-    ("GET", "/v2/models/<name>/ready", open_inference.model_ready),
-    ("GET", "/v2/models/<name>/versions/<number>/ready", open_inference.model_ready),
-    ("POST", "/v2/models/<name>/infer", open_inference.infer),
-    ("POST", "/v2/models/<name>/versions/<number>/infer", open_inference.infer),
-    ("POST", "/v1/models/<name>/predict", predict_api.predict),
-    ("POST", "/v1/models/<name>/versions/<number>/predict", predict_api.predict),
-    ("DELETE", "/v1/models/<name>/versions/<number>", predict_api.delete_version),
-    ("GET", "/v1/models/<name>/aliases", predict_api.list_aliases),
-    ("PUT", "/v1/models/<name>/aliases/<alias>", predict_api.put_alias),
-    ("DELETE", "/v1/models/<name>/aliases/<alias>", predict_api.delete_alias),
-    ("GET", "/v1/runs/<run>", predict_api.run_status),
-    ("GET", "/v1/runs/<run>/scores", predict_api.run_scores),
-    ("GET", "/v1/runs/<run>/ledger", predict_api.run_ledger),
+async def show_openapi(context: Context) -> Response:
+    """This document."""
+    return json_response(openapi("hepfaas predict", ROUTES))
+
+
+ROUTES = (
+    Route("POST", "/json", tfaas.row),
+    Route("POST", "/predict/json", tfaas.row),
+    Route("POST", "/proto", tfaas.protobuf),
+    Route("POST", "/predict/proto", tfaas.protobuf),
+    Route("POST", "/image", tfaas.image),
+    Route("POST", "/predict/image", tfaas.image),
+    Route("POST", "/upload", upload),
+    Route("POST", "/bundle", upload),
+    Route("GET", "/models", tfaas.models),
+    Route("GET", "/status", tfaas.status),
+    Route("GET", "/params/<model>", tfaas.params),
+    Route("POST", "/params", tfaas.set_params, is_for_publishers=True),
+    Route("DELETE", "/delete", tfaas.delete, is_for_publishers=True),
+    Route("DELETE", "/delete/<model>", tfaas.delete, is_for_publishers=True),
+    Route("GET", "/", viewer.index),
+    Route("GET", "/netron", viewer.with_slash),
+    Route("GET", "/netron/", viewer.graphs),
+    Route("GET", "/netron/<model>", viewer.with_slash),
+    Route("GET", "/netron/<model>/", viewer.graph),
+    Route("GET", "/netron/<model>/<file>", viewer.netron_file),
+    Route("GET", "/download/<model>", viewer.with_slash),
+    Route("GET", "/download/<model>/", viewer.files),
+    Route("GET", "/download/<model>/<file>", viewer.download),
+    Route("GET", "/data", viewer.data),
+    Route("GET", "/v2", open_inference.server),
+    Route("GET", "/v2/health/live", open_inference.live, is_public=True),
+    Route("GET", "/v2/health/ready", open_inference.ready, is_public=True),
+    Route("GET", "/v2/models/<name>", open_inference.metadata),
+    Route("GET", "/v2/models/<name>/versions/<number>", open_inference.metadata),
+    Route("GET", "/v2/models/<name>/ready", open_inference.model_ready),
+    Route("GET", "/v2/models/<name>/versions/<number>/ready", open_inference.model_ready),
+    Route("POST", "/v2/models/<name>/infer", open_inference.infer),
+    Route("POST", "/v2/models/<name>/versions/<number>/infer", open_inference.infer),
+    Route("POST", "/v1/models/<name>/predict", predict_api.predict),
+    Route("POST", "/v1/models/<name>/versions/<number>/predict", predict_api.predict),
+    Route("DELETE", "/v1/models/<name>/versions/<number>", predict_api.delete_version, is_for_publishers=True),
+    Route("GET", "/v1/models/<name>/aliases", predict_api.list_aliases),
+    Route("PUT", "/v1/models/<name>/aliases/<alias>", predict_api.put_alias, is_for_publishers=True),
+    Route("DELETE", "/v1/models/<name>/aliases/<alias>", predict_api.delete_alias, is_for_publishers=True),
+    Route("GET", "/v1/runs/<run>", predict_api.run_status),
+    Route("GET", "/v1/runs/<run>/scores", predict_api.run_scores),
+    Route("GET", "/v1/runs/<run>/ledger", predict_api.run_ledger),
+    Route("GET", "/openapi.json", show_openapi),
 )
-
-OPEN = frozenset({open_inference.live, open_inference.ready})
-"""What anybody may ask: probes have no token."""
 
 PROBES = ("/v2/health/live", "/v2/health/ready")
 """Where probes ask, whatever stands before all other paths."""
@@ -105,19 +106,13 @@ PROBES = ("/v2/health/live", "/v2/health/ready")
 GATEWAYS = (b"x-forwarded-for", b"forwarded")
 """What says that a request came from outside: Prometheus asks an instance itself."""
 
-PUBLISHING = frozenset(
-    {predict_api.put_alias, predict_api.delete_alias, predict_api.delete_version, tfaas.delete, tfaas.set_params}
-)
-"""What changes which version answers."""
-
 
 class PredictApp:
     """Answers requests of all owners. It reaches out at the first one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        routes = (Rule(path, methods=[method], endpoint=call) for method, path, call in ROUTES)
-        self._map = Map(routes, merge_slashes=False).bind("")
+        self._router = Router(ROUTES, merge_slashes=False)
         self._match = functools.lru_cache(maxsize=1_000)(self._matched)
         self._servings: Servings | None = None
         self._identity = Identity(settings, settings.predict_rate)
@@ -163,11 +158,11 @@ class PredictApp:
                 return Response(self._metrics.text(), 200, PROTECTION, "text/plain; version=0.0.4")
             if self._under_way > self._settings.predict_requests:
                 raise OverloadedError(f"{self._under_way - 1} requests are under way already; ask again in a second")
-            found, values = self._match(method, path)
-            call = found.__name__
-            caller, serving = await self._serving(found, request)
+            route, values = self._match(method, path)
+            call = route.call.__name__
+            caller, serving = await self._serving(route, request)
             serving.answered[method] += 1
-            response = await found(Asked(request, serving, caller), **values)
+            response = await route.call(Context(request, serving, caller), **values)
         except Exception as error:
             response, said = _refused(error, path)
         finally:
@@ -192,25 +187,24 @@ class PredictApp:
             self._most_under_way = 0
             asyncio.get_running_loop().run_in_executor(None, hand_back)
 
-    def _matched(self, method: str, path: str) -> tuple[Call, Mapping[str, Any]]:
+    def _matched(self, method: str, path: str) -> tuple[Route, Mapping[str, Any]]:
         base = self._settings.predict_base
         if not path.startswith(f"{base}/") and path not in PROBES:
             raise NotFound()
-        call, values = self._map.match(path.removeprefix(base), method)
-        return call, values
+        return self._router.match(method, path.removeprefix(base))
 
-    async def _serving(self, call: Call, request: Request) -> tuple[Caller | None, Serving]:
+    async def _serving(self, route: Route, request: Request) -> tuple[Caller | None, Serving]:
         """Who asks, where that is looked at, and what answers.
 
         Raises: UnauthenticatedError; ForbiddenError; LimitError; UnavailableError.
         """
         servings = self._made()
-        if call in OPEN:
+        if route.is_public:
             return None, servings.base
         presented = Presented.in_pairs(request.scope["headers"]) if self._identity.is_on else None
         caller, serving = servings.known(presented) or await servings.of(presented)
         if caller.visits or not caller.is_publisher:
-            _check_may(caller, call, request.method)
+            _check_may(caller, route)
         return caller, serving
 
     def _made(self) -> Servings:
@@ -236,11 +230,11 @@ def _in_pieces(send: Send) -> Send:
     return sent
 
 
-def _check_may(caller: Caller, call: Call, method: str) -> None:
+def _check_may(caller: Caller, route: Route) -> None:
     """Raises: ForbiddenError."""
-    if caller.visits and method != "GET":
+    if caller.visits and not route.is_for_visitors:
         raise ForbiddenError("an admin may see another's models, no more")
-    if call in PUBLISHING and not caller.is_publisher:
+    if route.is_for_publishers and not caller.is_publisher:
         raise ForbiddenError("only a publisher may move an alias, set a default or delete a version")
 
 

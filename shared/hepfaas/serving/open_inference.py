@@ -16,9 +16,10 @@ from starlette.responses import Response
 from hepfaas import __version__
 from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch
+from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
-from hepfaas.serving.predicting import Asked, in_thread, json_object, json_response
+from hepfaas.serving.predicting import Context, in_thread, json_response
 
 FEATURES, SCORES = "features", "scores"
 HEADER = "Inference-Header-Content-Length"
@@ -49,31 +50,31 @@ DATATYPES = {
 }
 
 
-async def server(asked: Asked) -> Response:
+async def server(context: Context) -> Response:
     """GET /v2"""
     return json_response({"name": "hepfaas", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
-async def live(asked: Asked) -> Response:
+async def live(context: Context) -> Response:
     """GET /v2/health/live"""
     return json_response({"live": True})
 
 
-async def ready(asked: Asked) -> Response:
+async def ready(context: Context) -> Response:
     """GET /v2/health/ready: the store answers, and the default models are in memory."""
-    await asked.serving.check_ready()
+    await context.serving.check_ready()
     return json_response({"ready": True})
 
 
-async def model_ready(asked: Asked, name: str, number: str = "") -> Response:
+async def model_ready(context: Context, name: str, number: str = "") -> Response:
     """GET /v2/models/{name}[/versions/{number}]/ready: it is in memory from now on."""
-    served = await asked.serving.model(name, number)
+    served = await context.serving.model(name, number)
     return json_response({"name": served.version.name, "ready": True})
 
 
-async def metadata(asked: Asked, name: str, number: str = "") -> Response:
+async def metadata(context: Context, name: str, number: str = "") -> Response:
     """GET /v2/models/{name}[/versions/{number}]: what it takes and gives."""
-    return json_response(described(await asked.serving.model(name, number)))
+    return json_response(described(await context.serving.model(name, number)))
 
 
 def described(served: Served) -> dict[str, Any]:
@@ -104,21 +105,21 @@ def _datatype(branch: FeatureBranch) -> str:
     return DATATYPES.get(branch.type, "FP32")
 
 
-async def infer(asked: Asked, name: str, number: str = "") -> Response:
+async def infer(context: Context, name: str, number: str = "") -> Response:
     """POST /v2/models/{name}[/versions/{number}]/infer: either `features`, or every branch with its raw values.
 
     Raw values of a jagged branch are a matrix, an event's list in a row and NaN behind it.
     """
-    served = await asked.serving.model(name, number)
-    body = await asked.body()
-    head = asked.header(HEADER)
+    served = await context.serving.model(name, number)
+    body = await context.body()
+    head = context.header(HEADER)
     values, binary = _parts(body, head)
     inputs = values.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise _no_inputs()
     is_binary = _wants_binary(values)
     matrix = await matrix_of_tensors(served, _tensors(inputs, binary))
-    return _answer(served, await asked.scores(served, matrix), values.get("id"), is_binary)
+    return _answer(served, await context.scores(served, matrix), values.get("id"), is_binary)
 
 
 async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from hepfaas.datasets.readings import Readings
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
+from hepfaas.inputs.json_object import json_object
 from hepfaas.models.batching import Batching
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
@@ -183,7 +184,7 @@ class Servings:
 
 
 @dataclass(slots=True)
-class Asked:
+class Context:
     """One request, what answers it, and who asks: None where nobody needs to say so."""
 
     request: Request
@@ -296,17 +297,6 @@ class Asked:
     async def few_values(self) -> Mapping[str, Any]:
         """The JSON object in a body that has no events. Raises: RequestError; TooLargeError."""
         return json_object(await self.body(MOST_VALUES_BYTES))
-
-
-def json_object(data: bytes | memoryview) -> dict[str, Any]:
-    """The JSON object in some bytes. Raises: RequestError if there is none."""
-    try:
-        values = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise RequestError("the body is no JSON object")
-    return values
 
 
 class JsonResponse(Response):

@@ -15,7 +15,7 @@ from hepfaas.models.served import Served
 from hepfaas.orchestration.records import Request
 from hepfaas.orchestration.submitting import trace_of
 from hepfaas.runs.prediction import Prediction
-from hepfaas.serving.predicting import Asked, json_response
+from hepfaas.serving.predicting import Context, json_response
 from hepfaas.steps.predict import hashes_of
 
 MOST_HEADERS = 16
@@ -63,24 +63,24 @@ def looked_at(
     return headers, False
 
 
-def begun(asked: Asked, wish: Wish) -> Response:
+def begun(context: Context, wish: Wish) -> Response:
     """Asks for the run, and answers 202 with the name that it will have.
 
     Raises: RequestError if this instance cannot, or the idempotency key was used for another request.
     """
     try:
-        asking = asked.serving.asking()
+        asking = context.serving.asking()
     except RequestError as error:
-        most = asked.serving.settings.predict_stream_events
+        most = context.serving.settings.predict_stream_events
         why = "a run was asked for" if wish.respond_async else f"more than {most:,} events become a run"
         raise RequestError(f"{why}, and {error}; ask for fewer events at a time with 'entries'") from error
-    headers = asked.request.headers
+    headers = context.request.headers
     trace = trace_of(headers.get("traceparent", ""))
     run = asking.ask(
-        Request(_recipe(wish), time.time(), trace=trace, submitter=asked.submitter),
+        Request(_recipe(wish), time.time(), trace=trace, submitter=context.submitter),
         headers.get("idempotency-key", "")[:200],
     )
-    place = f"{asked.serving.settings.predict_base}/v1/runs/{run}"
+    place = f"{context.serving.settings.predict_base}/v1/runs/{run}"
     links = {"self": place, **{name: f"{place}/{name}" for name in ("scores", "ledger")}}
     values = {"run": run, "model": str(wish.served.version), "files": len(wish.files), "links": links}
     applied = {"Preference-Applied": "respond-async"} if wish.respond_async else {}

@@ -17,62 +17,62 @@ from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.serving.predicting import MOST_VALUES_BYTES, Asked, in_thread, json_response
+from hepfaas.serving.predicting import MOST_VALUES_BYTES, Context, in_thread, json_response
 
 BEST = 5
 """Labels that /image tells for a model of TensorFlow 1."""
 
 
-async def row(asked: Asked) -> Response:
+async def row(context: Context) -> Response:
     """POST /json, /predict/json: {"keys": names, "values": numbers, "model": name} -> a list of scores."""
-    values = await asked.values()
-    served = await _served(asked, values.get("model"))
+    values = await context.values()
+    served = await _served(context, values.get("model"))
     numbers = values.get("values")
     if not isinstance(numbers, list):
         raise RequestError(f"'values' is missing: a list of {served.n_features} numbers")
     features = from_json(_in_order(served, values.get("keys"), numbers), np.float32, "'values'")[None]
-    scores = await asked.scores(served, features)
+    scores = await context.scores(served, features)
     return json_response(scores[0])
 
 
-async def protobuf(asked: Asked) -> Response:
+async def protobuf(context: Context) -> Response:
     """POST /proto, /predict/proto: a message Row, or with ?message=DataFrame many -> a message Predictions, labels
     filled, the rows' scores one after the other."""
     from hepfaas.serving.protobuf import parsed  # only where it is spoken
     from hepfaas.serving.tfaas_proto import message, predictions
 
-    kind = asked.request.query_params.get("message") or "Row"
+    kind = context.request.query_params.get("message") or "Row"
     if kind not in ("Row", "DataFrame"):
         raise RequestError(f"message is '{kind[:40]}'; it takes Row or DataFrame")
-    found = parsed(message(kind), await asked.body())
+    found = parsed(message(kind), await context.body())
     rows = list(found.row) if kind == "DataFrame" else [found]
     named = {row.model for row in rows}
     if len(named) > 1:
         raise RequestError(f"the rows of a DataFrame name {len(named)} models; send those of each apart")
-    served = await _served(asked, next(iter(named), ""))
+    served = await _served(context, next(iter(named), ""))
     values = [_in_order(served, list(row.key), list(row.value)) for row in rows]
     if len(set(map(len, values))) > 1:
         raise RequestError("the rows of a DataFrame have unequal numbers of values; each has one for each feature")
-    scores = await asked.scores(served, np.asarray(values, dtype=np.float32))
+    scores = await context.scores(served, np.asarray(values, dtype=np.float32))
     labels = _score_labels(served)
     data = predictions([(label, float(score)) for row in scores for label, score in zip(labels, row, strict=True)])
     return Response(data, media_type="application/x-protobuf")
 
 
-async def image(asked: Asked) -> Response:
+async def image(context: Context) -> Response:
     """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores; of a model of
     TensorFlow 1 {"filename", "labels": the best five, each with its probability}."""
     from hepfaas.inputs.raw_events import picture  # only where pictures come
 
-    async with asked.form(asked.serving.settings.predict_body_bytes) as form:
+    async with context.form(context.serving.settings.predict_body_bytes) as form:
         upload, name = form.get("image"), form.get("model")
         if not isinstance(upload, UploadFile):
             raise RequestError("the form has no file 'image': a PNG or JPEG picture")
-        served = await _served(asked, name)
+        served = await _served(context, name)
         features = await in_thread(
-            picture, served, await upload.read(), asked.hold, asked.serving.settings.worker_memory
+            picture, served, await upload.read(), context.hold, context.serving.settings.worker_memory
         )
-    scores = (await asked.scores(served, features[None]))[0]
+    scores = (await context.scores(served, features[None]))[0]
     if served.published.card.get("foreign") != "frozen_graph":
         return json_response(scores)
     labels = _score_labels(served)
@@ -81,11 +81,11 @@ async def image(asked: Asked) -> Response:
     return json_response({"filename": upload.filename, "labels": found})
 
 
-async def status(asked: Asked) -> Response:
+async def status(context: Context) -> Response:
     """GET /status: memory, load and processors of the machine, and the requests that this instance has had."""
     import psutil  # only where somebody looks
 
-    answered = asked.serving.answered
+    answered = context.serving.answered
     return json_response(
         {
             "NGo": threading.active_count(),
@@ -106,35 +106,35 @@ def _memory(found: Any) -> dict[str, float]:
     return {"Total": found.total, "Free": found.free, "Used": found.used, "UsedPercent": found.percent}
 
 
-async def models(asked: Asked) -> Response:
+async def models(context: Context) -> Response:
     """GET /models: the parameters of each model; null where there is none."""
-    found = await in_thread(_all_params, asked.serving.store)
+    found = await in_thread(_all_params, context.serving.store)
     return json_response(found or None)
 
 
-async def params(asked: Asked, model: str) -> Response:
+async def params(context: Context, model: str) -> Response:
     """GET /params/{model}: its parameters, in both dialects of params.json."""
-    return json_response(await in_thread(_params_of_name, asked.serving.store, model))
+    return json_response(await in_thread(_params_of_name, context.serving.store, model))
 
 
-async def set_params(asked: Asked) -> Response:
+async def set_params(context: Context) -> Response:
     """POST /params: the model that answers requests that name none; of this owner alone."""
-    values = await asked.few_values()
+    values = await context.few_values()
     name = values.get("name") or values.get("model")
     if not isinstance(name, str) or not is_name(name):
         raise RequestError("'name' is missing: the name of a model that is there")
-    await in_thread(_version, asked.serving.store, name)
-    await in_thread(_set_default, asked.serving.store, name)
+    await in_thread(_version, context.serving.store, name)
+    await in_thread(_set_default, context.serving.store, name)
     return Response()
 
 
-async def delete(asked: Asked, model: str = "") -> Response:
+async def delete(context: Context, model: str = "") -> Response:
     """DELETE /delete/{model}, or /delete with the form field 'model': all its versions, or what a process published."""
     name = model
     if not name:
-        async with asked.form(MOST_VALUES_BYTES) as form:
+        async with context.form(MOST_VALUES_BYTES) as form:
             name = str(form.get("model") or "")
-    await in_thread(_delete_all, asked.serving.store, name)
+    await in_thread(_delete_all, context.serving.store, name)
     return Response()
 
 
@@ -170,11 +170,11 @@ def _score_labels(served: Served) -> list[str]:
     return labels if len(labels) == served.outputs else [str(output) for output in range(served.outputs)]
 
 
-async def _served(asked: Asked, name: Any) -> Served:
+async def _served(context: Context, name: Any) -> Served:
     """The model of that name, or the one that the process of that name published; without a name the default."""
     if name and not isinstance(name, str):
         raise RequestError("'model' is no text; it takes the name of a model")
-    serving = asked.serving
+    serving = context.serving
     name = name or await in_thread(_default, serving.store)
     if name not in serving.processes:
         try:
@@ -198,7 +198,7 @@ def _version(store: Store, name: str) -> Version:
 def _published_by(store: Store, process: str) -> Version | None:
     """What a run published and nobody has deleted, by the name that it has for old clients, 'name_k'."""
     name, _, number = process.rpartition("_")
-    from hepfaas.platform import records  # runs: only where a model is named by one
+    from hepfaas.orchestration import records  # runs: only where a model is named by one
 
     end = records.last_end(store, f"{name}-{number}") if name and number.isdecimal() and is_name(name) else None
     if end is None or not end.model:

@@ -23,7 +23,7 @@ from hepfaas.orchestration.submitting import trace_of
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
-from hepfaas.serving.predicting import Asked, in_thread
+from hepfaas.serving.predicting import Context, in_thread
 
 LOOK_S = 0.2
 """How often it is looked whether a run has ended."""
@@ -32,51 +32,51 @@ BLOCK = 1 << 20
 SMALLER = "HEPFAAS_PREDICT_MODEL_BYTES is what this instance takes"
 
 
-async def upload(asked: Asked) -> Response:
+async def upload(context: Context) -> Response:
     """POST /upload, /bundle: a form (name, params, model, labels), or a tar of one directory -> nothing, once the model
     is there. Uploaded again, it is the next version."""
-    serving = asked.serving
+    serving = context.serving
     asking = await in_thread(serving.asking)
-    announced = _announced(asked) or 0
+    announced = _announced(context) or 0
     await in_thread(asking.check_quotas, announced)  # before anything is stored
-    is_form = "form-data" in asked.request.headers.get("content-type", "").lower()
+    is_form = "form-data" in context.request.headers.get("content-type", "").lower()
     with (
-        serving.spool.share(asked.owner, _announced(asked)) as share,
+        serving.spool.share(context.owner, _announced(context)) as share,
         tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch,
     ):
         folder = Path(scratch) / "model"
         folder.mkdir()
-        bundle = await (_of_form(asked, folder, share) if is_form else _of_tar(asked, folder, share))
+        bundle = await (_of_form(context, folder, share) if is_form else _of_tar(context, folder, share))
         sizes = [path.stat().st_size for path in files_of(bundle).values()]
         await in_thread(asking.check_unpacked, sizes, announced)
         recipe = await in_thread(_recipe, bundle, serving.store)
-    trace = trace_of(asked.request.headers.get("traceparent", ""))
-    request = records.Request(recipe, time.time(), trace=trace, submitter=asked.submitter)
+    trace = trace_of(context.request.headers.get("traceparent", ""))
+    request = records.Request(recipe, time.time(), trace=trace, submitter=context.submitter)
     run = await in_thread(asking.ask, request)
     await _completed(serving.store, run, serving.settings.predict_upload_s)
     serving.loaded.forget(serving.store, recipe.name)
     return Response()
 
 
-def _announced(asked: Asked) -> int | None:
+def _announced(context: Context) -> int | None:
     """Size of the body in bytes, if the client said it."""
-    length = asked.header("content-length") or ""
+    length = context.header("content-length") or ""
     return int(length) if length.isdecimal() else None
 
 
-async def _of_form(asked: Asked, folder: Path, share: Share) -> Bundle:
+async def _of_form(context: Context, folder: Path, share: Share) -> Bundle:
     """The model in the fields of a form; 'op', which later clients send, says nothing."""
-    most = asked.serving.settings.predict_model_bytes
-    encoding = asked.request.headers.get("content-encoding", "").lower()
-    async with asked.form(most + most // 2, share.take) as form:  # base64 takes a third more
+    most = context.serving.settings.predict_model_bytes
+    encoding = context.request.headers.get("content-encoding", "").lower()
+    async with context.form(most + most // 2, share.take) as form:  # base64 takes a third more
         return await asyncio.to_thread(_written, form, folder, most, encoding, share)
 
 
-async def _of_tar(asked: Asked, folder: Path, share: Share) -> Bundle:
+async def _of_tar(context: Context, folder: Path, share: Share) -> Bundle:
     """The model in a tar; whether it is gzipped, its bytes tell."""
-    most = asked.serving.settings.predict_model_bytes
+    most = context.serving.settings.predict_model_bytes
     with tempfile.TemporaryFile() as file:
-        async for chunk in asked.chunks(most):
+        async for chunk in context.chunks(most):
             share.take(len(chunk))
             await in_thread(file.write, chunk)
         file.seek(0)

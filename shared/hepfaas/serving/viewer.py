@@ -21,7 +21,7 @@ from hepfaas.models.versions import Version
 from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.platform.terminal import visible
-from hepfaas.serving.predicting import Asked, in_thread, json_response
+from hepfaas.serving.predicting import Context, in_thread, json_response
 
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -52,61 +52,61 @@ PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</t
 """
 
 
-async def index(asked: Asked) -> Response:
+async def index(context: Context) -> Response:
     """GET /: the models, and what can be done with each."""
-    return await _listed(asked, "")
+    return await _listed(context, "")
 
 
-async def graphs(asked: Asked) -> Response:
+async def graphs(context: Context) -> Response:
     """GET /netron/: the models whose graphs can be looked at."""
-    return await _listed(asked, "../")
+    return await _listed(context, "../")
 
 
-async def graph(asked: Asked, model: str) -> Response:
+async def graph(context: Context, model: str) -> Response:
     """GET /netron/{model}/: Netron with the graph of a model's newest version."""
-    version = await in_thread(_version, asked.serving.store, model)
+    version = await in_thread(_version, context.serving.store, model)
     page = await in_thread(_netron, version)
     return Response(page, headers=NETRON_HEADERS, media_type=KINDS[".html"])
 
 
-async def with_slash(asked: Asked, model: str = "") -> Response:
+async def with_slash(context: Context, model: str = "") -> Response:
     """GET /netron, /netron/{model}: what these pages name lies below them, so their addresses end with '/'."""
-    last = asked.request.scope["path"].rpartition("/")[2]
+    last = context.request.scope["path"].rpartition("/")[2]
     return RedirectResponse(f"./{last}/", 308)
 
 
-async def netron_file(asked: Asked, model: str, file: str) -> Response:
+async def netron_file(context: Context, model: str, file: str) -> Response:
     """GET /netron/{model}/{file}: the graph, or a file of Netron's own."""
     if file == versions.GRAPH:
-        return await download(asked, model, file)
+        return await download(context, model, file)
     path = _netron_files().get(file)
     if path is None:
         raise NotThereError(f"Netron has no file '{file[:100]}'")
     return Response(await in_thread(path.read_bytes), media_type=KINDS[path.suffix], headers=KEPT)
 
 
-async def files(asked: Asked, model: str) -> Response:
+async def files(context: Context, model: str) -> Response:
     """GET /download/{model}/: the files of a model's newest version."""
-    version = await in_thread(_version, asked.serving.store, model)
-    names = await in_thread(versions.files_of, asked.serving.store, version)
+    version = await in_thread(_version, context.serving.store, model)
+    names = await in_thread(versions.files_of, context.serving.store, version)
     links = "".join(f'<li><a href="./{quote(name)}">{html.escape(visible(name))}</a></li>' for name in names)
     return _page(str(version), f"<ul>{links}</ul>")
 
 
-async def download(asked: Asked, model: str, file: str) -> Response:
+async def download(context: Context, model: str, file: str) -> Response:
     """GET /download/{model}/{file}: a file of a model's newest version."""
-    data = await in_thread(_file, asked.serving.store, model, file)
+    data = await in_thread(_file, context.serving.store, model, file)
     return Response(data, media_type="application/octet-stream")
 
 
-async def data(asked: Asked) -> Response:
+async def data(context: Context) -> Response:
     """GET /data: it gave away any file of the server."""
     return json_response({"error": "/data is gone; GET /download/{model}/{file} gives the files of a model"}, 410)
 
 
-async def _listed(asked: Asked, above: str) -> Response:
+async def _listed(context: Context, above: str) -> Response:
     """A table of the models; `above` leads from the page to the base path."""
-    found = await in_thread(versions.versions, asked.serving.store)
+    found = await in_thread(versions.versions, context.serving.store)
     newest = {version.name: version.number for version in found}  # sorted: the last of a name stays
     rows = "".join(
         f"<tr><td>{html.escape(visible(name))}</td><td>{number}</td>"

@@ -1,1 +1,1 @@
-"""What a step of each kind does: `perform(step, store, ...)`, one module a kind."""
+"""Each kind of step: `perform(step, store, ...)`, one module a kind."""

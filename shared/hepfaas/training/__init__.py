@@ -1,1 +1,1 @@
-"""From matrix to weights: split, segments, the learner process, checkpoints, metrics, plots."""
+"""From matrix to weights, pure: split, segments, prepared batches, checkpoints, metrics, plots."""

@@ -1,0 +1,91 @@
+"""What a call of `runs` gets: the request, the caller, and what it may touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flask import Request
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge
+
+from hepfaas.datasets.readings import Readings
+from hepfaas.orchestration import records
+from hepfaas.orchestration.submitting import Submitting, trace_of
+from hepfaas.platform.cloud_events import Sender
+from hepfaas.platform.credentials import Vault
+from hepfaas.platform.identity import Caller, Quotas
+from hepfaas.platform.spool import Share, Spool
+from hepfaas.platform.storage import LEAST_BYTES, Store, counted_bytes
+
+
+@dataclass(frozen=True)
+class Context:
+    """One request, who sent it, and what it may touch: the owner's store."""
+
+    request: Request
+    root: Store
+    store: Store
+    sender: Sender
+    caller: Caller
+    quotas: Quotas
+    readings: Readings
+    allow_private: bool
+    most_upload_bytes: int
+    spool: Spool
+
+    @property
+    def owner(self) -> str:
+        """Whose store it is."""
+        return self.caller.owner
+
+    @property
+    def submitting(self) -> Submitting:
+        """What begins and ends runs for this owner."""
+        return Submitting(self.root, self.store, self.sender, self.owner, self.quotas)
+
+    @property
+    def vault(self) -> Vault:
+        """His credentials for servers of files."""
+        return self.readings.vault(self.store, self.owner)
+
+    @property
+    def trace(self) -> str:
+        """The W3C trace context that the client sent, or a new one."""
+        return trace_of(self.request.headers.get("traceparent", ""))
+
+    @contextmanager
+    def received(self) -> Iterator[Share]:
+        """Take an upload: a body as large as a folder may be, and a share of the disk, which ends with the block.
+
+        Raises: RequestEntityTooLarge; LimitError; UnavailableError.
+        """
+        size = self.request.content_length
+        self.request.max_content_length = self.most_upload_bytes
+        if size is not None and size > self.most_upload_bytes:
+            raise RequestEntityTooLarge()
+        with self.spool.share(self.owner, size) as share:
+            yield share
+
+    @property
+    def _announced_bytes(self) -> int:
+        return self.request.content_length or LEAST_BYTES
+
+    def check_body(self) -> None:
+        """Count the body, by what the client says of it, to what the owner stores. Raises: ForbiddenError."""
+        self.quotas.check_bytes(self.owner, self._announced_bytes)
+
+    def check_unpacked(self, sizes: Iterable[int]) -> None:
+        """Count objects of these sizes that came of the body, as far as they are more than `check_body` has counted.
+
+        Raises: ForbiddenError.
+        """
+        more = sum(map(counted_bytes, sizes)) - self._announced_bytes
+        if more > 0:
+            self.quotas.check_bytes(self.owner, more)
+
+    def run(self, run: str) -> str:
+        """The run, if it is there. Raises: NotFound."""
+        if not records.is_there(self.store, run) or records.is_deleted(self.store, run):
+            raise NotFound(f"there is no run '{run}'; GET /v1/runs lists them")
+        return run

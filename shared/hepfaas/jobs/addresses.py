@@ -1,0 +1,43 @@
+"""The addresses that a job names: its files and its webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
+from hepfaas.datasets.files import MOST_ADDRESS
+from hepfaas.datasets.sources import EVERYTHING, Sources
+from hepfaas.errors import RequestError
+from hepfaas.jobs.folder import READ
+from hepfaas.jobs.uploads import stored_file
+from hepfaas.platform.roles import Group
+from hepfaas.platform.storage import Store
+
+
+def place_files(
+    store: Store, allow_private: bool, sources: Sources = EVERYTHING, groups: Collection[Group] = ()
+) -> Callable[[str, Path], str]:
+    """Where steps find the files of a job: one that came with it goes to the store, an address must be allowed to
+    members of these groups."""
+
+    def place(url: str, folder: Path) -> str:
+        if "://" in url:
+            address = check_file(url, allow_private, sources, groups)
+            check_is_not_ours(address, store.url)
+            return str(address)
+        path = Path(url)
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            raise RequestError(f"file '{path.name}' is not in the folder; {READ}")
+        return f"{store.url}/{stored_file(path, store)}"
+
+    return place
+
+
+def check_webhook(url: str, allow_private: bool) -> str:
+    """Return the normal form of a webhook's address, '' for none. Raises: RequestError if it may not be told."""
+    if not url:
+        return ""
+    if len(url) > MOST_ADDRESS or not url.startswith(("http://", "https://")):
+        raise RequestError(f"webhook is '{url[:200]}'; it takes an http(s):// address")
+    return str(check_address(url, allow_private, with_query=True))
