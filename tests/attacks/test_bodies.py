@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import LIMIT_S
 from hepfaas.errors import LimitError, UnavailableError
 from hepfaas.platform.spool import Spool
-from identities import Process, function
+from support.identities import Process, function
+from support.servers import LIMIT_S
 
 MB = 1_000_000
 MOST_MB = 100

@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 import uproot
 from attacks import hostile_workers
-from conftest import LIMIT_S
-from graphs import doubling
 from hepfaas.datasets.byte_source import MemorySource
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
@@ -35,8 +33,10 @@ from hepfaas.sandbox import processes
 from hepfaas.sandbox.processes import ForkServer, Memory
 from hepfaas.sandbox.tasks import TaskWorker, WorkerLostError
 from hepfaas.serving.app import PredictApp
-from identities import Process, function
 from starlette.requests import Request
+from support.graphs import doubling
+from support.identities import Process, function
+from support.servers import LIMIT_S
 
 BOMB_BYTES, MEMORY_MB = 600_000_000, 300
 """What a body unpacks to, and what the process that reads it may take."""

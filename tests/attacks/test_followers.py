@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
-from conftest import LIMIT_S
 from hepfaas.errors import UnavailableError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import Entry
@@ -17,7 +16,8 @@ from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.views.following import MOST_ENDING, MOST_FOLLOWERS, MOST_OF_ONE, Follower, Followers
 from hypothesis import given
 from hypothesis import strategies as st
-from identities import Issuer, Process, function
+from support.identities import Issuer, Process, function
+from support.servers import LIMIT_S
 
 OWNERS = "abcdefghij"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOP
 from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.advancing import Advancing
@@ -22,6 +21,7 @@ from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Publish, Step, Survey
 from hepfaas.steps.objects import encoded
+from support.servers import TOP
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
 FORGED = Publish("job", "{}", *(f"steps/{kind}/1" for kind in ("sum", "spec", "train", "export", "evaluate")), None)

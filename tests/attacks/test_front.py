@@ -16,15 +16,15 @@ import grpc
 import httpx
 import psutil
 import pytest
-from conftest import LIMIT_S
 from hepfaas import Client
 from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.serving.open_inference_grpc import inference
-from identities import function
-from jobs import small_job
-from system import System
+from support.identities import function
+from support.jobs import small_job
+from support.servers import LIMIT_S
+from support.system import System
 
 PROTECTION = {
     "x-content-type-options": "nosniff",

@@ -15,7 +15,6 @@ import httpx
 import numpy as np
 import pytest
 from attacks import mutated_graphs as hostile
-from conftest import LIMIT_S
 from hepfaas.errors import RequestError
 from hepfaas.models import inference as inference_module
 from hepfaas.models import versions
@@ -25,7 +24,8 @@ from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.serving.open_inference_grpc import health, inference
-from identities import Issuer, Process, function
+from support.identities import Issuer, Process, function
+from support.servers import LIMIT_S
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 MUTATED = 20_000 if ALL else 150

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
-from conftest import XRootD, XRootDCache, s3_client
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import OpenedFile, opened, read
@@ -28,6 +27,7 @@ from hepfaas.runs import plan
 from hepfaas.runs.ledger import ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import open_part, result_if_there, result_of
+from support.servers import XRootD, XRootDCache, s3_client
 
 EVENTS, BASKET = 4_000, 1_000
 ALL = EntryRange(0, EVENTS)

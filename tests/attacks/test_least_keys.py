@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOP, s3_client
 from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.orchestration import events
 from hepfaas.platform.cloud_events import CloudEvent, is_signed, signed
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.settings import Settings
-from rendered import of_kind
-from rights import OWNER, POLICY, Guarded, secret_variables, secrets_of, store_policies, values_of
+from support.rendered import of_kind
+from support.rights import OWNER, POLICY, Guarded, secret_variables, secrets_of, store_policies, values_of
+from support.servers import TOP, s3_client
 
 POLICIES = store_policies()
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))

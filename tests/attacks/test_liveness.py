@@ -10,9 +10,9 @@ from pathlib import Path
 
 import grpc
 import httpx
-from conftest import LIMIT_S, TOP, free_port, is_open, wait_until
 from hepfaas.serving.open_inference_grpc import health
-from rendered import Thing, of_kind
+from support.rendered import Thing, of_kind
+from support.servers import LIMIT_S, TOP, free_port, is_open, wait_until
 
 FREEZES = """
 import runpy, signal, sys, time

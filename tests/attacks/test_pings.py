@@ -9,7 +9,7 @@ from hepfaas.orchestration.intake import Arrived, Intake
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from jobs import MODEL
+from support.jobs import MODEL
 
 GET_S = 0.05
 FILES = 100

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import LIMIT_S
 from hepfaas.errors import ForbiddenError, LimitError, RequestError
 from hepfaas.models import versions
 from hepfaas.orchestration import records, rules
@@ -25,8 +24,9 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import LEAST_BYTES
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
-from identities import GROUPS, Issuer, Process, function
-from jobs import MODEL
+from support.identities import GROUPS, Issuer, Process, function
+from support.jobs import MODEL
+from support.servers import LIMIT_S
 
 BYTES = 100_000
 JOB = {"code": {"model.py": MODEL}, "params": {"epochs": 1}}

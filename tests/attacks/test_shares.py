@@ -14,7 +14,6 @@ import httpx
 import psutil
 import pytest
 from attacks import mutated_graphs as hostile
-from conftest import LIMIT_S
 from hepfaas.models import versions
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
@@ -22,7 +21,8 @@ from hepfaas.platform.folder import FolderStore
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from identities import Issuer, Process, function
+from support.identities import Issuer, Process, function
+from support.servers import LIMIT_S
 
 MB = 1_000_000
 WAITING = {"HEPFAAS_PREDICT_WAITING_BYTES": str(64 * MB), "HEPFAAS_PREDICT_BODY_BYTES": str(8 * MB)}

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import LIMIT_S
 from hepfaas import Client
 from hepfaas.cli import main
 from hepfaas.client import Status
@@ -32,7 +31,8 @@ from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.views.following import follow_log
 from hypothesis import given
 from hypothesis import strategies as st
-from identities import function
+from support.identities import function
+from support.servers import LIMIT_S
 
 ESCAPES = ("\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x9b2K", "\r", "\x08", "\x7f", "\x85", "\x0b", "\x0c", "\x1c", "\x00")
 BIDI = ("\u202e", "\u202a", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c")

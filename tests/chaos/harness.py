@@ -32,8 +32,8 @@ from hepfaas.platform.cloud_events import Broker
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.views import overview
-from jobs import small_job
-from system import System
+from support.jobs import small_job
+from support.system import System
 
 MOST_S = 400
 POLL_S = 0.05

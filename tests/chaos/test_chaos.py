@@ -21,7 +21,7 @@ from chaos.sites import AFTER_A_FAULT, DELETED_OBJECTS, FAILING, OTHERS, always,
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.up import functions_folder
 from hepfaas.orchestration import records
-from jobs import small_job
+from support.jobs import small_job
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 KINDS = ("request lost", "answer lost", "killed before", "killed after")

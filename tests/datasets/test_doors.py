@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import XRootD, XRootDCache, free_port
 from hepfaas.datasets import doors
 from hepfaas.datasets.addresses import check_file
 from hepfaas.datasets.doors import Reading
@@ -18,7 +17,8 @@ from hepfaas.datasets.root import _Lent, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.jagged import Values
-from hosts import OURS, PUBLIC, answer_in_turn
+from support.hosts import OURS, PUBLIC, answer_in_turn
+from support.servers import XRootD, XRootDCache, free_port
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
 URL = f"root://federation.example//store/{SAMPLE.name}"

@@ -8,12 +8,10 @@ from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import grid
 import numpy as np
 import pytest
 import uproot
 import urllib3
-from conftest import free_port
 from hepfaas.datasets import http_source
 from hepfaas.datasets.addresses import check_file, is_private
 from hepfaas.datasets.doors import Reading
@@ -25,7 +23,9 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import web
 from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
-from hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support import grid
+from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.servers import free_port
 
 Serve = Callable[..., str]
 

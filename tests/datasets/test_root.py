@@ -9,13 +9,13 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from conftest import XRootD
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.jagged import Jagged
+from support.servers import XRootD
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
 

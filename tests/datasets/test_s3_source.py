@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from conftest import s3_client
 from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_BYTES, together
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hypothesis import given
 from hypothesis import strategies as st
+from support.servers import s3_client
 
 pairs = st.tuples(st.integers(0, 10**8), st.integers(1, 10**7)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import grid
 import pytest
-from conftest import XRootD
 from hepfaas.datasets import doors
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential
+from support import grid
+from support.servers import XRootD
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
 ALL = EntryRange(0, 100)

@@ -1,11 +1,11 @@
-"""The cluster that ../shared/cluster makes, for all tests of this folder."""
+"""The cluster that tests/cluster makes, for all tests of this folder."""
 
 import os
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from deployed import CLUSTER, SLOW_S, Service, kubectl, run
+from support.deployed import CLUSTER, SLOW_S, Service, kubectl, run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,8 +19,6 @@ def service() -> Iterator[Service]:
     """On a cluster that is there, or is started here and stopped at the end."""
     if os.environ.get("HEPFAAS_E2E") != "1":
         pytest.skip("an hour on a real Knative: make e2e")
-    if not CLUSTER.exists():
-        pytest.skip(f"no {CLUSTER}: it makes a Knative on one machine")
     variables = {one.partition("=")[0]: one.partition("=")[2] for one in run(str(CLUSTER), "env").split() if "=" in one}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", variables["KUBECONFIG"])

@@ -5,11 +5,11 @@ import threading
 import time
 from pathlib import Path
 
-from deployed import STEPS, Service, kn_update, kubectl, pods, run, wait_for_zero
 from hepfaas.cli import main
 from hepfaas.models import versions
 from hepfaas.platform.stores import open_store
-from jobs import small_job
+from support.deployed import STEPS, Service, kn_update, kubectl, pods, run, wait_for_zero
+from support.jobs import small_job
 
 
 def test_a_run_scales_from_zero_to_several_and_back_and_gives_the_weights_of_the_embedded_loop(

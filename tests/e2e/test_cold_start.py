@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from deployed import FUNCTIONS, Service, kn_update, kubectl, run, wait_for_zero
+from support.deployed import FUNCTIONS, Service, kn_update, kubectl, run, wait_for_zero
 
 TIMES = 10
 ASK = """

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import XRootD
-from deployed import Service, kubectl, pods_of, run, wait_for_zero
 from hepfaas.cli import main
 from hepfaas.models import versions
 from hepfaas.platform.stores import open_store
-from jobs import MODEL, PARAMS, small_job
+from support.deployed import Service, kubectl, pods_of, run, wait_for_zero
+from support.jobs import MODEL, PARAMS, small_job
+from support.servers import XRootD
 
 CACHE, ORIGIN = "root://xrootd-cache.hepfaas.svc.cluster.local", "root://10.231.0.1"  # 1094 is the default port
 """The doors of the federation in manifests/overlays/local/sources.json; the second is this machine."""

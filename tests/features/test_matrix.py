@@ -39,7 +39,7 @@ def arrays(events: list[tuple[float, list[float]]]) -> dict[str, ak.Array]:
 
 
 def row_by_row(branches: dict[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
-    """What originals.md 1.4 says, one event and one branch at a time, with NumPy's rules for each type."""
+    """The rules of MLaaS4HEP's reader, one event and one branch at a time, with NumPy's rules for each type."""
     rows = []
     for event in range(len(branches["met"])):
         row: list[float] = []

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
+from support.servers import LIMIT_S, free_port, is_open, server_binary, wait_until
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 

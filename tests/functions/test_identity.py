@@ -14,7 +14,6 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from conftest import LIMIT_S
 from hepfaas.models import versions
 from hepfaas.orchestration import events, records, rules
 from hepfaas.orchestration.events import RunName, Task, requested
@@ -25,7 +24,8 @@ from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
 from hepfaas.serving.open_inference_grpc import inference
-from identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
+from support.identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
+from support.servers import LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 KEYS = ("the key that signs events from now on", "the key that signed events until now")

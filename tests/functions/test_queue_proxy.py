@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-from conftest import LIMIT_S, free_port, is_open, wait_until
 from hepfaas.cli import main
 from hepfaas.client import Client
 from hepfaas.errors import UnavailableError
 from hepfaas.models import versions
 from hepfaas.platform.cloud_events import read_event
 from hepfaas.platform.stores import open_store
-from jobs import small_job
-from queue_proxy import QueueProxy
-from system import System
+from support.jobs import small_job
+from support.queue_proxy import QueueProxy
+from support.servers import LIMIT_S, free_port, is_open, wait_until
+from support.system import System
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 3

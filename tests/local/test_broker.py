@@ -1,4 +1,4 @@
-"""The broker delivers as Knative's does: what is retried, what is dead, what a reply is (platform.md 2.2, 2.3)."""
+"""The broker delivers as Knative's does: what is retried, what is dead, what a reply is."""
 
 import asyncio
 import base64

@@ -9,7 +9,6 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from conftest import XRootD
 from hepfaas.cli import main
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
@@ -19,6 +18,7 @@ from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.steps.objects import open_part, result_of
+from support.servers import XRootD
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 

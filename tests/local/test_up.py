@@ -12,10 +12,10 @@ from pathlib import Path
 from socket import create_connection
 
 import pytest
-from conftest import LIMIT_S, free_port, server_binary
 from hepfaas import Client
-from jobs import small_job
-from system import System
+from support.jobs import small_job
+from support.servers import LIMIT_S, free_port, server_binary
+from support.system import System
 
 ELSEWHERE = {
     "AWS_SESSION_TOKEN": "of-another-store",

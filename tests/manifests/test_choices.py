@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import grid
 import httpx
 import pytest
-from conftest import LIMIT_S
-from identities import Issuer, oauth2_proxy
-from rendered import Thing, chosen
+from support import grid
+from support.identities import Issuer, oauth2_proxy
+from support.rendered import Thing, chosen
+from support.servers import LIMIT_S
 
 
 def pods(things: list[Thing], *kinds: str) -> dict[str, Thing]:

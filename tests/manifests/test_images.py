@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
-from rendered import SITE, TOP
+from support.rendered import SITE, TOP
+from support.servers import LIMIT_S, free_port, is_open, server_binary, wait_until
 
 PIN = TOP / "manifests/pin-images"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

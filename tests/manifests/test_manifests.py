@@ -15,7 +15,7 @@ from hepfaas.local.broker import Delivery
 from hepfaas.local.up import TRIGGERS
 from hepfaas.platform.identity import Identity
 from hepfaas.platform.settings import STREAM_S, Settings
-from rendered import Thing, of_kind, rendered, variables
+from support.rendered import Thing, of_kind, rendered, variables
 
 TOP = Path(__file__).parents[2]
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from rendered import TOP, Thing, chosen, of_kind
+from support.rendered import TOP, Thing, chosen, of_kind
 
 FUNCTIONS = sorted(path.parent.name for path in (TOP / "functions").glob("*/main.py"))
 SERVICE = "serving.knative.dev/service"

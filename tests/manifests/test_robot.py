@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import grid
 import pytest
-from conftest import XRootDCache, server_binary
 from hepfaas.datasets.root import opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import credential_of
+from support import grid
+from support.servers import XRootDCache, server_binary
 
 TOP = Path(__file__).parents[2]
 SAMPLE = TOP / "examples" / "htautau" / "ggH_tautau.root"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import LIMIT_S, free_port
-from identities import Issuer, Process, log_in, oauth2_proxy_program
-from rendered import of_kind, variables
+from support.identities import Issuer, Process, log_in, oauth2_proxy_program
+from support.rendered import of_kind, variables
+from support.servers import LIMIT_S, free_port
 
 LIFE_S, ON_ITS_WAY_S = 10, 2
 """Of a token, and how long a request may be on its way from the proxy when its token ends."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphs import doubling, picking
 from hepfaas.errors import UnavailableError
 from hepfaas.models import batching as module
 from hepfaas.models.batching import Batching, OverloadedError, RefusedError
@@ -22,6 +21,7 @@ from hepfaas.sandbox.processes import ForkServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.graphs import doubling, picking
 
 LONG = 60.0
 OUT_OF_RANGE = 9

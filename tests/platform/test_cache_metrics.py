@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import httpx
-from conftest import LIMIT_S, XRootD, XRootDCache, free_port, is_open, wait_until
 from hepfaas.datasets.doors import Door
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import open_root
 from hepfaas.platform.cache_metrics import Counts
+from support.servers import LIMIT_S, XRootD, XRootDCache, free_port, is_open, wait_until
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
 

@@ -12,7 +12,7 @@ from hepfaas.datasets.addresses import check_address
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import cloud_events, hosts
 from hepfaas.platform.cloud_events import Broker, CloudEvent, is_signed, on_the_wire, read_event, signed, webhook
-from hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
 EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grid
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential, Vault, credential_of
 from hepfaas.platform.stores import open_store
+from support import grid
 
 KEY = bytes(range(32))
 SECRET = "a-secret-that-nobody-else-has"

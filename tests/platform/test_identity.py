@@ -23,8 +23,8 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import is_name
 from hypothesis import given
 from hypothesis import strategies as st
-from identities import GROUPS, Issuer
 from joserfc.jwk import RSAKey
+from support.identities import GROUPS, Issuer
 
 
 @pytest.fixture(scope="module")

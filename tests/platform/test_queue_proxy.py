@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from conftest import LIMIT_S, free_port, is_open, server_binary, wait_until
-from queue_proxy import QueueProxy, program
+from support.queue_proxy import QueueProxy, program
+from support.servers import LIMIT_S, free_port, is_open, server_binary, wait_until
 
 SLEEPER = """
 import time

@@ -11,13 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import free_port
 from functions_framework import create_app
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.platform import outside
 from hepfaas.platform.storage import Store, probe
 from hepfaas.platform.stores import open_store
 from moto.server import ThreadedMotoServer
+from support.servers import free_port
 
 FUNCTIONS = Path(__file__).parents[2] / "functions"
 

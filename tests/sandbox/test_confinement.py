@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import probes
 import pytest
 from hepfaas.sandbox import confinement
+from support import probes
 
 LANDLOCK = pytest.mark.skipif(not confinement.landlock_version(), reason="the kernel has no Landlock")
 CONFINED = "from hepfaas.sandbox import confinement\nconfinement.confine(Path.cwd())\n"

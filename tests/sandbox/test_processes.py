@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import doubling
 from hepfaas.errors import UnavailableError
 from hepfaas.models.inference import ConfinedModel, Graph, WorkerLostError
 from hepfaas.sandbox.processes import ForkServer, Memory, Worker, sealed_memory
+from support.graphs import doubling
 
 LIMIT_S = 30.0
 WORKER = "hepfaas.models.inference_worker"

@@ -1,4 +1,4 @@
-"""The nine calls of MLaaS4HEP_server for clients written for it: same parameters, same replies (originals.md 2 and 8).
+"""The nine calls of MLaaS4HEP_server for clients written for it: same parameters, same replies.
 
 What was a defect there is not copied: values go into no shell, names may hold '_', a restart loses nothing, errors
 have a status of their own, and a folder is its owner's. Folders are numbered lists of what was sent, the newest counts.

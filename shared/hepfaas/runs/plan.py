@@ -379,7 +379,7 @@ def _check_rows(prepared: Mapping[str, Any]) -> None:
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:
-    """How many events each file gives: all, or its share of the limit, at least one (originals.md 1.6)."""
+    """How many events each file gives: all, or its share of the limit, at least one, as MLaaS4HEP cuts `N` events."""
     total = sum(entries)
     if n_events < 0 or n_events >= total:
         return list(entries)

