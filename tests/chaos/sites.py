@@ -50,7 +50,7 @@ NOT_IN_A_RUN = {
     "orchestration.advancing.Advancing._close:create": "a run with a webhook: tests/orchestration/test_advancing.py",
     "orchestration.advancing.Advancing._untold": "a run with a webhook: tests/orchestration/test_advancing.py",
     "orchestration.advancing.Advancing._tell_webhook": "a run with a webhook: tests/orchestration/test_advancing.py",
-    "orchestration.advancing.Advancing._look_at_all:delete": "keys without a run: tests/orchestration/test_advancing.py",
+    "orchestration.advancing.Advancing._look_at_all:delete": "no run: tests/orchestration/test_advancing.py",
     "orchestration.advancing.Advancing._remove": "runs that were deleted: tests/api/test_runs.py",
     "models.versions._there": "lists of models",
     "models.versions.add": "files that clients of TFaaS add: tests/api/test_mlaas4hep.py",
