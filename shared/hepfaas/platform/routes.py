@@ -30,7 +30,7 @@ TOKEN = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
     """One call of a function.
 
