@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -319,7 +318,7 @@ def _log(given: argparse.Namespace) -> None:
         _document([asdict(entry) for entry in entries])
         return
     for entry in entries:
-        _print("\n".join(lines_of(entry, time.localtime)))
+        _print("\n".join(lines_of(entry)))
 
 
 def _predict(given: argparse.Namespace) -> None:

@@ -176,6 +176,7 @@ def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done
             assert done in [row["run"] for row in client.runs()]
         created = [row["created"] for row in http.get("/v1/runs").json()["runs"]]
         assert created == sorted(created, reverse=True)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text) for text in created)
         assert all(row["state"] == "failed" for row in http.get("/v1/runs?state=failed").json()["runs"])
         assert http.get("/v1/runs?state=lost").status_code == 422
 

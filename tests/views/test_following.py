@@ -104,3 +104,12 @@ def test_the_time_of_an_answer_begins_with_it(going: Going) -> None:
     time.sleep(0.3)
     records.log(going.store, going.run, entry(0))
     assert list(stream) == []
+
+
+def test_a_log_says_when_each_step_ended_in_utc(going: Going) -> None:
+    records.log(going.store, going.run, entry(0))
+    assert next(follow_log(going.store, going.run, "", False)).startswith("1970-01-01T00:16:40Z  predict ")
+
+
+def test_a_status_says_when_the_run_was_created_in_utc(going: Going) -> None:
+    assert '"created": "1970-01-01T00:16:40Z"' in next(follow_events(going.store, going.run, "", most_s=0.1))

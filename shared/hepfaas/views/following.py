@@ -12,6 +12,7 @@ from dataclasses import asdict
 from hepfaas.errors import LimitError, UnavailableError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import Entry
+from hepfaas.platform.clock import utc
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines
@@ -129,11 +130,10 @@ def follow_log(
         yield f"run {run} {end.state}{': ' + visible_lines(end.error, PRINTED) if end.error else ''}\n"
 
 
-def lines_of(entry: Entry, clock: Callable[[float], time.struct_time] = time.gmtime) -> Iterator[str]:
+def lines_of(entry: Entry) -> Iterator[str]:
     """Return the lines of one entry of the log, escaped: what user code printed begins with `PRINTED`, so that it
     passes for no line of ours."""
-    at = time.strftime("%H:%M:%S", clock(entry.time))
-    yield visible(f"{at}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s")
+    yield visible(f"{utc(entry.time)}  {entry.kind:<8} {entry.key.rpartition('/')[2][:12]}  {entry.seconds:7.2f} s")
     for line in entry.lines:
         yield f"{PRINTED}{visible(line)}"
     if entry.error:

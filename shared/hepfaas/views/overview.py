@@ -16,6 +16,7 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration.advancing import missing, phase_of
 from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
+from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
@@ -244,7 +245,7 @@ def _row(run: str, request: records.Request, end: records.End | None) -> dict[st
         "kind": request.recipe.kind,
         "files": len(request.recipe.urls),
         "epochs": request.recipe.epochs if isinstance(request.recipe, Recipe) else None,
-        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(request.created)),
+        "created": utc(request.created),
         "model": end.model if end else "",
     }
 
