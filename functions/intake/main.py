@@ -32,7 +32,7 @@ SOURCES = Readings.by(SETTINGS).sources
 def taking() -> Intake:
     check_store(SETTINGS)
     root = root_store(SETTINGS)
-    quotas = Quotas(SETTINGS, IDENTITY.roles, root)
+    quotas = Quotas(IDENTITY.roles, root)
     return Intake(
         root, store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.allow_private, quotas=quotas, sources=SOURCES
     )

@@ -31,7 +31,7 @@ READINGS = Readings.by(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
-quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
+quotas = functools.cache(lambda: Quotas(IDENTITY.roles, outside()[0]))
 
 
 @functions_framework.http

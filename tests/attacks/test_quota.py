@@ -20,7 +20,6 @@ from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.roles import Limits, Roles, owner_of
-from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import LEAST_BYTES
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
@@ -45,12 +44,12 @@ class World:
     def __init__(self, folder: Path, size_bytes: float = BYTES, runs: float = 3) -> None:
         self.root, self.store = open_store(str(folder)), open_store(f"{folder}/me")
         self.sent: list[CloudEvent] = []
-        self._settings, self._roles = Settings(str(folder)), Roles(usual=Limits(runs, size_bytes))
+        self._roles = Roles(usual=Limits(runs, size_bytes))
         self.start()
 
     def start(self) -> None:
         """New instances of the functions, which know nothing of what was counted before."""
-        self.quotas = Quotas(self._settings, self._roles, self.root)
+        self.quotas = Quotas(self._roles, self.root)
         self.intake = Intake(self.root, lambda owner: self.store, self, True, quotas=self.quotas)
         self.asking = Asking(self.root, self, "me", "predict", self.quotas)
         self.submitting = Submitting(self.root, self.store, self, "me", self.quotas)

@@ -253,7 +253,7 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     group = owner_of("group", "https://a.example", "/cms")
     assert roles.limits_of(group) == Limits(bytes=5_000, requests_per_s=5)
     root = FolderStore(tmp_path)
-    quotas = Quotas(Settings(str(tmp_path)), roles, root)
+    quotas = Quotas(roles, root)
     root.create("active/alice/a-1", b"")
     root.create("active/alice-2/a-1", b"")
     quotas.check_runs("alice")
@@ -265,9 +265,9 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     quotas.check_bytes(group)
     root.create(f"{group}/models/n", b"")
     with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
-        Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
+        Quotas(roles, root).check_bytes(group)
     with pytest.raises(ForbiddenError, match="may begin no runs"):
-        Quotas(Settings(str(tmp_path)), Roles(usual=Limits(runs=0)), root).check_runs("carol")
+        Quotas(Roles(usual=Limits(runs=0)), root).check_runs("carol")
 
 
 def test_a_rate_of_requests_is_an_owners_own() -> None:

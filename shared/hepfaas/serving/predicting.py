@@ -160,7 +160,7 @@ class Servings:
         self.base, self._identity = serving_of(settings), identity
         self._stores, self._mine = store_of_owner(settings), settings.owner
         self._of_owner = functools.lru_cache(KEPT_OWNERS)(self._made)
-        self._quotas = functools.cache(lambda: Quotas(settings, identity.roles, root_store(settings)))
+        self._quotas = functools.cache(lambda: Quotas(identity.roles, root_store(settings)))
 
     async def of(self, presented: Presented | None) -> tuple[Caller, Serving]:
         """Who asks, and what answers him. Raises: UnauthenticatedError; ForbiddenError; LimitError;
