@@ -360,6 +360,7 @@ def test_rules_are_their_owners_and_a_bucket_tells_news_with_the_token_of_one(si
         ("survey", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
         ("advance", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
         ("runs", {"HEPFAAS_WITHOUT_IDENTITY": "1"}, ""),
+        ("advance", {"HEPFAAS_EVENT_KEYS": KEYS[0], "HEPFAAS_FAULTS": "/tmp/plan"}, "remove it"),
     ],
 )
 def test_on_knative_no_function_starts_open_to_everybody(
