@@ -164,7 +164,7 @@ def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World)
     sent = world.handle(PING)
     assert world.end
     assert world.end.state == "failed"
-    assert f"asked for {MOST_SENT} times" in world.end.error
+    assert f"sent {MOST_SENT} times" in world.end.error
     assert [event.type for event in sent] == ["org.hepfaas.run.failed"]
     assert world.root.size_bytes(f"active/me/{world.run}") is None
 
@@ -350,7 +350,7 @@ def test_a_webhook_for_which_no_time_is_left_is_told_by_the_next_ping(
     hooks = ended_with_a_webhook(world, "a")
     hooks.failing = False
     with monkeypatch.context() as patched:
-        patched.setattr(advancing, "TELLING_S", 0.0)
+        patched.setattr(advancing, "HOOKS_S", 0.0)
         world.handle(PING)
     assert hooks.sent == []
     world.handle(PING)
