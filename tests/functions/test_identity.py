@@ -423,7 +423,7 @@ def test_a_wish_for_a_run_needs_no_key_and_begins_what_is_stored_alone(site: Sit
     name = RunName(site.owner("alice"), "wished-1", 1)
     wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name, name.to_json(), "")
     answer = post(site.advance.url, wish)
-    assert (answer.status_code, "nobody asked for a run 'wished-1'" in answer.text) == (422, True)
+    assert (answer.status_code, "no run 'wished-1' was requested" in answer.text) == (422, True)
     assert post(site.survey.url, wish).status_code == 403
 
 

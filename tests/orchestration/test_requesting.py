@@ -120,7 +120,7 @@ def test_a_key_is_for_one_request_and_other_requests_have_other_names(place: Pla
 
 def test_a_run_that_nobody_asked_for_is_refused(place: Place) -> None:
     name = {"owner": "me", "run": "m-scores-1", "attempt": 1}
-    with pytest.raises(RequestError, match="nobody asked for a run 'm-scores-1'"):
+    with pytest.raises(RequestError, match="no run 'm-scores-1' was requested"):
         place.handle(CloudEvent(RUN_REQUESTED, "/x", "s", "1", name))
 
 
