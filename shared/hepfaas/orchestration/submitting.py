@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.orchestration import events, records
-from hepfaas.orchestration import requesting as asking
 from hepfaas.orchestration.events import RunName
 from hepfaas.orchestration.records import End, Request
+from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.storage import Store
@@ -51,7 +51,7 @@ class Submitting:
 
         Raises: RequestError if there is no such request.
         """
-        request = asking.asked_for(self._store, run)
+        request = asked_for(self._store, run)
         if request is None:
             raise RequestError(f"no run '{run}' was requested")
         if records.create_as(self._store, run, request):
