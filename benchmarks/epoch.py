@@ -82,7 +82,20 @@ def _epochs(store: Store, code: str, data: str, xla: bool, seed: int, epochs: in
     with Learners(lines.append) as learners:
         for epoch in range(epochs):
             step = Train(
-                data, code, MODEL.name, FEATURES, (0, 1), 100, seed, THREADS, xla, before, epoch, 0, 10**6, True
+                data=data,
+                code=code,
+                module=MODEL.name,
+                n_features=FEATURES,
+                labels=(0, 1),
+                batch_size=100,
+                seed=seed,
+                threads=THREADS,
+                xla=xla,
+                before=before,
+                epoch=epoch,
+                segment=0,
+                segment_rows=10**6,
+                shuffle=True,
             )
             learners.holding(before, step, store)
             taken.append(seconds(lambda step=step: train.perform(step, store, learners, lambda rows: None)))

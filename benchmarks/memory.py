@@ -33,7 +33,15 @@ def _peak_mb(events: int) -> float:
     folder = CACHE / f"memory-{events}"
     shutil.rmtree(folder, ignore_errors=True)
     one = case(multiplied(events, 5_000), open_store(str(folder)))
-    step = steps.Prepare(one.identity, "Events", tuple(one.ranges[0]), one.columns, 0, 21, one.url)
+    step = steps.Prepare(
+        file=one.identity,
+        tree="Events",
+        entries=tuple(one.ranges[0]),
+        spec=one.columns,
+        label=0,
+        split_seed=21,
+        url=one.url,
+    )
     command = [sys.executable, __file__, str(folder), json.dumps(step.to_json())]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     shutil.rmtree(folder)

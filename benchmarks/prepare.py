@@ -50,7 +50,9 @@ def case(path: Path, store: Store) -> Case:
     surveys = [survey_of(file.identity, some, len(some[names[0]])) for some in arrays]
     key = steps.Sum("survey", ("all",)).key
     store.create(key, encoded(total(surveys).to_json()))
-    step = steps.Spec(key, tuple(names), choice.identifiers, "sorted", "truncate")
+    step = steps.Spec(
+        survey=key, branches=tuple(names), identifiers=choice.identifiers, order="sorted", surplus="truncate"
+    )
     spec.perform(step, store)
     columns = result_of(step.key, store)["columns"]
     found_spec = Spec.from_json(json.loads(store.get(columns)))
@@ -103,5 +105,13 @@ def to_matrix(one: Case) -> None:
 def to_store(one: Case, run: int) -> None:
     """Whole prepare steps, stored; another label each time, so that none is there."""
     for found in one.ranges:
-        step = steps.Prepare(one.identity, "Events", tuple(found), one.columns, run, 21, one.url)
+        step = steps.Prepare(
+            file=one.identity,
+            tree="Events",
+            entries=tuple(found),
+            spec=one.columns,
+            label=run,
+            split_seed=21,
+            url=one.url,
+        )
         prepare.perform(step, one.store)

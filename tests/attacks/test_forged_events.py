@@ -24,7 +24,16 @@ from hepfaas.steps.objects import encoded
 from support.servers import TOP
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
-FORGED = Publish("job", "{}", *(f"steps/{kind}/1" for kind in ("sum", "spec", "train", "export", "evaluate")), None)
+FORGED = Publish(
+    name="job",
+    recipe="{}",
+    data="steps/sum/1",
+    spec="steps/spec/1",
+    checkpoint="steps/train/1",
+    export="steps/export/1",
+    evaluate="steps/evaluate/1",
+    compare=None,
+)
 
 
 class World:

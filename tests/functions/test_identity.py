@@ -381,7 +381,15 @@ def post(url: str, event: CloudEvent) -> httpx.Response:
 
 def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call(site: Site) -> None:
     name = RunName(site.owner("alice"), "none-1", 1)
-    step = Open("root://x//a.root", "Events", (), (), (), 10, "none-1/1")
+    step = Open(
+        url="root://x//a.root",
+        tree="Events",
+        selected=(),
+        excluded=(),
+        identifiers=(),
+        range_events=10,
+        attempt="none-1/1",
+    )
     event = requested(Task(name, step), "advance", "", site.store(name.owner))
     for function_ in (site.survey, site.advance):
         ours = signed(event, KEYS[0])
@@ -409,7 +417,15 @@ def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call
 
 def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
     name = RunName(site.owner("alice"), "mine-1", 1)
-    step = Open("root://x//a.root", "Events", (), (), (), 10, "mine-1/1")
+    step = Open(
+        url="root://x//a.root",
+        tree="Events",
+        selected=(),
+        excluded=(),
+        identifiers=(),
+        range_events=10,
+        attempt="mine-1/1",
+    )
     task = requested(Task(name, step), "advance", "", site.store(name.owner))
     before = set(open_store(f"{site.folder}/store").keys(name.owner))
     ping = CloudEvent(events.PING, "/apis/v1/namespaces/x/pingsources/y", "", "1", task.data)

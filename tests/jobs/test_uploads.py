@@ -65,9 +65,9 @@ def test_a_preproc_json_is_said_to_have_no_effect_and_cannot_be_asked_for(tmp_pa
     assert recipe_of(folder, {}, store)[1] == ()
     (folder / "preproc.json").write_text('{"flat_cut": {"met": {"cut": "met > 20", "remove": "False"}}}')
     (note,) = recipe_of(folder, {}, store)[1]
-    assert note == "preproc.json has no effect: cuts and new branches are not there yet; apply them to the files"
+    assert note == "preproc.json has no effect: cuts and new branches are not supported yet; apply them to the files"
     for name in ("submit.json", "params.json"):
         (folder / name).write_text('{"preproc": "preproc.json"}')
-        with pytest.raises(RequestError, match=rf"{name}: 'preproc' cannot be followed: cuts and new branches"):
+        with pytest.raises(RequestError, match=rf"{name}: 'preproc' is refused: cuts and new branches"):
             recipe_of(folder, {}, store)
         (folder / name).unlink()

@@ -85,9 +85,22 @@ def test_all_events_of_runs_are_as_documented_and_of_the_trace_of_their_request(
 @pytest.mark.parametrize(
     "step",
     [
-        Survey("a", "Events", BRANCHES, (0, 1000), "root://h//a"),
-        Open("root://h//a", "Events", BRANCHES, (), (), 1000, "job-1/1"),
-        Evaluate("steps/score/1", tuple(f"steps/train/{number:064x}" for number in range(2000)), 7, ("a", "b")),
+        Survey(file="a", tree="Events", branches=BRANCHES, entries=(0, 1000), url="root://h//a"),
+        Open(
+            url="root://h//a",
+            tree="Events",
+            selected=BRANCHES,
+            excluded=(),
+            identifiers=(),
+            range_events=1000,
+            attempt="job-1/1",
+        ),
+        Evaluate(
+            score="steps/score/1",
+            epochs=tuple(f"steps/train/{number:064x}" for number in range(2000)),
+            best_epoch=7,
+            classes=("a", "b"),
+        ),
     ],
     ids=lambda step: step.kind,
 )

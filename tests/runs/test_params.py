@@ -50,7 +50,7 @@ def test_defaults_are_the_originals() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "params.json is no JSON: .* at line 1 column 2"),
+        ("{", "params.json is not JSON: .* at line 1 column 2"),
         ("[1]", "params.json holds a list; it must be one JSON object"),
         ('{"epoch": 5}', "params.json has the unknown key 'epoch'; closest: epochs"),
         ('{"zzzz": 5}', "params.json has the unknown key 'zzzz'; known: batch_size"),
@@ -59,7 +59,7 @@ def test_defaults_are_the_originals() -> None:
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
         (
             '{"preproc": "preproc.json"}',
-            "params.json: 'preproc' cannot be followed: cuts and new branches are not there",
+            "params.json: 'preproc' is refused: cuts and new branches are not supported",
         ),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),

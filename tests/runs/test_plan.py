@@ -288,7 +288,7 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
 
 
 def test_where_a_file_lies_is_no_part_of_a_step() -> None:
-    one = Survey("id", "Events", ("met",), (0, 10), "a.root")
+    one = Survey(file="id", tree="Events", branches=("met",), entries=(0, 10), url="a.root")
     assert one.key == dataclasses.replace(one, url="root://host//a.root").key
     assert one.key != dataclasses.replace(one, entries=(0, 11)).key
 

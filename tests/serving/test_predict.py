@@ -263,7 +263,15 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
     graph, spec = hashes_of(versions.load(served.store, "job"))
     found = opened(str(served.file), "Events")
     step = Predict(
-        found.identity, "Events", (0, 50), ("met", "lep_pt"), ("event",), spec, graph, "job/1", str(served.file)
+        file=found.identity,
+        tree="Events",
+        entries=(0, 50),
+        branches=("met", "lep_pt"),
+        identifiers=("event",),
+        spec=spec,
+        graph=graph,
+        model="job/1",
+        url=str(served.file),
     )
     perform(step, served.store)
     part = open_scores(step.key, served.store)

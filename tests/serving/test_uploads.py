@@ -280,7 +280,7 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
     assert "no whole tar.gz archive" in refused(content=b"nothing of the kind" * 99)
     assert "the upload has no models" in refused(content=packed(readme_txt="x"))
     assert "has 2 models" in refused(content=packed(a_pb="x", b_keras="x"))
-    assert "params.json is no JSON" in refused(content=packed(a_pb="x", params_json="{"))
+    assert "params.json is not JSON" in refused(content=packed(a_pb="x", params_json="{"))
     assert "'img_channels' is 7" in refused(content=packed(a_pb="x", params_json='{"img_channels": 7}'))
     assert "give one name" in refused(content=packed(a_pb="x", params_json='{"name": "other"}'))
     files = {"model": ("a.pb", graph)}

@@ -26,7 +26,7 @@ def test_scores_that_say_nothing_are_refused(score: float, message: str, tmp_pat
         np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([1, 1]), 2, logits=False
     )
     store.create("steps/score/1", encoded(counts.to_json()))
-    step = Evaluate("steps/score/1", (), 0, ("background", "signal"))
+    step = Evaluate(score="steps/score/1", epochs=(), best_epoch=0, classes=("background", "signal"))
     with pytest.raises(RequestError, match=message):
         evaluate.perform(step, store)
     assert store.size_bytes(step.key) is None

@@ -176,11 +176,7 @@ class Loop:
 
     def _events(self, step: Step) -> int:
         """Events that a step looks at."""
-        if isinstance(step, Survey | Prepare):
-            return step.entries[1] - step.entries[0]
-        if isinstance(step, Score):
-            return self._held_back[step.part]
-        return 0
+        return self._held_back[step.part] if isinstance(step, Score) else step.n_events
 
     def _size_bytes(self, step: Step) -> float:
         """Uncompressed bytes that a step reads from its file."""

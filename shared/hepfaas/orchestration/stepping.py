@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
+from hepfaas.steps.performing import perform
 
 KEPT_RUNS = 1_000
 
@@ -110,9 +110,8 @@ class Stepping:
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
-        module = importlib.import_module(f"hepfaas.steps.{step.kind}")
         try:
-            module.perform(step, store, **tools)
+            perform(step, store, **tools)
         except RequestError as error:
             self._log(step, task, store, began, public_text(error))
             raise
@@ -120,8 +119,8 @@ class Stepping:
             for line in reading.left:
                 self._printed.append(line)
             if reading.served:
-                start, stop = getattr(step, "entries", (0, 1))
-                records.served(store, task.name.run, step.key, stop - start, reading.served)
+                n_served = step.n_events or 1  # of an open step the one file
+                records.served(store, task.name.run, step.key, n_served, reading.served)
         self._log(step, task, store, began)
 
     def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
@@ -135,8 +134,10 @@ class Stepping:
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
         lines = self._printed.taken()
-        start, stop = (0, 0) if error else getattr(step, "entries", (0, 0))
-        entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines, error)
+        seconds, n_events = time.monotonic() - began, 0 if error else step.n_events
+        entry = records.Entry(
+            self._clock(), step.kind, step.key, seconds=seconds, events=n_events, lines=lines, error=error
+        )
         records.log(store, task.name.run, entry)
 
     def _added_up(self, task: Task, store: Store) -> bool:
@@ -153,7 +154,7 @@ class Stepping:
 
     def _sum(self, step: Sum, store: Store) -> None:
         if store.size_bytes(step.key) is None:
-            importlib.import_module("hepfaas.steps.sum").perform(step, store)
+            perform(step, store)
 
     def _tell(self, type_: str, task: Task, trace: str, more: Mapping[str, Any]) -> None:
         data = {**task.name.to_json(), "step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}

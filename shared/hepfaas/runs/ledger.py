@@ -1,7 +1,7 @@
-"""The ledger: that every event of every file was prepared, or scored, once, and trained once in every epoch. Pure.
+"""The ledger: whether every event of every file was prepared or scored once, and trained once per epoch. Pure.
 
-It adds up what the stored parts and checkpoints say of themselves. Event ids (training/split.py) are 64-bit hashes
-of file and entry, so equal sums over equal counts mean the same events.
+It adds up the counts in the stored parts and checkpoints. Event ids (training/split.py) are 64-bit hashes of file and
+entry, so equal sums over equal counts mean the same events.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hepfaas.runs.phases import Input
 
 @dataclass(frozen=True)
 class Ledger:
-    """Counts of events, and what does not add up: `findings` is empty where every promise holds."""
+    """Counts of events, and findings: what does not add up."""
 
     files: int
     ranges: int
@@ -33,8 +33,8 @@ class Ledger:
 def ledger(
     files: Sequence[Input], parts: Sequence[Mapping[str, Any]], epochs: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Ledger:
-    """Recounts the parts (file, entries, rows of each split, id_sum) and the checkpoints of each whole epoch (rows,
-    id_sum)."""
+    """Return the ledger of parts (file, entries, rows of each split, id_sum) and of the checkpoints of each complete
+    epoch (rows, id_sum)."""
     findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
     rows = sum(part["rows"][0] for part in parts)
     ids = sum(part["id_sum"] for part in parts) % 2**64
@@ -49,7 +49,7 @@ def ledger(
 
 
 def prediction_ledger(files: Sequence[Input], parts: Sequence[Mapping[str, Any]]) -> Ledger:
-    """Recounts the parts (file, entries, rows) of a prediction: every wanted entry has its scores once."""
+    """Return the ledger of the parts (file, entries, rows) of a prediction: each wanted entry must be scored once."""
     findings = [*_untiled(files, parts, "scored"), *_unsplit(parts)]
     return Ledger(len(files), len(parts), sum(sum(part["rows"]) for part in parts), 0, 0, tuple(findings))
 

@@ -8,7 +8,7 @@ import json
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from hepfaas.errors import RequestError
@@ -33,7 +33,20 @@ from hepfaas.runs.phases import (
 )
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
-from hepfaas.runs.steps import Compare, Evaluate, Export, Open, Prepare, Publish, Score, Spec, Step, Survey, Train
+from hepfaas.runs.steps import (
+    Compare,
+    Evaluate,
+    Export,
+    Learning,
+    Open,
+    Prepare,
+    Publish,
+    Score,
+    Spec,
+    Step,
+    Survey,
+    Train,
+)
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
@@ -69,13 +82,13 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """The open step of each file, in the recipe's order."""
     return [
         Open(
-            file.url,
-            recipe.tree,
-            recipe.selected,
-            recipe.excluded,
-            recipe.identifiers,
-            recipe.range_events,
-            attempt,
+            url=file.url,
+            tree=recipe.tree,
+            selected=recipe.selected,
+            excluded=recipe.excluded,
+            identifiers=recipe.identifiers,
+            range_events=recipe.range_events,
+            attempt=attempt,
         )
         for file in recipe.files
     ]
@@ -112,7 +125,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     files = files_of(opened.values)
     names = tuple(name for name, _ in files[0]["features"])
     steps = [
-        Survey(file.identity, recipe.tree, names, entries, file.url)
+        Survey(file=file.identity, tree=recipe.tree, branches=names, entries=entries, url=file.url)
         for file in inputs(recipe, files)
         for entries in file.ranges
     ]
@@ -124,7 +137,15 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
     """The prepare steps of all entry ranges, file after file, and their sums."""
     columns = spec.values["columns"]
     steps = [
-        Prepare(file.identity, recipe.tree, entries, columns, file.label, recipe.split_seed, file.url)
+        Prepare(
+            file=file.identity,
+            tree=recipe.tree,
+            entries=entries,
+            spec=columns,
+            label=file.label,
+            split_seed=recipe.split_seed,
+            url=file.url,
+        )
         for file in inputs(recipe, files_of(opened.values))
         for entries in file.ranges
     ]
@@ -135,7 +156,12 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
 def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
     """The score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
-    return tree_of([Score(export.key, part["key"], n_classes, recipe.threshold) for part in prepared.values["parts"]])
+    return tree_of(
+        [
+            Score(export=export.key, part=part["key"], n_classes=n_classes, threshold=recipe.threshold)
+            for part in prepared.values["parts"]
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -156,20 +182,20 @@ def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
         chain.append([])
         for segment in range(n_segments):
             step = Train(
-                prepared.key,
-                recipe.code,
-                recipe.module,
-                n_features,
-                recipe.labels,
-                recipe.batch_size,
-                recipe.seed,
-                recipe.threads,
-                epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
-                before,
-                epoch,
-                segment,
-                segment_rows,
-                recipe.shuffle,
+                data=prepared.key,
+                code=recipe.code,
+                module=recipe.module,
+                n_features=n_features,
+                labels=recipe.labels,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                threads=recipe.threads,
+                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                before=before,
+                epoch=epoch,
+                segment=segment,
+                segment_rows=segment_rows,
+                shuffle=recipe.shuffle,
             )
             chain[-1].append(step)
             before = step.key
@@ -241,7 +267,14 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
     first = files_of(opened.values)[0]
     names = tuple(name for name, _ in first["features"])
-    return one(Spec(survey.key, names, tuple(first["identifiers"]), recipe.order, recipe.surplus), results)
+    step = Spec(
+        survey=survey.key,
+        branches=names,
+        identifiers=tuple(first["identifiers"]),
+        order=recipe.order,
+        surplus=recipe.surplus,
+    )
+    return one(step, results)
 
 
 def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
@@ -252,35 +285,23 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     ends = [segments[-1] for segments in chain]
     best = best_epoch([found["metrics"]["val_loss"] for found in _trained(chain, results)])
     last = ends[best]
-    export = one(
-        Export(
-            made.prepared.key,
-            recipe.code,
-            recipe.module,
-            last.n_features,
-            recipe.labels,
-            recipe.batch_size,
-            recipe.seed,
-            recipe.threads,
-            last.xla,
-            last.key,
-        ),
-        results,
-    )
+    network = {item.name: getattr(last, item.name) for item in fields(Learning)}
+    export = one(Export(**network, checkpoint=last.key), results)
     score = phase("score", score_levels(recipe, export, made.prepared), results)
-    evaluate = one(Evaluate(score.key, tuple(step.key for step in ends), best, recipe.classes), results)
+    ended = tuple(step.key for step in ends)
+    evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=recipe.classes), results)
     gate = _gate(recipe, recipe.gate, attempt, made.spec, export, results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
     publish = Publish(
-        recipe.name,
-        _told(recipe),
-        made.prepared.key,
-        made.spec.key,
-        last.key,
-        export.key,
-        evaluate.key,
-        gate.key if gate else None,
+        name=recipe.name,
+        recipe=_told(recipe),
+        data=made.prepared.key,
+        spec=made.spec.key,
+        checkpoint=last.key,
+        export=export.key,
+        evaluate=evaluate.key,
+        compare=gate.key if gate else None,
     )
     return Finished(one(publish, results).values, gate.values if gate else None)
 
@@ -296,7 +317,8 @@ def _gate(recipe: Recipe, wanted: Gate, attempt: str, spec: Found, export: Found
     ):
         prepared = phase("gate", prepare_levels(sample, opened, columns), results)
         scores.append(phase("gate", score_levels(sample, graph, prepared), results).key)
-    compare = Compare(wanted.metric, wanted.fall, wanted.last.model, *scores)
+    new, last = scores
+    compare = Compare(metric=wanted.metric, fall=wanted.fall, model=wanted.last.model, score=new, last=last)
     return phase("gate", ((compare,),), results)
 
 
