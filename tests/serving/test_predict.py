@@ -277,7 +277,7 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
     part = open_scores(step.key, served.store)
     assert (part.facts.file, part.facts.entries, part.facts.rows) == (found.identity, (0, 50), 50)
     assert same(pa.Table.from_batches(part.batches())["score"].to_numpy(), served.scores[:50])
-    with pytest.raises(RequestError, match="model 'job/1' is not what it was"):
+    with pytest.raises(RequestError, match="model 'job/1' has changed since the run was requested"):
         perform(replace(step, graph="another"), served.store)
     with pytest.raises(RequestError, match="has no model 'job/9'; it has: job/1"):
         perform(replace(step, model="job/9"), served.store)

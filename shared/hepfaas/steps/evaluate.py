@@ -10,7 +10,7 @@ from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
 
 
 def perform(step: Evaluate, store: Store) -> None:
-    """Raises: RequestError if the model gives scores that are no numbers or no probabilities; MissingError."""
+    """Raises: RequestError if the model gives scores that are not finite or not probabilities; MissingError."""
     counts = ScoreCounts.from_json(result_of(step.score, store))
     counts.check()
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
@@ -21,7 +21,7 @@ def perform(step: Evaluate, store: Store) -> None:
         **plots.history(history, step.best_epoch),
         **plots.confusion(metrics["test"]["confusion"], step.classes),
     }
-    curves = {split: found.pop("curves") for split, found in metrics.items()}
+    curves = {split: values.pop("curves") for split, values in metrics.items()}
     result = {
         "metrics": metrics,
         "curves": curves,

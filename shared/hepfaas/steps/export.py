@@ -1,4 +1,4 @@
-"""export: the best checkpoint -> what will be served: a LiteRT graph and a Keras file, checked against each other."""
+"""export: the best checkpoint -> the served model: a LiteRT graph and a Keras file, checked against each other."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hepfaas.training.checkpoint import arrays_of, weights_hash
 from hepfaas.training.segments import Rows, blocks_of, first_rows, seed_of
 
 TOLERANCE = 1e-5
-"""Largest difference of a score between graph and network; of a score above 1 (a logit), relative to it."""
+"""Largest difference of a score between graph and network; relative for scores above 1 (logits)."""
 
 
 def perform(step: Export, store: Store, learners: Learners, inference: Inference = INFERENCE) -> None:
-    """Raises: RequestError if the network cannot be exported, or its graph does not compute what it computes."""
+    """Raises: RequestError if the network cannot be exported, or its graph computes other scores."""
     learner = learners.holding(step.checkpoint, step, store)
     exported = learner.export()
     features = _held_back(step, result_of(step.data, store), store)
@@ -34,7 +34,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "
-            f"{len(features)} held-back events; at most {TOLERANCE} is right: does a layer draw random numbers?"
+            f"{len(features)} held-back events; at most {TOLERANCE} is allowed: does a layer draw random numbers?"
         )
     facts = learner.facts
     result = {
@@ -54,7 +54,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
 
 
 def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArray[np.float32]:
-    """Features of up to 10,000 validation and test events."""
+    """Return the features of up to 10,000 validation and test events."""
     parts = [*parts_of(1, prepared), *parts_of(2, prepared)]
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), CHECK_ROWS)
     fetch: Callable[[str], Rows] = fetching(prepared, store)
@@ -62,5 +62,5 @@ def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArr
 
 
 def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Between scores, of those above 1 relative to them."""
+    """Return the largest difference between scores, relative for scores above 1."""
     return float((np.abs(one - other) / np.maximum(1, np.abs(other))).max(initial=0))

@@ -1,4 +1,4 @@
-"""What the steps of the learner share: one warm learner process, and the rows it trains on."""
+"""Shared by the steps of the learner: one warm learner process, and the rows that it trains on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hepfaas.training import checkpoint
 from hepfaas.training.segments import Part, Rows
 
 FRESH = "fresh"
-"""What a learner holds after `make`: a network that has not been trained."""
+"""Value of `holds` of a learner after `make`: a network that has not been trained."""
 
 
 class Learners:
-    """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
+    """Keeps the learner process of the last step warm: the next step of the same network starts in milliseconds."""
 
     def __init__(self, on_log: Callable[[str], None], limits: Limits = UNLIMITED) -> None:
         self.on_log, self._limits = on_log, limits
@@ -34,17 +34,17 @@ class Learners:
         self.close()
 
     def close(self) -> None:
-        """Ends the learner process."""
+        """End the learner process."""
         if self._learner:
             self._learner.close()
         self._learner = self._settings = None
 
     def holding(self, before: str | None, step: Learning, store: Store) -> Learner:
-        """A learner whose network has the weights of the checkpoint `before`; None: fresh ones."""
+        """Return a learner whose network has the weights of the checkpoint `before`; None: fresh weights."""
         if store.url != self._owner:
             if self._learner:
                 self._learner.mute()
-            self.close()  # one owner's code never meets another's in a process
+            self.close()  # code of two owners never shares a process
             self._owner = store.url
         learner = self._warm(_settings(step, store))
         if before is None and learner.holds != FRESH:
@@ -56,8 +56,7 @@ class Learners:
         return learner
 
     def foreign(self, settings: ForeignSettings) -> ForeignLearner:
-        """A learner with a model that was made elsewhere, for one step; the warm one ends: two would need twice the
-        memory."""
+        """Return a learner with a model made elsewhere, for one step. The warm learner ends, to free its memory."""
         self.close()
         return ForeignLearner(settings, self.on_log, self._limits)
 
@@ -72,7 +71,7 @@ class Learners:
 
 
 def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
-    """What the prepared parts offer of one split: 0 training, 1 validation, 2 test."""
+    """Return the record batches of one split in the prepared parts: 0 training, 1 validation, 2 test."""
     return [
         Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
         for part in prepared["parts"]
@@ -85,7 +84,7 @@ def _numbers(order: str, split: int) -> list[int]:
 
 
 def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]:
-    """What gives the rows of a record batch by its name, '<part>/<number>'; each part's index is read once."""
+    """Return a function that reads a record batch by its name, '<part>/<number>'; each part's index is read once."""
     sizes = {part["key"]: part["size_bytes"] for part in prepared["parts"]}
     opened: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""publish: what is served, what it was made of and how good it is -> a numbered version under a name."""
+"""publish: the served model, its inputs and its metrics -> a numbered version under a name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def perform(step: Publish, store: Store) -> None:
 
 
 def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) -> dict[str, Any]:
-    """All that a reader needs to use the version, and to know where it came from."""
+    """Return the card: how to use the version, and what it was made from."""
     export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
     return {
         "name": version.name,
@@ -78,7 +78,7 @@ def _described(spec: Spec, name: str) -> dict[str, Any]:
 
 
 def _data(prepared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each file by its identity: label, events and how they were split."""
+    """Return each file by its identity: label, events and their split."""
     files: dict[str, dict[str, Any]] = {}
     for part in prepared["parts"]:
         file = files.setdefault(

@@ -1,4 +1,4 @@
-"""score: the graph on one prepared part's held-back rows -> what adds up of its scores."""
+"""score: the graph on one prepared part's held-back rows -> counts of its scores, which add up over parts."""
 
 from __future__ import annotations
 

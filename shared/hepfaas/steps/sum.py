@@ -1,4 +1,4 @@
-"""sum: up to 16 results of one kind, or sums of such -> their sum."""
+"""sum: up to 16 results of one kind of step, or such sums -> their sum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hepfaas.steps.objects import encoded, result_of
 
 
 def perform(step: Sum, store: Store) -> None:
-    """Raises: MissingError naming the member that is not there."""
+    """Raises: MissingError naming the missing member."""
     results = [result_of(member, store) for member in step.members]
     store.create(step.key, encoded(_ADDED[step.of](results)))
 

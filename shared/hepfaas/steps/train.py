@@ -18,7 +18,7 @@ COMPILED = "the training loop was compiled in"
 
 
 def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[int], None]) -> None:
-    """`on_rows` is told how many rows were trained since it was last called.
+    """`on_rows` is called with the number of rows trained since its last call.
 
     Raises: RequestError if the user's code raises or does not fit the data; UnavailableError; MissingError.
     """
@@ -47,10 +47,10 @@ def _blocks(step: Train, prepared: Mapping[str, Any]) -> list[Block]:
 
 
 def _validated(step: Train, prepared: Mapping[str, Any], learner: Learner, fetch: Any) -> dict[str, float]:
-    """Loss and metrics on the same validation rows after every epoch."""
+    """Return loss and metrics on validation rows, the same rows after every epoch."""
     blocks = first_rows(blocks_of(parts_of(1, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS)
-    found = learner.validate(blocks, fetch, on_rows=lambda rows: None)
-    return {f"val_{name}": value for name, value in found.items()}
+    metrics = learner.validate(blocks, fetch, on_rows=lambda rows: None)
+    return {f"val_{name}": value for name, value in metrics.items()}
 
 
 def _facts(step: Train, fitted: Fitted, metrics: Mapping[str, float], learner: Learner) -> dict[str, Any]:
