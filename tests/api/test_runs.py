@@ -401,7 +401,7 @@ def test_a_run_whose_model_was_deleted_says_so(system: System, job: Path) -> Non
         for path in (f"/v1/runs/{run}/report", f"/v1/runs/{run}/model", "/model?process_name=forgotten_1"):
             answer = http.get(path)
             assert answer.status_code == 404
-            assert "no model version 'forgotten/1' (any more)" in answer.json()["error"]
+            assert "no model version 'forgotten/1', or it was deleted" in answer.json()["error"]
         assert client.status(run).state == "completed"
 
 

@@ -14,7 +14,7 @@ from hepfaas.views import overview
 
 
 def list_models(context: Context) -> Response:
-    """All model versions with what their cards say."""
+    """All model versions with values of their cards."""
     return json_answer({"models": overview.models(context.store)})
 
 
