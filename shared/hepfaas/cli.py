@@ -264,7 +264,7 @@ def _runs(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.runs(_store(given))
+        rows = [row.to_json() for row in overview.runs(_store(given))]
     _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
 
 
@@ -277,7 +277,7 @@ def _models(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.models(_store(given))
+        rows = [row.to_json() for row in overview.models(_store(given))]
     _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
 
 
@@ -291,7 +291,7 @@ def _status(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        found = overview.status(_store(given), given.run, given.verify)
+        found = overview.status(_store(given), given.run, given.verify).to_json()
     _document(found) if given.json else _print(tables.facts(found))
     if given.verify and not found["ledger"]["holds"]:
         raise RequestError(f"the ledger of run '{given.run}' does not hold: {'; '.join(found['ledger']['findings'])}")

@@ -207,7 +207,7 @@ class Chaos(System):
         ended, store = self.end(owner, run), self.store(owner)
         assert ended.state == "completed", ended
         assert overview.verified(store, run).holds
-        assert overview.status(store, run)["phase"] == "finished"
+        assert isinstance(overview.status(store, run).stage, overview.Outcome)
         done = [entry.key for entry in records.log_of(store, run)]
         assert [key for key in done if store.size_bytes(key) is None] == [], "results that were there are lost"
         name, _, number = ended.model.partition("/")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
-from hepfaas.runs.ledger import prediction_ledger
+from hepfaas.runs.ledger import CountedPart, prediction_ledger
 from hepfaas.runs.opened import joined
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.prediction import Prediction
@@ -118,7 +118,7 @@ def test_the_ledger_finds_what_is_missing_twice_or_cut() -> None:
     file = Input("a.root", 0, "A", ((2, 5), (5, 9)))
 
     def findings(*parts: tuple[int, int, int]) -> tuple[str, ...]:
-        counted = [{"file": "A", "entries": [start, stop], "rows": [rows]} for start, stop, rows in parts]
+        counted = [CountedPart("A", (start, stop), (rows,)) for start, stop, rows in parts]
         return prediction_ledger([file], counted).findings
 
     assert findings((2, 5, 3), (5, 9, 4)) == ()

@@ -344,7 +344,7 @@ def test_a_door_that_is_away_for_a_while_is_waited_for(
     wait_for(lambda: predicting.n_scored() >= 5, "part")
     door.kill()
     assert predicting.n_scored() < EVENTS / 100
-    wait_for(lambda: "retries" in overview.status(predicting.store(), run), "retry")
+    wait_for(lambda: overview.status(predicting.store(), run).retries is not None, "retry")
     door.start()
     assert predicting.completed(run) == at_once
 

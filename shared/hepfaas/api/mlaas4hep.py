@@ -100,7 +100,7 @@ def status_docker(context: Context) -> Response:
     """GET /status_docker?process_name=P: how long the process has been up, or how it exited, as docker writes it."""
     run = _run(context)
     request, end = records.request_of(context.store, run), records.last_end(context.store, run)
-    state = overview.row(context.store, run)["state"]
+    state = overview.row(context.store, run).state
     if end is None:
         text = f"Up {_ago(time.time() - request.created)}"
     else:

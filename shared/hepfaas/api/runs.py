@@ -34,18 +34,18 @@ def list_runs(context: Context) -> Response:
         after = mark
         if not records.is_deleted(context.store, run):
             row = overview.row(context.store, run)
-            rows += [row] if state in ("", row["state"]) else []
+            rows += [row.to_json()] if state in ("", row.state) else []
     return json_answer({"runs": rows, "after": None})
 
 
 def show_run(context: Context, run: str) -> Response:
     """Status of a run."""
     if not records.is_there(context.store, run) and (pending := overview.pending(context.store, run)):
-        return json_answer(pending, Retry_After=RETRY_AFTER_S)
+        return json_answer(pending.to_json(), Retry_After=RETRY_AFTER_S)
     status = overview.status(context.store, context.run(run))
-    if status["state"] in overview.ENDED:
-        return json_answer(status)
-    return json_answer(status, Retry_After=RETRY_AFTER_S)
+    if status.state in overview.ENDED:
+        return json_answer(status.to_json())
+    return json_answer(status.to_json(), Retry_After=RETRY_AFTER_S)
 
 
 def run_events(context: Context, run: str) -> Response:
@@ -80,13 +80,13 @@ def _follower(context: Context, run: str) -> Follower:
 
 def run_ledger(context: Context, run: str) -> Response:
     """The ledger: every event of every epoch, recounted from the store."""
-    return json_answer(overview.recounted(context.store, context.run(run)))
+    return json_answer(overview.verified(context.store, context.run(run)).to_json())
 
 
 def cancel_run(context: Context, run: str) -> Response:
     """Cancel a run; its results stay for a retry."""
     context.submitting.cancel(context.run(run))
-    return json_answer(overview.row(context.store, run))
+    return json_answer(overview.row(context.store, run).to_json())
 
 
 def retry_run(context: Context, run: str) -> Response:

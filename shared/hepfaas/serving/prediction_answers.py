@@ -17,7 +17,7 @@ from hepfaas.views import overview, stored_scores
 def status(store: Store, run: str) -> Response:
     """How far the run is. Raises: NotThereError."""
     found = _pending(store, run) or overview.status(store, _checked(store, run))
-    return json_response(found, 200, {} if found["state"] in overview.ENDED else {"Retry-After": RETRY_AFTER_S})
+    return json_response(found.to_json(), 200, {} if found.state in overview.ENDED else {"Retry-After": RETRY_AFTER_S})
 
 
 def scores(store: Store, run: str, accept: str) -> Response:
@@ -33,13 +33,13 @@ def scores(store: Store, run: str, accept: str) -> Response:
 
 def ledger(store: Store, run: str) -> Response:
     """What it made, recounted. Raises: NotThereError."""
-    return json_response(overview.recounted(store, _checked(store, run)))
+    return json_response(overview.verified(store, _checked(store, run)).to_json())
 
 
-def _pending(store: Store, run: str) -> dict[str, object] | None:
+def _pending(store: Store, run: str) -> overview.Row | None:
     """The row of a run that has not begun yet."""
     coming = overview.pending(store, run) if is_name(run) and not records.is_there(store, run) else None
-    return coming if coming and coming["kind"] == Prediction.kind else None
+    return coming if coming and coming.kind == Prediction.kind else None
 
 
 def _checked(store: Store, run: str) -> str:

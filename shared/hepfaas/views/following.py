@@ -92,7 +92,7 @@ def follow_events(
     misses nothing.
     """
     is_over = _over(most_s, is_displaced)
-    yield _event("status", overview.row(store, run), after)
+    yield _event("status", overview.row(store, run).to_json(), after)
     for entry in _entries(store, run, after, is_over):
         if entry is None:
             yield ": still there\n\n"
