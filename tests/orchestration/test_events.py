@@ -115,7 +115,7 @@ def test_a_step_that_names_very_much_goes_by_its_key(step: Step, tmp_path: Path)
     assert events.task_of(arrived.data, store) == task
     check(events.requested(Task(NAME, step, then=dict(event.data)), "t", TRACE, store))
     store.delete(arrived.data["step"]["blob"])
-    with pytest.raises(RequestError, match="is not there any more"):
+    with pytest.raises(RequestError, match="does not exist any more"):
         events.task_of(arrived.data, store)
     assert events.requested(task, "t", TRACE, store) == event
     assert events.task_of(arrived.data, store) == task

@@ -359,10 +359,17 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
 
 TEXTS = st.text(max_size=5)
 STEPS = st.one_of(
-    st.builds(Survey, TEXTS, TEXTS, st.lists(TEXTS).map(tuple), st.tuples(st.integers(), st.integers()), TEXTS),
-    st.builds(Compare, TEXTS, st.sampled_from([0, 0.0, 1, 1.0, 0.1]), TEXTS, TEXTS, TEXTS),
+    st.builds(
+        Survey,
+        file=TEXTS,
+        tree=TEXTS,
+        branches=st.lists(TEXTS).map(tuple),
+        entries=st.tuples(st.integers(), st.integers()),
+        url=TEXTS,
+    ),
+    st.builds(Compare, metric=TEXTS, fall=st.sampled_from([0, 0.0, 1, 1.0, 0.1]), model=TEXTS, score=TEXTS, last=TEXTS),
     st.builds(Sum, TEXTS, st.lists(TEXTS).map(tuple)),
-    st.builds(Score, TEXTS, TEXTS, st.integers(), st.floats(0, 1)),
+    st.builds(Score, export=TEXTS, part=TEXTS, n_classes=st.integers(), threshold=st.floats(0, 1)),
 )
 
 
