@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps import evaluate
 from hepfaas.steps.objects import encoded
@@ -23,7 +24,7 @@ from hepfaas.training.metrics import counts_of
 def test_scores_that_say_nothing_are_refused(score: float, message: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     counts = counts_of(
-        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([1, 1]), 2, logits=False
+        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([Split.TEST] * 2), 2, logits=False
     )
     store.create("steps/score/1", encoded(counts.to_json()))
     step = Evaluate(score="steps/score/1", epochs=(), best_epoch=0, classes=("background", "signal"))

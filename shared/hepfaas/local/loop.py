@@ -16,6 +16,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
 from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
@@ -136,11 +137,11 @@ class Loop:
         if found.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if found.phase == "train":
-            total = self._rows(0) * self._recipe.epochs
+            total = self._rows(Split.TRAINING) * self._recipe.epochs
             self._progress.begin("train", total * found.done // found.total, total)
         elif found.phase in ("survey", "prepare", "score"):
             missing = sum(map(self._events, found.steps))
-            total = self._rows(1) + self._rows(2) if found.phase == "score" else self._entries()
+            total = sum(map(self._rows, HELD_BACK)) if found.phase == "score" else self._entries()
             files = {step.file for step in found.steps if isinstance(step, Survey | Prepare)}
             self._progress.begin(found.phase, total - missing, total, len(files))
         else:
@@ -166,7 +167,7 @@ class Loop:
     def _entries(self) -> int:
         return sum(file.entries for file in plan.inputs(self._recipe, self._opened()))
 
-    def _rows(self, split: int) -> int:
+    def _rows(self, split: Split) -> int:
         return sum(part["rows"][split] for part in self._parts().values())
 
     def _parts(self) -> dict[str, Mapping[str, Any]]:

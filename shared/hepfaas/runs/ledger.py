@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hepfaas.runs.phases import Input
+from hepfaas.runs.splits import Split
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Ledger:
 def ledger(files: Sequence[Input], parts: Sequence[CountedPart], epochs: Sequence[Sequence[TrainedSegment]]) -> Ledger:
     """Return the ledger of the prepared parts and of each complete epoch."""
     findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
-    rows = sum(part.rows[0] for part in parts)
+    rows = sum(part.rows[Split.TRAINING] for part in parts)
     ids = sum(part.id_sum for part in parts) % 2**64
     for number, segments in enumerate(epochs, 1):
         trained = sum(segment.rows for segment in segments)

@@ -33,6 +33,7 @@ from hepfaas.runs.phases import (
 )
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
@@ -167,7 +168,7 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
 @functools.lru_cache(maxsize=KEPT)
 def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
     """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many."""
-    rows = sum(part["rows"][0] for part in prepared.values["parts"])
+    rows = sum(part["rows"][Split.TRAINING] for part in prepared.values["parts"])
     n_features = int(spec.values["n_features"])
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
@@ -395,10 +396,10 @@ def _check_branches(first_url: str, first: Mapping[str, Any], url: str, header: 
 
 
 def _check_rows(prepared: Mapping[str, Any]) -> None:
-    for number, split in enumerate(("training", "validation", "test")):
-        if not any(part["rows"][number] for part in prepared["parts"]):
+    for split in Split:
+        if not any(part["rows"][split] for part in prepared["parts"]):
             events = sum(sum(part["rows"]) for part in prepared["parts"])
-            raise RequestError(f"the {split} sample has no event: {events} events are too few to split 64/16/20")
+            raise RequestError(f"the {split.label} sample has no event: {events} events are too few to split 64/16/20")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

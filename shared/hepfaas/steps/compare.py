@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Compare
 from hepfaas.steps.objects import encoded, result_of
-from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
+from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Compare, store: Store) -> None:
@@ -27,7 +28,7 @@ def perform(step: Compare, store: Store) -> None:
 def _quality(step: Compare, key: str, store: Store) -> dict[str, float]:
     counts = ScoreCounts.from_json(result_of(key, store))
     counts.check()
-    metrics = quality(counts, SPLITS.index("test"))
+    metrics = quality(counts, Split.TEST)
     if metrics["auc"] is None:
         raise RequestError(
             f"the gate's sample has {metrics['events']} test events, all of one class, so that models cannot be "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
 from hepfaas.training import plots
-from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
+from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Evaluate, store: Store) -> None:
@@ -14,7 +15,7 @@ def perform(step: Evaluate, store: Store) -> None:
     counts = ScoreCounts.from_json(result_of(step.score, store))
     counts.check()
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
-    metrics = {name: quality(counts, number) for number, name in enumerate(SPLITS)}
+    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
     pictures = {
         **plots.roc(metrics, step.classes),
         **plots.scores(counts, step.classes),

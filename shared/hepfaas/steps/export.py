@@ -12,6 +12,7 @@ from hepfaas.errors import RequestError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Export
 from hepfaas.steps.learning import Learners, fetching, parts_of
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -55,7 +56,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
 
 def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArray[np.float32]:
     """Return the features of up to 10,000 validation and test events."""
-    parts = [*parts_of(1, prepared), *parts_of(2, prepared)]
+    parts = [part for split in HELD_BACK for part in parts_of(split, prepared)]
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), CHECK_ROWS)
     fetch: Callable[[str], Rows] = fetching(prepared, store)
     return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])

@@ -9,6 +9,7 @@ from typing import Any
 from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
 from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
@@ -70,8 +71,8 @@ class Learners:
         return self._learner
 
 
-def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
-    """Return the record batches of one split in the prepared parts: 0 training, 1 validation, 2 test."""
+def parts_of(split: Split, prepared: Mapping[str, Any]) -> list[Part]:
+    """Return the record batches of one split in the prepared parts."""
     return [
         Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
         for part in prepared["parts"]
@@ -79,7 +80,7 @@ def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
     ]
 
 
-def _numbers(order: str, split: int) -> list[int]:
+def _numbers(order: str, split: Split) -> list[int]:
     return [number for number, digit in enumerate(order) if digit == str(split)]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from hepfaas.errors import MissingError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
 from hepfaas.training.metrics import counts_of
@@ -22,12 +23,12 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
     graph = Graph(store.get(export["graph"]), (part.n_features,), export["outputs"])
     scores, labels, splits = [np.zeros((0, export["outputs"]), dtype=np.float32)], [], []
     with inference.model(graph) as model:
-        for split in (1, 2):
+        for split in HELD_BACK:
             for number in part.facts.batches(split):
                 rows = part.rows(number)
                 scores.append(model.predict(rows.features))
                 labels.append(rows.labels)
-                splits.append(np.full(len(rows.labels), split - 1))
+                splits.append(np.full(len(rows.labels), int(split)))
     none = np.zeros(0, dtype=np.int64)
     counts = counts_of(
         np.concatenate(scores),

@@ -8,6 +8,7 @@ from typing import Any
 from hepfaas.learner.learner import Fitted, Learner
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import VALIDATION_ROWS
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Train
 from hepfaas.steps.learning import Learners, fetching, parts_of
 from hepfaas.steps.objects import result_of
@@ -43,12 +44,14 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
 
 
 def _blocks(step: Train, prepared: Mapping[str, Any]) -> list[Block]:
-    return blocks_of(parts_of(0, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
+    return blocks_of(parts_of(Split.TRAINING, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
 
 
 def _validated(step: Train, prepared: Mapping[str, Any], learner: Learner, fetch: Any) -> dict[str, float]:
     """Return loss and metrics on validation rows, the same rows after every epoch."""
-    blocks = first_rows(blocks_of(parts_of(1, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS)
+    blocks = first_rows(
+        blocks_of(parts_of(Split.VALIDATION, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS
+    )
     metrics = learner.validate(blocks, fetch, on_rows=lambda rows: None)
     return {f"val_{name}": value for name, value in metrics.items()}
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.splits import HELD_BACK, Split
 
-SPLITS = ("validation", "test")
 BINS = 4_096
 EDGE = 20.0
 LOSS_UNIT = 2.0**-32
@@ -107,27 +107,27 @@ def counts_of(
     logits: bool,
     threshold: float = 0.5,
 ) -> ScoreCounts:
-    """Counts of some events: scores (events, outputs), labels (events,), splits (events,) 0 validation or 1 test.
+    """Counts of some events: scores (events, outputs), labels (events,), splits (events,), numbers of `Split`.
 
     logits: the scores are before the sigmoid (one output) or softmax. threshold: probability above which a binary
     network says 1; others say the class with the highest score.
     """
     finite = np.isfinite(scores).all(axis=1)
     probable = finite if logits else finite & (np.abs(scores - 0.5) <= 0.5 + ROUNDING).all(axis=1)
-    levels, labels, splits = scores[probable].astype(np.float64), labels[probable], splits[probable]
+    levels, labels, places = scores[probable].astype(np.float64), labels[probable], splits[probable] - HELD_BACK[0]
     chances = _chances(levels, logits)
     axis = np.log(chances) - np.log1p(-chances)
     bins = np.clip((axis + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
     curves = bins[:, 1:] if n_classes == 2 else bins
-    shape = (len(SPLITS), curves.shape[1], n_classes, BINS)
+    shape = (len(HELD_BACK), curves.shape[1], n_classes, BINS)
     histograms = np.zeros(shape, dtype=np.int64)
     for curve in range(curves.shape[1]):
-        np.add.at(histograms[:, curve], (splits, labels, curves[:, curve]), 1)
+        np.add.at(histograms[:, curve], (places, labels, curves[:, curve]), 1)
     said = (chances[:, 1] > threshold).astype(np.int64) if n_classes == 2 else chances.argmax(axis=1)
-    confusion = np.zeros((len(SPLITS), n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (splits, labels, said), 1)
+    confusion = np.zeros((len(HELD_BACK), n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (places, labels, said), 1)
     loss = np.rint(_losses(levels, chances, labels, logits) / LOSS_UNIT).astype(np.int64)
-    losses = tuple(sum(loss[splits == split].tolist()) for split in range(len(SPLITS)))
+    losses = tuple(sum(loss[places == place].tolist()) for place in range(len(HELD_BACK)))
     return ScoreCounts(histograms, confusion, losses, int((~finite).sum()), int((finite & ~probable).sum()))
 
 
@@ -173,21 +173,22 @@ def curve_of(signal: Counts, background: Counts) -> Curve:
     )
 
 
-def quality(counts: ScoreCounts, split: int) -> dict[str, Any]:
+def quality(counts: ScoreCounts, split: Split) -> dict[str, Any]:
     """Metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its uncertainty, and
     a curve for each output.
 
     Of several classes auc is the mean over one against the rest, and its uncertainty the mean of theirs: the most it
     can be, as the curves share their events and histograms do not tell how far they move together.
     """
-    confusion = counts.confusion[split]
+    place = HELD_BACK.index(split)
+    confusion = counts.confusion[place]
     events = int(confusion.sum())
-    curves = _curves(counts.histograms[split])
+    curves = _curves(counts.histograms[place])
     known = [(curve.auc, curve.uncertainty) for curve in curves if curve.auc is not None]
     auc, uncertainty = np.array(known, dtype=float).mean(axis=0).tolist() if known else (None, None)
     return {
         "events": events,
-        "loss": counts.losses[split] * LOSS_UNIT / events if events else None,
+        "loss": counts.losses[place] * LOSS_UNIT / events if events else None,
         "accuracy": float(np.trace(confusion) / events) if events else None,
         "auc": auc,
         "auc_uncertainty": uncertainty,

@@ -19,8 +19,9 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BATCH_ROWS
+from hepfaas.runs.splits import Split
 from hepfaas.training.segments import Rows
-from hepfaas.training.split import SPLITS, event_ids, id_sum
+from hepfaas.training.split import event_ids, id_sum
 
 CHUNK_ROWS = 4 * BATCH_ROWS
 """Events in memory at once as rows of the matrix: 25 MB at 800 features."""
@@ -90,8 +91,8 @@ def part_of(
 ) -> pa.Buffer:
     """The part as it is stored. split: of each event of the range, (events,). events: gives some of them, in the
     order of the file, a few thousand at a time: memory does not grow with the range."""
-    counts = np.bincount(split, minlength=len(SPLITS))
-    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == 0])
+    counts = np.bincount(split, minlength=len(Split))
+    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == Split.TRAINING])
     order = "".join(str(number) for number, _, _ in _batches(split))
     rows = (int(counts[0]), int(counts[1]), int(counts[2]))
     facts = PartFacts(file, entries, label, rows, id_sum(ids), order)
@@ -110,10 +111,10 @@ def part_of(
 
 def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
     """Which batches can be stored after each chunk of events: (split, chunk, rows), those of ends last."""
-    waiting = [0] * len(SPLITS)
+    waiting = [0] * len(Split)
     n_chunks = -(-len(split) // CHUNK_ROWS)
     for chunk in range(n_chunks):
-        found = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(SPLITS))
+        found = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(Split))
         for number, count in enumerate(found.tolist()):
             waiting[number] += count
             while waiting[number] >= BATCH_ROWS or (chunk == n_chunks - 1 and waiting[number]):
@@ -124,7 +125,7 @@ def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
 
 def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> Iterator[PreparedRows]:
     """The batches as `_batches` has them, each chunk of events asked for once."""
-    waiting: list[list[PreparedRows]] = [[] for _ in SPLITS]
+    waiting: list[list[PreparedRows]] = [[] for _ in Split]
     asked = -1
     for number, chunk, rows in _batches(split):
         while asked < chunk:

@@ -7,7 +7,6 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.64, 0.16, 0.20)
 
 
@@ -17,7 +16,7 @@ def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def split_of(identity: str, entries: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-    """0 for training, 1 for validation, 2 for test, (events,): 64, 16 and 20 % of the events."""
+    """Return the number of each event's `Split`, (events,): 64, 16 and 20 % of the events."""
     drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
     edges = np.cumsum(FRACTIONS)[:-1] * 2.0**64
     return np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)

@@ -25,6 +25,7 @@ from hepfaas.runs.opened import files_of
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import RangeStep, Train
 from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
 from hepfaas.training.split import event_ids, id_sum
@@ -367,11 +368,11 @@ def _recounted(part: Mapping[str, Any], store: Store) -> CountedPart:
     if size_bytes is None:
         raise MissingError(part["key"], store.url)
     stored = open_part(part["key"], size_bytes, store)
-    splits = [stored.entries(split) for split in range(3)]
+    splits = [stored.entries(split) for split in Split]
     start, stop = part["entries"]
     is_whole = sorted(entry for entries in splits for entry in entries.tolist()) == list(range(start, stop))
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
-    return CountedPart(part["file"], (start, stop), rows, id_sum(event_ids(part["file"], splits[0])))
+    return CountedPart(part["file"], (start, stop), rows, id_sum(event_ids(part["file"], splits[Split.TRAINING])))
 
 
 def _rescored(part: Mapping[str, Any], store: Store) -> CountedPart:
