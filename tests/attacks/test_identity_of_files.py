@@ -361,7 +361,7 @@ def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Readi
             tools = {"reading": reading} if step.kind in ("open", "survey", "prepare") else {}
             perform(step, store, **tools)
     assert isinstance(coming, plan.Ready)
-    inputs = plan.inputs(recipe, plan.opened_files(recipe, attempt, results))
+    inputs = plan.inputs(recipe, plan.headers(recipe, attempt, results))
     parts = result_of(coming.steps[0].data, store)["parts"]  # type: ignore[attr-defined]
     counted = [CountedPart(part["file"], tuple(part["entries"]), part["rows"], part["id_sum"]) for part in parts]
     assert ledger(inputs, counted, []).holds

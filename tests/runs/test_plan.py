@@ -68,7 +68,8 @@ class World:
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
-                part = {"key": step.key, "label": step.label, "rows": rows, "file": step.file}
+                part = {"key": step.key, "size_bytes": 1, "file": step.file, "entries": list(step.entries),
+                        "label": step.label, "rows": rows, "id_sum": 0, "order": "012"}  # fmt: skip
                 return {"parts": [part]}
             case Sum(of="open"):
                 return joined([self.results[key] for key in step.members])

@@ -16,6 +16,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
 from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
@@ -151,18 +152,18 @@ class Loop:
         """Says once, for all files, what of them is not used as the user may expect."""
         self._told_opened = True
         opened = self._opened()
-        left_out = {f"{name} ({why})" for file in opened for name, why in file["left_out"]}
-        notes = {note for file in opened for note in file["notes"]}
+        left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
+        notes = {note for file in opened for note in file.notes}
         if left_out:
             notes.add(f"branches that are no numbers are left out: {', '.join(sorted(left_out))}")
-        twice = sum(file["baskets_read_twice"] for file in opened)
+        twice = sum(file.baskets_read_twice for file in opened)
         if twice:
             notes.add(f"{twice} baskets are read twice: branches of these files share no boundaries")
         for note in sorted(notes):
             self._progress.say(f"note: {note}")
 
-    def _opened(self) -> list[Mapping[str, Any]]:
-        return plan.opened_files(self._recipe, self._name, self._result)
+    def _opened(self) -> list[Header]:
+        return plan.headers(self._recipe, self._name, self._result)
 
     def _entries(self) -> int:
         return sum(file.entries for file in plan.inputs(self._recipe, self._opened()))
@@ -184,6 +185,6 @@ class Loop:
         if not isinstance(step, Survey | Prepare):
             return 0
         for opened in self._opened():
-            if opened["identity"] == step.file and opened["entries"]:
-                return float(opened["read_bytes"]) * self._events(step) / float(opened["entries"])
+            if opened.identity == step.file and opened.entries:
+                return opened.read_bytes * self._events(step) / opened.entries
         return 0

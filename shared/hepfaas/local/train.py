@@ -19,6 +19,7 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
 from hepfaas.steps.objects import result_if_there
 
 
@@ -67,7 +68,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, staged)
 
-    found = plan.opened_files(recipe, "dry-run", results)
+    found = plan.headers(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,
@@ -83,9 +84,9 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         "files": files,
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(found[0]["features"]),
-        "left_out": [f"{name} ({why})" for name, why in found[0]["left_out"]],
-        "notes": [*notes, *found[0]["notes"]],
+        "features": len(found[0].features),
+        "left_out": [f"{name} ({why})" for name, why in found[0].left_out],
+        "notes": [*notes, *found[0].notes],
         "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
     }
 
@@ -121,5 +122,5 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     return table
 
 
-def _read(file: Input, opened: Mapping[str, Any]) -> int:
-    return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
+def _read(file: Input, opened: Header) -> int:
+    return int(opened.read_bytes * file.entries / opened.entries) if opened.entries else 0

@@ -23,6 +23,7 @@ from hepfaas.platform.cloud_events import CloudEvent, Sender, webhook
 from hepfaas.platform.storage import Store, is_name
 from hepfaas.runs import plan
 from hepfaas.runs.phases import FAN_OUT, Finished, Levels, Ready, Results
+from hepfaas.runs.results import scored_parts
 from hepfaas.steps.objects import result_if_there
 
 SOURCE = "advance"
@@ -460,7 +461,7 @@ def _ended(name: RunName, end: End, request: Request) -> CloudEvent:
 def _end_of(finished: Finished, time: float) -> End:
     """Return how a run with nothing left to do ends: with a model, with scores, or refused by its gate."""
     if finished.scores is not None:
-        return End("completed", time, scores=sum(part["rows"] for part in finished.scores["parts"]))
+        return End("completed", time, scores=sum(part.rows for part in scored_parts(finished.scores)))
     if finished.model:
         return End("completed", time, model=f"{finished.model['name']}/{finished.model['version']}")
     gate = finished.gate or {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.results import Header
 from hepfaas.runs.steps import Step, Sum
 
 FAN_OUT = 16
@@ -138,13 +139,13 @@ def cut(ranges: Sequence[Sequence[int]], first: int, limit: int) -> tuple[tuple[
     return tuple([(low, high) for start, stop in ranges if (low := max(start, first)) < (high := min(stop, limit))])
 
 
-def check_distinct(urls: Sequence[str], headers: Sequence[Mapping[str, Any]]) -> None:
+def check_distinct(urls: Sequence[str], headers: Sequence[Header]) -> None:
     """Raise RequestError if two of the opened files are the same, or one is made from the other.
 
     Fingerprints are compared: large files at two addresses have two identities even if their contents are equal.
     """
     seen: dict[str, str] = {}
-    for url, opened in zip(urls, headers, strict=True):
-        if opened["fingerprint"] in seen:
-            raise RequestError(f"'{url}' and '{seen[opened['fingerprint']]}' are the same file; list each file once")
-        seen[opened["fingerprint"]] = url
+    for url, header in zip(urls, headers, strict=True):
+        if header.fingerprint in seen:
+            raise RequestError(f"'{url}' and '{seen[header.fingerprint]}' are the same file; list each file once")
+        seen[header.fingerprint] = url

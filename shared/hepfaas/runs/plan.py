@@ -15,7 +15,6 @@ from hepfaas.errors import RequestError
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.kinds import AnyRecipe
-from hepfaas.runs.opened import files_of
 from hepfaas.runs.phases import (
     KEPT,
     Finished,
@@ -33,6 +32,7 @@ from hepfaas.runs.phases import (
 )
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
@@ -95,14 +95,13 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     ]
 
 
-def inputs(recipe: Recipe, headers: Sequence[Mapping[str, Any]]) -> list[Input]:
+def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
     """Return the opened files, each with its share of the event limit. Raises: RequestError if they do not match."""
     _check_files(recipe.files, headers)
-    entries = [int(header["entries"]) for header in headers]
-    shares = _shares(entries, recipe.n_events)
+    shares = _shares([header.entries for header in headers], recipe.n_events)
     files = [
-        Input(file.url, file.label, opened["identity"], cut(opened["ranges"], 0, share))
-        for file, opened, share in zip(recipe.files, headers, shares, strict=True)
+        Input(file.url, file.label, header.identity, cut(header.ranges, 0, share))
+        for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
     if len(with_events) < len(recipe.labels):
@@ -123,11 +122,10 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 @functools.lru_cache(maxsize=KEPT)
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
-    files = files_of(opened.values)
-    names = tuple(name for name, _ in files[0]["features"])
+    headers = headers_of(opened.values)
     steps = [
-        Survey(file=file.identity, tree=recipe.tree, branches=names, entries=entries, url=file.url)
-        for file in inputs(recipe, files)
+        Survey(file=file.identity, tree=recipe.tree, branches=headers[0].branches, entries=entries, url=file.url)
+        for file in inputs(recipe, headers)
         for entries in file.ranges
     ]
     return tree_of(steps)
@@ -147,7 +145,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
             split_seed=recipe.split_seed,
             url=file.url,
         )
-        for file in inputs(recipe, files_of(opened.values))
+        for file in inputs(recipe, headers_of(opened.values))
         for entries in file.ranges
     ]
     return tree_of(steps)
@@ -159,8 +157,8 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
     n_classes = export.values["n_classes"]
     return tree_of(
         [
-            Score(export=export.key, part=part["key"], n_classes=n_classes, threshold=recipe.threshold)
-            for part in prepared.values["parts"]
+            Score(export=export.key, part=part.key, n_classes=n_classes, threshold=recipe.threshold)
+            for part in _parts(prepared)
         ]
     )
 
@@ -168,7 +166,7 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
 @functools.lru_cache(maxsize=KEPT)
 def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
     """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many."""
-    rows = sum(part["rows"][Split.TRAINING] for part in prepared.values["parts"])
+    rows = sum(part.rows[Split.TRAINING] for part in _parts(prepared))
     n_features = int(spec.values["n_features"])
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
@@ -218,10 +216,10 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return trains(recipe, matrix.spec, matrix.prepared)
 
 
-def opened_files(recipe: Recipe, attempt: str, results: Results) -> list[Mapping[str, Any]]:
-    """Return the results of the open steps, file after file; none before all files are opened."""
+def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
+    """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
-    return files_of(root) if root else []
+    return headers_of(root) if root else []
 
 
 def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
@@ -260,18 +258,17 @@ def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
     prepared = phase("prepare", prepare_levels(recipe, opened, spec), results)
-    _check_rows(prepared.values)
+    _check_rows(_parts(prepared))
     return _Matrix(opened, spec, prepared)
 
 
 def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    first = files_of(opened.values)[0]
-    names = tuple(name for name, _ in first["features"])
+    first = headers_of(opened.values)[0]
     step = Spec(
         survey=survey.key,
-        branches=names,
-        identifiers=tuple(first["identifiers"]),
+        branches=first.branches,
+        identifiers=first.identifiers,
         order=recipe.order,
         surplus=recipe.surplus,
     )
@@ -375,14 +372,14 @@ def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping
     return [results(end.key) or {} for end in ends]
 
 
-def _check_files(files: Sequence[LabelledFile], headers: Sequence[Mapping[str, Any]]) -> None:
+def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> None:
     check_distinct([file.url for file in files], headers)
     for file, header in zip(files, headers, strict=True):
         _check_branches(files[0].url, headers[0], file.url, header)
 
 
-def _check_branches(first_url: str, first: Mapping[str, Any], url: str, header: Mapping[str, Any]) -> None:
-    expected, actual = dict(map(tuple, first["features"])), dict(map(tuple, header["features"]))
+def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:
+    expected, actual = dict(first.features), dict(header.features)
     for name, jagged in [*expected.items(), *actual.items()]:
         for file, other, branches in ((url, first_url, actual), (first_url, url, expected)):
             if name not in branches:
@@ -395,10 +392,15 @@ def _check_branches(first_url: str, first: Mapping[str, Any], url: str, header: 
             raise RequestError(f"branch '{name}' is flat in '{flat}' and jagged in '{jagged_one}'; exclude it")
 
 
-def _check_rows(prepared: Mapping[str, Any]) -> None:
+@functools.lru_cache(maxsize=KEPT)
+def _parts(prepared: Found) -> list[PreparedPart]:
+    return prepared_parts(prepared.values)
+
+
+def _check_rows(parts: Sequence[PreparedPart]) -> None:
     for split in Split:
-        if not any(part["rows"][split] for part in prepared["parts"]):
-            events = sum(sum(part["rows"]) for part in prepared["parts"])
+        if not any(part.rows[split] for part in parts):
+            events = sum(sum(part.rows) for part in parts)
             raise RequestError(f"the {split.label} sample has no event: {events} events are too few to split 64/16/20")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from hepfaas.runs.opened import files_of
 from hepfaas.runs.phases import (
     KEPT,
     Finished,
@@ -20,6 +19,7 @@ from hepfaas.runs.phases import (
     phase,
     tree_of,
 )
+from hepfaas.runs.results import Header, headers_of
 from hepfaas.runs.steps import Open, Predict, Step
 
 
@@ -72,13 +72,13 @@ def levels(recipe: Prediction, attempt: str, results: Results) -> list[Sequence[
     return [*open_levels(recipe, attempt), *predict_levels(recipe, opened)]
 
 
-def inputs(recipe: Prediction, headers: Sequence[Mapping[str, Any]]) -> list[Input]:
+def inputs(recipe: Prediction, headers: Sequence[Header]) -> list[Input]:
     """Return the opened files, each with its wanted ranges. Raises: RequestError if a file is listed twice."""
     check_distinct(recipe.urls, headers)
     files = []
-    for url, opened in zip(recipe.urls, headers, strict=True):
-        first, stop = recipe.entries or (0, opened["entries"])
-        files.append(Input(url, 0, opened["identity"], cut(opened["ranges"], first, stop)))
+    for url, header in zip(recipe.urls, headers, strict=True):
+        first, stop = recipe.entries or (0, header.entries)
+        files.append(Input(url, 0, header.identity, cut(header.ranges, first, stop)))
     return files
 
 
@@ -103,14 +103,14 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
 @functools.lru_cache(maxsize=KEPT)
 def predict_levels(recipe: Prediction, opened: Found) -> Levels:
     """Return the predict steps of all wanted entry ranges, file after file, and their sums."""
-    headers = files_of(opened.values)
+    headers = headers_of(opened.values)
     steps = [
         Predict(
             file=file.identity,
             tree=recipe.tree,
             entries=entries,
             branches=recipe.features,
-            identifiers=tuple(header["identifiers"]),
+            identifiers=header.identifiers,
             spec=recipe.spec,
             graph=recipe.graph,
             model=recipe.model,

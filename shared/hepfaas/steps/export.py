@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from hepfaas.errors import RequestError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
+from hepfaas.runs.results import PreparedPart, prepared_parts
 from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Export
 from hepfaas.steps.learning import Learners, fetching, parts_of
@@ -27,7 +27,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
     """Raises: RequestError if the network cannot be exported, or its graph computes other scores."""
     learner = learners.holding(step.checkpoint, step, store)
     exported = learner.export()
-    features = _held_back(step, result_of(step.data, store), store)
+    features = _held_back(step, prepared_parts(result_of(step.data, store)), store)
     scores = learner.predict(features)
     graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
     with inference.model(graph) as model:
@@ -54,7 +54,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
     store.create(step.key, encoded(result))
 
 
-def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArray[np.float32]:
+def _held_back(step: Export, prepared: Sequence[PreparedPart], store: Store) -> NDArray[np.float32]:
     """Return the features of up to 10,000 validation and test events."""
     parts = [part for split in HELD_BACK for part in parts_of(split, prepared)]
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), CHECK_ROWS)

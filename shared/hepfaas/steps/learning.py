@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
 from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import PreparedPart
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
@@ -71,12 +72,12 @@ class Learners:
         return self._learner
 
 
-def parts_of(split: Split, prepared: Mapping[str, Any]) -> list[Part]:
+def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[Part]:
     """Return the record batches of one split in the prepared parts."""
     return [
-        Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
-        for part in prepared["parts"]
-        if part["rows"][split]
+        Part(part.key, part.label, _numbers(part.order, split), part.rows[split])
+        for part in prepared
+        if part.rows[split]
     ]
 
 
@@ -84,9 +85,9 @@ def _numbers(order: str, split: Split) -> list[int]:
     return [number for number, digit in enumerate(order) if digit == str(split)]
 
 
-def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]:
+def fetching(prepared: Sequence[PreparedPart], store: Store) -> Callable[[str], Rows]:
     """Return a function that reads a record batch by its name, '<part>/<number>'; each part's index is read once."""
-    sizes = {part["key"]: part["size_bytes"] for part in prepared["parts"]}
+    sizes = {part.key: part.size_bytes for part in prepared}
     opened: dict[str, Any] = {}
 
     def fetch(batch: str) -> Rows:

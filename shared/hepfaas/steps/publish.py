@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from hepfaas.features.spec import Spec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import PreparedPart, prepared_parts
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Publish
 from hepfaas.steps.objects import encoded, result_of
 
@@ -42,7 +44,7 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
         "identifiers": list(spec.identifiers),
         "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
         "recipe": json.loads(step.recipe),
-        "data": _data(result_of(step.data, store)),
+        "data": _data(prepared_parts(result_of(step.data, store))),
         "labels": export["labels"],
         "outputs": export["outputs"],
         "logits": export["logits"],
@@ -77,13 +79,13 @@ def _described(spec: Spec, name: str) -> dict[str, Any]:
     }
 
 
-def _data(prepared: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _data(prepared: Sequence[PreparedPart]) -> list[dict[str, Any]]:
     """Return each file by its identity: label, events and their split."""
-    files: dict[str, dict[str, Any]] = {}
-    for part in prepared["parts"]:
-        file = files.setdefault(
-            part["file"], {"file": part["file"], "label": part["label"], "events": 0, "split": [0, 0, 0]}
-        )
-        file["events"] += sum(part["rows"])
-        file["split"] = [one + other for one, other in zip(file["split"], part["rows"], strict=True)]
-    return list(files.values())
+    files: dict[str, list[PreparedPart]] = {}
+    for part in prepared:
+        files.setdefault(part.file, []).append(part)
+    splits = {file: [sum(part.rows[split] for part in parts) for split in Split] for file, parts in files.items()}
+    return [
+        {"file": file, "label": files[file][0].label, "events": sum(split), "split": split}
+        for file, split in splits.items()
+    ]

@@ -21,10 +21,10 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
-from hepfaas.runs.opened import files_of
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import PreparedPart, ScoredPart, headers_of, prepared_parts, scored_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import RangeStep, Train
 from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
@@ -149,7 +149,7 @@ class Scored:
 
     recipe: Prediction
     files: Sequence[Input]
-    parts: Sequence[Mapping[str, Any]]
+    parts: Sequence[ScoredPart]
 
 
 @dataclass(frozen=True)
@@ -221,9 +221,9 @@ def verified(store: Store, run: str) -> Ledger:
     chain = plan.chain_of(recipe, attempt, results)
     if not chain:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
-    prepared = result_of(chain[0][0].data, store)
-    parts = [_recounted(part, store) for part in prepared["parts"]]
-    return ledger(plan.inputs(recipe, plan.opened_files(recipe, attempt, results)), parts, _epochs(chain, store))
+    prepared = prepared_parts(result_of(chain[0][0].data, store))
+    files = plan.inputs(recipe, plan.headers(recipe, attempt, results))
+    return ledger(files, [_recounted(part, store) for part in prepared], _epochs(chain, store))
 
 
 def scored(store: Store, run: str) -> Scored:
@@ -234,8 +234,8 @@ def scored(store: Store, run: str) -> Scored:
     coming = plan.next_steps(recipe, attempt, _results(store))
     if not isinstance(coming, Finished) or coming.scores is None:
         raise RequestError(f"run '{run}' has not scored all events yet: GET /v1/runs/{run} shows its progress")
-    headers = files_of(result_of(prediction.open_levels(recipe, attempt)[-1][0].key, store))
-    return Scored(recipe, prediction.inputs(recipe, headers), coming.scores["parts"])
+    headers = headers_of(result_of(prediction.open_levels(recipe, attempt)[-1][0].key, store))
+    return Scored(recipe, prediction.inputs(recipe, headers), scored_parts(coming.scores))
 
 
 def _results(store: Store) -> Results:
@@ -279,10 +279,10 @@ def _outcome(store: Store, finished: Finished) -> Outcome:
         with suppress(MissingError):  # it was deleted
             metrics = versions.card_of(store, version)["metrics"].get("test", {})
     if finished.scores is not None:
-        parts = finished.scores["parts"]
+        parts = scored_parts(finished.scores)
         scores = {
-            "events": sum(part["rows"] for part in parts),
-            "surplus_events": sum(part["n_surplus"] for part in parts),
+            "events": sum(part.rows for part in parts),
+            "surplus_events": sum(part.n_surplus for part in parts),
         }
     return Outcome(gate=finished.gate or None, metrics=metrics, scores=scores)
 
@@ -362,22 +362,21 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[Trained
     return epochs
 
 
-def _recounted(part: Mapping[str, Any], store: Store) -> CountedPart:
+def _recounted(part: PreparedPart, store: Store) -> CountedPart:
     """Return the counts of a prepared part from its rows; none where they are not the entries of its range."""
-    size_bytes = store.size_bytes(part["key"])
+    size_bytes = store.size_bytes(part.key)
     if size_bytes is None:
-        raise MissingError(part["key"], store.url)
-    stored = open_part(part["key"], size_bytes, store)
+        raise MissingError(part.key, store.url)
+    stored = open_part(part.key, size_bytes, store)
     splits = [stored.entries(split) for split in Split]
-    start, stop = part["entries"]
-    is_whole = sorted(entry for entries in splits for entry in entries.tolist()) == list(range(start, stop))
+    is_whole = sorted(entry for entries in splits for entry in entries.tolist()) == list(range(*part.entries))
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
-    return CountedPart(part["file"], (start, stop), rows, id_sum(event_ids(part["file"], splits[Split.TRAINING])))
+    return CountedPart(part.file, part.entries, rows, id_sum(event_ids(part.file, splits[Split.TRAINING])))
 
 
-def _rescored(part: Mapping[str, Any], store: Store) -> CountedPart:
+def _rescored(part: ScoredPart, store: Store) -> CountedPart:
     """Return the counts of a scored part from its rows; none where they are not the entries of its range."""
-    start, stop = part["entries"]
-    batches = open_scores(part["key"], store).batches()
+    batches = open_scores(part.key, store).batches()
     entries = [entry for batch in batches for entry in batch.column("entry").to_pylist()]
-    return CountedPart(part["file"], (start, stop), (len(entries) if entries == list(range(start, stop)) else 0,))
+    is_whole = entries == list(range(*part.entries))
+    return CountedPart(part.file, part.entries, (len(entries) if is_whole else 0,))

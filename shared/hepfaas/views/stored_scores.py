@@ -41,6 +41,6 @@ def sent(store: Store, run: str, kind: str) -> Iterator[bytes]:
 def _columns(store: Store, scored: overview.Scored) -> Iterator[Columns]:
     numbers = {file.identity: number for number, file in enumerate(scored.files)}
     for part in scored.parts:
-        for batch in open_scores(part["key"], store).batches():
+        for batch in open_scores(part.key, store).batches():
             columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
-            yield {"file": np.full(batch.num_rows, numbers[part["file"]], dtype=np.int32), **columns}
+            yield {"file": np.full(batch.num_rows, numbers[part.file], dtype=np.int32), **columns}
