@@ -122,9 +122,10 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 @functools.lru_cache(maxsize=KEPT)
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
-    headers = headers_of(opened.values)
+    headers = _headers(opened)
+    branches = headers[0].branches  # one tuple for all steps, which are named by it
     steps = [
-        Survey(file=file.identity, tree=recipe.tree, branches=headers[0].branches, entries=entries, url=file.url)
+        Survey(file=file.identity, tree=recipe.tree, branches=branches, entries=entries, url=file.url)
         for file in inputs(recipe, headers)
         for entries in file.ranges
     ]
@@ -145,7 +146,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
             split_seed=recipe.split_seed,
             url=file.url,
         )
-        for file in inputs(recipe, headers_of(opened.values))
+        for file in inputs(recipe, _headers(opened))
         for entries in file.ranges
     ]
     return tree_of(steps)
@@ -264,7 +265,7 @@ def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
 
 def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    first = headers_of(opened.values)[0]
+    first = _headers(opened)[0]
     step = Spec(
         survey=survey.key,
         branches=first.branches,
@@ -390,6 +391,11 @@ def _check_branches(first_url: str, first: Header, url: str, header: Header) -> 
         if expected[name] != actual[name]:
             flat, jagged_one = (url, first_url) if jagged else (first_url, url)
             raise RequestError(f"branch '{name}' is flat in '{flat}' and jagged in '{jagged_one}'; exclude it")
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _headers(opened: Found) -> list[Header]:
+    return headers_of(opened.values)
 
 
 @functools.lru_cache(maxsize=KEPT)
