@@ -195,9 +195,9 @@ def _advance() -> list[Ratio]:
         )
     store.create(plan.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(files)))
     store.create(f"active/o/{run}", b"")
-    advancing = Advancing(store, lambda owner: store, sender, 50, 300)
+    advancing = Advancing(store, lambda owner: store, sender, max_scale=50, deadline_s=300)
     name = RunName("o", run, 1)
-    waiting = [events.event(events.PHASE_COMPLETED, "x", "x", name, name.to_json(), "")]
+    waiting = [events.event(events.PHASE_COMPLETED, "x", "x", name)]
     times: list[float] = []
     while len(times) < 60:
         event, sender.events = waiting.pop(0), []
@@ -208,7 +208,7 @@ def _advance() -> list[Ratio]:
                 if all(key in store.kept for key in group):
                     store.create(Sum("survey", group).key, b"{}")
             if sent.data["tell"]:
-                waiting.append(events.event(events.STEP_COMPLETED, "x", sent.subject, name, sent.data, ""))
+                waiting.append(events.event(events.STEP_COMPLETED, "x", sent.subject, name, data=sent.data))
     cold, warm = times[0], sorted(times[1:])[-1]
     return [
         Ratio(

@@ -28,7 +28,9 @@ def handler() -> Callable[[CloudEvent], None]:
     check_store(SETTINGS)
     root, stores, broker = root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS, KEYS)
     hook = functools.partial(webhook, private=SETTINGS.allow_private)
-    return Advancing(root, stores, broker, SETTINGS.max_scale, SETTINGS.deadline_s, webhook=hook).handle
+    return Advancing(
+        root, stores, broker, max_scale=SETTINGS.max_scale, deadline_s=SETTINGS.deadline_s, webhook=hook
+    ).handle
 
 
 ANSWER = takes_events("advance", handler, KEYS, unsigned=UNSIGNED, deadline_s=SETTINGS.deadline_s)

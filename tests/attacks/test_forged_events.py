@@ -51,7 +51,9 @@ class World:
         ]
         self.store.create(plan.open_levels(RECIPE, self.name.name)[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/me/{self.run}", b"")
-        self.advancing = Advancing(self.root, lambda owner: self.store, self, 4, 10.0, lambda: 1000.0)
+        self.advancing = Advancing(
+            self.root, lambda owner: self.store, self, max_scale=4, deadline_s=10.0, clock=lambda: 1000.0
+        )
 
     def send(self, event: CloudEvent) -> None:
         self.sent.append(event)
@@ -63,13 +65,13 @@ class World:
 
     def report(self, type_: str, by: str, step: Step, **more: Any) -> CloudEvent:
         data = {**self.name.to_json(), "step": step.key, "kind": step.kind, "phase": "", "slice": [0, 0], **more}
-        return events.event(type_, by, step.key, self.name, data, "")
+        return events.event(type_, by, step.key, self.name, data=data)
 
     def task(self, step: Step) -> dict[str, Any]:
         return dict(events.requested(Task(self.name, step), "t", "", self.store).data)
 
     def surveys(self) -> list[Survey]:
-        submitted = events.event(events.RUN_SUBMITTED, "runs", "s", self.name, self.name.to_json(), "")
+        submitted = events.event(events.RUN_SUBMITTED, "runs", "s", self.name)
         tasks = (events.task_of(event.data, self.store) for event in self.handled(submitted))
         return [task.step for task in tasks if isinstance(task.step, Survey)]
 
@@ -154,7 +156,7 @@ for headers, body in json.loads(sys.stdin.read()):
         signed(replace(good, source="/hepfaas/apply"), keys["apply"]),
         signed(good, "key-of-advance".ljust(32, "x")),
         good,
-        events.event(events.RUN_SUBMITTED, "runs", "s", world.name, world.name.to_json(), ""),
+        events.event(events.RUN_SUBMITTED, "runs", "s", world.name),
     ]
     wire = [(headers, body.decode()) for headers, body in map(on_the_wire, sent)]
     environ = {

@@ -112,7 +112,7 @@ def test_a_fault_of_ours_shows_no_escapes(tmp_path: Path, capsys: pytest.Capture
 def test_printed_lines_pass_for_no_line_of_ours(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log", "long-1", "--store", store]) == 0
     local = capsys.readouterr().out.splitlines()
-    remote = "".join(follow_log(open_store(f"{store}/local"), "long-1", "", False)).splitlines()
+    remote = "".join(follow_log(open_store(f"{store}/local"), "long-1")).splitlines()
     for lines in (local, remote):
         ours = [line for line in lines if not line.startswith(PRINTED)]
         assert re.fullmatch(r"\d\d:\d\d:\d\d  train    000000000000     1.00 s", ours[0])
@@ -122,8 +122,8 @@ def test_printed_lines_pass_for_no_line_of_ours(store: str, capsys: pytest.Captu
 
 
 def test_the_log_that_a_person_curls_is_escaped(store: str) -> None:
-    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", "", False)))
-    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", "", True)))
+    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1")))
+    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", follow=True)))
 
 
 def test_user_text_that_a_terminal_wraps_keeps_its_mark(

@@ -437,7 +437,7 @@ def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
 
 def test_a_wish_for_a_run_needs_no_key_and_begins_what_is_stored_alone(site: Site) -> None:
     name = RunName(site.owner("alice"), "wished-1", 1)
-    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name, name.to_json(), "")
+    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name)
     answer = post(site.advance.url, wish)
     assert (answer.status_code, "no run 'wished-1' was requested" in answer.text) == (422, True)
     assert post(site.survey.url, wish).status_code == 403

@@ -46,7 +46,9 @@ class World:
         self.stores: dict[str, Store] = {}
         self.run = self.begin("me")
         self.store = self.store_of("me")
-        self.advancing = Advancing(self.root, self.store_of, self.sent, max_scale, DEADLINE_S, lambda: self.now)
+        self.advancing = Advancing(
+            self.root, self.store_of, self.sent, max_scale=max_scale, deadline_s=DEADLINE_S, clock=lambda: self.now
+        )
 
     def store_of(self, owner: str) -> Store:
         return self.stores.setdefault(owner, open_store(f"{self.root.url}/{owner}"))

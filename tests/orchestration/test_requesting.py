@@ -40,7 +40,7 @@ class Place:
         def store_of(owner: str) -> Store:
             return open_store(f"{self.root.url}/{owner}")
 
-        Advancing(self.root, store_of, self.taken, 4, 300).handle(event)
+        Advancing(self.root, store_of, self.taken, max_scale=4, deadline_s=300).handle(event)
 
 
 @pytest.fixture

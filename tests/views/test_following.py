@@ -54,7 +54,8 @@ class Going:
         else:
             records.end(self.store, self.run, 1, End("completed", time.time()))
         self.answers += 1
-        return follow_log(self.store, self.run, "", follow, after, most_s=0.5 if self.answers <= STEPS else 30)
+        most_s = 0.5 if self.answers <= STEPS else 30
+        return follow_log(self.store, self.run, follow=follow, after=after, most_s=most_s)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_the_time_of_an_answer_begins_with_it(going: Going) -> None:
 
 def test_a_log_says_when_each_step_ended_in_utc(going: Going) -> None:
     records.log(going.store, going.run, entry(0))
-    assert next(follow_log(going.store, going.run, "", False)).startswith("1970-01-01T00:16:40Z  predict ")
+    assert next(follow_log(going.store, going.run)).startswith("1970-01-01T00:16:40Z  predict ")
 
 
 def test_a_status_says_when_the_run_was_created_in_utc(going: Going) -> None:

@@ -111,7 +111,7 @@ def status_docker(context: Context) -> Response:
 def logs(context: Context) -> Response:
     """GET /logs?process_name=P: the log as a text file."""
     run = _run(context)
-    return _attached("".join(follow_log(context.store, run, "", False)), f"logs_{process_of(run)}.txt", "text/plain")
+    return _attached("".join(follow_log(context.store, run)), f"logs_{process_of(run)}.txt", "text/plain")
 
 
 def model(context: Context) -> Response:

@@ -64,9 +64,9 @@ def run_log(context: Context, run: str) -> Response:
     args = context.request.args
     follow, after, step = args.get("follow", "") in ("1", "true"), _mark(args.get("after", "")), args.get("step", "")
     if not follow:
-        return Response(follow_log(context.store, context.run(run), step, False, after), mimetype="text/plain")
+        return Response(follow_log(context.store, context.run(run), step=step, after=after), mimetype="text/plain")
     follower = _follower(context, run)
-    lines = follow_log(context.store, run, step, True, after, is_displaced=follower.is_displaced)
+    lines = follow_log(context.store, run, step=step, follow=True, after=after, is_displaced=follower.is_displaced)
     response = Response(lines, mimetype="text/plain")
     response.call_on_close(follower.leave)
     return response

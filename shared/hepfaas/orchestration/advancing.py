@@ -106,6 +106,7 @@ class Advancing:
         root: Store,
         store_of: Callable[[str], Store],
         sender: Sender,
+        *,
         max_scale: int,
         deadline_s: float,
         clock: Callable[[], float] = time.time,
@@ -224,7 +225,10 @@ class Advancing:
         ended = _ended(name, end, request)
         if end.model:
             published = f"models/{end.model}"
-            self._sender.send(events.event(events.MODEL_PUBLISHED, SOURCE, published, name, ended.data, request.trace))
+            trace = request.trace
+            self._sender.send(
+                events.event(events.MODEL_PUBLISHED, SOURCE, published, name, data=ended.data, trace=trace)
+            )
         self._sender.send(ended)
         if request.webhook:
             self._root.create(f"untold/{name.owner}/{name.run}", b"")
@@ -453,9 +457,10 @@ def _message_in(data: str) -> str:
 
 def _ended(name: RunName, end: End, request: Request) -> CloudEvent:
     """Return the event that reports how an attempt ended."""
-    data = {**name.to_json(), "state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
+    data: dict[str, Any] = {"state": end.state, "error": end.error, "model": end.model, "refused": end.refused}
     data |= {} if end.scores is None else {"scores": end.scores}
-    return events.event(f"{events.PREFIX}.run.{end.state}", SOURCE, f"runs/{name.run}", name, data, request.trace)
+    type_, subject = f"{events.PREFIX}.run.{end.state}", f"runs/{name.run}"
+    return events.event(type_, SOURCE, subject, name, data=data, trace=request.trace)
 
 
 def _end_of(finished: Finished, time: float) -> End:

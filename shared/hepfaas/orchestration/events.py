@@ -95,7 +95,6 @@ def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
     if len(step) > MOST_STEP_BYTES:
         values = {"kind": task.step.kind, "blob": put_blob(store, step)}
     data = {
-        **task.name.to_json(),
         "step": values,
         "groups": [list(group) for group in task.groups],
         "chain": list(task.chain) if task.chain else None,
@@ -104,7 +103,7 @@ def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
         "phase": task.phase,
         "slice": list(task.slice),
     }
-    return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data, trace)
+    return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data=data, trace=trace)
 
 
 def task_of(data: Mapping[str, Any], store: Store) -> Task:
@@ -147,11 +146,19 @@ def run_name(data: Mapping[str, Any]) -> RunName:
     return RunName(str(owner), str(run), int(str(attempt)))
 
 
-def event(type_: str, source: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> CloudEvent:
-    """Return an event of a run; the same event sent twice has the same id."""
+def event(
+    type_: str, source: str, subject: str, name: RunName, *, data: Mapping[str, Any] | None = None, trace: str = ""
+) -> CloudEvent:
+    """Return an event of a run, with its name in the data; the same event sent twice has the same id."""
     text = "\n".join((type_, subject, name.owner, name.name))
-    extensions = {"traceparent": trace} if trace else {}
-    return CloudEvent(type_, f"/hepfaas/{source}", subject, hashlib.sha256(text.encode()).hexdigest(), data, extensions)
+    return CloudEvent(
+        type=type_,
+        source=f"/hepfaas/{source}",
+        subject=subject,
+        id=hashlib.sha256(text.encode()).hexdigest(),
+        data={**name.to_json(), **(data or {})},
+        extensions={"traceparent": trace} if trace else {},
+    )
 
 
 def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:

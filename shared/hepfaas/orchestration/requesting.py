@@ -46,8 +46,7 @@ class Asking:
         run = _written(self.root, self.owner, marked, idempotency_key)
         self.root.create(f"asked/{self.owner}/{run}", b"")
         name = RunName(self.owner, run, 1)
-        subject, trace = f"asked/{run}", request.trace
-        self.sender.send(events.event(events.RUN_REQUESTED, self.source, subject, name, name.to_json(), trace))
+        self.sender.send(events.event(events.RUN_REQUESTED, self.source, f"asked/{run}", name, trace=request.trace))
         return run
 
     def check_quotas(self, size_bytes: int) -> None:

@@ -42,6 +42,7 @@ class Stepping:
         name: str,
         store_of: Callable[[str], Store],
         sender: Sender,
+        *,
         budget_s: float,
         tools: Tools | None = None,
         printed: Printed | None = None,
@@ -157,8 +158,8 @@ class Stepping:
             perform(step, store)
 
     def _tell(self, type_: str, task: Task, trace: str, more: Mapping[str, Any]) -> None:
-        data = {**task.name.to_json(), "step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
-        self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
+        data = {"step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
+        self._sender.send(events.event(type_, self._name, task.step.key, task.name, data=data, trace=trace))
 
 
 def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
@@ -166,7 +167,9 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, pri
 
     def handler() -> Callable[[CloudEvent], None]:
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
-        return Stepping(name, stores, broker, settings.budget_s, tools, printed, readings=readings).handle
+        return Stepping(
+            name, stores, broker, budget_s=settings.budget_s, tools=tools, printed=printed, readings=readings
+        ).handle
 
     readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 

@@ -125,7 +125,7 @@ class Submitting:
     def _wake(self, run: str, attempt: int) -> None:
         name = RunName(self._owner, run, attempt)
         trace = records.request_of(self._store, run).trace
-        self._sender.send(events.event(events.RUN_SUBMITTED, SOURCE, f"runs/{run}", name, name.to_json(), trace))
+        self._sender.send(events.event(events.RUN_SUBMITTED, SOURCE, f"runs/{run}", name, trace=trace))
 
 
 def trace_of(header: str) -> str:

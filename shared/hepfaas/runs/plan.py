@@ -289,7 +289,9 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     score = phase("score", score_levels(recipe, export, matrix.prepared), results)
     ended = tuple(step.key for step in ends)
     evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=recipe.classes), results)
-    gate = _gate(recipe, recipe.gate, attempt, matrix.spec, export, results) if recipe.gate else None
+    gate = (
+        _gate(recipe, recipe.gate, attempt, spec=matrix.spec, export=export, results=results) if recipe.gate else None
+    )
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
     publish = Publish(
@@ -305,7 +307,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     return Finished(one(publish, results).values, gate.values if gate else None)
 
 
-def _gate(recipe: Recipe, wanted: Gate, attempt: str, spec: Found, export: Found, results: Results) -> Found:
+def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, spec: Found, export: Found, results: Results) -> Found:
     """Return the comparison of the new model with the last version on the sample, each by its own spec."""
     sample = _sample(recipe, wanted)
     opened = phase("gate", open_levels(sample, attempt), results)

@@ -248,7 +248,9 @@ def _blocks(
 
     with inference.model(served.graph) as model:
         for number, url in enumerate(files):
-            for some in predicted(served.published, model, url, tree, entries, headers.get(url), reading):
+            for some in predicted(
+                served.published, model, url, tree, wanted=entries, file=headers.get(url), reading=reading
+            ):
                 yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
                 if time.monotonic() > end:
                     raise UnavailableError(OVER)

@@ -26,7 +26,9 @@ def perform(step: Convert, store: Store, learners: Learners, inference: Inferenc
     """Raises: RequestError if the model cannot be read or converted, or its graph computes other scores."""
     files = code_files(step.code, store)
     name = f"the model in '{step.file}'" if step.file != "." else "the SavedModel"
-    settings = ForeignSettings(files, name, step.format, step.file, step.input, step.output)
+    settings = ForeignSettings(
+        code=files, module=name, format=step.format, file=step.file, input=step.input, output=step.output
+    )
     with learners.foreign(settings) as learner:
         converted = learner.convert()
         rows = _drawn(converted.shape, converted.integers)

@@ -80,6 +80,7 @@ def predicted(
     model: ConfinedModel,
     url: str,
     tree: str,
+    *,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
     reading: Reading = PLAIN,
@@ -150,11 +151,11 @@ def _scored(
         identifiers = {name: flat_values(branches.pop(name), name) for name in source.identifiers}
         first = entries.start + start
         yield Scores(
-            source.url,
-            np.arange(first, min(first + events, entries.stop), dtype=np.int64),
-            identifiers,
-            model.predict(matrix(branches, spec)),
-            int(surplus_events(branches, spec).sum()),
+            url=source.url,
+            entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
+            identifiers=identifiers,
+            scores=model.predict(matrix(branches, spec)),
+            n_surplus=int(surplus_events(branches, spec).sum()),
         )
 
 

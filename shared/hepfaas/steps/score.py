@@ -34,8 +34,8 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
         np.concatenate(scores),
         np.concatenate([none, *labels]),
         np.concatenate([none, *splits]),
-        step.n_classes,
-        export["logits"],
-        step.threshold,
+        n_classes=step.n_classes,
+        logits=export["logits"],
+        threshold=step.threshold,
     )
     store.create(step.key, encoded(counts.to_json()))

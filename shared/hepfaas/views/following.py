@@ -84,7 +84,7 @@ class Followers:
 
 
 def follow_events(
-    store: Store, run: str, after: str, most_s: float = STREAM_S, is_displaced: Callable[[], bool] = lambda: False
+    store: Store, run: str, after: str, *, most_s: float = STREAM_S, is_displaced: Callable[[], bool] = lambda: False
 ) -> Iterator[str]:
     """Yield server-sent events: `status` first, `step` for each entry after the mark `after`, `end` when the run ends.
 
@@ -107,8 +107,9 @@ def follow_events(
 def follow_log(
     store: Store,
     run: str,
-    step: str,
-    follow: bool,
+    *,
+    step: str = "",
+    follow: bool = False,
     after: str = "",
     most_s: float = STREAM_S,
     is_displaced: Callable[[], bool] = lambda: False,
