@@ -1,4 +1,4 @@
-"""A run that is asked for by who may write its wishes alone, and begun by another."""
+"""Runs that one function requests and another begins."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ WISH = Request(RECIPE, 1000.0, trace="00-1-2-01")
 
 
 class Place:
-    """A store above all owners, what asks there for owner 'me', and what was sent."""
+    """A store above all owners, the requests of owner 'me' in it, and the events sent."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), Taken()
@@ -35,7 +35,7 @@ class Place:
         return sorted(self.root.keys(""))
 
     def handle(self, event: CloudEvent) -> None:
-        """What `advance` does with an event."""
+        """Handle an event as `advance` does."""
 
         def store_of(owner: str) -> Store:
             return open_store(f"{self.root.url}/{owner}")
@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_who_asks_writes_nothing_but_its_wish(place: Place) -> None:
+def test_a_requesting_function_writes_only_its_request(place: Place) -> None:
     run = place.asking.ask(WISH)
     assert place.there() == [f"asked/me/{run}", f"me/asked/{run}"]
     (event,) = place.taken.events
@@ -88,7 +88,7 @@ def test_a_late_event_does_not_bring_a_deleted_run_back(place: Place) -> None:
     assert overview.pending(place.store, run) is None
 
 
-def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
+def test_the_ping_begins_a_requested_run_whose_event_was_lost(place: Place) -> None:
     class Away:
         def send(self, event: CloudEvent) -> None:
             raise UnavailableError("the broker does not answer")
@@ -102,7 +102,7 @@ def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_who_asks_again_after_a_kill_gets_one_run(place: Place, nth: int, after: bool) -> None:
+def test_a_request_repeated_after_a_kill_gives_one_run(place: Place, nth: int, after: bool) -> None:
     mortal = replace(place.asking, root=Mortal(place.root, nth, after))  # type: ignore[arg-type]
     with pytest.raises(Killed):
         mortal.ask(WISH, "key")
@@ -120,7 +120,7 @@ def test_a_key_is_for_one_request_and_other_requests_have_other_names(place: Pla
     assert len({run, place.asking.ask(WISH, "other"), place.asking.ask(WISH), place.asking.ask(WISH)}) == 4
 
 
-def test_a_run_that_nobody_asked_for_is_refused(place: Place) -> None:
+def test_a_run_without_a_request_is_refused(place: Place) -> None:
     name = {"owner": "me", "run": "m-scores-1", "attempt": 1}
     with pytest.raises(RequestError, match="no run 'm-scores-1' was requested"):
         place.handle(CloudEvent(RUN_REQUESTED, "/x", "s", "1", name))

@@ -1,4 +1,4 @@
-"""evaluate refuses scores from which nothing can be concluded, and says what to change in the model."""
+"""evaluate refuses invalid scores, and its error says what to change in the model."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hepfaas.training.metrics import counts_of
     ],
     ids=["not a number", "no probability"],
 )
-def test_scores_that_say_nothing_are_refused(score: float, message: str, tmp_path: Path) -> None:
+def test_invalid_scores_are_refused(score: float, message: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     counts = counts_of(
         np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([Split.TEST] * 2), 2, logits=False

@@ -81,8 +81,8 @@ def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) ->
         at = first
         for start, stop in sorted(part.entries for part in parts if part.file == file.identity):
             if start != at:
-                what = "missing" if start > at else "there twice"
-                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {what}")
+                problem = "missing" if start > at else "counted twice"
+                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {problem}")
             at = max(at, stop)
         if at != last:
             findings.append(f"'{file.url}': {at - first} of its {file.entries} events are {done}")

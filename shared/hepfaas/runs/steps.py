@@ -315,6 +315,6 @@ KINDS: Mapping[str, type[Step]] = {
 def step_from_json(values: Mapping[str, Any]) -> Step:
     """Return the step that `to_json` gave, also after a round trip through JSON text."""
     kind = KINDS[values["kind"]]
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    del given["kind"]
-    return kind(**given)
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    del arguments["kind"]
+    return kind(**arguments)

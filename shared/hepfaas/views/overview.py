@@ -186,7 +186,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
     request, attempt = records.request_of(store, run), records.attempt(store, run)
     recipe, end = request.recipe, attempt.end  # read once: a run that ends meanwhile is shown by the next status
     troubles = records.troubles(store, run, attempt.number)
-    found = Status(
+    known = Status(
         row=_row(run, request, end),
         attempt=attempt.number,
         places=dict(Counter(map(place_of, recipe.urls))),
@@ -205,17 +205,17 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         coming = plan.next_steps(recipe, name, results)
         history = _history(plan.chain_of(recipe, name, results), store) if isinstance(recipe, Recipe) else None
     except RequestError as error:
-        return replace(found, error=found.error or public_text(error))
+        return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
-    return replace(found, history=history, stage=stage)
+    return replace(known, history=history, stage=stage)
 
 
 def verified(store: Store, run: str) -> Ledger:
     """Return the ledger of a run, its rows recounted from the stored parts. Raises: RequestError if it has no parts."""
     recipe, attempt, results = records.request_of(store, run).recipe, _attempt(store, run), _results(store)
     if isinstance(recipe, Prediction):
-        made = scored(store, run)
-        return prediction_ledger(made.files, [_rescored(part, store) for part in made.parts])
+        scores = scored(store, run)
+        return prediction_ledger(scores.files, [_rescored(part, store) for part in scores.parts])
     if isinstance(recipe, Conversion):
         raise RequestError(f"run '{run}' is a conversion: it has no events to count")
     chain = plan.chain_of(recipe, attempt, results)
