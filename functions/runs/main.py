@@ -14,6 +14,7 @@ from flask import Request, Response
 from hepfaas.api.calls import answer
 from hepfaas.api.context import Context
 from hepfaas.datasets.readings import Readings
+from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
@@ -29,6 +30,7 @@ BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 READINGS = Readings.by(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
+ARRIVALS = Arrivals()
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
 quotas = functools.cache(lambda: Quotas(IDENTITY.roles, outside()[0]))
@@ -42,17 +44,17 @@ def runs(request: Request) -> Response:
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)
     root, stores, broker = outside()
-    return answer(
-        Context(
-            request=request,
-            root=root,
-            store=stores(caller.owner),
-            sender=broker,
-            caller=caller,
-            quotas=quotas(),
-            readings=READINGS,
-            allow_private=SETTINGS.allow_private,
-            most_upload_bytes=SETTINGS.most_upload_bytes,
-            spool=SPOOL,
-        )
+    context = Context(
+        request=request,
+        root=root,
+        store=stores(caller.owner),
+        sender=broker,
+        caller=caller,
+        quotas=quotas(),
+        readings=READINGS,
+        allow_private=SETTINGS.allow_private,
+        most_upload_bytes=SETTINGS.most_upload_bytes,
+        spool=SPOOL,
     )
+    with ARRIVALS.body(request, caller.owner):
+        return answer(context)
