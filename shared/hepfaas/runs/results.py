@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,33 @@ class ScoredPart:
     n_surplus: int
 
 
+@dataclass(frozen=True)
+class Exported:
+    """The served model, the result of an export step. graph, keras: keys of blobs; weights: hash of the weights; check:
+    difference between graph and network; versions: of the frameworks."""
+
+    graph: str
+    keras: str
+    outputs: int
+    n_classes: int
+    logits: bool
+    labels: Sequence[int]
+    parameters: int
+    weights: str
+    check: Mapping[str, Any]
+    versions: Mapping[str, str]
+    processor: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Exported:
+        """Return the result that `to_json` gave."""
+        return cls(**_known(cls, values))
+
+
 def headers_of(values: Mapping[str, Any]) -> list[Header]:
     """Return the header of each file, from a sum of open steps or a single result."""
     return [Header.from_json(file) for file in files_of(values)]
@@ -83,11 +110,16 @@ def headers_of(values: Mapping[str, Any]) -> list[Header]:
 def prepared_parts(values: Mapping[str, Any]) -> list[PreparedPart]:
     """Return the parts in a sum of prepare steps or a single result."""
     return [
-        PreparedPart(**{**part, "entries": tuple(part["entries"]), "rows": tuple(part["rows"])})
+        PreparedPart(**{**_known(PreparedPart, part), "entries": tuple(part["entries"]), "rows": tuple(part["rows"])})
         for part in values["parts"]
     ]
 
 
 def scored_parts(values: Mapping[str, Any]) -> list[ScoredPart]:
     """Return the parts in a sum of predict steps or a single result."""
-    return [ScoredPart(**{**part, "entries": tuple(part["entries"])}) for part in values["parts"]]
+    return [ScoredPart(**{**_known(ScoredPart, part), "entries": tuple(part["entries"])}) for part in values["parts"]]
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are fields of a dataclass: a later release may store more."""
+    return {name: values[name] for name in kind.__dataclass_fields__}

@@ -11,7 +11,7 @@ from hepfaas.errors import RequestError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
-from hepfaas.runs.results import PreparedPart, prepared_parts
+from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
 from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Export
 from hepfaas.steps.learning import Learners, fetching, parts_of
@@ -38,20 +38,20 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
             f"{len(features)} held-back events; at most {TOLERANCE} is allowed: does a layer draw random numbers?"
         )
     facts = learner.facts
-    result = {
-        "graph": put_blob(store, exported.graph),
-        "keras": put_blob(store, exported.keras),
-        "outputs": scores.shape[1],
-        "n_classes": max(2, scores.shape[1]),
-        "logits": facts.logits,
-        "labels": list(step.labels),
-        "parameters": facts.parameters,
-        "weights": weights_hash(arrays_of(store.get(step.checkpoint))),
-        "check": {"events": len(features), "largest_difference": difference},
-        "versions": dict(facts.versions),
-        "processor": facts.processor,
-    }
-    store.create(step.key, encoded(result))
+    result = Exported(
+        graph=put_blob(store, exported.graph),
+        keras=put_blob(store, exported.keras),
+        outputs=scores.shape[1],
+        n_classes=max(2, scores.shape[1]),
+        logits=facts.logits,
+        labels=step.labels,
+        parameters=facts.parameters,
+        weights=weights_hash(arrays_of(store.get(step.checkpoint))),
+        check={"events": len(features), "largest_difference": difference},
+        versions=dict(facts.versions),
+        processor=facts.processor,
+    )
+    store.create(step.key, encoded(result.to_json()))
 
 
 def _held_back(step: Export, prepared: Sequence[PreparedPart], store: Store) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any
 from hepfaas.features.spec import Spec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
-from hepfaas.runs.results import PreparedPart, prepared_parts
+from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Publish
 from hepfaas.steps.objects import encoded, result_of
@@ -17,12 +17,12 @@ from hepfaas.steps.objects import encoded, result_of
 
 def perform(step: Publish, store: Store) -> None:
     """Raises: MissingError."""
-    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+    export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     columns = store.get(result_of(step.spec, store)["columns"])
     version = versions.claim(store, step.name, step.key)
     files = {
-        versions.GRAPH: store.get(export["graph"]),
-        versions.KERAS: store.get(export["keras"]),
+        versions.GRAPH: store.get(export.graph),
+        versions.KERAS: store.get(export.keras),
         versions.SPEC: columns,
         versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
@@ -34,7 +34,7 @@ def perform(step: Publish, store: Store) -> None:
 
 def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) -> dict[str, Any]:
     """Return the card: how to use the version, and what it was made from."""
-    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+    export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     return {
         "name": version.name,
         "version": version.number,
@@ -45,14 +45,14 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
         "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
         "recipe": json.loads(step.recipe),
         "data": _data(prepared_parts(result_of(step.data, store))),
-        "labels": export["labels"],
-        "outputs": export["outputs"],
-        "logits": export["logits"],
-        "parameters": export["parameters"],
-        "weights": export["weights"],
-        "graph_check": export["check"],
-        "versions": export["versions"],
-        "processor": export["processor"],
+        "labels": export.labels,
+        "outputs": export.outputs,
+        "logits": export.logits,
+        "parameters": export.parameters,
+        "weights": export.weights,
+        "graph_check": export.check,
+        "versions": export.versions,
+        "processor": export.processor,
         "metrics": evaluate["metrics"],
         "best_epoch": evaluate["best_epoch"],
         "gate": result_of(step.compare, store) if step.compare else None,

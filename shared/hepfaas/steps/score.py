@@ -7,6 +7,7 @@ import numpy as np
 from hepfaas.errors import MissingError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import Exported
 from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
@@ -15,13 +16,13 @@ from hepfaas.training.metrics import counts_of
 
 def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None:
     """Raises: MissingError; GraphError if the graph fails."""
-    export = result_of(step.export, store)
+    export = Exported.from_json(result_of(step.export, store))
     size_bytes = store.size_bytes(step.part)
     if size_bytes is None:
         raise MissingError(step.part, store.url)
     part = open_part(step.part, size_bytes, store)
-    graph = Graph(store.get(export["graph"]), (part.n_features,), export["outputs"])
-    scores, labels, splits = [np.zeros((0, export["outputs"]), dtype=np.float32)], [], []
+    graph = Graph(store.get(export.graph), (part.n_features,), export.outputs)
+    scores, labels, splits = [np.zeros((0, export.outputs), dtype=np.float32)], [], []
     with inference.model(graph) as model:
         for split in HELD_BACK:
             for number in part.facts.batches(split):
@@ -35,7 +36,7 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
         np.concatenate([none, *labels]),
         np.concatenate([none, *splits]),
         n_classes=step.n_classes,
-        logits=export["logits"],
+        logits=export.logits,
         threshold=step.threshold,
     )
     store.create(step.key, encoded(counts.to_json()))
