@@ -257,15 +257,15 @@ def sent(store: Store, run: str, attempt: int, phase: str) -> list[Sent]:
     return [Sent(first, count, number) for (first, count), number in sorted(times.items())]
 
 
-def mark_sent(store: Store, run: str, attempt: int, phase: str, what: Sent, time: float) -> None:
+def mark_sent(store: Store, run: str, attempt: int, phase: str, slice_: Sent, time: float) -> None:
     """Record that events were sent."""
     data = json.dumps({"time": time}).encode()
-    store.create(f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}", data)
+    store.create(f"runs/{run}/sent/{attempt}/{phase}/{slice_.first:06d}-{slice_.count}/{slice_.times}", data)
 
 
-def sent_at(store: Store, run: str, attempt: int, phase: str, what: Sent) -> float:
+def sent_at(store: Store, run: str, attempt: int, phase: str, slice_: Sent) -> float:
     """Return when they were last sent (seconds since 1970)."""
-    key = f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}"
+    key = f"runs/{run}/sent/{attempt}/{phase}/{slice_.first:06d}-{slice_.count}/{slice_.times}"
     return float(json.loads(store.get(key))["time"])
 
 
