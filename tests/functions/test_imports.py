@@ -21,7 +21,7 @@ LATER = {
     ],
     "predict-grpc": ["hepfaas.inputs.raw_events"],
 }
-"""What is imported where it is asked for."""
+"""Modules that are imported on first use."""
 
 WITHOUT_ARRAYS = ("runs", "advance", "intake")
 
@@ -51,7 +51,7 @@ def packages_of(name: str) -> set[str]:
 
 
 def imported(name: str, *modules: str) -> set[str]:
-    """Packages that a function imports, in a process that finds only those of its lock."""
+    """Return the packages that a function imports in a process with only the packages of its lock."""
     command = [sys.executable, "-c", PROGRAM, name, str(ROOT), ",".join(packages_of(name)), ",".join(modules)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -76,13 +76,13 @@ print(*{"awkward", "uproot", "pyarrow", "pandas"} & set(sys.modules))
 
 
 def test_lists_of_events_become_vectors_without_awkward() -> None:
-    """A new process answers them in half the time: nothing is read from a file or a table."""
+    """Without Awkward a new process answers in half the time."""
     done = subprocess.run([sys.executable, "-c", EVENTS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_imports_what_its_extra_names_alone(name: str) -> None:
+def test_a_function_imports_only_what_its_extra_names(name: str) -> None:
     later = [f"hepfaas.steps.{kind}" for kind in DOES.get(name, ())] + LATER.get(name, [])
     found = imported(name, *later)
     assert "tensorflow" not in found

@@ -1,4 +1,4 @@
-"""What a function writes to its log: one line a request, whatever it answers."""
+"""The log of a function: one line per request, whatever the answer."""
 
 import ast
 import json
