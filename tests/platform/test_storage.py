@@ -49,7 +49,7 @@ def test_the_second_creator_changes_nothing(store: Store) -> None:
     assert store.get("a") == b"first"
 
 
-def test_a_missing_resource_is_named(store: Store) -> None:
+def test_what_is_not_there_is_said_so(store: Store) -> None:
     store.create("a/b", b"")
     for key in ("nothing", "a", "a/b/c"):
         assert store.size_bytes(key) is None
