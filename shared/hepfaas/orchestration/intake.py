@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -17,8 +15,7 @@ from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import Spec
 from hepfaas.jobs.addresses import check_webhook, place_files
-from hepfaas.jobs.folder import recipe_of
-from hepfaas.jobs.uploads import given_names, write_job
+from hepfaas.jobs.job import Place, recipe_of
 from hepfaas.models import versions
 from hepfaas.orchestration import events, records, rules
 from hepfaas.orchestration.rules import Batch, File, Rule
@@ -77,13 +74,12 @@ class Intake:
         """The rule from now on; `by`: who says so. Raises: RequestError if its job, its files, its gate or its webhook
         can never be."""
         store = self._store_of(owner)
-        check_webhook(_webhook_of(rule), self._allow_private)
+        check_webhook(rule.job_on({}).webhook, self._allow_private)
         prefix = parsed(rule.prefix)
         rule = replace(rule, prefix=str(prefix))
-        self._recipe(Staged(store), rule)
         groups = memberships_of(by or {})
         self._sources.check(prefix, groups, is_prefix=True)
-        self._placed(Staged(store), rule.sample, groups)
+        _placed(rule.sample, self._place(store, groups))
         rules.check_name(store, rule.name)
         self._check_bytes(owner, [len(json.dumps(rules.stored_values(rule, by)))])
         rules.put(store, rule, by)
@@ -249,43 +245,18 @@ class Intake:
         there = rules.read(store, batch.used(rule.files))
         last = max((there[key] for key in batch.new), key=lambda file: (file.time, file.url))
         staged = Staged(store)
-        recipe, notes = self._recipe(staged, rule)
         by = rules.put_by(store, name, batch.rule)
-        files = self._placed(staged, _labelled(rule, there), memberships_of(by))
-        recipe = replace(recipe, files=files)
+        place = self._place(staged, memberships_of(by))
+        job = rule.job_on(_labelled(rule, there))
+        recipe = recipe_of(job, staged, place)
         if batch.last:
-            last_version = versions.Version(rule.model, batch.last)
-            recipe = self._after(staged, recipe, rule, last_version, memberships_of(by))
+            recipe = _after(store, recipe, rule, versions.Version(rule.model, batch.last), place)
         staged.store()
         asked = {"rule": name, "batch": number}
-        return records.Request(recipe, self._clock(), notes, last.trace, _webhook_of(rule), asked, submitter=by)
+        return records.Request(recipe, self._clock(), job.notes, last.trace, job.webhook, asked, submitter=by)
 
-    def _placed(self, store: Store, labelled: Mapping[str, int], groups: Collection[Group]) -> tuple[LabelledFile, ...]:
-        place = place_files(store, self._allow_private, self._sources, groups)
-        return tuple(LabelledFile(place(url, Path()), label) for url, label in sorted(labelled.items()))
-
-    def _after(
-        self, store: Store, recipe: Recipe, rule: Rule, last: versions.Version, groups: Collection[Group]
-    ) -> Recipe:
-        """The recipe of a run that has a version before it, to continue from or to be measured against."""
-        earlier = _earlier(store, last)
-        if rule.files == "continue":
-            spec = Spec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
-            names = tuple(branch.name for branch in spec.branches)
-            recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
-        if rule.gate:
-            sample = self._placed(store, rule.sample, groups)
-            recipe = replace(recipe, gate=Gate(rule.gate.metric, rule.gate.fall, sample, earlier))
-        return recipe
-
-    def _recipe(self, store: Store, rule: Rule) -> tuple[Recipe, tuple[str, ...]]:
-        """The recipe of a rule's job, with a file of no meaning for each label."""
-        labels = sorted(set(rule.labels.values()))
-        urls = [f"s3://files/{label}.root" for label in labels]
-        values = {"name": rule.name, **rule.job, "files": urls, "labels": labels}
-        with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
-            write_job(values, Path(scratch))
-            return recipe_of(Path(scratch), given_names(values, ("name", "model")), store)
+    def _place(self, store: Store, groups: Collection[Group]) -> Place:
+        return place_files(store, self._allow_private, self._sources, groups)
 
 
 def _in_turn(keys: Iterable[str], turn: int) -> Iterator[str]:
@@ -296,9 +267,21 @@ def _in_turn(keys: Iterable[str], turn: int) -> Iterator[str]:
     return (key for some in itertools.zip_longest(*begun) for key in some if key)
 
 
-def _webhook_of(rule: Rule) -> str:
-    """Who is told how the rule's runs end. It was checked when the rule was put, and is again when it is told."""
-    return str(rule.job.get("webhook") or "")
+def _placed(files: Mapping[str, int], place: Place) -> tuple[LabelledFile, ...]:
+    return tuple(LabelledFile(place(url, None), label) for url, label in sorted(files.items()))
+
+
+def _after(store: Store, recipe: Recipe, rule: Rule, last: versions.Version, place: Place) -> Recipe:
+    """Return the recipe of a run after a version, to continue from it or to be compared with it."""
+    earlier = _earlier(store, last)
+    if rule.files == "continue":
+        spec = Spec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
+        names = tuple(branch.name for branch in spec.branches)
+        recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
+    if rule.gate:
+        sample = _placed(rule.sample, place)
+        recipe = replace(recipe, gate=Gate(rule.gate.metric, rule.gate.fall, sample, earlier))
+    return recipe
 
 
 def _earlier(store: Store, version: versions.Version) -> Earlier:

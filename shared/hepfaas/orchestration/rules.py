@@ -18,12 +18,14 @@ import itertools
 import json
 import secrets
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from hepfaas.errors import ForbiddenError, RequestError
+from hepfaas.jobs.job import Job, job_without_files
 from hepfaas.platform.address import parsed
 from hepfaas.platform.storage import Store
+from hepfaas.runs.recipe import LabelledFile
 
 TOKEN_PREFIX = "hepfaas/"
 METRICS = ("auc", "accuracy")
@@ -65,8 +67,13 @@ class Rule:
 
     @property
     def model(self) -> str:
-        """Name of the models that come out."""
+        """Name of the models that the rule trains."""
         return str(self.job.get("name") or self.name)
+
+    def job_on(self, files: Mapping[str, int]) -> Job:
+        """Return the job that trains on these files: URLs and labels. Raises: RequestError if 'job' cannot be one."""
+        labelled = tuple(LabelledFile(url, label) for url, label in sorted(files.items()))
+        return replace(job_without_files({**self.job, "name": self.job.get("name") or self.name}), files=labelled)
 
     @property
     def sample(self) -> dict[str, int]:
