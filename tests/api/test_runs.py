@@ -301,7 +301,7 @@ def test_a_job_can_be_sent_as_the_files_of_a_form(system: System, job: Path) -> 
 def test_archives_with_links_are_refused(system: System, kind: bytes) -> None:
     info = tarfile.TarInfo("model.py")
     info.type, info.linkname = kind, "/etc/passwd"
-    check_refused(system, info, "is no plain file")
+    check_refused(system, info, "is not a plain file")
 
 
 @pytest.mark.parametrize("name", ["/etc/cron.d/x", "../../x", "a/../../x"])

@@ -96,8 +96,8 @@ def _text(folder: Path, name: str) -> str:
 
 def _code(folder: Path, module: str) -> dict[str, bytes]:
     """Return the content of the module and of all Python files in the folder."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
-    names = code_names(names, module, lambda name: (folder / name).exists())
+    scripts = (path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    names = code_names(scripts, module, lambda name: (folder / name).exists())
     paths = {name: folder / name for name in names if (folder / name).is_file()}
     check_code_size(sum(path.stat().st_size for path in paths.values()), f"folder '{folder.resolve().name}'")
     _text(folder, module)
