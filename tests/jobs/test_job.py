@@ -98,13 +98,13 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
         ({"model": "../model.py"}, "no name of a file inside a folder"),
         ({"model": "modle.py"}, "the job's 'code' has no 'modle.py'; it has: model.py"),
         ({"code": {}}, "the job needs 'code'"),
-        ({"code": {"model.py": "", "./model.py": ""}}, "has './model.py' twice"),
+        ({"code": {"model.py": "", "./model.py": ""}}, "has a file twice: model.py, ./model.py"),
         (
             {"code": {"model.py": "", "model.py/x.py": ""}},
             "'model.py/x.py' in the job's 'code' lies below another file",
         ),
         ({"code": {"model.py": "\ud800"}}, "'model.py' in the job's 'code' cannot be read as text"),
-        ({"code": {"model.py": "#" * 6_000_000}}, r"the job's 'code' has 6\.0 MB of Python files"),
+        ({"code": {"model.py": "#" * 6_000_000}}, "the job's 'code' has more than 5 MB of Python files"),
         ({"code": {f"{number}.py": "" for number in range(1_001)}}, "has 1,001 files; it takes 1,000"),
         ({"params": {"exclude_branches": "nothing.txt"}}, "has no 'nothing.txt'"),
         ({"params": []}, "'params' is not an object"),
@@ -156,11 +156,15 @@ def test_a_byte_order_mark_before_a_text_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_wrong_folder_is_refused_without_the_path_where_it_was_unpacked(tmp_path: Path) -> None:
-    folder = written(tmp_path / "scratch" / "job", {**TEXTS, "model.py": "#" * 6_000_000})
-    with pytest.raises(RequestError, match=r"^folder 'job' has 6\.0 MB of Python files"):
+    folder = written(tmp_path / "scratch" / "job", {**TEXTS, "a.py": 3_000_000 * "#", "b.py": 3_000_000 * "#"})
+    with pytest.raises(RequestError, match="^folder 'job' has more than 5 MB of Python files"):
         job_in(folder, {})
+    (folder / "a.py").write_text(6_000_000 * "#")
+    with pytest.raises(RequestError, match=r"^'a\.py' has 6\.0 MB; at most 5 MB are read"):
+        job_in(folder, {})
+    (folder / "a.py").unlink()
     (folder / "model.py").unlink()
-    with pytest.raises(RequestError, match=r"^folder 'job' has no 'model\.py'; it has: "):
+    with pytest.raises(RequestError, match=r"^folder 'job' has no 'model\.py'; it has: b\.py"):
         job_in(folder, {})
     (folder / "files.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(RequestError, match=r"^'files\.txt' in folder 'job' cannot be read as text"):

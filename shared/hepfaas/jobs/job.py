@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,7 +38,7 @@ class Job:
 
     name: of the model that it trains. code: content of each Python file by its name below the job's folder.
     module: the file that defines `model`. files: addresses, or paths on this machine, with their labels.
-    folder: the folder with the files that came with the job; None if it came without. notes: for the user.
+    folder: the folder with the files that came with the job; None if there is none. notes: for the user.
     """
 
     name: str
@@ -54,10 +53,54 @@ class Job:
     def __post_init__(self) -> None:
         """Raises: RequestError if the name cannot name a model."""
         if not _NAME.fullmatch(self.name):
-            raise RequestError(
-                f"'{self.name[:100]}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-' "
-                "(option --name)"
-            )
+            allowed = "use up to 64 letters, digits, '.', '_' and '-' (option --name)"
+            raise RequestError(f"'{self.name[:100]}' cannot name a model: {allowed}")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The files that came with a job. read: return the content of one by its name; place: where they are."""
+
+    names: Collection[str]
+    read: Callable[[str], bytes]
+    place: str
+
+    def text(self, name: str) -> str:
+        """Return the text of a file. Raises: RequestError if it is missing or not UTF-8."""
+        try:
+            return self.read(checked_name(name).as_posix()).decode("utf-8-sig")  # Windows editors write a BOM
+        except (KeyError, FileNotFoundError) as error:
+            names = sorted(name for name in self.names if "/" not in name)
+            similar = ", ".join(difflib.get_close_matches(name, names, 3, 0.3) or names[:10])
+            raise RequestError(f"{self.place} has no '{name}'; it has: {similar or 'nothing'}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise RequestError(f"'{name}' in {self.place} cannot be read as text: {why}") from error
+
+    def code(self, module: str) -> dict[str, bytes]:
+        """Return the module and all Python files of the user, which it may import. Raises: RequestError."""
+        self.text(module)
+        code: dict[str, bytes] = {}
+        left = MOST_CODE_BYTES
+        for name in {checked_name(module).as_posix(), *filter(self._is_code, self.names)}:
+            code[name] = self.read(name)
+            left -= len(code[name])
+            if left < 0:
+                raise RequestError(f"{self.place} has more than {MOST_CODE_BYTES / 1e6:g} MB of Python files")
+        return code
+
+    def _is_code(self, name: str) -> bool:
+        """Return whether a file is a Python file, not in a hidden folder and not in a virtual environment."""
+        return name.endswith(".py") and not any(
+            folder.name.startswith(".") or f"{folder}/pyvenv.cfg" in self.names
+            for folder in PurePosixPath(name).parents[:-1]
+        )
+
+    def completed(self, params: Params) -> Params:
+        """Return params with the excluded branches that a file lists."""
+        if not params.branch_file:
+            return params
+        return replace(params, recipe={**params.recipe, "excluded": listed(self.text(params.branch_file))})
 
 
 def job_of(values: Mapping[str, Any]) -> Job:
@@ -73,19 +116,17 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         if key not in _KEYS:
             raise RequestError(f"the job has the unknown key '{key[:100]}'; it takes {', '.join(_KEYS)}")
     contents = _contents(values.get("code"))
+    texts = Texts(contents, contents.__getitem__, "the job's 'code'")
     names = names_in(values, ("name", "model"))
-    module = names.get("model", MODULE)
-    _text(contents, module)
-    code = {name: contents[name] for name in code_names(contents, module, contents.__contains__)}
-    check_code_size(sum(map(len, code.values())), "the job's 'code'")
-    if not isinstance(values.get("params", {}), dict):
+    module, settings = names.get("model", MODULE), values.get("params", {})
+    if not isinstance(settings, dict):
         raise RequestError("the job's 'params' is not an object; it takes what params.json takes (docs/params.md)")
-    params = params_in(values.get("params", {}), "params.json")
+    params = params_in(settings, "params.json")
     return Job(
         name=names.get("name", "model"),
-        code=code,
+        code=texts.code(module),
         module=module,
-        params=with_branches(params, partial(_text, contents)),
+        params=texts.completed(params),
         webhook=str(values.get("webhook") or ""),
         notes=params.notes,
     )
@@ -126,42 +167,6 @@ def labelled(
     return tuple(LabelledFile(url, label) for url, label in paired(urls, labels))
 
 
-def with_branches(params: Params, text: Callable[[str], str]) -> Params:
-    """Return params with the excluded branches that a file of the job lists. text: return the text of a file."""
-    if not params.branch_file:
-        return params
-    return replace(params, recipe={**params.recipe, "excluded": listed(text(params.branch_file))}, branch_file=None)
-
-
-def code_names(names: Iterable[str], module: str, exists: Callable[[str], bool]) -> set[str]:
-    """Return the names of the module and of all Python files: the module may import each of them.
-
-    names: of files in the job's folder; those in hidden folders and in virtual environments are left out.
-    exists: return whether the folder has a file of a name.
-    """
-
-    def is_own(name: str) -> bool:
-        folders = PurePosixPath(name).parents[:-1]
-        return not any(folder.name.startswith(".") or exists(f"{folder}/pyvenv.cfg") for folder in folders)
-
-    return {normal(module), *(name for name in names if name.endswith(".py") and is_own(name))}
-
-
-def check_code_size(size_bytes: int, place: str) -> None:
-    """Raises: RequestError if the Python files are too large. place: where they are, for the message."""
-    if size_bytes > MOST_CODE_BYTES:
-        raise RequestError(
-            f"{place} has {size_bytes / 1e6:.1f} MB of Python files; at most {MOST_CODE_BYTES / 1e6:g} MB go with a job"
-        )
-
-
-def missing(name: str, place: str, names: Iterable[str]) -> RequestError:
-    """Return the error for a file that a job needs; names: of the files in its place."""
-    names = sorted(names)
-    similar = difflib.get_close_matches(name, names, 3, 0.3) or names[:10]
-    return RequestError(f"{place} has no '{name}'; it has: {', '.join(similar) or 'nothing'}")
-
-
 def names_in(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
     """Return the values of those keys that are set. Raises: RequestError if one is not a name."""
     names = {key: values[key] for key in keys if values.get(key) is not None}
@@ -173,36 +178,19 @@ def names_in(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def normal(name: str) -> str:
-    """Return the normal form of a file name. Raises: RequestError if it leads out of the job's folder."""
-    return checked_name(name).as_posix()
-
-
 def _contents(code: object) -> dict[str, bytes]:
     """Return the content of each file in 'code' by the normal form of its name."""
     if not isinstance(code, dict) or not code or not all(isinstance(text, str) for text in code.values()):
         raise RequestError("the job needs 'code': an object from file name to Python text, 'model.py' among them")
     if len(code) > MOST_CODE_FILES:
         raise RequestError(f"the job's 'code' has {len(code):,} files; it takes {MOST_CODE_FILES:,}, or send a tar.gz")
-    contents: dict[str, bytes] = {}
-    for name, text in code.items():
-        path = checked_path(name)
-        if path.as_posix() in contents:
-            raise RequestError(f"the job's 'code' has '{name}' twice")
-        try:
-            contents[path.as_posix()] = text.encode()
-        except UnicodeEncodeError as error:
-            raise RequestError(f"'{name}' in the job's 'code' cannot be read as text: {error.reason}") from error
-    for name in contents:
-        if any(folder.as_posix() in contents for folder in PurePosixPath(name).parents):
+    contents = {checked_path(name).as_posix(): text.encode(errors="surrogatepass") for name, text in code.items()}
+    for name in code:
+        if any(folder.as_posix() in contents for folder in checked_path(name).parents):
             raise RequestError(f"'{name}' in the job's 'code' lies below another file")
+    if len(contents) < len(code):
+        raise RequestError(f"the job's 'code' has a file twice: {', '.join(code)[:200]}")
     return contents
-
-
-def _text(contents: Mapping[str, bytes], name: str) -> str:
-    if normal(name) not in contents:
-        raise missing(name, "the job's 'code'", contents)
-    return contents[normal(name)].decode("utf-8-sig")
 
 
 def _lines(values: Mapping[str, Any], key: str) -> str:
