@@ -216,10 +216,9 @@ class Intake:
     def _is_under_way(self, store: Store, name: str) -> bool:
         """Return whether the run of the rule's last batch goes on."""
         numbers = rules.batches(store, name)
-        last = rules.outcome(store, name, numbers[-1]) if numbers else None
-        return (
-            bool(last and last.run) and records.is_there(store, last.run) and records.last_end(store, last.run) is None
-        )
+        outcome = rules.outcome(store, name, numbers[-1]) if numbers else None
+        run = outcome.run if outcome else ""
+        return bool(run) and records.is_there(store, run) and records.last_end(store, run) is None
 
     def _begin(self, owner: str, name: str, number: int) -> str | None:
         """Return the run of a batch, by the rule as it was then; the same batch twice begins one run."""
@@ -309,9 +308,10 @@ def news_of(values: Mapping[str, Any]) -> News:
     if not isinstance(sent, list):
         raise RequestError("the notification has no 'Records'; S3 servers send them, as AWS does")
     try:
-        return _news([(_arrived(record), _why_not(record)) for record in sent])
+        files = [(_arrived(record), _why_not(record)) for record in sent]
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError("a record of the notification names no bucket and key") from error
+    return _news(files)
 
 
 def news_in(event: CloudEvent) -> News:
