@@ -20,7 +20,8 @@ import pytest
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
 from hepfaas.jobs.addresses import place_files
-from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import recipe_of
 from hepfaas.local import child
 from hepfaas.local.broker import Broker as LocalBroker
 from hepfaas.local.broker import Caller
@@ -161,9 +162,10 @@ class Chaos(System):
         self.runs += 1
         owner = f"owner{self.runs}"
         store = self.store(owner)
-        recipe, notes = recipe_of(job or self.job, {}, store, place_files(store, True))
+        sent = job_in(job or self.job, {})
+        recipe = recipe_of(sent, store, place_files(store, True))
         self.plan(faults)
-        return owner, self.submit(owner, records.Request(recipe, time.time(), notes, trace_of("")))
+        return owner, self.submit(owner, records.Request(recipe, time.time(), sent.notes, trace_of("")))
 
     def submit(self, owner: str, request: records.Request) -> str:
         """Begins what an owner asks for."""

@@ -47,7 +47,7 @@ def test_an_archive_whose_headers_are_no_text_is_refused(tmp_path: Path) -> None
     with tarfile.open(fileobj=out, mode="w") as tar:
         tar.addfile(header, io.BytesIO(told))
         tar.addfile(tarfile.TarInfo("m"))
-    with pytest.raises(RequestError, match="no whole tar.gz archive"):
+    with pytest.raises(RequestError, match="not a complete tar.gz archive"):
         _unpacked(io.BytesIO(out.getvalue()), tmp_path, 10_000)
 
 

@@ -258,7 +258,7 @@ def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: A
         (["predict", "htautau", str(EXAMPLE / "unseen.root"), "--out", "x.pickle"], "ends in '.pickle'; scores are"),
         (["status", "nothing"], "has no run 'nothing'; `hepfaas runs` lists them"),
         (["log", "nothing"], "has no run 'nothing'"),
-        (["train", "nowhere"], "'nowhere' is no folder"),
+        (["train", "nowhere"], "'nowhere' is not a folder"),
         (["inspect", "nowhere.root"], "file 'nowhere.root' does not exist"),
     ],
 )
