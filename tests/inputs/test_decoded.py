@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.inputs.decoded import MOST_FOOTER, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
+from hepfaas.inputs.decoded import MOST_FOOTER_BYTES, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
 
 ROWS = 30_000
 TABLE = pa.table(
@@ -67,7 +67,7 @@ def test_parquet_is_read_in_part_and_takes_what_that_part_takes() -> None:
 
 
 def test_a_footer_that_takes_much_itself_is_refused() -> None:
-    body = b"PAR1" + b"\0" * 20 + (MOST_FOOTER + 1).to_bytes(4, "little") + b"PAR1"
+    body = b"PAR1" + b"\0" * 20 + (MOST_FOOTER_BYTES + 1).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(RequestError, match="footer has more than"):
         parquet_table(body, list, [].append)
 
@@ -84,7 +84,7 @@ def test_a_length_below_zero_in_arrow_takes_nothing_off_what_others_need() -> No
     assert out.getvalue().count(said) >= 2
     body = (-len(zeros)).to_bytes(8, "little", signed=True).join(out.getvalue().rsplit(said, 1))
     held: list[int] = []
-    with pytest.raises(RequestError, match="a negative length or place"):
+    with pytest.raises(RequestError, match="a negative length or offset"):
         arrow_table(body, False, held.append)
     assert held == [held[0]]  # of the schema alone
 

@@ -40,7 +40,7 @@ def fits(leaf: Any, type_: str, null: bool) -> bool:
 @given(st.lists(LEAVES, max_size=5), st.sampled_from(TYPES), st.booleans())
 def test_numbers_keep_their_value_or_are_refused(leaves: list[Any], type_: str, null: bool) -> None:
     if all(fits(leaf, type_, null) for leaf in leaves):
-        found = from_json(leaves, type_, "x", null)
+        found = from_json(leaves, type_, "x", null=null)
         assert (found.dtype.name, found.shape) == (type_, (len(leaves),))
         for leaf, number in zip(leaves, found.tolist(), strict=True):
             if leaf is None:
@@ -51,7 +51,7 @@ def test_numbers_keep_their_value_or_are_refused(leaves: list[Any], type_: str, 
                 assert number == leaf
     else:
         with pytest.raises(RequestError, match="^x"):
-            from_json(leaves, type_, "x", null)
+            from_json(leaves, type_, "x", null=null)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_numbers_keep_their_value_or_are_refused(leaves: list[Any], type_: str, 
         ([0.5, [1]], "float32", "x: value 1 is a list; it takes numbers"),
         ([{"a": 1}], "float32", "x: value 0 is an object; it takes numbers"),
         ([[1, 2], [3, 4.5]], "int32", "x: value 3 is 4.5"),
-        ([[1, 2], [3]], "float32", "x are no lists of equal length"),
+        ([[1, 2], [3]], "float32", "x are not lists of equal length"),
     ],
 )
 def test_the_first_that_does_not_fit_is_told(leaves: list[Any], type_: str, said: str) -> None:

@@ -82,7 +82,7 @@ def test_a_name_points_elsewhere_once_it_is_looked_at_again(store: Store, monkey
         monkeypatch.setattr(served, "LOOK_S", 0.0)
         assert (await loaded.get(store, "a", "best")).version == Version("a", 1)
         versions.delete(store, Version("a", 1))
-        for number, because in (("best", ", which is what 'best' names"), ("1", "")):
+        for number, because in (("best", ", which the alias 'best' names"), ("1", "")):
             with pytest.raises(NotThereError, match=f"no model 'a/1'{because}; it has: a/2"):
                 await loaded.get(store, "a", number)
 

@@ -9,7 +9,7 @@ from socket import create_connection, create_server, socket
 
 import pytest
 import uvicorn
-from hepfaas.serving.connection import LISTENERS, Loop, straight_to
+from hepfaas.serving.connection import LISTENERS, ManyListenersLoop, protocol_for
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -57,7 +57,7 @@ def wire(app: App) -> Iterator[socket]:
     """A connection to a server of the app."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, http=straight_to(app, MOST), port=port, log_config=None, lifespan="off")
+        uvicorn.Config(app, http=protocol_for(app, MOST), port=port, log_config=None, lifespan="off")
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -166,7 +166,7 @@ def test_a_crowd_is_let_in_many_at_a_time() -> None:
         place = listening.getsockname()
         for _ in range(many):
             open_ones.enter_context(create_connection(place, timeout=LIMIT_S))
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with asyncio.Runner(loop_factory=ManyListenersLoop) as runner:
             passed = runner.run(rounds(listening))
         assert passed < many / 4
         assert len(made) == many
