@@ -32,8 +32,8 @@ def arrow(is_file: bool, compression: str | None) -> bytes:
 @pytest.mark.parametrize("is_file", [False, True])
 def test_arrow_is_the_same_table_and_takes_as_much_however_it_is_written(is_file: bool, compression: str) -> None:
     held: list[int] = []
-    found = arrow_table(arrow(is_file, compression), is_file, held.append)
-    assert found.combine_chunks() == TABLE.combine_chunks()
+    table = arrow_table(arrow(is_file, compression), is_file, held.append)
+    assert table.combine_chunks() == TABLE.combine_chunks()
     values = 3 * ROWS + len(TABLE["lep_pt"].combine_chunks().flatten())
     assert VALUE_BYTES * values <= held[-1] < 1.1 * VALUE_BYTES * values
     assert held == sorted(held)
@@ -61,8 +61,8 @@ def test_parquet_is_read_in_part_and_takes_what_that_part_takes() -> None:
     out = io.BytesIO()
     pq.write_table(TABLE, out, row_group_size=11_000)
     held: list[int] = []
-    found = parquet_table(out.getvalue(), lambda names: [name for name in names if name != "event"], held.append)
-    assert found.combine_chunks() == TABLE.select(["met", "lep_pt"]).combine_chunks()
+    table = parquet_table(out.getvalue(), lambda names: [name for name in names if name != "event"], held.append)
+    assert table.combine_chunks() == TABLE.select(["met", "lep_pt"]).combine_chunks()
     assert max(held) < 4 * VALUE_BYTES * ROWS + VALUE_BYTES * ROWS + 1_000_000
 
 
@@ -90,10 +90,10 @@ def test_a_length_below_zero_in_arrow_takes_nothing_off_what_others_need() -> No
 
 
 def varint(number: int) -> bytes:
-    found = b""
+    encoded = b""
     while number > 127:
-        found, number = found + bytes([number & 127 | 128]), number >> 7
-    return found + bytes([number])
+        encoded, number = encoded + bytes([number & 127 | 128]), number >> 7
+    return encoded + bytes([number])
 
 
 def page(kind: int, *parts: tuple[int, int]) -> bytes:

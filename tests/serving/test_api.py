@@ -20,14 +20,14 @@ def test_raw_events_as_json_get_the_scores_of_the_file_they_are_from(served: Ser
     for events in (columns, rows):
         answer = served.http.post(PREDICT, json={"events": events})
         assert answer.status_code == 200, answer.text
-        found = answer.json()
-        assert found["model"] == "job/1"
-        assert same(found["scores"]["score"], served.scores)
-        assert found["scores"]["event"] == columns["event"]
+        result = answer.json()
+        assert result["model"] == "job/1"
+        assert same(result["scores"]["score"], served.scores)
+        assert result["scores"]["event"] == columns["event"]
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "finding"),
     [
         (PREDICT, {"events": {"met": [1.0]}}, 422, "no branch 'lep_pt'; it has: met"),
         (PREDICT, {"events": {"met": [1.0], "lep_pt": [["x"]]}}, 422, "branch 'lep_pt': value 0 of event 0 is \"x\""),
@@ -46,21 +46,21 @@ def test_raw_events_as_json_get_the_scores_of_the_file_they_are_from(served: Ser
     ],
 )
 def test_what_is_wrong_is_told_with_what_was_expected(
-    served: Served, path: str, body: Any, status: int, said: str
+    served: Served, path: str, body: Any, status: int, finding: str
 ) -> None:
     answer = served.http.post(path, json=body)
-    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert (answer.status_code, finding in answer.json()["error"]) == (status, True), answer.text
 
 
 def test_what_is_not_there_is_told_by_the_name_that_was_asked_for(served: Served) -> None:
     http = served.http
-    for path, said in (
+    for path, finding in (
         ("/v2/models/job/versions/nothing", "has no model 'job/nothing'; it has: job/1"),
         ("/v2/models/job/versions/%C2%B2", "model 'job' has no version '²'; give its number or an alias"),
         ("/v1/models/nope/aliases", "has no model 'nope'; it has: job/1"),
     ):
         answer = http.get(path)
-        assert (answer.status_code, said in answer.json()["error"]) == (404, True), answer.text
+        assert (answer.status_code, finding in answer.json()["error"]) == (404, True), answer.text
     for length in ("9" * 5_000, "9" * 18):
         answer = http.post(INFER, content=b"{}", headers={"Inference-Header-Content-Length": length})
         assert (answer.status_code, "it is the length of the JSON" in answer.json()["error"]) == (400, True)
@@ -103,7 +103,7 @@ def test_every_example_of_the_document_does_what_it_says(served: Served, xrootd:
     with pa.OSFile(str(tmp_path / "events.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
     (tmp_path / "signal.root").write_bytes(served.file.read_bytes())
-    found = examples.sections("predict.md")
-    commands = [command for heading, some in found.items() if heading != examples.UPLOADS for command in some]
+    sections = examples.sections("predict.md")
+    commands = [line for heading, lines in sections.items() if heading != examples.UPLOADS for line in lines]
     assert len(commands) > 15
     examples.run(commands, tmp_path, URL=served.url, FILE=xrootd.serve(served.file))

@@ -109,22 +109,22 @@ def valid_bodies(served: Served) -> list[Body]:
         ("/predict/json", {"values": rows[0].tolist(), "model": "job"}),
         ("/params", {"name": "job"}),
     ]
-    found = [Body(place, json.dumps(body).encode(), {"Content-Type": "application/json"}) for place, body in json_of]
+    bodies = [Body(place, json.dumps(body).encode(), {"Content-Type": "application/json"}) for place, body in json_of]
     head = json.dumps({"inputs": [{**tree, **size}], "parameters": {"binary_data_output": True}}).encode()
-    found += [Body(INFER, head + blob, {"Inference-Header-Content-Length": str(len(head))})] * 3
+    bodies += [Body(INFER, head + blob, {"Inference-Header-Content-Length": str(len(head))})] * 3
     kinds = documents(events, served.file)
     kinds["application/vnd.apache.arrow.file"] = kinds[ARROW]
-    found += [Body(path, body, {"Content-Type": kind}) for kind, body in kinds.items()]
+    bodies += [Body(path, body, {"Content-Type": kind}) for kind, body in kinds.items()]
     row = tfaas_pb2.Row(key=served.spec.columns, value=rows[0].tolist(), model="job")
-    found += [Body("/proto", row.SerializeToString(), {"Content-Type": "application/protobuf"})] * 2
+    bodies += [Body("/proto", row.SerializeToString(), {"Content-Type": "application/protobuf"})] * 2
     frame = tfaas_pb2.DataFrame(row=[row, row]).SerializeToString()
-    found.append(Body("/predict/proto?message=DataFrame", frame, {}))
+    bodies.append(Body("/predict/proto?message=DataFrame", frame, {}))
     for kind in ("PNG", "JPEG"):
         out = io.BytesIO()
         Image.fromarray(np.arange(48, dtype="u1").reshape(4, 4, 3)).save(out, kind)
         form = httpx.Request("POST", served.url, data={"model": "job"}, files={"image": out.getvalue()})
-        found.append(Body("/image", form.read(), {"Content-Type": form.headers["Content-Type"]}))
-    return found
+        bodies.append(Body("/image", form.read(), {"Content-Type": form.headers["Content-Type"]}))
+    return bodies
 
 
 def tree_of(folder: Path) -> set[Path]:

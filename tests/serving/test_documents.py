@@ -105,8 +105,8 @@ def test_whatever_pyarrow_writes_gets_the_scores_of_its_events_as_json(served: S
     lists = [one for one in LISTS if not is_whole or pa.types.is_integer(one[0].value_type)]
     numbers = chunked([7, 1, 2, 3], pa.uint32())
     for number in range(max(len(flat), len(lists))):
-        (met, values), (lep_pt, some) = flat[number % len(flat)], lists[number % len(lists)]
-        columns = {"met": chunked(values, met), "lep_pt": chunked(some, lep_pt), "event": numbers}
+        (met, values), (lep_pt, jagged) = flat[number % len(flat)], lists[number % len(lists)]
+        columns = {"met": chunked(values, met), "lep_pt": chunked(jagged, lep_pt), "event": numbers}
         assert len(columns["met"]) == len(columns["lep_pt"]) == count
         check_is_as_json(served, name, pa.table(columns))
     extended = {"met": [1.0, 2.0, 3.0, 4.0], "lep_pt": [[3, 1], [], [70], [5, 2]]}
@@ -138,7 +138,7 @@ def test_a_table_without_events_gets_no_scores(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("met", "lep_pt", "event", "said"),
+    ("met", "lep_pt", "event", "finding"),
     [
         (
             None,
@@ -173,20 +173,20 @@ def test_a_table_without_events_gets_no_scores(served: Served) -> None:
     ],
 )
 def test_columns_of_other_types_are_refused_by_name(
-    served: Served, met: Any, lep_pt: Any, event: Any, said: str
+    served: Served, met: Any, lep_pt: Any, event: Any, finding: str
 ) -> None:
     columns = {
         "met": pa.array([1.0, 2.0, 3.0]),
         "lep_pt": pa.array([[1.0], [2.0], [3.0]]),
         "event": pa.array([1, 2, 3]),
     }
-    given = {"met": met, "lep_pt": lep_pt, "event": event}
-    table = pa.table({name: values if given[name] is None else given[name] for name, values in columns.items()})
+    replaced = {"met": met, "lep_pt": lep_pt, "event": event}
+    table = pa.table({name: values if replaced[name] is None else replaced[name] for name, values in columns.items()})
     body = in_arrow(table)
     for accept in ("application/json", ROOT):
         headers = {"Content-Type": ARROW, "Accept": accept}
         answer = served.http.post(PREDICT, content=body, headers=headers)
-        assert (answer.status_code, said in answer.json()["error"]) == (422, True), answer.text
+        assert (answer.status_code, finding in answer.json()["error"]) == (422, True), answer.text
 
 
 def test_two_columns_of_one_name_are_refused(served: Served) -> None:
@@ -200,12 +200,12 @@ def test_the_number_of_an_event_in_a_table_is_given_back_in_its_type(served: Ser
         table = pa.table({"met": [1.0, 2.0], "lep_pt": [[], [1.0]], "event": event})
         headers = {"Content-Type": ARROW, "Accept": ARROW}
         answer = served.http.post(PREDICT, content=in_arrow(table), headers=headers)
-        found = pa.ipc.open_stream(answer.content).read_all()["event"]
-        assert (found.type, found.to_pylist()) == (expected, [int(one) for one in event.to_pylist()])
+        events = pa.ipc.open_stream(answer.content).read_all()["event"]
+        assert (events.type, events.to_pylist()) == (expected, [int(one) for one in event.to_pylist()])
 
 
 @pytest.mark.parametrize(
-    ("met", "lep_pt", "event", "said"),
+    ("met", "lep_pt", "event", "finding"),
     [
         ([1.7], [[]], [1], "branch 'met': event 0 is 1.7; it takes whole numbers from -2147483648 to 2147483647"),
         (["1"], [[]], [1], "branch 'met': event 0 is \"1\"; it takes whole numbers"),
@@ -220,13 +220,13 @@ def test_the_number_of_an_event_in_a_table_is_given_back_in_its_type(served: Ser
     ],
 )
 def test_raw_events_of_another_type_are_refused_by_their_place(
-    served: Served, met: Any, lep_pt: Any, event: Any, said: str
+    served: Served, met: Any, lep_pt: Any, event: Any, finding: str
 ) -> None:
     name = typed(served, "int32", "uint8")
     answer = served.http.post(
         f"/v1/models/{name}/predict", json={"events": {"met": met, "lep_pt": lep_pt, "event": event}}
     )
-    assert (answer.status_code, said in answer.json()["error"]) == (422, True), answer.text
+    assert (answer.status_code, finding in answer.json()["error"]) == (422, True), answer.text
 
 
 def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None:
@@ -244,8 +244,8 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
     assert seen == len(stored)
     model = served_of(served.store, versions.find(served.store, "job"))
     for kind, body in documents(served.events, served.file).items():
-        found = raw_events.features_of(model, raw_events.events_in(model, kind, body, hold=HOLD), HOLD)
-        assert found.tobytes() == stored.tobytes(), kind
+        features = raw_events.features_of(model, raw_events.events_in(model, kind, body, hold=HOLD), HOLD)
+        assert features.tobytes() == stored.tobytes(), kind
 
 
 def bombs(folder: Path) -> dict[str, bytes]:
@@ -254,23 +254,23 @@ def bombs(folder: Path) -> dict[str, bytes]:
     ones = np.ones(rows, dtype=np.float32)
     lists = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32), ones)
     table = pa.table({"met": ones, "lep_pt": lists})
-    found = {}
+    bodies = {}
     for kind, new in ((ARROW, pa.ipc.new_stream), ("application/vnd.apache.arrow.file", pa.ipc.new_file)):
         out = io.BytesIO()
         with new(out, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
             writer.write_table(table, max_chunksize=1_000_000)
-        found[kind] = out.getvalue()
+        bodies[kind] = out.getvalue()
     out = io.BytesIO()
     pq.write_table(table, out, compression="zstd")
-    found[PARQUET] = out.getvalue()
+    bodies[PARQUET] = out.getvalue()
     with uproot.recreate(folder / "bomb.root", compression=uproot.ZSTD(1)) as file:
         tree = file.mktree("Events", {"met": "float32", "lep_pt": "var * float32"})
-        some = ak.unflatten(ones[: rows // 9], np.ones(rows // 9, dtype=np.int64))
+        jagged = ak.unflatten(ones[: rows // 9], np.ones(rows // 9, dtype=np.int64))
         for _ in range(9):
-            tree.extend({"met": ones[: rows // 9], "lep_pt": some})
-    found[ROOT] = (folder / "bomb.root").read_bytes()
-    found["application/json"] = b'{"events": {"met": [], "lep_pt": [' + b"[]," * 3_500_000 + b"[]]}}"
-    return found
+            tree.extend({"met": ones[: rows // 9], "lep_pt": jagged})
+    bodies[ROOT] = (folder / "bomb.root").read_bytes()
+    bodies["application/json"] = b'{"events": {"met": [], "lep_pt": [' + b"[]," * 3_500_000 + b"[]]}}"
+    return bodies
 
 
 def test_small_bodies_of_many_events_are_refused_before_they_are_decoded(served: Served, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def test_a_file_streams_back_line_by_line_and_says_that_it_was_all(served: Serve
     assert last == {"model": "job/1", "files": 1, "events": 200}
     assert [line["entry"] for line in lines] == list(range(50, 250))
     assert same([line["score"] for line in lines], served.scores[50:250])
-    asked = {"files": [url, url], "entries": [50, 250]}
-    answer = served.http.post(PREDICT, json=asked, headers={"Accept": ARROW})
+    request = {"files": [url, url], "entries": [50, 250]}
+    answer = served.http.post(PREDICT, json=request, headers={"Accept": ARROW})
     assert answer.headers["content-type"] == ARROW
     with pa.ipc.open_stream(answer.content) as stream:
         table = stream.read_all()
@@ -49,8 +49,8 @@ def test_a_file_streams_back_line_by_line_and_says_that_it_was_all(served: Serve
     for kind, read in ((ARROW, pa.ipc.open_stream), (PARQUET, lambda data: pq.ParquetFile(io.BytesIO(data)))):
         table = served.http.post(PREDICT, json={"files": [url]}, headers={"Accept": kind})
         assert table.headers["content-type"] == kind
-        found = read(table.content)
-        assert same((found.read_all() if kind == ARROW else found.read())["score"].to_numpy(), served.scores)
+        document = read(table.content)
+        assert same((document.read_all() if kind == ARROW else document.read())["score"].to_numpy(), served.scores)
 
 
 def test_an_instance_without_a_broker_says_that_it_cannot_begin_runs(served: Served, xrootd: XRootD) -> None:
@@ -62,13 +62,13 @@ def test_an_instance_without_a_broker_says_that_it_cannot_begin_runs(served: Ser
 
 def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served, tmp_path: Path) -> None:
     graph, spec = hashes_of(versions.load(served.store, "job"))
-    found = opened(str(served.file), "Events")
+    header = opened(str(served.file), "Events")
     step = Predict(
-        found.identity, "Events", (0, 50), ("met", "lep_pt"), ("event",), spec, graph, "job/1", str(served.file)
+        header.identity, "Events", (0, 50), ("met", "lep_pt"), ("event",), spec, graph, "job/1", str(served.file)
     )
     perform(step, served.store)
     part = open_scores(step.key, served.store)
-    assert (part.facts.file, part.facts.entries, part.facts.rows) == (found.identity, (0, 50), 50)
+    assert (part.facts.file, part.facts.entries, part.facts.rows) == (header.identity, (0, 50), 50)
     assert same(pa.Table.from_batches(part.batches())["score"].to_numpy(), served.scores[:50])
     with pytest.raises(RequestError, match="model 'job/1' is not what it was"):
         perform(replace(step, graph="another"), served.store)
@@ -112,7 +112,7 @@ def test_who_goes_in_the_middle_of_a_file_leaves_nothing_running(
         return len(list(Path(f"/proc/{child}/task").iterdir()))
 
     left(5)
-    before, some = threads(), 20  # threads of pools, which come once and stay
+    before, pool_threads = threads(), 20  # threads of pools, which come once and stay
     left(40)
-    wait_until(lambda: threads() < before + some, served.process, "the end of what nobody reads")
+    wait_until(lambda: threads() < before + pool_threads, served.process, "the end of what nobody reads")
     assert served.http.post(PREDICT, json=body).text.count("\n") == 20_001

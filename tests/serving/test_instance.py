@@ -53,8 +53,8 @@ def test_it_is_ready_when_the_default_models_are_in_memory(served: Served) -> No
     ):
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         for name, status in (("", 1), ("inference.GRPCInferenceService", 2)):
-            asked = health.HealthCheckRequest(service=name).SerializeToString()
-            assert check(asked, timeout=30) == health.HealthCheckResponse(status=status).SerializeToString()
+            request = health.HealthCheckRequest(service=name).SerializeToString()
+            assert check(request, timeout=30) == health.HealthCheckResponse(status=status).SerializeToString()
 
 
 def test_it_stays_ready_for_others_when_a_default_model_is_deleted(served: Served) -> None:
@@ -102,7 +102,7 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
     size = {"binary_data_size": len(blob)}
     tensor = {"name": "features", "shape": [rows, 3], "datatype": "FP32", "parameters": size}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    told = {"Inference-Header-Content-Length": str(len(head))}
+    headers = {"Inference-Header-Content-Length": str(len(head))}
     sent = threading.Event()
 
     statuses: list[int] = []
@@ -110,14 +110,14 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
     def ask(url: str) -> None:
         with httpx.Client(base_url=url, timeout=60) as http:
             while not sent.is_set():
-                answer = http.post(INFER, content=head + blob, headers=told)
+                answer = http.post(INFER, content=head + blob, headers=headers)
                 statuses.append(answer.status_code)
                 assert answer.status_code != 429 or answer.headers["retry-after"] == "1"
 
     limits = {"HEPFAAS_PREDICT_WAITING_BYTES": "12000000", "HEPFAAS_PREDICT_REQUESTS": "10"}
     with served.started(**limits) as (process, port), ThreadPoolExecutor(16) as askers:
         url = f"http://127.0.0.1:{port}"
-        assert httpx.post(f"{url}{INFER}", content=head + blob, headers=told, timeout=60).status_code == 200
+        assert httpx.post(f"{url}{INFER}", content=head + blob, headers=headers, timeout=60).status_code == 200
         before = memory_mb(process)
         asking = [askers.submit(ask, url) for _ in range(16)]
         began = time.monotonic()
@@ -128,14 +128,14 @@ def test_what_is_too_much_is_refused_and_afterwards_all_is_as_before(served: Ser
             one.result(timeout=60)
         assert {200, 429} <= set(statuses) <= {200, 429, 503}
         assert memory_mb(process, "VmHWM") < before + 200
-        assert httpx.post(f"{url}{INFER}", content=head + blob, headers=told, timeout=60).status_code == 200
+        assert httpx.post(f"{url}{INFER}", content=head + blob, headers=headers, timeout=60).status_code == 200
 
 
 def test_vectors_are_answered_without_what_reads_events(served: Served) -> None:
     row = served.features[0].tolist()
     tensor = {"name": "features", "shape": [1, 3], "datatype": "FP32", "data": row}
-    asked = {"/json": {"values": row, "model": "job"}, INFER: {"inputs": [tensor]}}
-    command = [sys.executable, "-c", VECTORS, f"{served.folder}/store", json.dumps(asked)]
+    requests = {"/json": {"values": row, "model": "job"}, INFER: {"inputs": [tensor]}}
+    command = [sys.executable, "-c", VECTORS, f"{served.folder}/store", json.dumps(requests)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())

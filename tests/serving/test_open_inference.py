@@ -29,22 +29,22 @@ else:
 with client.InferenceServerClient(address) as server:
     assert server.is_server_live() and server.is_server_ready() and server.is_model_ready("job")
     features = np.load(features)
-    told = server.get_model_metadata("job", **({} if kind == "http" else {"as_json": True}))
+    metadata = server.get_model_metadata("job", **({} if kind == "http" else {"as_json": True}))
     for binary in (True, False):
-        sent = client.InferInput(told["inputs"][0]["name"], features.shape, told["inputs"][0]["datatype"])
+        sent = client.InferInput(metadata["inputs"][0]["name"], features.shape, metadata["inputs"][0]["datatype"])
         wanted = client.InferRequestedOutput("scores")
         sent.set_data_from_numpy(features)
         if kind == "http":
             sent.set_data_from_numpy(features, binary_data=binary)
-            wanted = client.InferRequestedOutput(told["outputs"][0]["name"], binary_data=binary)
+            wanted = client.InferRequestedOutput(metadata["outputs"][0]["name"], binary_data=binary)
         np.save(scores, server.infer("job", [sent], outputs=[wanted], request_id="1").as_numpy("scores"))
-    for model, inputs, said in (("nope", [sent], "has no model 'nope'"),
+    for model, inputs, finding in (("nope", [sent], "has no model 'nope'"),
                                 ("job", [client.InferInput("met", [1], "FP32")], "misses input 'lep_pt'")):
         inputs[0].set_data_from_numpy(features if inputs[0] is sent else np.zeros(1, "f4"))
         try:
             server.infer(model, inputs)
         except client.InferenceServerException if hasattr(client, "InferenceServerException") else Exception as error:
-            assert said in str(error), error
+            assert finding in str(error), error
         else:
             raise AssertionError(f"{model} was not refused")
 """
@@ -60,25 +60,25 @@ def request(model, features, binary):
 
 async def main():
     values = np.load(features)
-    made = InferenceRESTClient(RESTConfig(protocol="v2")) if kind == "http" else InferenceGRPCClient(address)
-    async with made as client:
+    api = InferenceRESTClient(RESTConfig(protocol="v2")) if kind == "http" else InferenceGRPCClient(address)
+    async with api as client:
         place = (address,) if kind == "http" else ()
         assert await client.is_server_live(*place) and await client.is_server_ready(*place)
         assert await client.is_model_ready(*place, model_name="job")
-        async def infer(asked):
-            return await client.infer(*place, asked, **({"model_name": asked.model_name} if place else {}))
+        async def infer(query):
+            return await client.infer(*place, query, **({"model_name": query.model_name} if place else {}))
         for binary in (False, True):
             answer = await infer(request("job", values, binary))
             assert (answer.id, answer.model_name) == ("7", "job"), answer
             np.save(scores, answer.outputs[0].as_numpy())
         wrong = ("nope", values, "has no model 'nope'"), ("job", values[:, :1], "vectors of 3 features")
-        for model, sent, said in wrong:
+        for model, sent, finding in wrong:
             try:
                 await infer(request(model, sent, False))
             except Exception as error:
-                assert said in str(error), error
+                assert finding in str(error), error
             else:
-                raise AssertionError(f"{said}: not refused")
+                raise AssertionError(f"{finding}: not refused")
 
 asyncio.run(main())
 """
@@ -114,7 +114,7 @@ def test_the_open_inference_protocol_takes_vectors_and_raw_values_in_json_and_bi
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "finding"),
     [
         (INFER, {"inputs": []}, 400, "'inputs' is missing"),
         (INFER, {"inputs": [{"name": "feature", "shape": [2], "datatype": "FP32", "data": [1, 2]}]}, 400, "closest"),
@@ -140,10 +140,10 @@ def test_the_open_inference_protocol_takes_vectors_and_raw_values_in_json_and_bi
     ],
 )
 def test_what_is_wrong_is_told_with_what_was_expected(
-    served: Served, path: str, body: Any, status: int, said: str
+    served: Served, path: str, body: Any, status: int, finding: str
 ) -> None:
     answer = served.http.post(path, json=body)
-    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert (answer.status_code, finding in answer.json()["error"]) == (status, True), answer.text
 
 
 def test_whole_numbers_of_jagged_branches_come_as_floats_with_nan_behind(served: Served) -> None:
@@ -157,8 +157,8 @@ def test_whole_numbers_of_jagged_branches_come_as_floats_with_nan_behind(served:
         name = typed(served, "int32", type_)
         events = {"met": [3, 4], "lep_pt": [[True], [False, True]] if type_ == "bool" else [[1], [0, 1]]}
         scores = served.http.post(f"/v1/models/{name}/predict", json={"events": events}).json()["scores"]["score"]
-        told = {one["name"]: one["datatype"] for one in served.http.get(f"/v2/models/{name}").json()["inputs"]}
-        assert (told["met"], told["lep_pt"]) == ("INT32", expected)
+        datatypes = {one["name"]: one["datatype"] for one in served.http.get(f"/v2/models/{name}").json()["inputs"]}
+        assert (datatypes["met"], datatypes["lep_pt"]) == ("INT32", expected)
         met, padded = tensor("met", "INT32", [2], [3, 4.0]), [1, None, 0, 1]
         infer = f"/v2/models/{name}/infer"
         answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", expected, [2, 2], padded)]})
@@ -167,16 +167,17 @@ def test_whole_numbers_of_jagged_branches_come_as_floats_with_nan_behind(served:
             answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", datatype, [2, 2], data)]})
             assert answer.status_code == 400
             assert "has no NaN for a slot without a value; send FP32 or FP64" in answer.json()["error"]
-        for data, said in (
+        for data, place in (
             ([1, None, 0.5, 1], "value 0 of event 1 is 0.5"),
             ([None, 1, 1, 1], "value 0 of event 0 is m"),
         ):
             answer = served.http.post(infer, json={"inputs": [met, tensor("lep_pt", expected, [2, 2], data)]})
-            assert (answer.status_code, f"input 'lep_pt': {said}" in answer.json()["error"]) == (400, True), answer.text
+            finding = f"input 'lep_pt': {place}"
+            assert (answer.status_code, finding in answer.json()["error"]) == (400, True), answer.text
 
 
 @pytest.mark.parametrize(
-    ("datatype", "data", "said"),
+    ("datatype", "data", "finding"),
     [
         ("FP32", ["0.5", 1, 1], "the data of input 'features': value 0 is \"0.5\"; it takes numbers"),
         ("FP32", [1, None, 1], "the data of input 'features': value 1 is null; it takes numbers"),
@@ -189,10 +190,10 @@ def test_whole_numbers_of_jagged_branches_come_as_floats_with_nan_behind(served:
     ],
 )
 def test_vectors_of_another_type_are_refused_by_their_place(
-    served: Served, datatype: str, data: list[Any], said: str
+    served: Served, datatype: str, data: list[Any], finding: str
 ) -> None:
     answer = served.http.post(INFER, json={"inputs": [tensor("features", datatype, [1, 3], data)]})
-    assert (answer.status_code, said in answer.json()["error"]) == (400, True), answer.text
+    assert (answer.status_code, finding in answer.json()["error"]) == (400, True), answer.text
     if datatype == "FP32":
         answer = served.http.post("/json", json={"values": data, "model": "job"})
         assert (answer.status_code, "'values': value " in answer.json()["error"]) == (422, True), answer.text
@@ -218,7 +219,7 @@ def test_the_official_clients_of_the_protocol_work(served: Served, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
-def test_the_inference_clients_of_kserve_work(served: Served, tmp_path: Path, kind: str) -> None:
+def test_the_apis_of_kserve_work(served: Served, tmp_path: Path, kind: str) -> None:
     python = server_binary(str(TOP / ".cache/peers/kserve/bin/python"), "PyPI kserve")
     np.save(tmp_path / "features.npy", served.features)
     address = served.url if kind == "http" else served.grpc

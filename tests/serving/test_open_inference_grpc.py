@@ -37,17 +37,17 @@ def test_grpc_takes_raw_values_typed_and_tells_its_health(served: Served) -> Non
         answer = infer(inference.ModelInferRequest(model_name="job", inputs=tensors), timeout=30)
         assert same(np.frombuffer(answer.raw_output_contents[0], "<f4"), served.scores[:count])
         wrong = [inference.Tensor(name="features", datatype="FP32", shape=[2, 3])]
-        with pytest.raises(grpc.RpcError) as told:
+        with pytest.raises(grpc.RpcError) as error:
             infer(inference.ModelInferRequest(model_name="job", inputs=wrong), timeout=30)
-        assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert told.value.details() == "input 'features' has 0 values, and shape [2, 3]"
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.value.details() == "input 'features' has 0 values, and shape [2, 3]"
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         for name in ("", "inference.GRPCInferenceService"):
-            asked = health.HealthCheckRequest(service=name).SerializeToString()
-            assert check(asked, timeout=30) == health.HealthCheckResponse(status=1).SerializeToString()
-        with pytest.raises(grpc.RpcError) as told:
+            request = health.HealthCheckRequest(service=name).SerializeToString()
+            assert check(request, timeout=30) == health.HealthCheckResponse(status=1).SerializeToString()
+        with pytest.raises(grpc.RpcError) as error:
             check(health.HealthCheckRequest(service="other").SerializeToString(), timeout=30)
-        assert told.value.code() == grpc.StatusCode.NOT_FOUND
+        assert error.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 def test_a_small_whole_number_of_grpc_that_is_none_is_refused(served: Served) -> None:
@@ -55,10 +55,10 @@ def test_a_small_whole_number_of_grpc_that_is_none_is_refused(served: Served) ->
     wrong = inference.Tensor(name="features", datatype="INT8", shape=[1, 3], contents=contents)
     with grpc.insecure_channel(served.grpc) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(grpc.RpcError) as told:
+        with pytest.raises(grpc.RpcError) as error:
             infer(inference.ModelInferRequest(model_name="job", inputs=[wrong]).SerializeToString(), timeout=30)
-    assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "the contents of input 'features': value 1 is 300; it takes whole numbers" in told.value.details()
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "the contents of input 'features': value 1 is 300; it takes whole numbers" in error.value.details()
 
 
 def test_a_shape_without_values_takes_no_memory(served: Served) -> None:
@@ -74,13 +74,13 @@ def test_a_shape_without_values_takes_no_memory(served: Served) -> None:
             answer = served.http.post(INFER, json={"inputs": inputs})
             assert answer.status_code == (200 if shape[0] == 0 else 400), answer.text
             tensors = [inference.Tensor(name=one["name"], datatype="FP32", shape=one["shape"]) for one in inputs]
-            asked = inference.ModelInferRequest(model_name="job", inputs=tensors).SerializeToString()
+            request = inference.ModelInferRequest(model_name="job", inputs=tensors).SerializeToString()
             if shape[0] == 0:
-                infer(asked, timeout=30)
+                infer(request, timeout=30)
             else:
-                with pytest.raises(grpc.RpcError) as told:
-                    infer(asked, timeout=30)
-                assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                with pytest.raises(grpc.RpcError) as error:
+                    infer(request, timeout=30)
+                assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert memory_mb(served.process, "VmHWM") < before + 30
     one = [tensor("met", "FP32", [1], [1.0]), tensor("lep_pt", "FP32", [1, 0], [])]
     answer = served.http.post(INFER, json={"inputs": one})
@@ -101,12 +101,12 @@ def test_each_call_of_grpc_is_a_line_of_the_log_and_counted(served: Served) -> N
         with pytest.raises(grpc.RpcError):
             call(inference.ModelMetadataRequest(name="nope").SerializeToString(), timeout=30)
         channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
-        told = httpx.get(f"http://127.0.0.1:{metrics}/metrics", timeout=30).text
+        metrics_text = httpx.get(f"http://127.0.0.1:{metrics}/metrics", timeout=30).text
     for name, status in (("ModelMetadata", "OK"), ("ModelMetadata", "NOT_FOUND"), ("Check", "OK")):
-        assert f'hepfaas_requests_total{{call="{name}",status="{status}"}} 1.0' in told
-    assert "hepfaas_model_loads 1.0" in told
-    said = (served.folder / "log").read_text().removeprefix(before).splitlines()
-    lines = [line for line in map(json.loads, said) if line.get("call") == "ModelMetadata"]
+        assert f'hepfaas_requests_total{{call="{name}",status="{status}"}} 1.0' in metrics_text
+    assert "hepfaas_model_loads 1.0" in metrics_text
+    log = (served.folder / "log").read_text().removeprefix(before).splitlines()
+    lines = [line for line in map(json.loads, log) if line.get("call") == "ModelMetadata"]
     assert [(line["function"], line["status"]) for line in lines] == [
         ("predict-grpc", "OK"),
         ("predict-grpc", "NOT_FOUND"),

@@ -31,10 +31,10 @@ def test_clients_of_tfaas_are_answered_as_they_were(served: Served) -> None:
     proto = tfaas_pb2.Row(key=columns, value=row, model="job")
     answer = tfaas_pb2.Predictions.FromString(http.post("/proto", content=proto.SerializeToString()).content)
     assert [(one.label, np.float32(one.probability)) for one in answer.prediction] == [("1", served.scores[0])]
-    frame = tfaas_pb2.DataFrame(row=[tfaas_pb2.Row(value=some.tolist()) for some in served.features[:3]])
+    frame = tfaas_pb2.DataFrame(row=[tfaas_pb2.Row(value=row.tolist()) for row in served.features[:3]])
     answer = http.post("/predict/proto?message=DataFrame", content=frame.SerializeToString())
-    found = tfaas_pb2.Predictions.FromString(answer.content)
-    assert same([one.probability for one in found.prediction], served.scores[:3])
+    predictions = tfaas_pb2.Predictions.FromString(answer.content)
+    assert same([one.probability for one in predictions.prediction], served.scores[:3])
     assert http.get("/status").json()["postRequests"] > 4
     listed = http.get("/models").json()
     assert [one["name"] for one in listed] == ["job"]
@@ -42,7 +42,7 @@ def test_clients_of_tfaas_are_answered_as_they_were(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "finding"),
     [
         ("/json", {"values": [1, 2], "model": "job"}, 422, "shape [events, 3]; the request has shape [1, 2]"),
         ("/json", {"keys": True, "values": [1, 2, 3], "model": "job"}, 422, "it takes a list of names"),
@@ -52,10 +52,10 @@ def test_clients_of_tfaas_are_answered_as_they_were(served: Served) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_what_was_expected(
-    served: Served, path: str, body: Any, status: int, said: str
+    served: Served, path: str, body: Any, status: int, finding: str
 ) -> None:
     answer = served.http.post(path, json=body)
-    assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
+    assert (answer.status_code, finding in answer.json()["error"]) == (status, True), answer.text
 
 
 def test_many_at_once_each_get_their_own_scores(served: Served) -> None:

@@ -106,9 +106,9 @@ class Served:
         return {name: ak.to_list(self.events[name][:of]) for name in self.events.fields}
 
 
-def same(found: Any, scores: NDArray[np.float32]) -> bool:
+def same(values: Any, scores: NDArray[np.float32]) -> bool:
     """Return whether scores are equal bit for bit."""
-    return np.array_equal(np.asarray(found, dtype=np.float32), scores)
+    return np.array_equal(np.asarray(values, dtype=np.float32), scores)
 
 
 def typed(served: Served, met: str, lep_pt: str) -> str:
@@ -135,9 +135,9 @@ def tensor(name: str, datatype: str, shape: Any, data: Any) -> dict[str, Any]:
 def memory_mb(process: subprocess.Popen[bytes], what: str = "VmRSS") -> float:
     """Return the memory of gunicorn's worker, the only child of the process."""
     child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
-    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{child}/status").read_text())
-    assert found
-    return int(found[1]) / 1000
+    match = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{child}/status").read_text())
+    assert match
+    return int(match[1]) / 1000
 
 
 def documents(events: ak.Array, file: Path) -> dict[str, bytes]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MOST_FILES = 1_000
 OUT_OF_TIME = (
-    "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"
+    "the time for one answer is over; ask for the other events with 'entries', or for a run with Prefer: respond-async"
 )
 
 JSON = "application/json"
