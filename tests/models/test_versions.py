@@ -79,6 +79,6 @@ def test_nobody_adds_a_file_under_a_name_that_means_something(store: Store, name
 def test_a_file_that_was_added_stays_as_it_is(store: Store) -> None:
     version = published(store, "m", "a")
     versions.add(store, version, "notes.txt", b"mine")
-    with pytest.raises(RequestError, match=r"'m/1' has a file 'notes\.txt', and a version never changes"):
+    with pytest.raises(RequestError, match=r"'m/1' has a file 'notes\.txt' already, and a version never changes"):
         versions.add(store, version, "notes.txt", b"others'")
     assert "notes.txt" in versions.files_of(store, version)
