@@ -286,7 +286,7 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
     files = {"model": ("a.pb", graph)}
     assert "cannot name a model" in refused(data={"name": "../x"}, files=files)
     assert "the model has no name" in refused(files=files)
-    assert "base64, but 'model' is none" in refused(
+    assert "base64, but 'model' is not" in refused(
         data={"name": "x"}, files={"model": ("a.pb", b"$$$$")}, headers={"Content-Encoding": "base64"}
     )
     assert "larger than 2 MB" in refused(data={"name": "x"}, files={"model": ("a.pb", b"0" * (MOST_BYTES + 1))})
