@@ -16,7 +16,7 @@ import functions_framework.aio  # noqa: E402
 from hepfaas.platform.memory import share_one_arena  # noqa: E402
 from hepfaas.platform.settings import Settings  # noqa: E402
 from hepfaas.serving.app import PredictApp  # noqa: E402
-from hepfaas.serving.connection import straight_to  # noqa: E402
+from hepfaas.serving.connection import protocol_for  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 from uvicorn_worker import UvicornWorker  # noqa: E402
@@ -30,8 +30,8 @@ SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
-    "http": straight_to(APP, 2 * SETTINGS.predict_requests),
-    "loop": "hepfaas.serving.connection:Loop",
+    "http": protocol_for(APP, 2 * SETTINGS.predict_requests),
+    "loop": "hepfaas.serving.connection:ManyListenersLoop",
     "server_header": False,
     "timeout_keep_alive": KEEP_ALIVE_S,
 }

@@ -20,7 +20,7 @@ from hepfaas import Client
 from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
-from hepfaas.serving.open_inference_grpc import inference
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import function
 from support.jobs import small_job
 from support.servers import LIMIT_S
@@ -490,7 +490,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelMetadata",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=inference("ModelMetadataResponse").FromString,
+            response_deserializer=inference.ModelMetadataResponse.FromString,
         )
         expected = {
             None: grpc.StatusCode.UNAUTHENTICATED,
@@ -501,7 +501,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
         for sent, code in expected.items():
             metadata = () if sent is None else (("authorization", sent),)
             with pytest.raises(grpc.RpcError) as error:
-                call(inference("ModelMetadataRequest")(name="none"), metadata=metadata, timeout=LIMIT_S)
+                call(inference.ModelMetadataRequest(name="none"), metadata=metadata, timeout=LIMIT_S)
             assert error.value.code() == code, sent
             assert str(tmp_path) not in (error.value.details() or "")
 

@@ -23,7 +23,8 @@ from hepfaas.models.versions import Version
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.serving.open_inference_grpc import health, inference
+from hepfaas.serving import health_pb2 as health
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import Issuer, Process, function
 from support.servers import LIMIT_S
 
@@ -213,15 +214,15 @@ def test_a_damaged_graph_costs_grpc_nothing_either(site: Site) -> None:
     token = site.issuer.token("mallory", aud="inference")
     with grpc.insecure_channel(site.grpc.url.removeprefix("http://")) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        contents = inference("Contents")(fp32_contents=[1, 1])
-        tensor = inference("Tensor")(name="features", datatype="FP32", shape=[1, 2], contents=contents)
-        request = inference("ModelInferRequest")(model_name="splits", inputs=[tensor]).SerializeToString()
+        contents = inference.Contents(fp32_contents=[1, 1])
+        tensor = inference.Tensor(name="features", datatype="FP32", shape=[1, 2], contents=contents)
+        request = inference.ModelInferRequest(model_name="splits", inputs=[tensor]).SerializeToString()
         with pytest.raises(grpc.RpcError) as error:
             infer(request, timeout=60, metadata=[("authorization", f"Bearer {token}")])
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "model 'splits/1' cannot be computed" in error.value.details()
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        answer = health("HealthCheckResponse").FromString(check(b"", timeout=60))
+        answer = health.HealthCheckResponse.FromString(check(b"", timeout=60))
         assert answer.status == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import httpx
-from hepfaas.serving.open_inference_grpc import health
+from hepfaas.serving import health_pb2 as health
 from support.rendered import Thing, of_kind
 from support.servers import LIMIT_S, TOP, free_port, is_open, wait_until
 
@@ -51,10 +51,10 @@ def is_alive_by_grpc(port: int, probe: Thing, timeout_s: float) -> bool:
         call = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=health("HealthCheckResponse").FromString,
+            response_deserializer=health.HealthCheckResponse.FromString,
         )
         try:
-            answer = call(health("HealthCheckRequest")(service=probe.get("service", "")), timeout=timeout_s)
+            answer = call(health.HealthCheckRequest(service=probe.get("service", "")), timeout=timeout_s)
         except grpc.RpcError:
             return False
         return bool(answer.status == 1)

@@ -15,7 +15,7 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
+from hepfaas.serving.run_requests import MOST_HEADERS, FileEntries, look
 from hepfaas.views import overview
 from support.jobs import write_root
 from support.mortal import Killed, Mortal, Taken
@@ -131,10 +131,10 @@ def test_headers_are_read_until_it_is_clear_whether_files_are_long(tmp_path: Pat
     for number in range(MOST_HEADERS + 1):
         files.append(str(tmp_path / f"{number}.root"))
         write_root(Path(files[-1]), number, 0.0, 10)
-    assert looked_at(files[:3], "Events", None, 30)[1] is False
-    headers, is_long = looked_at(files[:3], "Events", None, 19)
+    assert look(FileEntries(files[:3], "Events"), 30)[1] is False
+    headers, is_long = look(FileEntries(files[:3], "Events"), 19)
     assert (len(headers), is_long) == (2, True)
-    assert looked_at(files[:3], "Events", (8, 100), 6)[1] is False
-    assert looked_at(files[:3], "Events", (8, 100), 5)[1] is True
-    assert looked_at(["root://nowhere//x.root"], "Events", (0, 10), 10) == ({}, False)
-    assert looked_at(files, "Events", None, 1_000_000)[1] is True
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 6)[1] is False
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 5)[1] is True
+    assert look(FileEntries(["root://nowhere//x.root"], "Events", (0, 10)), 10) == ({}, False)
+    assert look(FileEntries(files, "Events"), 1_000_000)[1] is True

@@ -13,7 +13,7 @@ from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import answers, takes_events
 from hepfaas.platform.identity import CHALLENGE
-from hepfaas.serving.app import _refused
+from hepfaas.serving.app import failure
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import EnvironBuilder, encode_multipart
 
@@ -37,7 +37,7 @@ def test_every_function_answers_a_failure_with_the_same_status(error: Exception,
     def function(request: Request) -> Response:
         raise error
 
-    one, (other, _) = function(Request(EnvironBuilder().get_environ())), _refused(error, "/v1/x")
+    one, (other, _) = function(Request(EnvironBuilder().get_environ())), failure(error, "/v1/x")
     assert (one.status_code, other.status_code) == (status, status)
     assert one.get_json() == {"error": errors.public_text(error)} or status == 500
     named = ("WWW-Authenticate", "Retry-After")
