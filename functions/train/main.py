@@ -10,7 +10,7 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.learner.learner import Limits
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.models.inference import Inference
 from hepfaas.orchestration.stepping import Tools, step_function
 from hepfaas.platform.settings import Settings
@@ -20,7 +20,7 @@ from hepfaas.steps.learning import Learners
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 confinement.hide()
-PRINTED = Printed()
+PRINTED = StepLog()
 LIMITS = Limits(
     SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
 )

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
-from hepfaas.learner.foreign import ForeignLearner
+from hepfaas.learner.converter import Converter
 from hepfaas.learner.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Rows, Slice
@@ -487,7 +487,7 @@ def test_an_answer_is_limited_by_what_was_asked(attack: str, use: Callable[[Lear
     assert re.search(finding, refusal(attack, use))
 
 
-class HostileForeign(Hostile, ForeignLearner):
+class HostileForeign(Hostile, Converter):
     """As if a model that was made elsewhere had taken over its process."""
 
 

@@ -545,8 +545,8 @@ MEASURED = f"""
 import re, resource, sys
 from hepfaas.errors import RequestError
 from hepfaas.learner.learner import Learner, LearnerSettings
-from hepfaas.learner.printed import Printed
-printed = Printed()
+from hepfaas.learner.step_log import StepLog
+printed = StepLog()
 settings = LearnerSettings({{"model.py": {FLOOD!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
 with Learner(settings, on_log=printed.append) as worker:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

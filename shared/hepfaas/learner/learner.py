@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
-from hepfaas.learner.printed import lines_of, shortened
+from hepfaas.learner.step_log import lines_of, shortened
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Block, Rows, rows_in
 
@@ -462,7 +462,7 @@ class Learner:
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hepfaas.learner.confined", str(descriptor), *limits],
+            [sys.executable, "-P", "-m", "hepfaas.learner", str(descriptor), *limits],
             cwd=self._scratch,
             env=environment,
             pass_fds=[descriptor],

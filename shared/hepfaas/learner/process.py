@@ -111,9 +111,9 @@ class Session:
 def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], Any]:
     """What learns: the network of the user's code, or a model that was made elsewhere."""
     if "format" in settings:
-        from hepfaas.learner.foreign_model import ForeignModel
+        from hepfaas.learner.uploaded_model import UploadedModel
 
-        return ForeignModel
+        return UploadedModel
     from hepfaas.learner.keras_learner import KerasLearner
 
     return KerasLearner

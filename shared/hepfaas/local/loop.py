@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
@@ -38,7 +38,7 @@ class Loop:
         self._attempt = records.attempt_of(store, run)
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
-        self._printed = Printed()
+        self._printed = StepLog()
         self._told_opened = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)

@@ -12,7 +12,7 @@ from typing import Any
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.readings import Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
 from hepfaas.platform import outside
@@ -44,12 +44,12 @@ class Stepping:
         sender: Sender,
         budget_s: float,
         tools: Tools | None = None,
-        printed: Printed | None = None,
+        printed: StepLog | None = None,
         clock: Callable[[], float] = time.time,
         readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
-        self._tools, self._printed, self._clock = tools or {}, printed or Printed(), clock
+        self._tools, self._printed, self._clock = tools or {}, printed or StepLog(), clock
         self._readings = readings or Readings()
         self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
@@ -160,7 +160,7 @@ class Stepping:
         self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
 
 
-def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
+def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: StepLog | None = None) -> Handler:
     """The function of that name. It reaches out at its first event."""
 
     def made() -> Callable[[CloudEvent], None]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.learner.foreign import ForeignSettings
+from hepfaas.learner.converter import ConverterSettings
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Convert
@@ -26,7 +26,7 @@ def perform(step: Convert, store: Store, learners: Learners, inference: Inferenc
     """Raises: RequestError if the model cannot be read or has no such graph, or the graph computes something else."""
     files = code_files(step.code, store)
     name = f"the model in '{step.file}'" if step.file != "." else "the SavedModel"
-    settings = ForeignSettings(files, name, step.format, step.file, step.input, step.output)
+    settings = ConverterSettings(files, name, step.format, step.file, step.input, step.output)
     with learners.foreign(settings) as learner:
         found = learner.convert()
         rows = _drawn(found.shape, found.integers)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
+from hepfaas.learner.converter import Converter, ConverterSettings
 from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Learning
@@ -55,11 +55,11 @@ class Learners:
             learner.holds = before
         return learner
 
-    def foreign(self, settings: ForeignSettings) -> ForeignLearner:
+    def foreign(self, settings: ConverterSettings) -> Converter:
         """A learner with a model that was made elsewhere, for one step; the warm one ends: two would need twice the
         memory."""
         self.close()
-        return ForeignLearner(settings, self.on_log, self._limits)
+        return Converter(settings, self.on_log, self._limits)
 
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:

@@ -4,7 +4,7 @@ import io
 import re
 import sys
 
-from hepfaas.learner.printed import MOST_BYTES, MOST_OF_LINE, Printed, lines_of, shortened
+from hepfaas.learner.step_log import MOST_BYTES, MOST_OF_LINE, StepLog, lines_of, shortened
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ KERAS = "1875/1875 ━━━━━━━━━━━━━━━━━━━━ 
 
 
 def test_all_is_kept_that_keras_prints_in_five_minutes_with_verbose_1() -> None:
-    printed = Printed()
+    printed = StepLog()
     lines = [f"{number} {KERAS}" for number in range(300 * 20)]
     for line in lines:
         printed.append(line)
@@ -21,7 +21,7 @@ def test_all_is_kept_that_keras_prints_in_five_minutes_with_verbose_1() -> None:
 
 
 def test_of_too_much_the_beginning_and_the_end_are_kept_and_what_is_left_out_is_told() -> None:
-    printed = Printed()
+    printed = StepLog()
     lines = [f"line {number:07}" for number in range(200_000)]
     for line in lines:
         printed.append(line)
@@ -39,7 +39,7 @@ def test_of_too_much_the_beginning_and_the_end_are_kept_and_what_is_left_out_is_
 
 
 def test_a_line_that_is_too_long_for_the_log_is_shortened() -> None:
-    printed = Printed()
+    printed = StepLog()
     printed.append("a" * 40_000 + "b" * 40_000)
     (line,) = printed.taken()
     half = MOST_OF_LINE // 2

@@ -14,7 +14,7 @@ MOST_NUMBERS = 10_000_000
 
 
 @dataclass(frozen=True)
-class ForeignSettings:
+class ConverterSettings:
     """What the model is.
 
     code: its files by name; module: what messages call it. format: 'keras', 'saved_model' or 'frozen_graph'; file: the
@@ -54,11 +54,11 @@ class Converted:
     versions: Mapping[str, str]
 
 
-class ForeignLearner(Learner):
+class Converter(Learner):
     """A learner process with such a model: after `convert`, `predict` gives what the model itself computes."""
 
     def __init__(
-        self, settings: ForeignSettings, on_log: Callable[[str], None] = lambda line: None, limits: Limits = UNLIMITED
+        self, settings: ConverterSettings, on_log: Callable[[str], None] = lambda line: None, limits: Limits = UNLIMITED
     ) -> None:
         super().__init__(settings, on_log, cache_bytes=0, limits=limits)
 

@@ -18,7 +18,7 @@ MOST_OF_LINE = 10_000
 """Bytes of one line that is printed, characters of one that is kept."""
 
 
-class Printed:
+class StepLog:
     """The lines of one step after the other; any thread may add some."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:

@@ -1,4 +1,4 @@
-"""`python -m hepfaas.learner.confined DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` shuts itself in and becomes the learner
+"""`python -m hepfaas.learner DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` shuts itself in and becomes the learner
 process. Limits of 0 are none.
 
 Nothing that starts threads is imported before: NumPy does.

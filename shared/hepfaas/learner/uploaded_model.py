@@ -44,7 +44,7 @@ class Source:
     holds: Any = None
 
 
-class ForeignModel:
+class UploadedModel:
     """Somebody's model. settings: 'module', what it is called in messages; 'file' in the folder of its files; 'format';
     'input' and 'output', names of its nodes, '': those that it has."""
 
