@@ -9,7 +9,7 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.learner.learner import Limits
+from hepfaas.learner.learner import LearnerLimits
 from hepfaas.learner.step_log import StepLog
 from hepfaas.models.inference import Inference
 from hepfaas.orchestration.stepping import Tools, step_function
@@ -21,7 +21,7 @@ SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 confinement.hide()
 PRINTED = StepLog()
-LIMITS = Limits(
+LIMITS = LearnerLimits(
     SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
 )
 LEARNERS = Learners(PRINTED.append, LIMITS)

@@ -1,4 +1,4 @@
-"""The function's side of a learner process that has a model which was made elsewhere."""
+"""Client of a learner process that converts an uploaded model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hepfaas.errors import RequestError
-from hepfaas.learner.learner import UNLIMITED, Learner, Limits
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits
 
-MOST_NUMBERS = 10_000_000
-"""Numbers of a row: the function draws rows of this shape to check the graph."""
+MAX_ROW_VALUES = 10_000_000
+"""Most numbers in one row. The function draws rows of this shape to check the graph."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConverterSettings:
-    """What the model is.
+    """An uploaded model.
 
-    code: its files by name; module: what messages call it. format: 'keras', 'saved_model' or 'frozen_graph'; file: the
-    one of them that is read, '.' the folder of them all. input, output: names of its nodes, '': those that it has.
+    code: its files by name. module: its name in messages. format: 'keras', 'saved_model' or 'frozen_graph'. file: the
+    file to read, '.' for the whole folder. input, output: names of nodes; '' selects the only one.
     """
 
     code: Mapping[str, bytes]
@@ -40,9 +40,9 @@ class _Facts:
 
 @dataclass(frozen=True)
 class Converted:
-    """A model as LiteRT graph, which takes rows of float32 of this shape and gives so many scores for each.
+    """A model as a LiteRT graph from float32 rows of this shape to `outputs` scores each.
 
-    integers: whether the model itself takes whole numbers, to which rows are cut.
+    integers: whether the model takes whole numbers; then rows are truncated to integers.
     """
 
     graph: bytes
@@ -55,29 +55,32 @@ class Converted:
 
 
 class Converter(Learner):
-    """A learner process with such a model: after `convert`, `predict` gives what the model itself computes."""
+    """A learner process with an uploaded model. After `convert`, `predict` returns the outputs of the model itself."""
 
     def __init__(
-        self, settings: ConverterSettings, on_log: Callable[[str], None] = lambda line: None, limits: Limits = UNLIMITED
+        self,
+        settings: ConverterSettings,
+        on_log: Callable[[str], None] = lambda line: None,
+        limits: LearnerLimits = UNLIMITED,
     ) -> None:
         super().__init__(settings, on_log, cache_bytes=0, limits=limits)
 
     def convert(self) -> Converted:
-        """Reads the model and makes its graph."""
-        header, arrays = self._ask({"do": "convert"}, room=self._room(1))
+        """Read the model and return its graph."""
+        header, arrays = self._request({"do": "convert"}, room=self._room(1))
         shape = header.pop("shape", None)
         if (
             not isinstance(shape, list)
             or not shape
             or not all(type(size) is int and 0 < size < 2**63 for size in shape)
         ):
-            raise self._no_answer(f"shape {str(shape)[:40]} of a row")
-        if (numbers := math.prod(shape)) > MOST_NUMBERS:
+            raise self._invalid_answer(f"shape {str(shape)[:40]} of a row")
+        if (values := math.prod(shape)) > MAX_ROW_VALUES:
             raise RequestError(
-                f"{self._settings.module} takes rows of {numbers:,} numbers; at most {MOST_NUMBERS:,} are served"
+                f"{self._settings.module} takes rows of {values:,} numbers; at most {MAX_ROW_VALUES:,} are supported"
             )
         if len(arrays) != 1:
-            raise self._no_answer(f"{len(arrays)} arrays, not a graph")
-        facts = self._read(_Facts, header)
+            raise self._invalid_answer(f"{len(arrays)} arrays, not a graph")
+        facts = self._parsed(_Facts, header)
         self._outputs = facts.outputs
         return Converted(arrays[0].tobytes(), tuple(shape), **vars(facts))

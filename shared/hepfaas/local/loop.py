@@ -125,7 +125,7 @@ class Loop:
             raise UnavailableError(f"{missing}, and no step of this run makes it") from missing
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines, error)
         records.log(self._store, self._run, entry)
 

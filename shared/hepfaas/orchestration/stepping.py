@@ -106,7 +106,7 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
-        self._printed.taken()  # of a step that was not done, perhaps another owner's
+        self._printed.take()  # of a step that was not done, perhaps another owner's
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
@@ -134,7 +134,7 @@ class Stepping:
         return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         start, stop = (0, 0) if error else getattr(step, "entries", (0, 0))
         entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines, error)
         records.log(store, task.name.run, entry)

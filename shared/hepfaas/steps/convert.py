@@ -26,7 +26,9 @@ def perform(step: Convert, store: Store, learners: Learners, inference: Inferenc
     """Raises: RequestError if the model cannot be read or has no such graph, or the graph computes something else."""
     files = code_files(step.code, store)
     name = f"the model in '{step.file}'" if step.file != "." else "the SavedModel"
-    settings = ConverterSettings(files, name, step.format, step.file, step.input, step.output)
+    settings = ConverterSettings(
+        code=files, module=name, format=step.format, file=step.file, input=step.input, output=step.output
+    )
     with learners.foreign(settings) as learner:
         found = learner.convert()
         rows = _drawn(found.shape, found.integers)

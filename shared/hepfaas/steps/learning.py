@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from hepfaas.learner.converter import Converter, ConverterSettings
-from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerSettings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
@@ -21,7 +21,7 @@ FRESH = "fresh"
 class Learners:
     """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
 
-    def __init__(self, on_log: Callable[[str], None], limits: Limits = UNLIMITED) -> None:
+    def __init__(self, on_log: Callable[[str], None], limits: LearnerLimits = UNLIMITED) -> None:
         self.on_log, self._limits = on_log, limits
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
