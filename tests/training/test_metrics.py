@@ -67,7 +67,7 @@ def test_loss_accuracy_and_confusion_are_those_of_the_events() -> None:
 def test_logits_count_as_their_probabilities() -> None:
     scores, labels, splits = sample(2_000)
     logits = np.log(scores / (1 - scores))
-    one, other = counts_of(scores, labels, splits, 2, False), counts_of(logits, labels, splits, 2, True)
+    one, other = counts_of(scores, labels, splits, 2, False), counts_of(logits, labels, splits, 2, logits=True)
     assert quality(one, 1)["auc"] == pytest.approx(quality(other, 1)["auc"], abs=1e-4)
     assert quality(one, 1)["loss"] == pytest.approx(quality(other, 1)["loss"], rel=1e-4)
 
@@ -82,15 +82,19 @@ def test_several_classes_have_a_curve_each() -> None:
 
 
 def test_the_loss_of_a_logit_has_no_end_at_twenty() -> None:
-    wrong_by_50 = counts_of(np.array([[50.0], [-50.0]], dtype=np.float32), np.array([0, 0]), np.array([1, 1]), 2, True)
+    wrong_by_50 = counts_of(
+        np.array([[50.0], [-50.0]], dtype=np.float32), np.array([0, 0]), np.array([1, 1]), 2, logits=True
+    )
     assert quality(wrong_by_50, 1)["loss"] == pytest.approx(25)
     logits = np.array([[0, 60, 0], [0, 60, 0]], dtype=np.float32)
-    assert quality(counts_of(logits, np.array([1, 2]), np.array([1, 1]), 3, True), 1)["loss"] == pytest.approx(30)
+    assert quality(counts_of(logits, np.array([1, 2]), np.array([1, 1]), 3, logits=True), 1)["loss"] == pytest.approx(
+        30
+    )
 
 
 def test_the_loss_of_the_largest_logits_can_still_be_added() -> None:
     huge = np.full((3_000, 1), np.finfo(np.float32).max)
-    counts = counts_of(huge, np.zeros(3_000, dtype=np.int64), np.ones(3_000, dtype=np.int64), 2, True)
+    counts = counts_of(huge, np.zeros(3_000, dtype=np.int64), np.ones(3_000, dtype=np.int64), 2, logits=True)
     assert counts.losses[1] == 3_000 * round(LOSS_LIMIT / LOSS_UNIT)
 
 
@@ -108,21 +112,21 @@ def test_the_error_of_the_mean_over_classes_is_a_bound_on_its_spread() -> None:
 def test_the_sum_does_not_depend_on_the_parts(cuts: list[int], chooser: object) -> None:
     scores, labels, splits = sample(300)
     edges = [0, *sorted(cuts), 300]
-    parts = [counts_of(scores[a:b], labels[a:b], splits[a:b], 2, False) for a, b in pairwise(edges)]
+    parts = [counts_of(scores[a:b], labels[a:b], splits[a:b], 2, logits=False) for a, b in pairwise(edges)]
     chooser.shuffle(parts)  # type: ignore[attr-defined]
-    whole = counts_of(scores, labels, splits, 2, False)
+    whole = counts_of(scores, labels, splits, 2, logits=False)
     assert reduce(or_, parts).to_json() == whole.to_json()
 
 
 def test_counts_survive_json() -> None:
-    counts = counts_of(*sample(500), 2, False)
+    counts = counts_of(*sample(500), 2, logits=False)
     again = ScoreCounts.from_json(json.loads(json.dumps(counts.to_json())))
     assert np.array_equal(again.histograms, counts.histograms)
     assert (again.losses, again.n_not_finite, again.n_not_probable) == (counts.losses, 0, 0)
 
 
 def test_counts_of_many_events_are_small_as_json() -> None:
-    assert len(json.dumps(counts_of(*sample(200_000), 2, False).to_json())) < 25_000
+    assert len(json.dumps(counts_of(*sample(200_000), 2, logits=False).to_json())) < 25_000
 
 
 @pytest.mark.parametrize("score", [-0.2, 1.2, 30])
@@ -141,15 +145,15 @@ def test_a_probability_may_be_off_by_rounding() -> None:
 
 def test_scores_that_are_no_numbers_are_counted_apart() -> None:
     scores = np.array([[0.5], [np.nan], [np.inf]], dtype=np.float32)
-    counts = counts_of(scores, np.array([1, 1, 0]), np.array([0, 0, 0]), 2, False)
+    counts = counts_of(scores, np.array([1, 1, 0]), np.array([0, 0, 0]), 2, logits=False)
     assert (counts.n_not_finite, counts.confusion.sum()) == (2, 1)
 
 
 def test_one_class_alone_has_no_curve_but_a_loss() -> None:
-    found = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), np.array([1]), 2, False), 1)
+    found = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), np.array([1]), 2, logits=False), 1)
     assert (found["auc"], found["curves"][0]["signal"]) == (None, ())
     assert found["loss"] == pytest.approx(-np.log(0.9), rel=1e-6)
-    assert quality(counts_of(*sample(10), 2, False), 0)["events"] <= 10
+    assert quality(counts_of(*sample(10), 2, logits=False), 0)["events"] <= 10
     json.dumps(found, allow_nan=False)
 
 
@@ -164,6 +168,6 @@ def test_a_perfect_score_is_one_and_a_useless_one_a_half() -> None:
 
 
 def test_a_distribution_keeps_every_event() -> None:
-    counts = counts_of(*sample(1_000), 2, False).histograms[1, 0, 1]
+    counts = counts_of(*sample(1_000), 2, logits=False).histograms[1, 0, 1]
     for bins in (10, 25, 40):
         assert distribution(counts, bins).sum() == counts.sum()

@@ -77,5 +77,5 @@ def test_it_is_a_file_that_anybody_reads() -> None:
 
 
 def test_a_range_without_events_is_nobodys() -> None:
-    with pytest.raises(ValueError, match="are no events"):
+    with pytest.raises(ValueError, match="is empty"):
         stored(np.zeros(0, dtype=np.uint8))

@@ -34,7 +34,7 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
         np.concatenate([none, *labels]),
         np.concatenate([none, *splits]),
         step.n_classes,
-        export["logits"],
-        step.threshold,
+        logits=export["logits"],
+        threshold=step.threshold,
     )
     store.create(step.key, encoded(counts.to_json()))
