@@ -1,4 +1,4 @@
-"""The survey's law: however the entries were cut, the same is found."""
+"""The survey does not depend on how the entries are cut."""
 
 import json
 import math
@@ -18,8 +18,8 @@ events = st.lists(st.lists(values, max_size=5), max_size=30)
 
 
 def jagged(lists: list[list[float]]) -> ak.Array:
-    counts = np.array([len(some) for some in lists], dtype=np.int64)
-    flat = np.array([value for some in lists for value in some], dtype=np.float32)
+    counts = np.array([len(values) for values in lists], dtype=np.int64)
+    flat = np.array([value for values in lists for value in values], dtype=np.float32)
     return ak.unflatten(flat, counts)
 
 
@@ -32,11 +32,11 @@ def test_the_range_does_not_depend_on_the_chunks(lists: list[list[float]], size:
 
 @given(events)
 def test_the_range_is_that_of_the_finite_values(lists: list[list[float]]) -> None:
-    found = range_of(jagged(lists))
-    finite = [float(np.float32(value)) for some in lists for value in some if math.isfinite(value)]
-    assert (found.low, found.high) == (min(finite, default=math.inf), max(finite, default=-math.inf))
-    assert found.multiplicity == max(map(len, lists), default=0)
-    assert found.n_missing == sum(not math.isfinite(value) for some in lists for value in some)
+    branch_range = range_of(jagged(lists))
+    finite = [float(np.float32(value)) for values in lists for value in values if math.isfinite(value)]
+    assert (branch_range.low, branch_range.high) == (min(finite, default=math.inf), max(finite, default=-math.inf))
+    assert branch_range.multiplicity == max(map(len, lists), default=0)
+    assert branch_range.n_missing == sum(not math.isfinite(value) for values in lists for value in values)
 
 
 @given(st.permutations(range(6)))
@@ -55,7 +55,7 @@ def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("branch", "found"),
+    ("branch", "expected"),
     [
         (ak.Array([True, False]), BranchRange(False, 0, 1, 1, 0, "bool")),
         (ak.Array(np.array([3, -7], dtype=np.int16)), BranchRange(False, -7, 3, 1, 0, "int16")),
@@ -64,8 +64,8 @@ def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
         (ak.Array([[True], [False, True]]), BranchRange(True, 0, 1, 2, 0, "bool")),
     ],
 )
-def test_any_type_of_number_has_a_range(branch: ak.Array, found: BranchRange) -> None:
-    assert range_of(branch) == found
+def test_any_type_of_number_has_a_range(branch: ak.Array, expected: BranchRange) -> None:
+    assert range_of(branch) == expected
 
 
 def test_a_branch_flat_here_and_jagged_there_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The matrix is the original's, number by number, and the same however the events were cut."""
+"""The matrix equals the original's, number by number, and does not depend on how the events are cut."""
 
 import math
 
@@ -39,15 +39,15 @@ def arrays(events: list[tuple[float, list[float]]]) -> dict[str, ak.Array]:
 
 
 def row_by_row(branches: dict[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
-    """The rules of MLaaS4HEP's reader, one event and one branch at a time, with NumPy's rules for each type."""
+    """Return the matrix by the rules of MLaaS4HEP's reader, event by event and branch by branch, with NumPy's types."""
     rows = []
     for event in range(len(branches["met"])):
         row: list[float] = []
         for branch in spec.branches:
             assert branch.low is not None
             assert branch.high is not None
-            found = branches[branch.name][event]
-            value = ak.to_numpy(found) if branch.jagged else np.float64(found)
+            values = branches[branch.name][event]
+            value = ak.to_numpy(values) if branch.jagged else np.float64(values)
             if branch.low != branch.high:
                 value = (value - branch.low) / (branch.high - branch.low)
             slots = np.full(branch.width, math.nan)
@@ -92,7 +92,7 @@ def test_denormalise_gives_the_values_back(events: list[tuple[float, list[float]
     np.testing.assert_allclose(values[:, 0], branches["met"], rtol=1e-5)
     np.testing.assert_array_equal(values[:, 1], 7)
     for row, (_, pt) in zip(values[:, 5:8], events, strict=True):
-        expected = [value if value > 1.5 else math.nan for value in pt]  # a true minimum cannot be told from padding
+        expected = [value if value > 1.5 else math.nan for value in pt]  # a true minimum looks like padding
         np.testing.assert_allclose(row[: len(pt)], expected, rtol=1e-4)
         assert np.isnan(row[len(pt) :]).all()
 
@@ -112,8 +112,8 @@ def test_values_beyond_the_width_are_an_error_if_the_spec_says_so() -> None:
 
 def test_infinite_values_and_branches_without_a_range_are_zero() -> None:
     spec = Spec((FeatureBranch("a", False, 0.0, 1.0, 1), FeatureBranch("never", False, None, None, 1)))
-    found = matrix({"a": ak.Array([math.inf, 1e300]), "never": ak.Array([math.nan, 5.0])}, spec)
-    assert found.tolist() == [[0, 0], [0, 0]]
+    features = matrix({"a": ak.Array([math.inf, 1e300]), "never": ak.Array([math.nan, 5.0])}, spec)
+    assert features.tolist() == [[0, 0], [0, 0]]
 
 
 def test_no_events_give_no_rows() -> None:

@@ -1,4 +1,4 @@
-"""What is concluded from binned scores is what the scores themselves say, however the events were parted."""
+"""Metrics of binned scores equal those of the scores themselves, however the events are divided into parts."""
 
 import json
 from functools import reduce
@@ -35,7 +35,7 @@ def sample(events: int, classes: int = 2) -> tuple[NDArray[np.float32], NDArray[
 
 
 def by_pairs(signal: NDArray[np.float32], background: NDArray[np.float32]) -> tuple[float, float]:
-    """AUC by counting all pairs, and DeLong's error from each event's placement."""
+    """Return the AUC by counting all pairs, and DeLong's error from each event's placement."""
     wins = (signal[:, None] > background) + 0.5 * (signal[:, None] == background)
     auc = float(wins.mean())
     variance = wins.mean(axis=1).var(ddof=1) / len(signal) + wins.mean(axis=0).var(ddof=1) / len(background)
@@ -45,23 +45,23 @@ def by_pairs(signal: NDArray[np.float32], background: NDArray[np.float32]) -> tu
 @pytest.mark.parametrize("events", [40, 400, 3_000])
 def test_auc_and_its_error_are_those_of_all_pairs(events: int) -> None:
     scores, labels, splits = sample(events)
-    found = quality(counts_of(scores, labels, splits, 2, logits=False), 1)
+    metrics = quality(counts_of(scores, labels, splits, 2, logits=False), 1)
     test = splits == 1
     auc, error = by_pairs(scores[test & (labels == 1), 0], scores[test & (labels == 0), 0])
-    assert found["auc"] == pytest.approx(auc, abs=2e-3)
-    assert found["auc_uncertainty"] == pytest.approx(error, rel=0.01)
+    assert metrics["auc"] == pytest.approx(auc, abs=2e-3)
+    assert metrics["auc_uncertainty"] == pytest.approx(error, rel=0.01)
 
 
 def test_loss_accuracy_and_confusion_are_those_of_the_events() -> None:
     scores, labels, splits = sample(5_000)
-    found = quality(counts_of(scores, labels, splits, 2, logits=False, threshold=0.6), 0)
+    metrics = quality(counts_of(scores, labels, splits, 2, logits=False, threshold=0.6), 0)
     mine = splits == 0
     chance = np.where(labels == 1, scores[:, 0], 1 - scores[:, 0].astype(float))[mine]
-    said = scores[mine, 0] > 0.6
-    assert found["events"] == mine.sum()
-    assert found["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-6)
-    assert found["accuracy"] == pytest.approx((said == labels[mine]).mean())
-    assert found["confusion"][1][0] == (~said & (labels[mine] == 1)).sum()
+    predicted = scores[mine, 0] > 0.6
+    assert metrics["events"] == mine.sum()
+    assert metrics["loss"] == pytest.approx(-np.log(chance).mean(), rel=1e-6)
+    assert metrics["accuracy"] == pytest.approx((predicted == labels[mine]).mean())
+    assert metrics["confusion"][1][0] == (~predicted & (labels[mine] == 1)).sum()
 
 
 def test_logits_count_as_their_probabilities() -> None:
@@ -74,11 +74,11 @@ def test_logits_count_as_their_probabilities() -> None:
 
 def test_several_classes_have_a_curve_each() -> None:
     scores, labels, splits = sample(3_000, classes=3)
-    found = quality(counts_of(scores, labels, splits, 3, logits=False), 1)
+    metrics = quality(counts_of(scores, labels, splits, 3, logits=False), 1)
     test = splits == 1
     aucs = [by_pairs(scores[test & (labels == c), c], scores[test & (labels != c), c])[0] for c in range(3)]
-    assert [curve["auc"] for curve in found["curves"]] == pytest.approx(aucs, abs=2e-3)
-    assert found["auc"] == pytest.approx(np.mean(aucs), abs=2e-3)
+    assert [curve["auc"] for curve in metrics["curves"]] == pytest.approx(aucs, abs=2e-3)
+    assert metrics["auc"] == pytest.approx(np.mean(aucs), abs=2e-3)
 
 
 def test_the_loss_of_a_logit_has_no_end_at_twenty() -> None:
@@ -99,12 +99,12 @@ def test_the_loss_of_the_largest_logits_can_still_be_added() -> None:
 
 
 def test_the_error_of_the_mean_over_classes_is_a_bound_on_its_spread() -> None:
-    found = []
+    metrics = []
     for _ in range(200):
         scores, labels, _ = sample(300, classes=3)
-        found.append(quality(counts_of(scores, labels, np.ones(300, dtype=np.int64), 3, logits=False), 1))
-    spread, told = np.std([each["auc"] for each in found]), np.mean([each["auc_uncertainty"] for each in found])
-    assert spread < told < 2 * spread
+        metrics.append(quality(counts_of(scores, labels, np.ones(300, dtype=np.int64), 3, logits=False), 1))
+    spread, reported = np.std([each["auc"] for each in metrics]), np.mean([each["auc_uncertainty"] for each in metrics])
+    assert spread < reported < 2 * spread
 
 
 @settings(max_examples=20, deadline=None)
@@ -150,11 +150,11 @@ def test_scores_that_are_no_numbers_are_counted_apart() -> None:
 
 
 def test_one_class_alone_has_no_curve_but_a_loss() -> None:
-    found = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), np.array([1]), 2, logits=False), 1)
-    assert (found["auc"], found["curves"][0]["signal"]) == (None, ())
-    assert found["loss"] == pytest.approx(-np.log(0.9), rel=1e-6)
+    metrics = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), np.array([1]), 2, logits=False), 1)
+    assert (metrics["auc"], metrics["curves"][0]["signal"]) == (None, ())
+    assert metrics["loss"] == pytest.approx(-np.log(0.9), rel=1e-6)
     assert quality(counts_of(*sample(10), 2, logits=False), 0)["events"] <= 10
-    json.dumps(found, allow_nan=False)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_a_perfect_score_is_one_and_a_useless_one_a_half() -> None:

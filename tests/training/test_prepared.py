@@ -1,4 +1,4 @@
-"""A prepared part gives its rows back, one record batch at a time, however many events are in it."""
+"""A prepared part returns its rows, one record batch at a time, whatever its number of events."""
 
 import io
 
@@ -38,10 +38,10 @@ def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
     elif how == "one each":
         split[:] = 0
         split[: min(2, count)] = [1, 2][: min(2, count)]
-    found = part(stored(split))
-    assert found.facts.rows == tuple(np.bincount(split, minlength=3))
+    stored_part = part(stored(split))
+    assert stored_part.facts.rows == tuple(np.bincount(split, minlength=3))
     for number in range(3):
-        batches = [found.rows(batch) for batch in found.facts.batches(number)]
+        batches = [stored_part.rows(batch) for batch in stored_part.facts.batches(number)]
         sizes = [len(batch.labels) for batch in batches]
         assert all(size == 2_000 for size in sizes[:-1])
         mine = np.flatnonzero(split == number)
@@ -51,8 +51,8 @@ def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
             np.testing.assert_array_equal(
                 np.concatenate([batch.ids for batch in batches]), event_ids("file", mine + 100)
             )
-        np.testing.assert_array_equal(found.entries(number), mine + 100)
-    assert found.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
+        np.testing.assert_array_equal(stored_part.entries(number), mine + 100)
+    assert stored_part.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
 
 
 def test_one_batch_takes_few_bytes_of_the_whole() -> None:

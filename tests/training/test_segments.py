@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def parts_from(found: list[tuple[int, int]]) -> list[Part]:
+def parts_from(sizes: list[tuple[int, int]]) -> list[Part]:
     return [
         Part(f"p{number}", label, range(number, number - (-rows // BATCH_ROWS)), rows)
-        for number, (label, rows) in enumerate(found)
+        for number, (label, rows) in enumerate(sizes)
     ]
 
 
