@@ -140,7 +140,9 @@ def _data(store: Store, rows: int) -> str:
                 return PreparedRows(features[rows], np.arange(rows.start, rows.stop) + start, {})
 
             key = f"steps/prepare/{rows}-{label}-{number}"
-            store.create(key, memoryview(part_of(f"file{label}", entries, label, split, events)))
+            store.create(
+                key, memoryview(part_of(file=f"file{label}", entries=entries, label=label, split=split, events=events))
+            )
             parts += result_of(key, store)["parts"]
     root = Sum("prepare", tuple(part["key"] for part in parts))
     store.create(root.key, encoded({"parts": parts}))

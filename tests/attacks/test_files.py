@@ -71,7 +71,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def publish(folder: Path) -> None:
     """Put a model of one branch into the store of a folder."""
-    spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1, "int64"),))
+    spec = Spec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1, type="int64"),))
     store = open_store(f"{folder}/store/local")
     card = {"name": "m", "n_features": 1, "outputs": 1, "labels": [0, 1], "recipe": {"tree": "Events"}}
     files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: doubling(1)}

@@ -57,11 +57,23 @@ def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
 @pytest.mark.parametrize(
     ("branch", "expected"),
     [
-        (ak.Array([True, False]), BranchRange(False, 0, 1, 1, 0, "bool")),
-        (ak.Array(np.array([3, -7], dtype=np.int16)), BranchRange(False, -7, 3, 1, 0, "int16")),
-        (ak.Array(np.array([2**63], dtype=np.uint64)), BranchRange(False, 2.0**63, 2.0**63, 1, 0, "uint64")),
-        (ak.Array([])[:0], BranchRange(False, math.inf, -math.inf, 0, 0, "float64")),
-        (ak.Array([[True], [False, True]]), BranchRange(True, 0, 1, 2, 0, "bool")),
+        (ak.Array([True, False]), BranchRange(jagged=False, low=0, high=1, multiplicity=1, n_missing=0, type="bool")),
+        (
+            ak.Array(np.array([3, -7], dtype=np.int16)),
+            BranchRange(jagged=False, low=-7, high=3, multiplicity=1, n_missing=0, type="int16"),
+        ),
+        (
+            ak.Array(np.array([2**63], dtype=np.uint64)),
+            BranchRange(jagged=False, low=2.0**63, high=2.0**63, multiplicity=1, n_missing=0, type="uint64"),
+        ),
+        (
+            ak.Array([])[:0],
+            BranchRange(jagged=False, low=math.inf, high=-math.inf, multiplicity=0, n_missing=0, type="float64"),
+        ),
+        (
+            ak.Array([[True], [False, True]]),
+            BranchRange(jagged=True, low=0, high=1, multiplicity=2, n_missing=0, type="bool"),
+        ),
     ],
 )
 def test_any_type_of_number_has_a_range(branch: ak.Array, expected: BranchRange) -> None:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 SPEC = Spec(
     (
-        FeatureBranch("met", False, 2.0, 40.0, 1),
-        FeatureBranch("constant", False, 7.0, 7.0, 1),
-        FeatureBranch("mu_charge", True, -1.0, 1.0, 3),
-        FeatureBranch("mu_pt", True, 1.5, 99.25, 3),
+        FeatureBranch("met", jagged=False, low=2.0, high=40.0, width=1),
+        FeatureBranch("constant", jagged=False, low=7.0, high=7.0, width=1),
+        FeatureBranch("mu_charge", jagged=True, low=-1.0, high=1.0, width=3),
+        FeatureBranch("mu_pt", jagged=True, low=1.5, high=99.25, width=3),
     )
 )
 
@@ -111,7 +111,12 @@ def test_values_beyond_the_width_are_an_error_if_the_spec_says_so() -> None:
 
 
 def test_infinite_values_and_branches_without_a_range_are_zero() -> None:
-    spec = Spec((FeatureBranch("a", False, 0.0, 1.0, 1), FeatureBranch("never", False, None, None, 1)))
+    spec = Spec(
+        (
+            FeatureBranch("a", jagged=False, low=0.0, high=1.0, width=1),
+            FeatureBranch("never", jagged=False, low=None, high=None, width=1),
+        )
+    )
     features = matrix({"a": ak.Array([math.inf, 1e300]), "never": ak.Array([math.nan, 5.0])}, spec)
     assert features.tolist() == [[0, 0], [0, 0]]
 

@@ -64,7 +64,8 @@ from types import SimpleNamespace
 from hepfaas.features.spec import FeatureBranch, Spec
 from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
 from hepfaas.inputs.numbers import from_json
-spec = Spec((FeatureBranch("met", False, 0.0, 4.0, 1), FeatureBranch("pt", True, 0.0, 8.0, 2)))
+spec = Spec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
+    FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None
 events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', "Events", hold)

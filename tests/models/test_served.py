@@ -15,7 +15,7 @@ from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 
-SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
+SPEC = Spec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def events(rows: slice) -> PreparedRows:
 
 
 def stored(split: NDArray[np.uint8]) -> bytes:
-    return part_of("file", (100, 100 + len(split)), 1, split, events).to_pybytes()
+    return part_of(file="file", entries=(100, 100 + len(split)), label=1, split=split, events=events).to_pybytes()
 
 
 def part(data: bytes) -> Part:

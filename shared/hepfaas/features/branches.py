@@ -15,7 +15,7 @@ from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, values_and_counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BranchRange:
     """Range of one branch over some events, in the branch's own unit (pt: GeV).
 
@@ -36,12 +36,12 @@ class BranchRange:
         if self.jagged != other.jagged:
             raise RequestError("it is flat in some files and jagged in others; exclude it or train on them separately")
         return BranchRange(
-            self.jagged,
-            min(self.low, other.low),
-            max(self.high, other.high),
-            max(self.multiplicity, other.multiplicity),
-            self.n_missing + other.n_missing,
-            str(np.result_type(self.type, other.type)) if self.type and other.type else self.type or other.type,
+            jagged=self.jagged,
+            low=min(self.low, other.low),
+            high=max(self.high, other.high),
+            multiplicity=max(self.multiplicity, other.multiplicity),
+            n_missing=self.n_missing + other.n_missing,
+            type=str(np.result_type(self.type, other.type)) if self.type and other.type else self.type or other.type,
         )
 
 
@@ -76,12 +76,12 @@ class Survey:
             values["events"],
             {
                 name: BranchRange(
-                    jagged,
-                    math.inf if low is None else low,
-                    -math.inf if high is None else high,
-                    multiplicity,
-                    n_missing,
-                    type_,
+                    jagged=jagged,
+                    low=math.inf if low is None else low,
+                    high=-math.inf if high is None else high,
+                    multiplicity=multiplicity,
+                    n_missing=n_missing,
+                    type=type_,
                 )
                 for name, (jagged, low, high, multiplicity, n_missing, type_) in values["branches"].items()
             },

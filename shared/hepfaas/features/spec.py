@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ class FeatureBranch:
     """
 
     name: str
+    _: KW_ONLY
     jagged: bool
     low: float | None
     high: float | None

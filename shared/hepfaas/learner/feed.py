@@ -117,7 +117,7 @@ class Feed:
             id_sum += int(batch_ids[start:stop].sum(dtype=np.uint64))
             done += stop - start
         self._release(number)
-        return ShuffledBlock(features, labels, spare, rows, id_sum)
+        return ShuffledBlock(features=features, labels=labels, spare=spare, rows=rows, id_sum=id_sum)
 
     def _batch(self, name: str) -> list[NDArray[Any]]:
         if name in self._cache:

@@ -31,4 +31,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
         return PreparedRows(matrix(some, spec), entries[rows], identifiers)
 
     split = split_of(step.file, entries, step.split_seed)
-    store.create(step.key, memoryview(part_of(step.file, step.entries, step.label, split, events)))
+    store.create(
+        step.key,
+        memoryview(part_of(file=step.file, entries=step.entries, label=step.label, split=split, events=events)),
+    )

@@ -35,4 +35,6 @@ def perform(step: steps.Spec, store: Store) -> None:
 
 def _feature(name: str, found: BranchRange) -> FeatureBranch:
     low, high = (found.low, found.high) if found.low <= found.high else (None, None)
-    return FeatureBranch(name, found.jagged, low, high, found.multiplicity if found.jagged else 1, found.type)
+    return FeatureBranch(
+        name, jagged=found.jagged, low=low, high=high, width=found.multiplicity if found.jagged else 1, type=found.type
+    )

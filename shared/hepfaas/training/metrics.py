@@ -34,7 +34,7 @@ EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
 Counts = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreCounts:
     """Counts of the scores of held-back events, for each split.
 
@@ -53,11 +53,11 @@ class ScoreCounts:
     def __or__(self, other: ScoreCounts) -> ScoreCounts:
         """Return the counts of both sets of events."""
         return ScoreCounts(
-            self.histograms + other.histograms,
-            self.confusion + other.confusion,
-            tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
-            self.n_not_finite + other.n_not_finite,
-            self.n_not_probable + other.n_not_probable,
+            histograms=self.histograms + other.histograms,
+            confusion=self.confusion + other.confusion,
+            losses=tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
+            n_not_finite=self.n_not_finite + other.n_not_finite,
+            n_not_probable=self.n_not_probable + other.n_not_probable,
         )
 
     def check(self) -> None:
@@ -91,11 +91,11 @@ class ScoreCounts:
         flat = np.zeros(int(np.prod(values["shape"])), dtype=np.int64)
         flat[np.cumsum(values["gaps"], dtype=np.int64)] = values["counts"]
         return cls(
-            flat.reshape(values["shape"]),
-            np.array(values["confusion"], dtype=np.int64),
-            tuple(values["losses"]),
-            values["n_not_finite"],
-            values["n_not_probable"],
+            histograms=flat.reshape(values["shape"]),
+            confusion=np.array(values["confusion"], dtype=np.int64),
+            losses=tuple(values["losses"]),
+            n_not_finite=values["n_not_finite"],
+            n_not_probable=values["n_not_probable"],
         )
 
 
@@ -130,10 +130,16 @@ def counts_of(
     np.add.at(confusion, (splits, labels, predicted), 1)
     loss = np.rint(_losses(kept, probabilities, labels, logits) / LOSS_UNIT).astype(np.int64)
     losses = tuple(sum(loss[splits == split].tolist()) for split in range(len(SPLITS)))
-    return ScoreCounts(histograms, confusion, losses, int((~finite).sum()), int((finite & ~probable).sum()))
+    return ScoreCounts(
+        histograms=histograms,
+        confusion=confusion,
+        losses=losses,
+        n_not_finite=int((~finite).sum()),
+        n_not_probable=int((finite & ~probable).sum()),
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """How well a score separates one class, the signal, from the others, the background.
 
@@ -156,7 +162,7 @@ def curve_of(signal: Counts, background: Counts) -> Curve:
     """Return the curve of two histograms of scores, (bins,)."""
     n_signal, n_background = int(signal.sum()), int(background.sum())
     if not n_signal or not n_background:
-        return Curve(None, None, (), (), {}, None)
+        return Curve(auc=None, uncertainty=None, signal=(), background=(), rejection={}, threshold=None)
     below = (np.cumsum(background) - background / 2) / n_background  # share of background below this bin
     above = 1 - (np.cumsum(signal) - signal / 2) / n_signal  # share of signal above this bin
     auc = float((signal * below).sum() / n_signal)
@@ -166,12 +172,12 @@ def curve_of(signal: Counts, background: Counts) -> Curve:
     best = int(np.argmax(kept_signal * (1 - kept_background)))
     points = _thinned(kept_signal, kept_background)
     return Curve(
-        auc,
-        float(np.sqrt(variance)),
-        tuple(kept_signal[points].tolist()),
-        tuple(kept_background[points].tolist()),
-        {str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
-        float(1 / (1 + np.exp(-(EDGE - best * 2 * EDGE / BINS)))),
+        auc=auc,
+        uncertainty=float(np.sqrt(variance)),
+        signal=tuple(kept_signal[points].tolist()),
+        background=tuple(kept_background[points].tolist()),
+        rejection={str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
+        threshold=float(1 / (1 + np.exp(-(EDGE - best * 2 * EDGE / BINS)))),
     )
 
 

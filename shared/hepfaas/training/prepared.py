@@ -29,7 +29,7 @@ FOOTER_BYTES = 1 << 16
 """Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartFacts:
     """The events of a part.
 
@@ -82,6 +82,7 @@ class PreparedRows:
 
 
 def part_of(
+    *,
     file: str,
     entries: tuple[int, int],
     label: int,
@@ -97,7 +98,7 @@ def part_of(
     ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == 0])
     order = "".join(str(number) for number, _, _ in _batches(split))
     rows = (int(counts[0]), int(counts[1]), int(counts[2]))
-    facts = PartFacts(file, entries, label, rows, id_sum(ids), order)
+    facts = PartFacts(file=file, entries=entries, label=label, rows=rows, id_sum=id_sum(ids), order=order)
     sink = pa.BufferOutputStream()
     writer = None
     for batch_rows in _rows(split, events):
