@@ -14,7 +14,7 @@ from hepfaas.platform.cloud_events import CloudEvent, is_signed, signed
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.settings import Settings
 from support.rendered import of_kind
-from support.rights import OWNER, POLICY, Guarded, secret_variables, secrets_of, store_policies, values_of
+from support.rights import OWNER, POLICY, GuardedStore, secret_variables, secrets_of, store_policies, values_of
 from support.servers import TOP, s3_client
 
 POLICIES = store_policies()
@@ -151,9 +151,9 @@ NOT_READ = {
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedStore]:
     """A SeaweedFS with the policy of the overlay, and an object of each kind, of a user and of a group."""
-    store = Guarded(tmp_path_factory.mktemp("guarded") / "seaweedfs")
+    store = GuardedStore(tmp_path_factory.mktemp("guarded") / "seaweedfs")
     store.start()
     try:
         client = s3_client(store.variables)
@@ -181,7 +181,7 @@ def allowed(client: Any, call: str, **arguments: Any) -> bool:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_stolen_key_changes_and_reads_no_more_than_its_function(guarded: Guarded, function: str) -> None:
+def test_a_stolen_key_changes_and_reads_no_more_than_its_function(guarded: GuardedStore, function: str) -> None:
     client = s3_client(guarded.as_(function))
     for owner in (OWNER, GROUP):
         writes = {what for what in KEYS if allowed(client, "put_object", Key=key_of(what, owner), Body=b"secret")}
@@ -202,7 +202,7 @@ def test_the_policy_of_aws_is_no_wider(function: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["models", "default", "uploads", "asked", "blobs", "steps/predict", "runs"])
-def test_a_name_that_looks_like_a_room_opens_none(guarded: Guarded, folder: str) -> None:
+def test_a_name_that_looks_like_a_room_opens_none(guarded: GuardedStore, folder: str) -> None:
     """Names of rules, runs and hosts are users' own."""
     for function in ("apply", "predict", "score"):
         client = s3_client(guarded.as_(function))

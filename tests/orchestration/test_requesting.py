@@ -17,8 +17,8 @@ from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
 from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
 from hepfaas.views import overview
+from support.crashing import Crash, CrashingStore, RecordingSender
 from support.jobs import write_root
-from support.mortal import Killed, Mortal, Taken
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("root://h//a.root",), "Events", ("met",), ())
 WISH = Request(RECIPE, 1000.0, trace="00-1-2-01")
@@ -28,7 +28,7 @@ class Place:
     """A store above all owners, what asks there for owner 'me', and what was sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), Taken()
+        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), RecordingSender()
         self.asking = Asking(self.root, self.taken, "me", "predict")
 
     def there(self) -> list[str]:
@@ -101,8 +101,8 @@ def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_who_asks_again_after_a_kill_gets_one_run(place: Place, nth: int, after: bool) -> None:
-    mortal = replace(place.asking, root=Mortal(place.root, nth, after))  # type: ignore[arg-type]
-    with pytest.raises(Killed):
+    mortal = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
+    with pytest.raises(Crash):
         mortal.ask(WISH, "key")
     run = place.asking.ask(WISH, "key")
     place.handle(place.taken.events[-1])
