@@ -1,4 +1,4 @@
-"""Addresses that are checked as one thing and opened as another: they name an allowed host and mean another one."""
+"""Addresses that parsers read differently: they seem to name an allowed host but lead to another one."""
 
 import threading
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def untouched() -> Iterator[UnusedServer]:
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """Files of one host may be read, which is outside."""
+    """Allow to read files of one host, which is public."""
     resolve_in_turn(monkeypatch, "allowed.example", PUBLIC)
     return sources_of({"allowed": [{"schemes": [*LISTED, "s3"], "host": "allowed.example", "path": "/"}]}, "")
 
@@ -112,7 +112,7 @@ def test_who_served_a_file_and_whose_credential_was_shown_is_the_host_that_was_a
 
 
 class Pages:
-    """A web server that has everything. `paths`: what it was asked for. `to`: where it leads."""
+    """A web server that has every file. paths: requested so far. to: where it redirects."""
 
     def __init__(self, data: bytes = b"", to: str = "") -> None:
         outer, self.paths = self, list[str]()
@@ -205,7 +205,7 @@ def test_a_private_address_is_known_however_it_is_written(host: str) -> None:
 
 
 def test_a_file_behind_xrootd_is_named_by_its_whole_name(xrootd: XRootD, path: Path) -> None:
-    """uproot alone would take what stands behind ':' for an object, and open another file than the one checked."""
+    """uproot itself takes the text after ':' for an object's name, and would open another file than the one checked."""
     with pytest.raises(RequestError, match="does not exist"):
         opened(f"{xrootd.serve(path, 'whole.root')}:Events", "Events")
 
@@ -219,7 +219,7 @@ def test_a_server_of_xrootd_does_not_lead_to_a_file_of_this_machine(path: Path) 
 
 
 def test_a_server_of_xrootd_outside_gives_nothing_from_a_private_network(xrootd: XRootD, path: Path) -> None:
-    """The client follows before anybody is asked; what it brings is thrown away."""
+    """XRootD's client follows without a check in between; the result is discarded."""
     with RedirectingXRootD(xrootd.serve(path, "inside.root")) as server:
         assert opened(server.url, "Events").entries == 1000
         with pytest.raises(RequestError, match="a private address"):
@@ -263,7 +263,7 @@ def test_a_web_server_leads_to_no_host_that_is_written_in_another_way(to: str, u
 def test_a_key_of_a_bucket_leads_into_no_other_bucket(
     s3_url: str, s3_server: dict[str, str], path: Path, tmp_path: Path
 ) -> None:
-    """Some servers of S3 take '..' in a path for what it is on a disk."""
+    """Some S3 servers resolve '..' in a path as on a disk."""
     s3_client(s3_server).upload_file(str(path), "tests", f"{s3_url.removeprefix('s3://tests/')}/x.root")
     store = open_store(f"{s3_url}/store")
     for key in ("../tests", "a/../../tests", "..;/tests", "%2e%2e/tests", "..\\tests", "./../tests", "..%2ftests"):

@@ -1,4 +1,4 @@
-"""Attempts of a model's code to break out. Prints each attempt with 'got it' or the error's name. Standard library alone.
+"""Attempts of a model's code to break out. Prints each attempt with 'got it' or the error's name. Standard library.
 
 Used as the text of a program that sets FOREIGN, a folder of the test with a file 'secret', TOKEN, the path of a service
 account's token or '', and PARENT, the process that started it.
