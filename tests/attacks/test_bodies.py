@@ -241,7 +241,7 @@ def sent(one: Running, path: str, body: bytes, headers: dict[str, str], method: 
 
 
 def check_refused(one: Running, *requests: tuple[str, bytes, dict[str, str]], statuses: set[int]) -> None:
-    """Check that each body is refused with a message in little memory, leaves no file, and the function still answers."""
+    """Check that each body is refused with a message in little memory, leaves no file, and that the function lives."""
     answers: list[httpx.Response] = []
     took = one.took_mb(lambda: answers.extend(sent(one, path, body, headers) for path, body, headers in requests))
     for answer in answers:

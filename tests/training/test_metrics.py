@@ -67,7 +67,7 @@ def test_loss_accuracy_and_confusion_are_those_of_the_events() -> None:
 def test_logits_count_as_their_probabilities() -> None:
     scores, labels, splits = sample(2_000)
     logits = np.log(scores / (1 - scores))
-    one, other = counts_of(scores, labels, splits, 2, False), counts_of(logits, labels, splits, 2, logits=True)
+    one, other = counts_of(scores, labels, splits, 2, logits=False), counts_of(logits, labels, splits, 2, logits=True)
     assert quality(one, 1)["auc"] == pytest.approx(quality(other, 1)["auc"], abs=1e-4)
     assert quality(one, 1)["loss"] == pytest.approx(quality(other, 1)["loss"], rel=1e-4)
 
