@@ -14,7 +14,7 @@ from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import opened, read
 from hepfaas.features.branches import survey_of, total
 from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import steps
@@ -34,7 +34,7 @@ class Case:
     identity: str
     names: list[str]
     ranges: tuple[EntryRange, ...]
-    spec: Spec
+    spec: FeatureSpec
     columns: str
     raw_bytes: int
     store: Store
@@ -53,7 +53,7 @@ def case(path: Path, store: Store) -> Case:
     step = steps.Spec(key, tuple(names), choice.identifiers, "sorted", "truncate")
     spec.perform(step, store)
     columns = result_of(step.key, store)["columns"]
-    layout = Spec.from_json(json.loads(store.get(columns)))
+    layout = FeatureSpec.from_json(json.loads(store.get(columns)))
     raw = sum(branch.size_bytes for branch in choice.features)
     return Case(file.url, file.identity, names, ranges, layout, columns, raw, store)
 

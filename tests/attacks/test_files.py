@@ -22,7 +22,7 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import RootFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import unpacked
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import inference, versions
 from hepfaas.models.inference import ConfinedModel, Graph, GraphError
 from hepfaas.models.versions import Version
@@ -71,7 +71,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def publish(folder: Path) -> None:
     """Put a model of one branch into the store of a folder."""
-    spec = Spec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1, type="int64"),))
+    spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1, type="int64"),))
     store = open_store(f"{folder}/store/local")
     card = {"name": "m", "n_features": 1, "outputs": 1, "labels": [0, 1], "recipe": {"tree": "Events"}}
     files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: doubling(1)}

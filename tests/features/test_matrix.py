@@ -8,12 +8,12 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged
 from hepfaas.features.matrix import denormalise, matrix, surplus_events
-from hepfaas.features.spec import FeatureBranch, Spec, in_order
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, in_order
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-SPEC = Spec(
+SPEC = FeatureSpec(
     (
         FeatureBranch("met", jagged=False, low=2.0, high=40.0, width=1),
         FeatureBranch("constant", jagged=False, low=7.0, high=7.0, width=1),
@@ -38,7 +38,7 @@ def arrays(events: list[tuple[float, list[float]]]) -> dict[str, ak.Array]:
     }
 
 
-def row_by_row(branches: dict[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
+def row_by_row(branches: dict[str, ak.Array], spec: FeatureSpec) -> NDArray[np.float32]:
     """Return the matrix by the rules of MLaaS4HEP's reader, event by event and branch by branch, with NumPy's types."""
     rows = []
     for event in range(len(branches["met"])):
@@ -105,13 +105,13 @@ def test_values_beyond_the_width_are_left_out_and_their_events_known() -> None:
 
 
 def test_values_beyond_the_width_are_an_error_if_the_spec_says_so() -> None:
-    strict = Spec(SPEC.branches, surplus="error")
+    strict = FeatureSpec(SPEC.branches, surplus="error")
     with pytest.raises(RequestError, match="branch 'mu_charge' has 4 values in event 1 .* room for 3"):
         matrix(arrays([(3.0, [1.5]), (3.0, [1.5] * 4)]), strict)
 
 
 def test_infinite_values_and_branches_without_a_range_are_zero() -> None:
-    spec = Spec(
+    spec = FeatureSpec(
         (
             FeatureBranch("a", jagged=False, low=0.0, high=1.0, width=1),
             FeatureBranch("never", jagged=False, low=None, high=None, width=1),
@@ -128,7 +128,7 @@ def test_no_events_give_no_rows() -> None:
 def test_columns_are_named_after_branch_and_slot() -> None:
     assert SPEC.columns == ["met", "constant", *(f"mu_charge_{i}" for i in range(3)), *(f"mu_pt_{i}" for i in range(3))]
     assert SPEC.slots("mu_pt") == range(5, 8)
-    assert Spec.from_json(SPEC.to_json()) == SPEC
+    assert FeatureSpec.from_json(SPEC.to_json()) == SPEC
 
 
 def test_a_branch_that_is_no_feature_has_no_slots() -> None:

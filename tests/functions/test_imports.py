@@ -61,10 +61,10 @@ def imported(name: str, *modules: str) -> set[str]:
 EVENTS = """
 import sys
 from types import SimpleNamespace
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
 from hepfaas.inputs.numbers import from_json
-spec = Spec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
+spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
     FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None

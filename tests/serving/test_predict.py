@@ -29,7 +29,7 @@ import uproot
 from hepfaas.datasets.root import opened
 from hepfaas.errors import RequestError
 from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.inputs import raw_events
 from hepfaas.models import versions
 from hepfaas.models.served import served_of
@@ -73,7 +73,7 @@ class Served:
             self.events = file["Events"].arrays()
         self.store: Store = open_store(f"{folder}/store/local")
         published = versions.load(self.store, "job")
-        self.spec: Spec = published.spec
+        self.spec: FeatureSpec = published.spec
         self.features = matrix({branch.name: self.events[branch.name] for branch in self.spec.branches}, self.spec)
 
     def _hepfaas(self, *words: str) -> None:

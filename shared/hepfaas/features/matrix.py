@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, values_and_counts
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 
 
-def matrix(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.float32]:
+def matrix(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.float32]:
     """Return the features of each event, (events, features), float32.
 
     Each value becomes (value - low) / (high - low) with the range of its branch; values of a constant branch pass
@@ -39,7 +39,7 @@ def matrix(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.float32]:
     return features
 
 
-def surplus_events(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.bool_]:
+def surplus_events(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.bool_]:
     """Return whether each event has more values in any branch than the spec has slots, (events,)."""
     surplus = np.zeros(len(next(iter(arrays.values()), ())), dtype=bool)
     for branch in spec.branches:
@@ -49,7 +49,7 @@ def surplus_events(arrays: Mapping[str, Values], spec: Spec) -> NDArray[np.bool_
     return surplus
 
 
-def denormalise(features: NDArray[np.float32], spec: Spec) -> NDArray[np.float64]:
+def denormalise(features: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float64]:
     """Return the values in the branches' own units, (events, features); 0 in a jagged branch (padding) becomes NaN."""
     values = features.astype(np.float64)
     start = 0
@@ -67,7 +67,7 @@ def denormalise(features: NDArray[np.float32], spec: Spec) -> NDArray[np.float64
 class _Slots:
     """Positions of jagged values in the matrix, computed once for branches with equal counts (Muon_pt, Muon_eta, …)."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: FeatureSpec) -> None:
         self._spec = spec
         self._known: list[tuple[NDArray[np.int64], int, Any]] = []
 

@@ -31,7 +31,7 @@ class FeatureBranch:
 
 
 @dataclass(frozen=True)
-class Spec:
+class FeatureSpec:
     """How events become vectors, in training and in prediction.
 
     branches: in the order of the columns. surplus: for an event with more values than a branch's width, "truncate"
@@ -75,7 +75,7 @@ class Spec:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Spec:
+    def from_json(cls, values: Mapping[str, Any]) -> FeatureSpec:
         """Return the spec from the values of `to_json`."""
         return cls(
             tuple(FeatureBranch(**branch) for branch in values["branches"]),

@@ -22,7 +22,7 @@ from hepfaas.datasets.chosen import missing_branch
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.inputs.decoded import VALUE_BYTES, Hold
 from hepfaas.inputs.json_object import json_object
@@ -116,7 +116,7 @@ def written(kind: str, columns: Columns) -> bytes:
         return path.read_bytes()
 
 
-def _from_json(spec: Spec, events: Any) -> Events:
+def _from_json(spec: FeatureSpec, events: Any) -> Events:
     """Events by branch, {"met": [...], "jet_pt": [[...], ...]}, or one object an event."""
     if isinstance(events, list):
         events = _transposed(spec, events)
@@ -129,7 +129,7 @@ def _from_json(spec: Spec, events: Any) -> Events:
     return Events(branches, named)
 
 
-def _transposed(spec: Spec, events: Sequence[Any]) -> dict[str, list[Any]]:
+def _transposed(spec: FeatureSpec, events: Sequence[Any]) -> dict[str, list[Any]]:
     if not all(isinstance(event, dict) for event in events):
         raise RequestError("'events' is a list, and an event of it no object from branch to value")
     wanted = [
@@ -193,7 +193,7 @@ def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
     return Jagged(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
-def _of_table(spec: Spec, kind: str, body: bytes, hold: Hold, memory: Memory) -> Events:
+def _of_table(spec: FeatureSpec, kind: str, body: bytes, hold: Hold, memory: Memory) -> Events:
     """Events of an Arrow or Parquet table, read in a confined worker."""
     wanted = [(branch.name, branch.jagged, _type(branch)) for branch in spec.branches]
     values = {"kind": kind, "branches": wanted, "identifiers": list(spec.identifiers)}
@@ -233,7 +233,7 @@ def _hold(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
     return ()
 
 
-def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold, memory: Memory) -> Events:
+def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, memory: Memory) -> Events:
     from hepfaas.datasets.byte_source import BodySource
     from hepfaas.datasets.ranges import EntryRange
     from hepfaas.datasets.root import RootFile
@@ -247,7 +247,7 @@ def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold, memory: Memory) -
         return _named(spec, file.read(tree, names, EntryRange(0, entries)))
 
 
-def _named(spec: Spec, arrays: dict[str, Values]) -> Events:
+def _named(spec: FeatureSpec, arrays: dict[str, Values]) -> Events:
     named = {}
     for name in [name for name in spec.identifiers if name in arrays]:
         named[name] = flat_values(arrays.pop(name), name)

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.jobs.addresses import check_webhook, place_files
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.jobs.uploads import given_names, write_job
@@ -270,7 +270,7 @@ class Intake:
         """The recipe of a run that has a version before it, to continue from or to be measured against."""
         earlier = _earlier(store, last)
         if rule.files == "continue":
-            spec = Spec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
+            spec = FeatureSpec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
             names = tuple(branch.name for branch in spec.branches)
             recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
         if rule.gate:

@@ -6,7 +6,7 @@ from typing import cast
 
 from hepfaas.errors import RequestError
 from hepfaas.features.branches import BranchRange, Survey
-from hepfaas.features.spec import FeatureBranch, Order, Spec, Surplus, in_order
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -21,7 +21,7 @@ def perform(step: steps.Spec, store: Store) -> None:
     branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no slot
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event; there is nothing to learn")
-    spec = Spec(branches, cast(Surplus, step.surplus), step.identifiers)
+    spec = FeatureSpec(branches, cast(Surplus, step.surplus), step.identifiers)
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: found.n_missing for name, found in survey.branches.items() if found.n_missing}
     result = {
