@@ -9,7 +9,7 @@ import awkward as ak
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, Survey, range_of, survey_of, total
+from hepfaas.features.branches import BranchRange, BranchSurvey, range_of, survey_of, total
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,7 +51,7 @@ def test_surveys_add_up_in_any_order(order: list[int]) -> None:
 
 def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
     survey = survey_of("f", {"empty": jagged([[], []]), "nan": ak.Array([math.nan, math.nan])}, 2)
-    assert Survey.from_json(json.loads(json.dumps(survey.to_json(), allow_nan=False))) == survey
+    assert BranchSurvey.from_json(json.loads(json.dumps(survey.to_json(), allow_nan=False))) == survey
 
 
 @pytest.mark.parametrize(

@@ -46,15 +46,15 @@ class BranchRange:
 
 
 @dataclass(frozen=True)
-class Survey:
+class BranchSurvey:
     """Result of one pass over events: the number of events of each file, by identity, and the range of each branch."""
 
     events: Mapping[str, int] = field(default_factory=dict)
     branches: Mapping[str, BranchRange] = field(default_factory=dict)
 
-    def __or__(self, other: Survey) -> Survey:
+    def __or__(self, other: BranchSurvey) -> BranchSurvey:
         """Return the survey of both sets of events. Raises: RequestError naming the branch."""
-        return Survey(
+        return BranchSurvey(
             {name: self.events.get(name, 0) + other.events.get(name, 0) for name in _union(self.events, other.events)},
             {name: _both(name, self.branches, other.branches) for name in _union(self.branches, other.branches)},
         )
@@ -70,7 +70,7 @@ class Survey:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Survey:
+    def from_json(cls, values: Mapping[str, Any]) -> BranchSurvey:
         """Return the survey from the values of `to_json`."""
         return cls(
             values["events"],
@@ -88,14 +88,14 @@ class Survey:
         )
 
 
-def total(surveys: list[Survey]) -> Survey:
+def total(surveys: list[BranchSurvey]) -> BranchSurvey:
     """Return the survey of all events."""
-    return reduce(or_, surveys, Survey())
+    return reduce(or_, surveys, BranchSurvey())
 
 
-def survey_of(identity: str, arrays: Mapping[str, Values], entries: int) -> Survey:
+def survey_of(identity: str, arrays: Mapping[str, Values], entries: int) -> BranchSurvey:
     """Return the survey of one entry range of the file with this identity; each branch (events,) or (events, var)."""
-    return Survey({identity: entries}, {name: range_of(branch) for name, branch in arrays.items()})
+    return BranchSurvey({identity: entries}, {name: range_of(branch) for name, branch in arrays.items()})
 
 
 def range_of(branch: Values) -> BranchRange:

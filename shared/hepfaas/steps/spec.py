@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, Survey
+from hepfaas.features.branches import BranchRange, BranchSurvey
 from hepfaas.features.spec import FeatureBranch, FeatureSpec, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
@@ -14,7 +14,7 @@ from hepfaas.steps.objects import encoded, put_blob, result_of
 
 def perform(step: steps.Spec, store: Store) -> None:
     """Raises: RequestError if no branch has a value."""
-    survey = Survey.from_json(result_of(step.survey, store))
+    survey = BranchSurvey.from_json(result_of(step.survey, store))
     jagged = {name: found.jagged for name, found in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
     features = (_feature(name, survey.branches[name]) for name in names)
