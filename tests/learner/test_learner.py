@@ -16,7 +16,7 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.learner import scratch
 from hepfaas.learner.learner import Learner, LearnerLimits, LearnerSettings
 from hepfaas.models.litert import LiteRtModel
-from hepfaas.training.segments import Block, Part, Rows, Slice, blocks_of, rows_in
+from hepfaas.training.segments import Block, Rows, Slice, SplitPart, blocks_of, rows_in
 from numpy.typing import NDArray
 
 FEATURES, ROWS = 6, 5_300
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(5)
 X = RNG.random((ROWS, FEATURES), dtype=np.float32)
 Y = (X[:, 0] + 0.3 * X[:, 1] > 0.7).astype(np.int64)
 IDS = RNG.integers(0, 2**64, ROWS, dtype=np.uint64)
-PARTS = [Part("p", 0, range(2), 2_800), Part("q", 1, range(2), 2_500)]
+PARTS = [SplitPart("p", 0, range(2), 2_800), SplitPart("q", 1, range(2), 2_500)]
 
 MODEL = """
 import keras

@@ -41,7 +41,7 @@ from hepfaas.serving.open_inference_grpc import health, inference
 from hepfaas.serving.tfaas_proto import message
 from hepfaas.steps.objects import open_scores
 from hepfaas.steps.predict import hashes_of, perform
-from hepfaas.training.prepared import Part
+from hepfaas.training.prepared import PreparedPart
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -1124,7 +1124,7 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
     identity, seen = opened(str(served.file), "Events").identity, 0
     for key in served.store.keys("steps/prepare/"):
         data = served.store.get(key)
-        part = Part(lambda start, stop, data=data: data[start:stop], len(data))
+        part = PreparedPart(lambda start, stop, data=data: data[start:stop], len(data))
         if part.facts.file == identity:
             with pa.ipc.open_file(data) as file:
                 table = file.read_all()

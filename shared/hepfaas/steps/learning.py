@@ -12,7 +12,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.segments import Part, Rows
+from hepfaas.training.segments import Rows, SplitPart
 
 FRESH = "fresh"
 """What a learner holds after `make`: a network that has not been trained."""
@@ -71,10 +71,10 @@ class Learners:
         return self._learner
 
 
-def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
+def parts_of(split: int, prepared: Mapping[str, Any]) -> list[SplitPart]:
     """What the prepared parts offer of one split: 0 training, 1 validation, 2 test."""
     return [
-        Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
+        SplitPart(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
         for part in prepared["parts"]
         if part["rows"][split]
     ]

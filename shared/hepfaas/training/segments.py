@@ -38,7 +38,7 @@ Block = Sequence[Slice]
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """One split of a prepared part: the part's key and label, the numbers of the record batches, and the rows."""
 
     key: str
@@ -58,7 +58,7 @@ def seed_of(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def blocks_of(parts: Sequence[Part], seed: int) -> list[Block]:
+def blocks_of(parts: Sequence[SplitPart], seed: int) -> list[Block]:
     """Return all rows of the parts, once each, as blocks of some 32,000 rows that mix the labels in proportion."""
     count = n_blocks(sum(part.rows for part in parts))
     shares = [
@@ -69,7 +69,7 @@ def blocks_of(parts: Sequence[Part], seed: int) -> list[Block]:
     return [block for block in blocks if block]
 
 
-def _shares(parts: Sequence[Part], n_shares: int, seed: int) -> list[list[Slice]]:
+def _shares(parts: Sequence[SplitPart], n_shares: int, seed: int) -> list[list[Slice]]:
     """Return the rows of one label as equal shares of its record batches in shuffled order."""
     batches = [batch for part in parts for batch in part.batches()]
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(batches))
