@@ -29,7 +29,7 @@ def perform(step: Convert, store: Store, learners: Learners, inference: Inferenc
     settings = ConverterSettings(
         code=files, module=name, format=step.format, file=step.file, input=step.input, output=step.output
     )
-    with learners.foreign(settings) as learner:
+    with learners.converter(settings) as learner:
         found = learner.convert()
         rows = _drawn(found.shape, found.integers)
         scores = learner.predict(rows)

@@ -55,9 +55,8 @@ class Learners:
             learner.holds = before
         return learner
 
-    def foreign(self, settings: ConverterSettings) -> Converter:
-        """A learner with a model that was made elsewhere, for one step; the warm one ends: two would need twice the
-        memory."""
+    def converter(self, settings: ConverterSettings) -> Converter:
+        """Return a converter for one step. Ends the warm learner, since two processes need twice the memory."""
         self.close()
         return Converter(settings, self.on_log, self._limits)
 
