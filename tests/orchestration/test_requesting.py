@@ -101,9 +101,9 @@ def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_who_asks_again_after_a_kill_gets_one_run(place: Place, nth: int, after: bool) -> None:
-    mortal = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
+    crashing = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
     with pytest.raises(Crash):
-        mortal.ask(WISH, "key")
+        crashing.ask(WISH, "key")
     run = place.asking.ask(WISH, "key")
     place.handle(place.taken.events[-1])
     assert records.runs(place.store) == [run]
