@@ -71,7 +71,7 @@ def trained(folder: Path, model: str, widths: tuple[int, ...], rows: int) -> np.
     return chooser.random((rows, FEATURES), dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """Result of `wrk`.
 
@@ -105,11 +105,11 @@ def wrk(
     unanswered = re.search(r"timeout (\d+)", done.stdout)
     assert rate
     return Load(
-        float(rate[1]),
-        _ms(done.stdout, "50"),
-        _ms(done.stdout, "99"),
-        int(refused[1]) if refused else 0,
-        int(unanswered[1]) if unanswered else 0,
+        per_s=float(rate[1]),
+        p50_ms=_ms(done.stdout, "50"),
+        p99_ms=_ms(done.stdout, "99"),
+        refused=int(refused[1]) if refused else 0,
+        unanswered=int(unanswered[1]) if unanswered else 0,
     )
 
 

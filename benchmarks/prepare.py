@@ -26,7 +26,7 @@ from sample import multiplied
 EVENTS, CLUSTER, RANGE, SURVEYED = 200_000, 1_000, 10_000, 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """A file with its ranges and spec, in a store."""
 
@@ -55,7 +55,16 @@ def case(path: Path, store: Store) -> Case:
     columns = result_of(step.key, store)["columns"]
     layout = FeatureSpec.from_json(json.loads(store.get(columns)))
     raw = sum(branch.size_bytes for branch in choice.features)
-    return Case(file.url, file.identity, names, ranges, layout, columns, raw, store)
+    return Case(
+        url=file.url,
+        identity=file.identity,
+        names=names,
+        ranges=ranges,
+        spec=layout,
+        columns=columns,
+        raw_bytes=raw,
+        store=store,
+    )
 
 
 def measure() -> list[Ratio]:

@@ -82,6 +82,7 @@ def graph(
     operators: Sequence[Any],
     n_features: int,
     n_outputs: int,
+    *,
     others: Sequence[Any] = (),
 ) -> bytes:
     """Return the whole model. Tensor 0 is the features; the last one, added here, is the output."""

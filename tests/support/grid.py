@@ -54,7 +54,9 @@ class Authority:
         self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-authority-")  # readable by other users
         self.folder = folder = Path(self._scratch.name)
         self._key, self._name = new_key(), name("authority")
-        certificate = self._issued(self._name, self._name, self._key, self._key, True)
+        certificate = self._issued(
+            subject=self._name, issuer=self._name, key=self._key, by=self._key, is_authority=True
+        )
         self.file = folder / "authority.pem"
         self.file.write_text(pem_of(certificate))
         subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True, timeout=60)
@@ -70,7 +72,9 @@ class Authority:
     def host(self, folder: Path) -> tuple[Path, Path]:
         """Write certificate and key of localhost; return the paths."""
         key = new_key()
-        certificate = self._issued(name("localhost"), self._name, key, self._key, False)
+        certificate = self._issued(
+            subject=name("localhost"), issuer=self._name, key=key, by=self._key, is_authority=False
+        )
         paths = folder / "host.pem", folder / "host.key"
         for path, text in zip(paths, (pem_of(certificate), pem(key)), strict=True):
             path.write_text(text)
@@ -80,12 +84,16 @@ class Authority:
     def person(self, person: str) -> str:
         """Return certificate and key of a person."""
         key = new_key()
-        return pem_of(self._issued(name(person), self._name, key, self._key, False)) + pem(key)
+        return pem_of(
+            self._issued(subject=name(person), issuer=self._name, key=key, by=self._key, is_authority=False)
+        ) + pem(key)
 
     def proxy(self, person: str, lasts: datetime.timedelta = DAY) -> str:
         """Return a proxy of a person: certificate, key, and the person's certificate."""
         person_key, proxy_key, serial = new_key(), new_key(), "12345"
-        certificate = self._issued(name(person), self._name, person_key, self._key, False)
+        certificate = self._issued(
+            subject=name(person), issuer=self._name, key=person_key, by=self._key, is_authority=False
+        )
         builder = (
             x509.CertificateBuilder()
             .subject_name(name(person, serial))
@@ -100,7 +108,13 @@ class Authority:
         return pem_of(builder.sign(person_key, hashes.SHA256())) + pem(proxy_key) + pem_of(certificate)
 
     def _issued(
-        self, subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey, by: rsa.RSAPrivateKey, is_authority: bool
+        self,
+        *,
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: rsa.RSAPrivateKey,
+        by: rsa.RSAPrivateKey,
+        is_authority: bool,
     ) -> x509.Certificate:
         address = x509.SubjectAlternativeName([x509.DNSName("localhost")])
         return (

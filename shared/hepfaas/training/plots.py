@@ -73,7 +73,14 @@ def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
             for number, name in enumerate(names):
                 validation, test = (distribution(counts.histograms[split, curve, number], BINS) for split in (0, 1))
                 filled = not several or number == curve
-                _draw_class(axes, validation, test, _readable(name), COLOURS[number % len(COLOURS)], filled)
+                _draw_class(
+                    axes,
+                    validation=validation,
+                    test=test,
+                    name=_readable(name),
+                    colour=COLOURS[number % len(COLOURS)],
+                    filled=filled,
+                )
             score_of = _readable(names[curve] if several else names[-1])
             axes.set(xlim=(0, 1), xlabel=f"Score of {score_of}", ylabel="Events, normalised")
             columns = 1 if max(map(len, names)) > 20 else 2
@@ -151,7 +158,7 @@ def _legend(axes: Axes, names: Sequence[str], loc: Literal["upper right", "lower
     axes.legend(loc=loc, title="test (dashed: validation)" if len(names) > 2 else None, title_fontsize=16)
 
 
-def _draw_class(axes: Axes, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
+def _draw_class(axes: Axes, *, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
     edges = np.linspace(0, 1, BINS + 1)
     if filled:
         axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
