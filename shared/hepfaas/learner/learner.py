@@ -499,7 +499,7 @@ class _Watchdog(threading.Thread):
         super().__init__(daemon=True)
         self._start, self._folder, self._limits = start, folder, limits
         self._process: Future[subprocess.Popen[bytes]] = Future()
-        self._stopped = threading.Event()
+        self._stop_requested = threading.Event()
         self.finding = ""
 
     def started(self) -> subprocess.Popen[bytes]:
@@ -519,13 +519,13 @@ class _Watchdog(threading.Thread):
             if self.finding:
                 process.kill()
                 break
-            if self._stopped.wait(DISK_CHECK_S / CHECKS_PER_DISK_CHECK):
+            if self._stop_requested.wait(DISK_CHECK_S / CHECKS_PER_DISK_CHECK):
                 return
-        self._stopped.wait()
+        self._stop_requested.wait()
 
     def stop(self) -> None:
         """End the checks."""
-        self._stopped.set()
+        self._stop_requested.set()
         self.join()
 
     def _check(self, process: int, *, disk: bool) -> str:
