@@ -1,6 +1,6 @@
 """Faults at every call to the store, the broker and the functions: the run ends with the same weights and no loss.
 
-`make chaos` tests every site with every kind of fault, then 50 random plans; `make test` a sample of them.
+`make chaos` tests every site with every kind of fault, then 50 random plans; `make test-slow` a sample of them.
 HEPFAAS_CHAOS_SEED=n repeats a random plan.
 """
 
