@@ -9,8 +9,8 @@ import os
 
 import functions_framework
 from flask import Request, Response
-from hepfaas.learner.learner import Limits
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.learner import LearnerLimits
+from hepfaas.learner.step_log import StepLog
 from hepfaas.models.inference import Inference
 from hepfaas.orchestration.stepping import Tools, step_function
 from hepfaas.platform.settings import Settings
@@ -20,8 +20,8 @@ from hepfaas.steps.learning import Learners
 SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 confinement.hide()
-PRINTED = Printed()
-LIMITS = Limits(
+PRINTED = StepLog()
+LIMITS = LearnerLimits(
     SETTINGS.learner_memory_mb, SETTINGS.learner_cpus, SETTINGS.learner_scratch_mb, SETTINGS.learner_silence_s
 )
 LEARNERS = Learners(PRINTED.append, LIMITS)

@@ -1,4 +1,4 @@
-"""A tenant whose rules wait for many files: pings, which anybody may send, look at the rules of others in time."""
+"""A tenant whose rules wait for many files: pings, which anybody may send, still reach the rules of others in time."""
 
 import threading
 from pathlib import Path

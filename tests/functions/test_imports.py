@@ -61,10 +61,11 @@ def imported(name: str, *modules: str) -> set[str]:
 EVENTS = """
 import sys
 from types import SimpleNamespace
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
 from hepfaas.inputs.numbers import from_json
-spec = Spec((FeatureBranch("met", False, 0.0, 4.0, 1), FeatureBranch("pt", True, 0.0, 8.0, 2)))
+spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
+    FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None
 events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', hold=hold)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from hepfaas.errors import NotThereError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import served, versions
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 
-SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
+SPEC = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),))
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 
-SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
+SPEC = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from hepfaas.client import Client
 from hepfaas.errors import RequestError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
 from hepfaas.orchestration import records, rules
 from hepfaas.orchestration.intake import Arrived, Intake, news_in, news_of
@@ -211,7 +211,7 @@ PAIR = ("s3://in/signal1.root", "s3://in/background1.root")
 
 def published(store: Store, number: int, steps: dict[str, str]) -> None:
     """A version of the rule's model, as far as a rule looks at it."""
-    spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),), identifiers=("event",))
+    spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),), identifiers=("event",))
     version = versions.Version("fresh", number)
     card, files = {"steps": steps}, {versions.SPEC: json.dumps(spec.to_json()).encode()}
     versions.publish(store, version, card, files)

@@ -17,8 +17,8 @@ from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
 from hepfaas.serving.run_requests import MOST_HEADERS, FileEntries, look
 from hepfaas.views import overview
+from support.crashing import Crash, CrashingStore, RecordingSender
 from support.jobs import write_root
-from support.mortal import Killed, Mortal, Taken
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("root://h//a.root",), "Events", ("met",), ())
 WISH = Request(RECIPE, 1000.0, trace="00-1-2-01")
@@ -28,7 +28,7 @@ class Place:
     """A store above all owners, the requests of owner 'me' in it, and the events sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), Taken()
+        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), RecordingSender()
         self.asking = Asking(self.root, self.taken, "me", "predict")
 
     def there(self) -> list[str]:
@@ -103,9 +103,9 @@ def test_the_ping_begins_a_requested_run_whose_event_was_lost(place: Place) -> N
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_request_repeated_after_a_kill_gives_one_run(place: Place, nth: int, after: bool) -> None:
-    mortal = replace(place.asking, root=Mortal(place.root, nth, after))  # type: ignore[arg-type]
-    with pytest.raises(Killed):
-        mortal.ask(WISH, "key")
+    crashing = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
+    with pytest.raises(Crash):
+        crashing.ask(WISH, "key")
     run = place.asking.ask(WISH, "key")
     place.handle(place.taken.events[-1])
     assert records.runs(place.store) == [run]

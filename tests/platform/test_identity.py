@@ -125,7 +125,7 @@ def test_keys_are_fetched_when_a_new_one_signs_but_not_for_everybody_who_names_o
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
         keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == 2
+        assert issuer.n_requests == 2
         issuer.keys.append(RSAKey.generate_key(2048, {"kid": "two"}))
         with pytest.raises(UnauthenticatedError, match="a key that issuer"):
             keys.key({"alg": "RS256", "kid": "two"})
@@ -134,7 +134,7 @@ def test_keys_are_fetched_when_a_new_one_signs_but_not_for_everybody_who_names_o
         for _ in range(10):
             with pytest.raises(UnauthenticatedError):
                 keys.key({"alg": "RS256", "kid": "nobody's"})
-        assert issuer.asked == 4
+        assert issuer.n_requests == 4
         with pytest.raises(UnauthenticatedError):
             keys.key({"alg": "ES256", "kid": "one"})
         with pytest.raises(UnauthenticatedError):
@@ -145,16 +145,16 @@ def test_the_keys_of_an_issuer_that_is_away_count_for_a_day() -> None:
     now = 1000.0
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
-        issuer.away = True
+        issuer.is_away = True
         with pytest.raises(UnavailableError, match="does not tell its keys: .* answers 503"):
             keys.key({"alg": "RS256", "kid": "one"})
-        asked, issuer.away = issuer.asked, False
+        asked, issuer.is_away = issuer.n_requests, False
         with pytest.raises(UnavailableError):
             keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == asked
+        assert issuer.n_requests == asked
         now += AGAIN_S
         keys.key({"alg": "RS256", "kid": "one"})
-        issuer.away = True
+        issuer.is_away = True
         now += KEYS_S + 1
         keys.key({"alg": "RS256", "kid": "one"})
         now += MOST_KEYS_S

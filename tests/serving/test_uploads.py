@@ -235,7 +235,7 @@ def test_raw_events_and_files_are_refused_with_the_way_out(uploaded: list[str], 
         ("several", {}, "it has 2 outputs: high, low, "),
         ("several", {"output_name": "middle"}, "it has no output 'middle'; it has: high, low"),
         ("several", {"input_name": "y"}, "it has no input 'y'; it has: x, serving_default_x"),
-        ("text", {}, "its input is string; numbers are served"),
+        ("text", {}, "its input is string; it must be numbers"),
         ("fixed", {}, "its input has shape [4, 2]; the first size must be open"),
         ("open", {}, "its input has shape [open, open, 2]"),
         ("cube", {}, "two rows give an array of shape [2, 2, 2, 1]"),
@@ -296,7 +296,7 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
     assert "no node 'nope' for its input; it could be: dense_4_input" in refused(data={"name": "x"}, files=several)
     several["params"] = ("p.json", b"{}")
     assert "names no output_node; it could be: output_node0, another_end" in refused(data={"name": "x"}, files=several)
-    assert "it is no graph of TensorFlow" in refused(data={"name": "x"}, files={"model": ("a.pb", b"\xff" * 99)})
+    assert "it is not a TensorFlow graph" in refused(data={"name": "x"}, files={"model": ("a.pb", b"\xff" * 99)})
     assert "cannot read it" in refused(data={"name": "x"}, files={"model": ("a.keras", b"x")})
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import uproot
 from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
@@ -52,7 +52,7 @@ class Served:
             self.events = file["Events"].arrays()
         self.store: Store = open_store(f"{folder}/store/local")
         published = versions.load(self.store, "job")
-        self.spec: Spec = published.spec
+        self.spec: FeatureSpec = published.spec
         self.features = matrix({branch.name: self.events[branch.name] for branch in self.spec.branches}, self.spec)
 
     @contextmanager

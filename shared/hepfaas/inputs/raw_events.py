@@ -22,7 +22,7 @@ from hepfaas.datasets.chosen import missing_branch
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.inputs.decoded import VALUE_BYTES, Hold
 from hepfaas.inputs.json_object import json_object
@@ -122,7 +122,7 @@ def scores_as(kind: str, columns: Columns) -> bytes:
         return path.read_bytes()
 
 
-def _from_json(spec: Spec, events: Any) -> Events:
+def _from_json(spec: FeatureSpec, events: Any) -> Events:
     """Return events given by branch, {"met": [...], "jet_pt": [[...], ...]}, or as one object for each event."""
     if isinstance(events, list):
         events = _transposed(spec, events)
@@ -135,7 +135,7 @@ def _from_json(spec: Spec, events: Any) -> Events:
     return Events(branches, identifiers)
 
 
-def _transposed(spec: Spec, events: Sequence[Any]) -> dict[str, list[Any]]:
+def _transposed(spec: FeatureSpec, events: Sequence[Any]) -> dict[str, list[Any]]:
     if not all(isinstance(event, dict) for event in events):
         raise RequestError("'events' is a list, but one of its events is not an object from branch to value")
     names = [
@@ -199,7 +199,7 @@ def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
     return Jagged(cast(kept, _type(branch), what, place_in_events(counts)), counts)
 
 
-def _from_table(spec: Spec, kind: str, body: bytes, hold: Hold, *, memory: Memory) -> Events:
+def _from_table(spec: FeatureSpec, kind: str, body: bytes, hold: Hold, *, memory: Memory) -> Events:
     """Return the events of an Arrow or Parquet table, read in a confined worker."""
     described = [(branch.name, branch.jagged, _type(branch)) for branch in spec.branches]
     values = {"kind": kind, "branches": described, "identifiers": list(spec.identifiers)}
@@ -244,7 +244,7 @@ def _hold_size(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
     return ()
 
 
-def _from_root(spec: Spec, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
+def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
     from hepfaas.datasets.byte_source import BodySource
     from hepfaas.datasets.ranges import EntryRange
     from hepfaas.datasets.root import RootFile

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
@@ -40,7 +40,7 @@ class Loop:
         self._attempt = records.attempt_of(store, run)
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
-        self._printed = Printed()
+        self._printed = StepLog()
         self._told_opened = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
@@ -127,7 +127,7 @@ class Loop:
             raise UnavailableError(f"{missing}, and no step of this run makes it") from missing
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines, error)
         records.log(self._store, self._run, entry)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.platform.storage import Data, Store
 
 CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
@@ -55,11 +55,11 @@ class Published:
 
     version: Version
     card: Mapping[str, Any]
-    layout: Spec | None
+    layout: FeatureSpec | None
     graph: bytes | memoryview
 
     @property
-    def spec(self) -> Spec:
+    def spec(self) -> FeatureSpec:
         """How events become vectors. Raises: RequestError if the model was uploaded without a spec."""
         if self.layout is None:
             raise self._no_spec()
@@ -198,7 +198,7 @@ def find(store: Store, name: str, number: str = "") -> Version:
 def read(store: Store, version: Version) -> Published:
     """Return a version as it is served. Raises: MissingError if it was deleted just now."""
     card = card_of(store, version)
-    layout = None if "foreign" in card else Spec.from_json(json.loads(store.get(version.prefix + SPEC)))
+    layout = None if "foreign" in card else FeatureSpec.from_json(json.loads(store.get(version.prefix + SPEC)))
     return Published(version, card, layout, store.get(version.prefix + GRAPH))
 
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.jobs.addresses import check_webhook, place_files
 from hepfaas.jobs.job import Place, recipe_of
 from hepfaas.models import versions
@@ -281,7 +281,7 @@ def _after(store: Store, recipe: Recipe, rule: Rule, last: versions.Version, pla
     """Return the recipe of a run after a version, to continue from it or to be compared with it."""
     earlier = _earlier(store, last)
     if rule.files == "continue":
-        spec = Spec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
+        spec = FeatureSpec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
         names = tuple(branch.name for branch in spec.branches)
         recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
     if rule.gate:

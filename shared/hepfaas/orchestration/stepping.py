@@ -11,7 +11,7 @@ from typing import Any
 from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.readings import Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
 from hepfaas.platform import outside
@@ -45,12 +45,12 @@ class Stepping:
         *,
         budget_s: float,
         tools: Tools | None = None,
-        printed: Printed | None = None,
+        printed: StepLog | None = None,
         clock: Callable[[], float] = time.time,
         readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
-        self._tools, self._printed, self._clock = tools or {}, printed or Printed(), clock
+        self._tools, self._printed, self._clock = tools or {}, printed or StepLog(), clock
         self._readings = readings or Readings()
         self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
@@ -107,7 +107,7 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
-        self._printed.taken()  # output of a step that was not done, perhaps of another owner
+        self._printed.take()  # output of a step that was not done, perhaps of another owner
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
@@ -134,7 +134,7 @@ class Stepping:
         return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         seconds, n_events = time.monotonic() - began, 0 if error else step.n_events
         entry = records.Entry(
             self._clock(), step.kind, step.key, seconds=seconds, events=n_events, lines=lines, error=error
@@ -162,7 +162,7 @@ class Stepping:
         self._sender.send(events.event(type_, self._name, task.step.key, task.name, data=data, trace=trace))
 
 
-def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
+def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: StepLog | None = None) -> Handler:
     """Return the step function `name`. It opens the store and the broker at its first event."""
 
     def handler() -> Callable[[CloudEvent], None]:
