@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hepfaas.datasets.addresses import check_host, is_private
-from hepfaas.datasets.faults import redacted
+from hepfaas.datasets.errors import redacted
 from hepfaas.datasets.sources import Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.address import XROOTD, Address, parsed

@@ -20,7 +20,7 @@ class HttpSource(RangedSource):
     """One file, http(s)://. A server may lead elsewhere, but none on the internet into a private network.
 
     version: a strong ETag, '' without one. private: whether its host may be in one. Raises: RequestError if it is or
-    leads there and may not, or HTTPException with the status of what is no file; see faults.py.
+    leads there and may not, or HTTPException with the status of what is no file; see errors.py.
     """
 
     def __init__(self, file_path: str, credential: Credential | None = None, private: bool = True) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
 from hepfaas.datasets.chosen import Branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.identity import held, identity_of, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.errors import RequestError
@@ -74,7 +74,7 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
     """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
 
     def at(door: Door) -> OpenedFile:
-        with explained(door.url), open_root(door, _most_held(url, reading), reading.memory) as file:
+        with translated_errors(door.url), open_root(door, _most_held(url, reading), reading.memory) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
             entries, branches, left_out, edges = file.tree(tree)
             if not is_still(file.source, identity, since):
@@ -93,7 +93,7 @@ def read(
     the file is another than the one with this identity, or has no such branch; UnavailableError."""
 
     def at(door: Door) -> dict[str, Values]:
-        with explained(door.url), _Lent(door, identity, url, reading) as found:
+        with translated_errors(door.url), _Lent(door, identity, url, reading) as found:
             arrays = found.file.read(tree, branches, entries)
             if not is_still(found.file.source, identity, found.since):
                 raise _changed(door.url)
@@ -103,7 +103,7 @@ def read(
 
 
 def open_root(door: Door, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
-    """Return the file, to be closed by the caller; the faults of its source are for `explained` to translate.
+    """Return the file, to be closed by the caller; the faults of its source are for `translated_errors` to translate.
 
     most_held: bytes of a file on a server up to which it is fetched whole and read from memory.
     """

@@ -21,7 +21,7 @@ from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
 from hepfaas.datasets.chosen import Branch, missing_branch
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
@@ -38,7 +38,7 @@ def serve(channel_number: int, file_number: int | None = None) -> None:
     def functions(caller: Caller) -> Mapping[str, Callable[..., Answer]]:
         reader = _Reader(caller, file_number)
         names = ("open", "tree", "decoded", "read", "trees")
-        return {name: partial(reader.explained, getattr(reader, f"do_{name}")) for name in names}
+        return {name: partial(reader.run, getattr(reader, f"do_{name}")) for name in names}
 
     serve_calls(channel_number, functions)
 
@@ -50,10 +50,10 @@ class _Reader:
         self._caller, self._file_number = caller, file_number
         self._name = ""
 
-    def explained(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
+    def run(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
         """Return what the function gives; what it raises is translated."""
         self._name = values.pop("name", self._name)
-        with explained(self._name):
+        with translated_errors(self._name):
             return function(**values)
 
     def do_open(self, size_bytes: int) -> Answer:

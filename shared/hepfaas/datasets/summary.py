@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hepfaas.datasets.chosen import Branch
 from hepfaas.datasets.doors import Door
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.root import branch_of, open_root
 
 
@@ -31,7 +31,7 @@ class TreeSummary:
 
 def trees_of(url: str) -> list[TreeSummary]:
     """All TTrees of a file, those in folders too. Raises: RequestError; UnavailableError."""
-    with explained(url), open_root(Door(url)) as file:
+    with translated_errors(url), open_root(Door(url)) as file:
         return [
             TreeSummary(
                 **{

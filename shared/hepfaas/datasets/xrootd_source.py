@@ -30,7 +30,7 @@ VECTOR_LIMITS = (1024, 2_097_136)
 
 
 class XRootDSource(ByteSource):
-    """One file, root://. Raises: OSError with the client's text (faults.py); RequestError if its server leads where it
+    """One file, root://. Raises: OSError with the client's text (errors.py); RequestError if its server leads where it
     may not."""
 
     def __init__(self, door: Door) -> None:

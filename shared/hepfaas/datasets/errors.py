@@ -19,7 +19,7 @@ REFUSED = "[3010]"
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def translated_errors(url: str) -> Iterator[None]:
     """Raises: RequestError if the file is missing, unreadable or broken; UnavailableError if its server is away."""
     try:
         yield
