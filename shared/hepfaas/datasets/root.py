@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
-from hepfaas.datasets.chosen import Branch
 from hepfaas.datasets.doors import PLAIN, Door, Reading
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.identity import held, identity_of, is_still, stat_of, uploaded

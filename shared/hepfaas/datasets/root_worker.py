@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
-from hepfaas.datasets.chosen import Branch, missing_branch
+from hepfaas.datasets.branch_choice import Branch, missing_branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed

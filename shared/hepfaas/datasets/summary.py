@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hepfaas.datasets.chosen import Branch
+from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.doors import Door
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.root import branch_of, open_root

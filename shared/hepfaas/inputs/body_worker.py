@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from hepfaas.datasets.chosen import missing_branch
+from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, packed
 from hepfaas.sandbox.tasks import Answer, Caller, serve_calls

@@ -23,7 +23,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BranchChoice:
     """features: in the order of the tree. notes: what a user asked for and cannot have, without harm."""
 
     features: tuple[Branch, ...]
@@ -31,13 +31,13 @@ class Choice:
     notes: tuple[str, ...]
 
 
-def chosen(
+def choose_branches(
     place: str,
     available: Sequence[Branch],
     selected: Sequence[str],
     excluded: Sequence[str],
     identifiers: Sequence[str],
-) -> Choice:
+) -> BranchChoice:
     """The branches to use: the selected ones, else all but the excluded; identifiers are never features.
 
     `place` names the tree in messages. Raises: RequestError if a selected branch is not there, or none is left.
@@ -55,7 +55,7 @@ def chosen(
     notes = [f"'{name}' of {key} is no branch of {place}" for key, some in asked for name in some if name not in names]
     jagged = {branch.name for branch in available if branch.jagged}
     flat = tuple(name for name in named if name in names and name not in jagged)
-    return Choice(features, flat, tuple(notes))
+    return BranchChoice(features, flat, tuple(notes))
 
 
 def missing_branch(place: str, name: str, names: Sequence[str]) -> RequestError:
