@@ -12,7 +12,7 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.api import intake as intake_api
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration.intake import Intake
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
@@ -25,7 +25,7 @@ SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
-SOURCES = Readings.by(SETTINGS).sources
+SOURCES = Readings.from_settings(SETTINGS).sources
 
 
 @functools.cache

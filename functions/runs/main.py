@@ -13,7 +13,7 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.api.calls import answer
 from hepfaas.api.context import Context
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
@@ -27,7 +27,7 @@ SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
-READINGS = Readings.by(SETTINGS)
+READINGS = Readings.from_settings(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))

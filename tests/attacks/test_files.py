@@ -17,8 +17,8 @@ import pytest
 import uproot
 from attacks import hostile_workers
 from hepfaas.datasets.byte_source import MemorySource
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import RootFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import unpacked

@@ -9,8 +9,8 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError

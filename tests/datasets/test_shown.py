@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hepfaas.datasets import doors
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets import reading as reading_module
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential
@@ -145,7 +145,7 @@ def test_a_token_is_shown_to_its_host_and_not_where_that_leads(scheme: str) -> N
 
 def test_a_token_is_not_shown_in_clear_to_a_public_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address is public by name alone: none is reached from here."""
-    monkeypatch.setattr(doors, "is_private", lambda url: False)
+    monkeypatch.setattr(reading_module, "is_private", lambda url: False)
     for url, safe in (("http://host.example/x", "https"), ("root://host.example//x", "roots")):
         with pytest.raises(RequestError, match=f"without encryption.*name it by {safe}://"):
             opened(url, "Events", showing("host.example", "bearer", "of-alice"))

@@ -1,4 +1,4 @@
-"""The operator's file: what is wrong with it, which doors a file has, and which addresses somebody may read."""
+"""The operator's file: what is wrong with it, which endpoints a file has, and which addresses somebody may read."""
 
 import json
 from pathlib import Path
@@ -39,14 +39,14 @@ def test_those_of_the_manifests_are_understood() -> None:
     folder = Path(__file__).parents[2] / "manifests"
     assert sources_in(str(folder / "base/sources.json"), ISSUER) == Sources()
     site = sources_in(str(folder / "overlays/site/sources.json"), ISSUER)
-    assert tuple(map(str, site.doors(parsed("root://cms-xrd-global.cern.ch//store/x.root")))) == (
+    assert tuple(map(str, site.endpoints(parsed("root://cms-xrd-global.cern.ch//store/x.root")))) == (
         "root://xrootd-cache.hepfaas.svc.cluster.local//store/x.root",
         "root://xrootd-cms.infn.it//store/x.root",
     )
 
 
 @pytest.mark.parametrize(
-    ("url", "doors"),
+    ("url", "endpoints"),
     [
         (
             "root://global.example:1094//store/a%b.root",
@@ -64,8 +64,8 @@ def test_those_of_the_manifests_are_understood() -> None:
         ("s3://bucket/x.root", ["s3://bucket/x.root"]),
     ],
 )
-def test_the_doors_of_a_file(url: str, doors: list[str], sources: Sources) -> None:
-    assert list(map(str, sources.doors(parsed(url)))) == doors
+def test_the_endpoints_of_a_file(url: str, endpoints: list[str], sources: Sources) -> None:
+    assert list(map(str, sources.endpoints(parsed(url)))) == endpoints
 
 
 @pytest.mark.parametrize(
@@ -141,8 +141,8 @@ def test_without_a_list_everything_may_be_read() -> None:
         ({"federations": [{"name": "f", "hosts": ["h"]}]}, "federation 'f' needs 'hosts', and 'caches' or 'origins'"),
         ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of texts"),
         ({"federations": [{"name": "f", "hosts": ["h/x"]}]}, "a host is a name, or name:port"),
-        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is no door"),
-        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is no door"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is not an endpoint"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is not an endpoint"),
         ({"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]}, "host 'h' stands twice"),
         ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' has some of root, roots"),
         ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' begins with one '/'"),

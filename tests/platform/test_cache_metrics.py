@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import httpx
-from hepfaas.datasets.doors import Door
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.datasets.root import open_root
 from hepfaas.platform.cache_metrics import Counts
 from support.servers import LIMIT_S, XRootD, XRootDCache, free_port, is_open, wait_until
@@ -32,7 +32,7 @@ def test_a_cache_tells_what_came_from_its_disk_and_what_it_fetched() -> None:
             end = time.monotonic() + LIMIT_S
             while not disk > fetched > 0:  # a file is reported when it is closed, which the cache does late
                 assert time.monotonic() < end
-                with open_root(Door(cache.url(SAMPLE.name))) as file:
+                with open_root(Endpoint(cache.url(SAMPLE.name))) as file:
                     assert len(file.read("Events", ["Muon_pt"], EntryRange(0, 5_000))["Muon_pt"]) == 5_000
                 time.sleep(0.5)
                 found = numbers(httpx.get(f"http://127.0.0.1:{http}/metrics").text)

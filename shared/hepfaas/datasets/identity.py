@@ -16,7 +16,7 @@ import hashlib
 import re
 
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, MemorySource, Stat
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.reading import Reading
 from hepfaas.platform.address import parsed
 
 _UPLOAD = re.compile(r"uploads/([0-9a-f]{64})/[^/]+")
@@ -42,7 +42,7 @@ def uploaded(url: str, reading: Reading) -> str:
 
 def identity_of(source: ByteSource, fingerprint: str, url: str, reading: Reading) -> str:
     """Return the identity of an open file. fingerprint: of its structure (root_worker.py). url: the address under which
-    it was named, whatever door it is read at.
+    it was named, whatever endpoint it is read at.
 
     The servers of a federation state different versions of the same file, so theirs do not count.
     """

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
-from hepfaas.datasets.doors import PLAIN, Door, Reading
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.identity import held, identity_of, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
+from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, unpacked
 from hepfaas.platform.address import XROOTD, parsed
@@ -73,12 +73,12 @@ class OpenedFile:
 def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
     """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
 
-    def at(door: Door) -> OpenedFile:
-        with translated_errors(door.url), open_root(door, _most_held(url, reading), reading.memory) as file:
+    def at(endpoint: Endpoint) -> OpenedFile:
+        with translated_errors(endpoint.url), open_root(endpoint, _most_held(url, reading), reading.memory) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
             entries, branches, left_out, edges = file.tree(tree)
             if not is_still(file.source, identity, since):
-                raise _changed(door.url)
+                raise _changed(endpoint.url)
             return OpenedFile(
                 identity, file.fingerprint, url, tree, entries, file.source.size_bytes, branches, left_out, edges
             )
@@ -89,29 +89,29 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
 def read(
     url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
 ) -> dict[str, Values]:
-    """The branches of some entries, each (events,) or jagged, all of them from one door. Raises: RequestError if
+    """The branches of some entries, each (events,) or jagged, all of them from one endpoint. Raises: RequestError if
     the file is another than the one with this identity, or has no such branch; UnavailableError."""
 
-    def at(door: Door) -> dict[str, Values]:
-        with translated_errors(door.url), _Lent(door, identity, url, reading) as found:
+    def at(endpoint: Endpoint) -> dict[str, Values]:
+        with translated_errors(endpoint.url), _Lent(endpoint, identity, url, reading) as found:
             arrays = found.file.read(tree, branches, entries)
             if not is_still(found.file.source, identity, found.since):
-                raise _changed(door.url)
+                raise _changed(endpoint.url)
             return arrays
 
     return reading.through(url, at)
 
 
-def open_root(door: Door, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
+def open_root(endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
     """Return the file, to be closed by the caller; the faults of its source are for `translated_errors` to translate.
 
     most_held: bytes of a file on a server up to which it is fetched whole and read from memory.
     """
-    if "://" not in door.url:
-        return RootFile(LocalSource(door.url), door.url, memory)
-    address = parsed(door.url)
+    if "://" not in endpoint.url:
+        return RootFile(LocalSource(endpoint.url), endpoint.url, memory)
+    address = parsed(endpoint.url)
     url = str(address)
-    return RootFile(held(_source(replace(door, url=url), address.scheme), most_held), url, memory)
+    return RootFile(held(_source(replace(endpoint, url=url), address.scheme), most_held), url, memory)
 
 
 class RootFile:
@@ -207,19 +207,19 @@ def _pairs(values: Sequence[Sequence[Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(name), str(what)) for name, what in values)
 
 
-def _source(door: Door, scheme: str) -> ByteSource:
-    """Return what reads byte ranges of a file on a server. The door's address is in its normal form."""
+def _source(endpoint: Endpoint, scheme: str) -> ByteSource:
+    """Return what reads byte ranges of a file on a server. The endpoint's address is in its normal form."""
     if scheme in XROOTD:
         from hepfaas.datasets.xrootd_source import XRootDSource  # each client: only where it is used
 
-        return XRootDSource(door)
+        return XRootDSource(endpoint)
     if scheme == "s3":
         from hepfaas.datasets.s3_source import S3Source
 
-        return S3Source(door.url)
+        return S3Source(endpoint.url)
     from hepfaas.datasets.http_source import HttpSource
 
-    return HttpSource(door.url, credential=door.credential, private=door.private)
+    return HttpSource(endpoint.url, credential=endpoint.credential, private=endpoint.private)
 
 
 def _most_held(url: str, reading: Reading) -> int:
@@ -234,12 +234,12 @@ def _changed(url: str) -> RequestError:
 class _Found:
     """A file kept open, and its state when its identity was computed."""
 
-    def __init__(self, door: Door, identity: str, url: str, reading: Reading) -> None:
-        self.file = open_root(door, _most_held(url, reading), reading.memory)
+    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
+        self.file = open_root(endpoint, _most_held(url, reading), reading.memory)
         try:
             self.since = stat_of(self.file.source)
             if identity_of(self.file.source, self.file.fingerprint, url, reading) != identity:
-                raise _changed(door.url)
+                raise _changed(endpoint.url)
         except BaseException:
             self.file.close()
             raise
@@ -249,11 +249,11 @@ class _Lent:
     """Lends an open file: opening one of a thousand branches takes half a second, so a process keeps the last four,
     each for whom it was opened."""
 
-    _kept: ClassVar[OrderedDict[tuple[Door, str], _Found]] = OrderedDict()
+    _kept: ClassVar[OrderedDict[tuple[Endpoint, str], _Found]] = OrderedDict()
     _lock = threading.Lock()
 
-    def __init__(self, door: Door, identity: str, url: str, reading: Reading) -> None:
-        self._key = (door, identity)
+    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
+        self._key = (endpoint, identity)
         self._named = (url, reading)
 
     def __enter__(self) -> _Found:

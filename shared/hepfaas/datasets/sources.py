@@ -1,7 +1,7 @@
-"""Where files may be read, by whom, and through which doors: an operator's file, HEPFAAS_SOURCES. Light: no reader.
+"""Where files may be read, by whom, and through which endpoints: an operator's file, HEPFAAS_SOURCES. Light: no reader.
 
-{"federations": [{"name": …, "hosts": [whose addresses lead to its files], "caches": [doors asked first, in order],
-                  "origins": [doors asked then; without any the address itself]}],
+{"federations": [{"name": …, "hosts": [whose addresses lead to its files], "caches": [endpoints asked first, in order],
+                  "origins": [endpoints asked then; without any the address itself]}],
  "allowed": [{"schemes": [...], "host": …, "path": what paths begin with, "groups": [whose members; without it all]}]}
 
 A host is a name, on any port, or name:port; of s3:// it is the bucket. Without "allowed" every address may be read.
@@ -25,7 +25,7 @@ MOST_TOLD = 20
 
 @dataclass(frozen=True)
 class Federation:
-    """Servers that have the same files under the same paths. caches, origins: doors, in the order they are asked."""
+    """Servers that have the same files under the same paths. caches, origins: endpoints, in the order they are asked."""
 
     name: str
     hosts: tuple[str, ...]
@@ -63,13 +63,13 @@ class Sources:
         """The federation whose files an address names."""
         return next((one for one in self.federations if any(_is_at(address, host) for host in one.hosts)), None)
 
-    def doors(self, address: Address) -> tuple[Address, ...]:
-        """Addresses at which a file is looked for, one after the other. Raises: RequestError if a door can have no such
+    def endpoints(self, address: Address) -> tuple[Address, ...]:
+        """Addresses at which a file is looked for, one after the other. Raises: RequestError if an endpoint can have no such
         path."""
         found = self.federation_of(address)
         if found is None:
             return (address,)
-        behind = [address.below(parsed(door)) for door in (*found.caches, *found.origins)]
+        behind = [address.below(parsed(endpoint)) for endpoint in (*found.caches, *found.origins)]
         return tuple(dict.fromkeys(behind if found.origins else [*behind, address]))
 
     def check(self, address: Address, groups: Collection[Group], is_prefix: bool = False) -> None:
@@ -85,7 +85,7 @@ class Sources:
 
 
 EVERYTHING = Sources()
-"""Every address may be read, and is its own door."""
+"""Every address may be read, and is its own endpoint."""
 
 
 def sources_in(path: str, issuer: str) -> Sources:
@@ -120,10 +120,12 @@ def _federation(values: Any) -> Federation:
         raise ValueError("a federation has no 'name'")
     what = f"federation '{name}'"
     hosts = tuple(_host(host, what) for host in _texts(found, "hosts", what))
-    doors = [tuple(_door(door, what) for door in _texts(found, key, what)) for key in ("caches", "origins")]
-    if not hosts or not any(doors):
+    endpoints = [
+        tuple(_endpoint(endpoint, what) for endpoint in _texts(found, key, what)) for key in ("caches", "origins")
+    ]
+    if not hosts or not any(endpoints):
         raise ValueError(f"{what} needs 'hosts', and 'caches' or 'origins'")
-    return Federation(name, hosts, *doors)
+    return Federation(name, hosts, *endpoints)
 
 
 def _allowed(values: Any, issuer: str) -> Allowed:
@@ -176,11 +178,13 @@ def _host(text: Any, what: str) -> str:
     return Address("", host, port).place
 
 
-def _door(text: str, what: str) -> str:
+def _endpoint(text: str, what: str) -> str:
     try:
         return str(parsed(text)).rstrip("/")
     except RequestError as error:
-        raise ValueError(f"{what}: '{text}' is no door, as in root://host:port or https://host/folder") from error
+        raise ValueError(
+            f"{what}: '{text}' is not an endpoint, as in root://host:port or https://host/folder"
+        ) from error
 
 
 def _is_at(address: Address, host: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hepfaas.datasets.branch_choice import Branch
-from hepfaas.datasets.doors import Door
 from hepfaas.datasets.errors import translated_errors
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.datasets.root import branch_of, open_root
 
 
@@ -31,7 +31,7 @@ class TreeSummary:
 
 def trees_of(url: str) -> list[TreeSummary]:
     """All TTrees of a file, those in folders too. Raises: RequestError; UnavailableError."""
-    with translated_errors(url), open_root(Door(url)) as file:
+    with translated_errors(url), open_root(Endpoint(url)) as file:
         return [
             TreeSummary(
                 **{

@@ -12,7 +12,7 @@ import uproot
 
 from hepfaas.datasets.addresses import check_host
 from hepfaas.datasets.byte_source import ByteSource, Range
-from hepfaas.datasets.doors import Door
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError
 from hepfaas.platform.address import Address, parsed
 
@@ -23,7 +23,7 @@ XROOTD_LIMITS = {
     "XRD_STREAMERRORWINDOW": "30",
     "XRD_TIMEOUTRESOLUTION": "1",
 }
-"""Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
+"""Seconds and counts: XRootD's own would let a dead endpoint hold a request for half an hour."""
 
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
@@ -33,11 +33,11 @@ class XRootDSource(ByteSource):
     """One file, root://. Raises: OSError with the client's text (errors.py); RequestError if its server leads where it
     may not."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
         _forbid_metalinks()
-        self._client = _Client(door.url, door)
+        self._client = _Client(endpoint.url, endpoint)
         self.size_bytes = int(self._client.num_bytes)
 
     def fetch(self, ranges: Sequence[Range]) -> Sequence[bytes | memoryview]:
@@ -62,12 +62,12 @@ class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
     Connections are shared by name of user: one that no one else has keeps them apart, through redirections too.
     """
 
-    def __init__(self, file_path: str, door: Door, **options: Any) -> None:
-        self._door = door
-        super().__init__(file_path, **options, timeout=door.limit_s)
+    def __init__(self, file_path: str, endpoint: Endpoint, **options: Any) -> None:
+        self._endpoint = endpoint
+        super().__init__(file_path, **options, timeout=endpoint.limit_s)
 
     def _open(self) -> None:
-        opened = _with_credential(self._door)
+        opened = _with_credential(self._endpoint)
         try:
             self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
         except OSError as error:
@@ -75,7 +75,7 @@ class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
         self._resource._file_path = self._file_path
         self.check_server()
         # uproot asks the server for its own limits under no one's name, and so without the credential.
-        if self._door.credential is None:
+        if self._endpoint.credential is None:
             limits: tuple[int, int] = uproot.source.xrootd.get_server_config(self._resource.file)
         else:
             limits = VECTOR_LIMITS
@@ -99,19 +99,19 @@ class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
         try:
             if last.protocol == "file":
                 raise RequestError(f"'{self._file_path}' leads to a file of this machine, where no server may lead")
-            if server.hostname and not self._door.private:
+            if server.hostname and not self._endpoint.private:
                 check_host(Address("root", server.hostname.strip("[]"), server.port), allow_private=False)
         except RequestError:
             file.close(timeout=1)
             raise
 
 
-def _with_credential(door: Door) -> str:
+def _with_credential(endpoint: Endpoint) -> str:
     """Return the address that XRootD's client opens. It sends a token with each request and logs in with a proxy."""
-    found = door.credential
+    found = endpoint.credential
     if found is None:
-        return door.url
-    address = parsed(door.url)
+        return endpoint.url
+    address = parsed(endpoint.url)
     shown = f"authz=Bearer%20{quote(found.secret, safe='')}"
     if found.kind == "x509":
         shown = f"xrd.wantprot=gsi&xrd.gsiusrpxy={found.path}"

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Reading, Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 from hepfaas.learner.printed import Printed
 from hepfaas.orchestration import events, records
@@ -117,11 +116,11 @@ class Stepping:
             self._log(step, task, store, began, public_text(error))
             raise
         if reading:
-            for line in reading.left:
+            for line in reading.log.failures:
                 self._printed.append(line)
-            if reading.served:
+            if reading.log.served:
                 start, stop = getattr(step, "entries", (0, 1))
-                records.served(store, task.name.run, step.key, stop - start, reading.served)
+                records.served(store, task.name.run, step.key, stop - start, reading.log.served)
         self._log(step, task, store, began)
 
     def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
@@ -167,7 +166,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, pri
         stores, broker = outside.store_of_owner(settings), outside.sender(settings)
         return Stepping(name, stores, broker, settings.budget_s, tools, printed, readings=readings).handle
 
-    readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
+    readings = Readings.from_settings(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
     return takes_events(name, made, settings.keys_of_events(), deadline_s=settings.deadline_s)
 

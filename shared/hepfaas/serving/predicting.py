@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
 from hepfaas.inputs.json_object import json_object
 from hepfaas.models.batching import Batching
@@ -141,7 +141,7 @@ def serving_of(settings: Settings) -> Serving:
     asking = functools.cache(lambda: _asking(settings, settings.owner))
     spool = Spool(settings.spool_bytes)
     held = Held(settings.predict_waiting_bytes)
-    return Serving(settings, store, loaded, inference, batching, asking, spool, held, Readings.by(settings))
+    return Serving(settings, store, loaded, inference, batching, asking, spool, held, Readings.from_settings(settings))
 
 
 def _asking(settings: Settings, owner: str, quotas: Quotas | None = None) -> Asking:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hepfaas.datasets.branch_choice import choose_branches
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import baskets_read_twice, planned
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import opened
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Open

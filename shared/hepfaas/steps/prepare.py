@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import read
 from hepfaas.features.jagged import flat_values
 from hepfaas.features.matrix import matrix

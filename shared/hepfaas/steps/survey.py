@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import read
 from hepfaas.features.branches import survey_of
 from hepfaas.platform.storage import Store

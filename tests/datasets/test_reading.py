@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hepfaas.datasets import doors
+from hepfaas.datasets import reading as reading_module
 from hepfaas.datasets.addresses import check_file
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import _Lent, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
@@ -67,7 +67,7 @@ def test_the_second_read_is_served_by_the_cache(origin: XRootD, cache: XRootDCac
     told = cache.reported(f"/store/{SAMPLE.name}")
     assert told["b_hit"] > 0
     assert told["b_miss"] == told["b_bypass"] == 0
-    assert reading.served == cache.door
+    assert reading.log.served == cache.door
     assert same(first, entries)
     assert same(second, entries)
 
@@ -83,9 +83,9 @@ def test_a_cache_killed_in_the_midst_of_a_run_of_reads_is_left_for_the_origin(
             cache.kill()
         entries = EntryRange(start, start + 500)
         assert same(read(URL, identity, "Events", BRANCHES, entries, reading), entries)
-        served.append(reading.served)
+        served.append(reading.log.served)
     assert served == [cache.door] * 5 + [origin.door] * 5
-    assert f"the server of '{cache.url(SAMPLE.name)}' does not answer: Connection refused" in reading.left[0]
+    assert f"the server of '{cache.url(SAMPLE.name)}' does not answer: Connection refused" in reading.log.failures[0]
 
 
 def test_a_cache_killed_while_it_serves_a_range_is_left_for_the_origin(origin: XRootD, cache: XRootDCache) -> None:
@@ -102,18 +102,18 @@ def test_a_cache_killed_while_it_serves_a_range_is_left_for_the_origin(origin: X
     finally:
         killer.join()
     assert same(found, entries)
-    assert reading.served == origin.door
+    assert reading.log.served == origin.door
 
 
 def test_a_cache_that_takes_connections_and_says_nothing_is_left(
     origin: XRootD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doors, "SILENT_S", 2.0)
+    monkeypatch.setattr(reading_module, "SILENT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         reading = by([f"root://127.0.0.1:{silent.getsockname()[1]}"], [origin.door])
         assert opened(URL, "Events", reading).entries > 0
-    assert reading.served == origin.door
-    assert "has not given what was asked for in 2 s" in reading.left[0]
+    assert reading.log.served == origin.door
+    assert "did not answer within 2 s" in reading.log.failures[0]
 
 
 def test_a_cache_with_another_file_under_the_path_is_left_for_the_origin(origin: XRootD) -> None:
@@ -123,15 +123,15 @@ def test_a_cache_with_another_file_under_the_path_is_left_for_the_origin(origin:
         identity, reading = opened(str(SAMPLE), "Events").identity, by([stale.door], [origin.door])
         entries = EntryRange(0, 1000)
         assert same(read(URL, identity, "Events", BRANCHES, entries, reading), entries)
-    assert "has changed since the run opened it" in reading.left[0]
+    assert "has changed since the run opened it" in reading.log.failures[0]
 
 
 def test_a_file_that_no_door_has_is_said_with_what_each_said(origin: XRootD) -> None:
     nobody = f"root://127.0.0.1:{free_port()}"
     url = "root://federation.example//store/nothing.root"
-    with pytest.raises(RequestError, match="read through no door: .*refused; file '.*' does not exist"):
+    with pytest.raises(RequestError, match="no endpoint could read .*: .*refused; file '.*' does not exist"):
         opened(url, "Events", by([nobody], [origin.door]))
-    with pytest.raises(UnavailableError, match="read through no door: .* does not exist.*; .* does not answer"):
+    with pytest.raises(UnavailableError, match="no endpoint could read .*: .* does not exist.*; .* does not answer"):
         opened(url, "Events", by([origin.door], [nobody]))
 
 
@@ -139,7 +139,7 @@ def test_without_origins_the_address_itself_is_the_last_door(origin: XRootD) -> 
     nobody = f"root://127.0.0.1:{free_port()}"
     reading = Reading(Sources((Federation("tests", ("127.0.0.1",), (nobody,)),)))
     assert opened(origin.url(SAMPLE.name), "Events", reading).entries > 0
-    assert reading.served == origin.door
+    assert reading.log.served == origin.door
 
 
 def test_a_door_that_takes_no_connection_is_left(origin: XRootD) -> None:
@@ -154,7 +154,7 @@ def test_a_door_that_takes_no_connection_is_left(origin: XRootD) -> None:
         opened(URL, "Events", reading)
         for one in waiting:
             one.close()
-    assert "does not answer: it takes no connection" in reading.left[0]
+    assert "does not answer: it takes no connection" in reading.log.failures[0]
 
 
 def test_a_lone_door_of_xrootd_that_says_nothing_is_left_in_the_service() -> None:
