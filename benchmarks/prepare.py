@@ -43,7 +43,7 @@ class Case:
 def case(path: Path, store: Store) -> Case:
     """A spec from the first of its ranges: the sample's 5,000 events, which all of them repeat."""
     file = opened(str(path), "Events")
-    choice = choose_branches(file.place, file.branches, (), (), ())
+    choice = choose_branches(file.place, file.branches)
     names = [branch.name for branch in choice.features]
     ranges = planned(file.baskets(names), file.entries, RANGE)
     arrays = (read(file.url, file.identity, "Events", names, found) for found in ranges[:SURVEYED])

@@ -213,7 +213,7 @@ def test_a_file_behind_xrootd_is_named_by_its_whole_name(xrootd: XRootD, path: P
 def test_a_server_of_xrootd_does_not_lead_to_a_file_of_this_machine(path: Path) -> None:
     with (
         LeadingXRootD(f"file://localhost{path}") as server,
-        pytest.raises(RequestError, match="leads to a file of this machine"),
+        pytest.raises(RequestError, match="redirects to a local file"),
     ):
         opened(server.url, "Events")
 
@@ -233,7 +233,7 @@ def test_a_list_of_servers_is_read_as_the_file_that_it_is(ending: str, xrootd: X
         '<?xml version="1.0" encoding="utf-8"?><metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="x">'
         f"<url>file://localhost{path}</url></file></metalink>"
     )
-    with pytest.raises(RequestError, match="is no whole ROOT file"):
+    with pytest.raises(RequestError, match="is not a complete ROOT file"):
         opened(xrootd.serve(metalink, f"x.{ending}"), "Events")
 
 

@@ -99,7 +99,7 @@ def test_a_body_that_unpacks_to_gigabytes_meets_the_limit_of_its_process(predict
     before = {process: peak_mb(process) for process in fronts}
     answer = ask()
     assert answer.status_code in (413, 422), answer.text
-    assert "takes more memory to read than there is" in answer.json()["error"]
+    assert "takes more memory to read than is available" in answer.json()["error"]
     for process in fronts:
         assert peak_mb(process) < before[process] + 150
 

@@ -12,27 +12,27 @@ def names(choice: BranchChoice) -> list[str]:
 
 
 def test_all_branches_but_the_usual_identifiers_in_the_order_of_the_tree() -> None:
-    choice = choose_branches("TTree 'Events'", BRANCHES, (), (), ())
+    choice = choose_branches("TTree 'Events'", BRANCHES)
     assert names(choice) == ["met", "Muon_pt", "Muon_eta", "w"]
     assert choice.identifiers == ("run", "event")
     assert choice.notes == ()
 
 
 def test_identifiers_of_the_users_own_replace_the_usual_ones() -> None:
-    choice = choose_branches("T", BRANCHES, (), (), ("w",))
+    choice = choose_branches("T", BRANCHES, identifiers=("w",))
     assert (names(choice), choice.identifiers) == (["run", "event", "met", "Muon_pt", "Muon_eta"], ("w",))
 
 
 def test_a_selection_overrides_an_exclusion() -> None:
-    assert names(choose_branches("T", BRANCHES, ("Muon_eta", "met"), ("met",), ())) == ["met", "Muon_eta"]
-    assert names(choose_branches("T", BRANCHES, (), ("met", "w"), ())) == ["Muon_pt", "Muon_eta"]
+    assert names(choose_branches("T", BRANCHES, selected=("Muon_eta", "met"), excluded=("met",))) == ["met", "Muon_eta"]
+    assert names(choose_branches("T", BRANCHES, excluded=("met", "w"))) == ["Muon_pt", "Muon_eta"]
 
 
 def test_what_cannot_be_excluded_is_a_note() -> None:
-    choice = choose_branches("TTree 'Events'", BRANCHES, (), ("nothing",), ("evt",))
+    choice = choose_branches("TTree 'Events'", BRANCHES, excluded=("nothing",), identifiers=("evt",))
     assert choice.notes == (
-        "'nothing' of exclude_branches is no branch of TTree 'Events'",
-        "'evt' of identifier is no branch of TTree 'Events'",
+        "'nothing' of exclude_branches is not a branch of TTree 'Events'",
+        "'evt' of identifier is not a branch of TTree 'Events'",
     )
 
 
@@ -49,4 +49,4 @@ def test_what_cannot_be_selected_is_an_error(
     selected: tuple[str, ...], excluded: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        choose_branches("TTree 'Events' in x", BRANCHES, selected, excluded, ())
+        choose_branches("TTree 'Events' in x", BRANCHES, selected=selected, excluded=excluded)

@@ -55,7 +55,7 @@ def test_files_and_labels_pair_by_position() -> None:
     ("files", "labels", "message"),
     [
         ([], [], "the list of files is empty"),
-        (["a", "b"], [1], "the list of files has 2 and the list of labels 1; each file needs one label"),
+        (["a", "b"], [1], "the list of files has 2 entries, the list of labels 1; each file needs one label"),
         (["a", "b", "a"], [0, 1, 0], "file 'a' is listed twice, as number 1 and 3"),
         (["a", "b"], [1, 1], "all files have label 1; a classifier needs files of at least two labels"),
     ],

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hepfaas.datasets.ranges import AIM_BYTES, MOST_BYTES, Baskets, EntryRange, baskets_read_twice, planned
+from hepfaas.datasets.ranges import AIM_BYTES, MOST_RANGE_BYTES, Baskets, EntryRange, baskets_read_twice, planned
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def test_ranges_tile_the_file(file: tuple[int, list[Baskets]], most_events: int)
 def test_no_range_holds_more_than_fits(file: tuple[int, list[Baskets]], most_events: int) -> None:
     entries, baskets = file
     per_event = sum(group.size_bytes for group in baskets) / entries
-    most = max(1.0, MOST_BYTES / max(per_event, 1e-9))
+    most = max(1.0, MOST_RANGE_BYTES / max(per_event, 1e-9))
     assert all(found.stop - found.start <= most for found in planned(baskets, entries, most_events))
 
 
@@ -44,7 +44,7 @@ def test_a_basket_is_cut_only_where_a_cluster_is_too_large(file: tuple[int, list
     per_event = sum(group.size_bytes for group in baskets) / entries
     shared = sorted(set.intersection(*(set(group.edges) for group in baskets)))
     longest = max(stop - start for start, stop in pairwise(shared))
-    if longest * per_event < MOST_BYTES:
+    if longest * per_event < MOST_RANGE_BYTES:
         assert baskets_read_twice(baskets, planned(baskets, entries, most_events)) == 0
 
 

@@ -136,10 +136,10 @@ def broken(path: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("cut in half", r"is cut short: it has 521,996 of its 1,043,992 bytes; copy it anew"),
-        ("empty", r"is no whole ROOT file: .*; copy it anew"),
-        ("text", r"is no whole ROOT file: not a ROOT file"),
-        ("header only", r"(is no whole ROOT file|is cut short)"),
+        ("cut in half", r"is cut short: it has 521,996 of its 1,043,992 bytes; copy it again"),
+        ("empty", r"is not a complete ROOT file: .*; copy it again"),
+        ("text", r"is not a complete ROOT file: not a ROOT file"),
+        ("header only", r"(is not a complete ROOT file|is cut short)"),
     ],
 )
 def test_a_broken_file_is_an_error(how: str, message: str, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     data[seek + 90 : seek + 130] = b"\xff" * 40
     path.write_bytes(data)
     file = opened(str(path), "Events")
-    with pytest.raises(RequestError, match=r"x.root' is no whole ROOT file: .*; copy it anew"):
+    with pytest.raises(RequestError, match=r"x.root' is not a complete ROOT file: .*; copy it again"):
         read(str(path), file.identity, "Events", ["Muon_pt"], EntryRange(0, 5000))
 
 

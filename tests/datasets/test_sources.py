@@ -101,7 +101,7 @@ def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sou
 def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     with pytest.raises(ForbiddenError) as refused:
         sources.check(parsed(url), groups)
-    assert f"'{url}' is not among what you may read here: " in str(refused.value)
+    assert f"'{url}' is not among the addresses that you may read: " in str(refused.value)
     assert "root|https://open.example//eos/open data/, s3://bucket/" in str(refused.value)
     assert ("root|roots://global.example//store/" in str(refused.value)) == (CMS in groups)
     assert ("ported.example" in str(refused.value)) == (groups == [("https://else.example/", "/atlas")])
@@ -126,34 +126,35 @@ def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: 
 
 def test_without_a_list_everything_may_be_read() -> None:
     sources_of({"federations": FILE["federations"]}, ISSUER).check(parsed("root://anywhere//a/b"), [])
-    with pytest.raises(ForbiddenError, match="may read here: nothing"):
+    with pytest.raises(ForbiddenError, match="that you may read: none"):
         sources_of({"allowed": []}, ISSUER).check(parsed("root://anywhere//a"), [])
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([], "it is no JSON object"),
+        ([], "it is not a JSON object"),
         ({"federation": []}, "it has the unknown key 'federation'; closest: federations"),
-        ({"federations": {}}, "'federations' is no list of objects"),
+        ({"federations": {}}, "'federations' is not a list of objects"),
         ({"federations": [{"hosts": ["h"]}]}, "a federation has no 'name'"),
         ({"federations": [{"name": "f", "cache": []}]}, "unknown key 'cache'; closest: caches"),
         ({"federations": [{"name": "f", "hosts": ["h"]}]}, "federation 'f' needs 'hosts', and 'caches' or 'origins'"),
-        ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of texts"),
+        ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of strings"),
         ({"federations": [{"name": "f", "hosts": ["h/x"]}]}, "a host is a name, or name:port"),
         ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is not an endpoint"),
         ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is not an endpoint"),
-        ({"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]}, "host 'h' stands twice"),
-        ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' has some of root, roots"),
-        ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' begins with one '/'"),
+        (
+            {"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]},
+            "host 'h' is in the federations twice",
+        ),
+        ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' takes root, roots"),
+        ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' starts with one '/'"),
         ({"allowed": [{"host": "h", "schemes": ["root"], "group": []}]}, "unknown key 'group'; closest: groups"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_said(values: Any, said: str, tmp_path: Path) -> None:
     path = tmp_path / "sources.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(
-        RequestError, match="HEPFAAS_SOURCES: '.*sources.json' does not say where files are read: "
-    ) as it:
+    with pytest.raises(RequestError, match="HEPFAAS_SOURCES: '.*sources.json' is not a file of sources: ") as it:
         sources_in(str(path), ISSUER)
     assert said in str(it.value)

@@ -1,4 +1,4 @@
-"""Which addresses a function may read for a person it does not know. Light: no reader is imported here."""
+"""Checks of the addresses that a function may read for its callers. Light: no reader is imported here."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hepfaas.platform.roles import Group
 
 
 def check_file(url: str, allow_private: bool, sources: Sources, groups: Collection[Group]) -> Address:
-    """Return the address of a file, parsed: what is to be recorded and opened.
+    """Return the parsed address of a file, to be recorded and opened.
 
-    Raises: as `check_address`, and ForbiddenError if members of these groups may not read it. Federations of the
+    Raises: as `check_address`, and ForbiddenError if members of these groups may not read it. Federations in the
     operator's file may be in a private network."""
     address = parsed(url)
     sources.check(address, groups)
@@ -24,32 +24,32 @@ def check_file(url: str, allow_private: bool, sources: Sources, groups: Collecti
 
 
 def check_address(url: str, allow_private: bool, with_query: bool = False) -> Address:
-    """Return an address, parsed. with_query: whether it may have a query, which is stored with it.
+    """Return the parsed address. with_query: whether it may have a query, which is stored with it.
 
-    Raises: RequestError if a function must not read it: a path of its own machine, an unknown scheme, an address that
-    two clients could read differently or that has a password or a token in it, or a host on a private network unless
-    those are allowed; UnavailableError if the host's name cannot be resolved just now."""
+    Raises: RequestError if a function must not read it: a local path, an unknown scheme, an address that two clients
+    could parse differently or that contains a password or a token, or a host on a private network unless those are
+    allowed; UnavailableError if the host name cannot be resolved at the moment."""
     address = parsed(url, with_query)
     check_host(address, allow_private)
     return address
 
 
 def check_host(address: Address, allow_private: bool) -> None:
-    """Raises: RequestError if the host is on a private network, unless those are allowed; UnavailableError."""
+    """Check that the host is public, unless private networks are allowed. Raises: RequestError; UnavailableError."""
     if address.scheme != "s3" and not allow_private:
         hosts.check_public(address.host, _addresses(address))
 
 
 def is_private(address: Address) -> bool:
-    """Whether an address is in a private network. Raises: RequestError; UnavailableError, as `check_address`."""
-    return any(not hosts.is_public(one) for one in _addresses(address))
+    """Return whether an address is in a private network. Raises: RequestError; UnavailableError, as `check_address`."""
+    return any(not hosts.is_public(ip) for ip in _addresses(address))
 
 
 def check_is_not_ours(address: Address, store: str) -> None:
-    """Raises: RequestError if an address leads into the bucket of the store, which holds what others sent as well."""
+    """Raise RequestError if an address is in the bucket of the store, which has the files of all owners."""
     bucket = store.removeprefix("s3://").partition("/")[0]
     if address.scheme == "s3" and store.startswith("s3://") and address.host.lower() == bucket.lower():
-        raise RequestError(f"'{address}' is in the bucket of this service, which holds what others sent as well")
+        raise RequestError(f"'{address}' is in the bucket of this service, which has the files of all owners")
 
 
 def _addresses(address: Address) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def _addresses(address: Address) -> tuple[str, ...]:
         return hosts.addresses(address.host, address.connects_to)
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
-            raise UnavailableError(f"the name of host '{address.host}' cannot be resolved just now") from error
-        raise RequestError(f"there is no host '{address.host}'") from error
+            raise UnavailableError(f"the name of host '{address.host}' cannot be resolved at the moment") from error
+        raise RequestError(f"host '{address.host}' does not exist") from error
     except UnicodeError as error:
-        raise RequestError(f"'{address.host[:100]}' is no name of a host") from error
+        raise RequestError(f"'{address.host[:100]}' is not a host name") from error

@@ -1,4 +1,4 @@
-"""Which branches are features and which name an event. Pure."""
+"""The choice of branches that are features, and of those that identify an event. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from hepfaas.errors import RequestError
 
 IDENTIFIERS = ("run", "event", "luminosityBlock")
-"""What names an event where the user names nothing, as in the original."""
+"""Default identifiers of an event, as in MLaaS4HEP."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch of numbers. type: of a value, as in 'float32'; size_bytes: uncompressed, of all entries."""
+    """One branch of numbers. type: of one value, as in 'float32'. size_bytes: of all entries, uncompressed."""
 
     name: str
     jagged: bool
@@ -24,7 +24,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class BranchChoice:
-    """features: in the order of the tree. notes: what a user asked for and cannot have, without harm."""
+    """The chosen branches. features: in the order of the tree. notes: requested names that do not exist, harmlessly."""
 
     features: tuple[Branch, ...]
     identifiers: tuple[str, ...]
@@ -34,33 +34,39 @@ class BranchChoice:
 def choose_branches(
     place: str,
     available: Sequence[Branch],
-    selected: Sequence[str],
-    excluded: Sequence[str],
-    identifiers: Sequence[str],
+    *,
+    selected: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+    identifiers: Sequence[str] = (),
 ) -> BranchChoice:
-    """The branches to use: the selected ones, else all but the excluded; identifiers are never features.
+    """Return the selected branches, or all but the excluded ones if none is selected; identifiers are never features.
 
-    `place` names the tree in messages. Raises: RequestError if a selected branch is not there, or none is left.
+    place: the tree, for messages. Raises: RequestError if a selected branch does not exist, or none is left.
     """
     names = [branch.name for branch in available]
     for name in selected:
         if name not in names:
             raise missing_branch(place, name, names)
-    named = identifiers or IDENTIFIERS
+    ids = identifiers or IDENTIFIERS
     wanted = set(selected) or set(names) - set(excluded)
-    features = tuple(branch for branch in available if branch.name in wanted and branch.name not in named)
+    features = tuple(branch for branch in available if branch.name in wanted and branch.name not in ids)
     if not features:
         raise RequestError(f"{place}: no branch is left to learn from; its {len(names)} are all excluded")
-    asked = [("exclude_branches", excluded), ("identifier", identifiers)]
-    notes = [f"'{name}' of {key} is no branch of {place}" for key, some in asked for name in some if name not in names]
+    requested = [("exclude_branches", excluded), ("identifier", identifiers)]
+    notes = [
+        f"'{name}' of {key} is not a branch of {place}"
+        for key, values in requested
+        for name in values
+        if name not in names
+    ]
     jagged = {branch.name for branch in available if branch.jagged}
-    flat = tuple(name for name in named if name in names and name not in jagged)
+    flat = tuple(name for name in ids if name in names and name not in jagged)
     return BranchChoice(features, flat, tuple(notes))
 
 
 def missing_branch(place: str, name: str, names: Sequence[str]) -> RequestError:
-    """The error that says so, with the closest names there are."""
+    """Return the error for a branch that does not exist, with the closest names."""
     folded = {other.lower(): other for other in names}
-    close = [folded[found] for found in difflib.get_close_matches(name.lower(), folded, 3, 0.6)]
+    close = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, 3, 0.6)]
     hint = f"closest: {', '.join(close)}" if close else f"it has: {', '.join(list(names)[:10])}"
     return RequestError(f"{place} has no branch '{name}'; {hint}")

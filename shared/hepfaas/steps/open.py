@@ -14,7 +14,9 @@ from hepfaas.steps.objects import encoded
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a selected branch is not there; UnavailableError."""
     file = opened(step.url, step.tree, reading)
-    choice = choose_branches(file.place, file.branches, step.selected, step.excluded, step.identifiers)
+    choice = choose_branches(
+        file.place, file.branches, selected=step.selected, excluded=step.excluded, identifiers=step.identifiers
+    )
     baskets = file.baskets([branch.name for branch in choice.features])
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
