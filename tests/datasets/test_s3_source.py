@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_BYTES, together
+from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_REQUEST_BYTES, together
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
@@ -49,7 +49,7 @@ def test_every_range_is_in_one_group_and_no_group_is_too_large(ranges: list[tupl
     groups = together(ranges)
     assert sorted(one for group in groups for one in group) == sorted(set(ranges))
     for group in groups:
-        assert len(group) == 1 or max(stop for _, stop in group) - group[0][0] <= MOST_BYTES
+        assert len(group) == 1 or max(stop for _, stop in group) - group[0][0] <= MOST_REQUEST_BYTES
 
 
 def test_neighbours_are_fetched_together() -> None:

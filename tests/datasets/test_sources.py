@@ -120,7 +120,7 @@ def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: 
     if may:
         sources.check(parsed(prefix), [CMS], is_prefix=True)
     else:
-        with pytest.raises(ForbiddenError, match="not among what you may read"):
+        with pytest.raises(ForbiddenError, match="not among the addresses that you may read"):
             sources.check(parsed(prefix), [CMS], is_prefix=True)
 
 
