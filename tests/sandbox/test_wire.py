@@ -45,7 +45,7 @@ def test_arrays_larger_than_the_socket_arrive(pair: tuple[socket.socket, socket.
 def test_addresses_and_the_like_are_not_taken(pair: tuple[socket.socket, socket.socket], type_: str) -> None:
     text = f'[{{}}, [["{type_}", [1]]]]'.encode()
     pair[0].sendall(len(text).to_bytes(4, "little") + text + b"\x41" * 16)
-    with pytest.raises(ValueError, match="numbers alone are sent"):
+    with pytest.raises(ValueError, match="only numbers are sent"):
         wire.receive(pair[1])
 
 

@@ -24,7 +24,7 @@ from hepfaas.datasets.branch_choice import Branch, missing_branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
-from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 
@@ -35,8 +35,8 @@ Range = tuple[int, int]
 def serve(channel_number: int, file_number: int | None = None) -> None:
     """Answer calls about one file until the channel closes."""
 
-    def functions(caller: Caller) -> Mapping[str, Callable[..., Answer]]:
-        reader = _Reader(caller, file_number)
+    def functions(callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
+        reader = _Reader(callbacks, file_number)
         names = ("open", "tree", "decoded", "read", "trees")
         return {name: partial(reader.run, getattr(reader, f"do_{name}")) for name in names}
 
@@ -46,8 +46,8 @@ def serve(channel_number: int, file_number: int | None = None) -> None:
 class _Reader:
     """An open file."""
 
-    def __init__(self, caller: Caller, file_number: int | None) -> None:
-        self._caller, self._file_number = caller, file_number
+    def __init__(self, callbacks: Callbacks, file_number: int | None) -> None:
+        self._callbacks, self._file_number = callbacks, file_number
         self._name = ""
 
     def run(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
@@ -58,7 +58,7 @@ class _Reader:
 
     def do_open(self, size_bytes: int) -> Answer:
         """Open the file; return the fingerprint of its structure."""
-        source: Source = _Fetched(self._name, size_bytes, self._caller)
+        source: Source = _Fetched(self._name, size_bytes, self._callbacks)
         if self._file_number is not None:
             source = _Mapped(self._name, self._file_number)
         self._file = uproot.open({self._name: None}, handler=_Given, source=source)
@@ -186,12 +186,12 @@ class _Mapped(_Bytes):
 class _Fetched(_Bytes):
     """A file whose bytes the parent process fetches."""
 
-    def __init__(self, file_path: str, size_bytes: int, caller: Caller) -> None:
+    def __init__(self, file_path: str, size_bytes: int, callbacks: Callbacks) -> None:
         super().__init__(file_path, size_bytes)
-        self._caller = caller
+        self._callbacks = callbacks
 
     def _ranges(self, ranges: list[Range]) -> Sequence[NDArray[np.uint8]]:
-        return self._caller("fetch", ranges=ranges)
+        return self._callbacks("fetch", ranges=ranges)
 
 
 class _Given(Source):  # type: ignore[misc]  # uproot has no types
