@@ -14,10 +14,10 @@ from flask import Request, Response
 from hepfaas.api import intake as intake_api
 from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration.intake import Intake
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)

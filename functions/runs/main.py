@@ -14,11 +14,11 @@ from flask import Request, Response
 from hepfaas.api.calls import answer
 from hepfaas.api.context import Context
 from hepfaas.datasets.reading import Readings
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
 from hepfaas.platform.memory import share_one_arena
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 

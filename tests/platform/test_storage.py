@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from functions_framework import create_app
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.storage import Store, probe
 from hepfaas.platform.stores import open_store
 from moto.server import ThreadedMotoServer
@@ -240,7 +240,7 @@ def test_functions_that_begin_runs_refuse_such_a_store_until_it_is_another(
     monkeypatch.setenv("AWS_ENDPOINT_URL", good)
     for client, (path, headers), status in zip(clients, asks, (404, 204, 204), strict=True):
         assert client.post(path, headers=headers, json={}).status_code == status
-    monkeypatch.setattr(outside, "probe", None)  # nobody calls it again
+    monkeypatch.setattr(backends, "probe", None)  # nobody calls it again
     assert clients[0].post(asks[0][0], json={}).status_code == 404
 
 

@@ -14,7 +14,7 @@ from hepfaas.errors import MissingError, RequestError, UnavailableError, public_
 from hepfaas.learner.printed import Printed
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
 from hepfaas.platform.identity import memberships_of
@@ -163,7 +163,7 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, pri
     """The function of that name. It reaches out at its first event."""
 
     def made() -> Callable[[CloudEvent], None]:
-        stores, broker = outside.store_of_owner(settings), outside.sender(settings)
+        stores, broker = backends.store_of_owner(settings), backends.sender(settings)
         return Stepping(name, stores, broker, settings.budget_s, tools, printed, readings=readings).handle
 
     readings = Readings.from_settings(settings) if set(events.DOES[name]) & set(events.READING) else Readings()

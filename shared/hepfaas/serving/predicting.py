@@ -27,8 +27,8 @@ from hepfaas.models.batching import Batching
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
+from hepfaas.platform.backends import KEPT_OWNERS, root_store, sender, store_of_owner
 from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
-from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
