@@ -11,7 +11,7 @@ import pytest
 from hepfaas.datasets.addresses import check_address
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import cloud_events, hosts
-from hepfaas.platform.cloud_events import Broker, CloudEvent, is_signed, on_the_wire, read_event, signed, webhook
+from hepfaas.platform.cloud_events import CloudEvent, HttpSender, is_signed, on_the_wire, read_event, signed, webhook
 from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
 
 EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
@@ -139,7 +139,7 @@ def test_a_broker_is_asked_over_one_connection() -> None:
         thread.start()
         try:
             for _ in range(3):
-                Broker(f"http://{OURS}:{server.server_port}/").send(EVENT)
+                HttpSender(f"http://{OURS}:{server.server_port}/").send(EVENT)
         finally:
             server.shutdown()
             thread.join(timeout=10)

@@ -49,9 +49,9 @@ def store_of_owner(settings: Settings) -> Callable[[str], Store]:
 def sender(settings: Settings, keys: Keys | None = None) -> Sender:
     """The way to the broker. keys: that sign events, if not those of the settings. Raises: RequestError if there is no
     broker."""
-    from hepfaas.platform.cloud_events import Broker  # only where events are sent
+    from hepfaas.platform.cloud_events import HttpSender  # only where events are sent
 
-    broker = Broker(settings.broker, settings.event_keys if keys is None else keys)
+    broker = HttpSender(settings.broker, settings.event_keys if keys is None else keys)
     if not settings.faults:
         return broker
     from hepfaas.platform.faults import FaultySender, Plan

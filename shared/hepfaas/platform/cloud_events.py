@@ -64,7 +64,7 @@ class Sender(Protocol):
         ...
 
 
-class Broker:
+class HttpSender:
     """Posts events to a URL, in binary form, signed with the first of their keys if there is one.
 
     most_s: for all of it. private: whether it may be in a private network.
@@ -93,9 +93,9 @@ class Broker:
             raise UnavailableError(f"the {self._who} answers {answer.status} to an event of type {event.type}")
 
 
-def webhook(url: str, private: bool = False) -> Broker:
+def webhook(url: str, private: bool = False) -> HttpSender:
     """What a run's owner named to be told its end: it is asked quickly, and unsigned."""
-    return Broker(str(parsed(url, with_query=True)), most_s=WEBHOOK_S, private=private, who="webhook")
+    return HttpSender(str(parsed(url, with_query=True)), most_s=WEBHOOK_S, private=private, who="webhook")
 
 
 def keys_of(event: CloudEvent, keys: Keys) -> Sequence[str]:
