@@ -17,7 +17,7 @@ from hepfaas.orchestration.intake import Intake
 from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
-from hepfaas.platform.identity import Identity, Presented, Quotas
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas
 from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)
@@ -42,4 +42,4 @@ def taking() -> Intake:
 @answers("intake")
 def intake(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    return intake_api.answer(request, IDENTITY, Presented.by(request.headers.get), taking())
+    return intake_api.answer(request, IDENTITY, IdentityHeaders.from_headers(request.headers.get), taking())

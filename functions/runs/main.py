@@ -17,7 +17,7 @@ from hepfaas.datasets.reading import Readings
 from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
-from hepfaas.platform.identity import Identity, Presented, Quotas
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas
 from hepfaas.platform.memory import share_one_arena
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
@@ -38,7 +38,7 @@ quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
 @answers("runs")
 def runs(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    caller = IDENTITY.admitted(Presented.by(request.headers.get))
+    caller = IDENTITY.admitted(IdentityHeaders.from_headers(request.headers.get))
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)
     root, stores, broker = outside()

@@ -15,7 +15,7 @@ from hepfaas.errors import (
     UnavailableError,
 )
 from hepfaas.platform.folder import FolderStore
-from hepfaas.platform.identity import Identity, Presented, Quotas, Rate
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas, Rate
 from hepfaas.platform.oidc import AGAIN_S, KEYS_S, MOST_KEYS_S
 from hepfaas.platform.oidc import Issuer as Keys
 from hepfaas.platform.roles import Limits, Roles, owner_of, roles_of
@@ -37,13 +37,15 @@ def settings(issuer: Issuer, **more: Any) -> Settings:
     return Settings("/nowhere", issuers=(issuer.url,), audiences=("training", "https://hepfaas.example"), **more)
 
 
-def bearer(token: str, group: str = "", owner: str = "") -> Presented:
-    return Presented(f"Bearer {token}", group, owner)
+def bearer(token: str, group: str = "", owner: str = "") -> IdentityHeaders:
+    return IdentityHeaders(f"Bearer {token}", group, owner)
 
 
 def test_without_an_issuer_everybody_is_the_owner_of_the_settings() -> None:
     identity = Identity(Settings("/nowhere", owner="me"))
-    assert identity.caller(Presented()).owner == identity.caller(Presented("Bearer x", "g", "o")).owner == "me"
+    assert (
+        identity.caller(IdentityHeaders()).owner == identity.caller(IdentityHeaders("Bearer x", "g", "o")).owner == "me"
+    )
 
 
 def test_a_good_token_tells_who_asks_whatever_signs_it(issuer: Issuer) -> None:
@@ -108,16 +110,16 @@ def test_a_token_that_nobody_signed_is_refused(issuer: Issuer) -> None:
             identity.caller(bearer(token))
     for header in ("", good, f"Basic {good}", f"Bearer {good},Bearer {good}"):
         with pytest.raises(UnauthenticatedError):
-            identity.caller(Presented(header))
-    assert identity.caller(Presented(f"bearer {good}")).subject == "alice"
+            identity.caller(IdentityHeaders(header))
+    assert identity.caller(IdentityHeaders(f"bearer {good}")).subject == "alice"
 
 
 def test_a_header_that_comes_twice_holds_nothing(issuer: Issuer) -> None:
     pair = (b"authorization", f"Bearer {issuer.token()}".encode())
     identity = Identity(settings(issuer))
-    assert identity.caller(Presented.in_pairs([(b"x-forwarded-user", b"root"), pair])).subject == "alice"
+    assert identity.caller(IdentityHeaders.from_pairs([(b"x-forwarded-user", b"root"), pair])).subject == "alice"
     with pytest.raises(UnauthenticatedError):
-        identity.caller(Presented.in_pairs([pair, pair]))
+        identity.caller(IdentityHeaders.from_pairs([pair, pair]))
 
 
 def test_keys_are_fetched_when_a_new_one_signs_but_not_for_everybody_who_names_one() -> None:
@@ -272,7 +274,10 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
 
 def test_a_rate_of_requests_is_an_owners_own() -> None:
     identity = Identity(Settings("/nowhere"), most_rate=1)
-    alice, bob = identity.caller(Presented()), Identity(Settings("/nowhere", owner="bob")).caller(Presented())
+    alice, bob = (
+        identity.caller(IdentityHeaders()),
+        Identity(Settings("/nowhere", owner="bob")).caller(IdentityHeaders()),
+    )
     identity.admit(alice)
     with pytest.raises(LimitError, match="more than 1 requests a second"):
         identity.admit(alice)
@@ -317,7 +322,7 @@ def test_nobody_is_an_admin_on_knative_because_a_setting_is_empty(variables: dic
 
 def test_an_operator_may_say_that_everybody_is_meant() -> None:
     settings = Settings.from_environ({**OPEN, "HEPFAAS_WITHOUT_IDENTITY": "1"})
-    assert Identity(settings).caller(Presented()).owner == "local"
+    assert Identity(settings).caller(IdentityHeaders()).owner == "local"
     assert settings.keys_of_events() == ()
 
 

@@ -12,7 +12,7 @@ from hepfaas.errors import ForbiddenError
 from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
-from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
 from hepfaas.platform.routes import Route, Router
 from hepfaas.platform.storage import Store, is_name
 
@@ -111,7 +111,7 @@ ROUTES = (
 _ROUTER = Router(ROUTES)
 
 
-def answer(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Response:
+def answer(request: Request, identity: Identity, presented: IdentityHeaders, intake: Intake) -> Response:
     """Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError."""
     request.max_content_length = MOST_EVENT_BYTES
     route, values = _ROUTER.match(request.method, request.path)
@@ -129,7 +129,7 @@ def answer(request: Request, identity: Identity, presented: Presented, intake: I
     return response
 
 
-def _asked(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
+def _asked(request: Request, identity: Identity, presented: IdentityHeaders, intake: Intake) -> Context:
     """Who sent it: a person, or an S3 server with the token of a rule."""
     scheme, _, token = presented.authorization.partition(" ")
     if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):

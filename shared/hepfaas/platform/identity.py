@@ -36,7 +36,7 @@ CHALLENGE = 'Bearer realm="hepfaas"'
 
 
 @dataclass(frozen=True)
-class Presented:
+class IdentityHeaders:
     """What a request says of who sends it. group: for which it is done. owner: whose things an admin wants to see."""
 
     authorization: str = ""
@@ -44,12 +44,12 @@ class Presented:
     owner: str = ""
 
     @classmethod
-    def by(cls, get: Callable[[str], str | None]) -> Presented:
+    def from_headers(cls, get: Callable[[str], str | None]) -> IdentityHeaders:
         """What headers say."""
         return cls(*(get(name) or "" for name in ("Authorization", "Hepfaas-Group", "Hepfaas-Owner")))
 
     @classmethod
-    def in_pairs(cls, pairs: Iterable[tuple[Any, Any]]) -> Presented:
+    def from_pairs(cls, pairs: Iterable[tuple[Any, Any]]) -> IdentityHeaders:
         """What headers or metadata say. One that comes twice is none that holds."""
         found: dict[str, str] = {}
         for key, value in pairs:
@@ -159,7 +159,7 @@ class Identity:
         """Whether tokens say who asks."""
         return self._anybody is None
 
-    def known(self, presented: Presented | None) -> Caller | None:
+    def known(self, presented: IdentityHeaders | None) -> Caller | None:
         """Who asks, if his token was verified a moment ago: the way of nearly every request. None if not known."""
         if self._anybody is not None or presented is None:
             return self._anybody
@@ -170,7 +170,7 @@ class Identity:
                 self._known.move_to_end(place)
         return caller if now < until else None
 
-    def caller(self, presented: Presented) -> Caller:
+    def caller(self, presented: IdentityHeaders) -> Caller:
         """Who asks. Raises: UnauthenticatedError; ForbiddenError; UnavailableError if an issuer tells no keys."""
         if caller := self.known(presented):
             return caller
@@ -193,7 +193,7 @@ class Identity:
                 self._known.popitem(last=False)
         return caller
 
-    def admitted(self, presented: Presented) -> Caller:
+    def admitted(self, presented: IdentityHeaders) -> Caller:
         """Who asks, one more request of his taken. Raises: as `caller` and `admit`."""
         caller = self.caller(presented)
         self.admit(caller)
@@ -249,12 +249,12 @@ class Quotas:
             )
 
 
-def _place(presented: Presented) -> tuple[bytes, str, str]:
+def _place(presented: IdentityHeaders) -> tuple[bytes, str, str]:
     """Where a token is remembered: not by what could be stolen."""
     return hashlib.sha256(presented.authorization.encode()).digest(), presented.group, presented.owner
 
 
-def _caller_of(claims: Mapping[str, Any], presented: Presented, found: Roles) -> Caller:
+def _caller_of(claims: Mapping[str, Any], presented: IdentityHeaders, found: Roles) -> Caller:
     issuer, subject, names = str(claims["iss"]), str(claims["sub"]), _groups_in(claims)
     groups = [(issuer, name) for name in names]
     if not roles.may(found.users, groups):

@@ -18,7 +18,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from hepfaas.errors import ForbiddenError, public_text
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.browsers import PROTECTION, Browsers, protect
-from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
 from hepfaas.platform.memory import hand_back
 from hepfaas.platform.routes import Route, Router, openapi
 from hepfaas.platform.settings import Settings
@@ -201,7 +201,7 @@ class PredictApp:
         servings = self._made()
         if route.is_public:
             return None, servings.base
-        presented = Presented.in_pairs(request.scope["headers"]) if self._identity.is_on else None
+        presented = IdentityHeaders.from_pairs(request.scope["headers"]) if self._identity.is_on else None
         caller, serving = servings.known(presented) or await servings.of(presented)
         if caller.visits or not caller.is_publisher:
             _check_may(caller, route)

@@ -27,7 +27,7 @@ from hepfaas.errors import (
 )
 from hepfaas.inputs.numbers import cast
 from hepfaas.models.batching import OverloadedError
-from hepfaas.platform.identity import Identity, Presented
+from hepfaas.platform.identity import Identity, IdentityHeaders
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
 from hepfaas.serving.observing import Log, Metrics
@@ -276,7 +276,7 @@ def _tensor(one: Any, raw: bytes | None) -> NDArray[Any]:
 async def _answer(servings: Servings, name: str, data: Any, context: Any) -> Any:
     serving = servings.base
     if name in CALLS:
-        caller, serving = await servings.of(Presented.in_pairs(context.invocation_metadata()))
+        caller, serving = await servings.of(IdentityHeaders.from_pairs(context.invocation_metadata()))
         if caller.visits:
             raise ForbiddenError("an admin may see another's models by HTTP, no more")
     return await getattr(Inference(serving), _snake(name))(data)

@@ -28,7 +28,7 @@ from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.backends import KEPT_OWNERS, root_store, sender, store_of_owner
-from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders, Quotas
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
@@ -162,12 +162,12 @@ class Servings:
         self._of_owner = functools.lru_cache(KEPT_OWNERS)(self._made)
         self._quotas = functools.cache(lambda: Quotas(settings, identity.roles, root_store(settings)))
 
-    async def of(self, presented: Presented | None) -> tuple[Caller, Serving]:
+    async def of(self, presented: IdentityHeaders | None) -> tuple[Caller, Serving]:
         """Who asks, and what answers him. Raises: UnauthenticatedError; ForbiddenError; LimitError;
         UnavailableError."""
         return self.known(presented) or self._admitted(await in_thread(self._identity.caller, presented))
 
-    def known(self, presented: Presented | None) -> tuple[Caller, Serving] | None:
+    def known(self, presented: IdentityHeaders | None) -> tuple[Caller, Serving] | None:
         """The same without a wait, if his token was verified a moment ago or none is asked for. Raises: LimitError."""
         caller = self._identity.known(presented)
         return None if caller is None else self._admitted(caller)
