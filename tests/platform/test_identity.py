@@ -18,7 +18,7 @@ from hepfaas.platform.folder import FolderStore
 from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas, Rate
 from hepfaas.platform.oidc import AGAIN_S, KEYS_S, MOST_KEYS_S
 from hepfaas.platform.oidc import Issuer as Keys
-from hepfaas.platform.roles import Limits, Roles, owner_of, roles_of
+from hepfaas.platform.roles import OwnerLimits, Roles, owner_of, roles_of
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import is_name
 from hypothesis import given
@@ -253,7 +253,7 @@ def test_a_file_of_roles_that_says_nothing_is_refused_at_once(tmp_path: Path, te
 def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path) -> None:
     roles = roles_of({"limits": {"*": {"runs": 2}, "/cms": {"bytes": 5_000, "requests_per_s": 5}}}, "https://a.example")
     group = owner_of("group", "https://a.example", "/cms")
-    assert roles.limits_of(group) == Limits(bytes=5_000, requests_per_s=5)
+    assert roles.limits_of(group) == OwnerLimits(bytes=5_000, requests_per_s=5)
     root = FolderStore(tmp_path)
     quotas = Quotas(Settings(str(tmp_path)), roles, root)
     root.create("active/alice/a-1", b"")
@@ -269,7 +269,7 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
         Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
     with pytest.raises(ForbiddenError, match="may begin no runs"):
-        Quotas(Settings(str(tmp_path)), Roles(usual=Limits(runs=0)), root).check_runs("carol")
+        Quotas(Settings(str(tmp_path)), Roles(usual=OwnerLimits(runs=0)), root).check_runs("carol")
 
 
 def test_a_rate_of_requests_is_an_owners_own() -> None:

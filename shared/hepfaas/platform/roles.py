@@ -28,7 +28,7 @@ _KEYS = ("users", "publishers", "admins", "limits")
 
 
 @dataclass(frozen=True)
-class Limits:
+class OwnerLimits:
     """What an owner may have at a time: unfinished runs, bytes in the store, and requests a second to an instance."""
 
     runs: float = math.inf
@@ -43,10 +43,10 @@ class Roles:
     users: frozenset[Group] | None = None
     publishers: frozenset[Group] | None = None
     admins: frozenset[Group] = frozenset()
-    limits: Mapping[str, Limits] = field(default_factory=dict)
-    usual: Limits = Limits()
+    limits: Mapping[str, OwnerLimits] = field(default_factory=dict)
+    usual: OwnerLimits = OwnerLimits()
 
-    def limits_of(self, owner: str) -> Limits:
+    def limits_of(self, owner: str) -> OwnerLimits:
         """What an owner may have."""
         return self.limits.get(owner, self.usual)
 
@@ -85,15 +85,15 @@ def roles_of(values: Mapping[str, Any], issuer: str) -> Roles:
             raise ValueError(f"it has the unknown key '{key}'; closest: {close}")
     groups = {key: _groups(values[key], issuer) if key in values else None for key in _KEYS[:3]}
     limits = {name: _limits(name, given) for name, given in values.get("limits", {}).items()}
-    usual = limits.pop("*", Limits())
+    usual = limits.pop("*", OwnerLimits())
     owners = {owner_of("group", *group_named(name, issuer)): found for name, found in limits.items()}
     return Roles(groups["users"], groups["publishers"], groups["admins"] or frozenset(), {**limits, **owners}, usual)
 
 
-def _limits(name: str, given: Mapping[str, Any]) -> Limits:
+def _limits(name: str, given: Mapping[str, Any]) -> OwnerLimits:
     if not all(type(value) in (int, float) and value >= 0 for value in given.values()):
         raise ValueError(f"the limits of '{name}' are numbers: runs, bytes, requests_per_s")
-    return Limits(**given)
+    return OwnerLimits(**given)
 
 
 def _groups(names: Any, issuer: str) -> frozenset[Group]:
