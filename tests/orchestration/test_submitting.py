@@ -9,7 +9,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.storage import Data, Staged
+from hepfaas.platform.storage import Data, StagedStore
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from support.mortal import Killed, Mortal, Taken
@@ -54,7 +54,7 @@ def test_many_at_once_make_one_run_for_each_key(tmp_path: Path) -> None:
     assert records.runs(store) == sorted(set(runs))
 
 
-class Counting(Staged):
+class Counting(StagedStore):
     """A store in memory over an empty one that counts what it is asked and what it lists."""
 
     def __init__(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ from hepfaas.orchestration import records
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.routes import Route
 from hepfaas.platform.spool import Share
-from hepfaas.platform.storage import Staged
+from hepfaas.platform.storage import StagedStore
 from hepfaas.runs.recipe import Recipe
 
 MOST_JOB_BYTES = 8_000_000
@@ -50,7 +50,7 @@ def submit(context: Context) -> Response:
 
 def stored_job(context: Context, folder: Path, given: Mapping[str, str]) -> tuple[Recipe, tuple[str, ...]]:
     """The recipe of a job and notes on it; its code and files are stored once all of it is right."""
-    staged = Staged(context.store)
+    staged = StagedStore(context.store)
     caller = context.caller
     place = place_files(staged, context.allow_private, context.readings.sources, caller.memberships)
     recipe, notes = recipe_of(folder, given, staged, place)

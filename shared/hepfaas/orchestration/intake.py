@@ -27,7 +27,7 @@ from hepfaas.platform.address import parsed
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
-from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
+from hepfaas.platform.storage import StagedStore, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 
 MOST_URL = 2_000
@@ -80,10 +80,10 @@ class Intake:
         check_webhook(_webhook_of(rule), self._allow_private)
         prefix = parsed(rule.prefix)
         rule = replace(rule, prefix=str(prefix))
-        self._recipe(Staged(store), rule)
+        self._recipe(StagedStore(store), rule)
         groups = memberships_of(by or {})
         self._sources.check(prefix, groups, is_prefix=True)
-        self._placed(Staged(store), rule.sample, groups)
+        self._placed(StagedStore(store), rule.sample, groups)
         rules.check_name(store, rule.name)
         self._check_bytes(owner, [len(json.dumps(rules.stored_values(rule, by)))])
         rules.put(store, rule, by)
@@ -248,7 +248,7 @@ class Intake:
         assert rule is not None  # a deleted one claims nothing
         there = rules.read(store, batch.used(rule.files))
         last = max((there[key] for key in batch.new), key=lambda file: (file.time, file.url))
-        staged = Staged(store)
+        staged = StagedStore(store)
         recipe, notes = self._recipe(staged, rule)
         by = rules.put_by(store, name, batch.rule)
         files = self._placed(staged, _labelled(rule, there), memberships_of(by))

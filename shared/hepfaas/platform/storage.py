@@ -60,10 +60,10 @@ class Store(Protocol):
         ...
 
 
-class Opened(Store, Protocol):
+class OpenedStore(Store, Protocol):
     """A store that was opened by its address."""
 
-    def below(self, folder: str) -> Opened:
+    def below(self, folder: str) -> OpenedStore:
         """The store of the keys that start with `folder/`, over the same connection."""
         ...
 
@@ -72,7 +72,7 @@ class Opened(Store, Protocol):
         ...
 
 
-class Staged:
+class StagedStore:
     """A store that reads from another one, and keeps in memory what it is given until it is told to store it."""
 
     def __init__(self, below: Store) -> None:

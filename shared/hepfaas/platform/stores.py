@@ -6,10 +6,10 @@ from pathlib import Path
 
 from hepfaas.errors import RequestError
 from hepfaas.platform.folder import FolderStore
-from hepfaas.platform.storage import Opened
+from hepfaas.platform.storage import OpenedStore
 
 
-def open_store(url: str) -> Opened:
+def open_store(url: str) -> OpenedStore:
     """The store at an address: s3://bucket/prefix, or a folder. Raises: RequestError if there can be none."""
     if url.startswith("s3://"):
         from hepfaas.platform.s3 import S3Store  # boto3: only where it is used
