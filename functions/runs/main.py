@@ -18,11 +18,11 @@ from hepfaas.platform.backends import check_store, root_store, sender, store_of_
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas
-from hepfaas.platform.memory import share_one_arena
+from hepfaas.platform.memory import use_one_arena
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 
-share_one_arena()  # of the threads that start from here on: each would keep what its largest body took
+use_one_arena()  # of the threads that start from here on: each would keep what its largest body took
 SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)

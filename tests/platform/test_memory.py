@@ -8,8 +8,8 @@ import pytest
 PROGRAM = """
 import sys
 from pathlib import Path
-from hepfaas.platform.memory import hand_back, share_one_arena
-share_one_arena()
+from hepfaas.platform.memory import release_free_memory, use_one_arena
+use_one_arena()
 used = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 before = used()
 crowd = [bytes(50_000) for _ in range(2_000)]
@@ -17,7 +17,7 @@ last = bytes(50_000)  # what lies above keeps the C library from giving back wha
 full = used()
 del crowd
 kept = used()
-hand_back()
+release_free_memory()
 print(full - before, kept - before, used() - before)
 """
 

@@ -19,7 +19,7 @@ from hepfaas.errors import ForbiddenError, public_text
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.browsers import PROTECTION, Browsers, protect
 from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
-from hepfaas.platform.memory import hand_back
+from hepfaas.platform.memory import release_free_memory
 from hepfaas.platform.routes import Route, Router, openapi
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
@@ -185,7 +185,7 @@ class PredictApp:
         self._settling = False
         if self._is_quiet():
             self._most_under_way = 0
-            asyncio.get_running_loop().run_in_executor(None, hand_back)
+            asyncio.get_running_loop().run_in_executor(None, release_free_memory)
 
     def _matched(self, method: str, path: str) -> tuple[Route, Mapping[str, Any]]:
         base = self._settings.predict_base
