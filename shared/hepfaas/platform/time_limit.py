@@ -21,12 +21,12 @@ def within(seconds: float) -> Iterator[None]:
         _UNTIL.reset(before)
 
 
-def until() -> float:
+def deadline() -> float:
     """When time is up, by `time.monotonic`; inf where nobody has set a limit."""
     return _UNTIL.get()
 
 
-def left_s() -> float:
+def remaining_s() -> float:
     """Raises: TimeoutError if there is nothing left."""
     left = _UNTIL.get() - time.monotonic()
     if left <= 0:

@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.connection import create_connection
 
 from hepfaas.platform import hosts
-from hepfaas.platform.time_limit import left_s, until
+from hepfaas.platform.time_limit import deadline, remaining_s
 
 CONNECT_S = 4.0
 SILENT_S = 60.0
@@ -43,7 +43,7 @@ def request(
     Raises: RequestError if the host is in a private network and may not be; urllib3's HTTPError.
     """
     try:
-        left = left_s()
+        left = remaining_s()
     except TimeoutError as error:
         raise urllib3.exceptions.TimeoutError(str(error)) from error
     timeout = urllib3.Timeout(connect=min(CONNECT_S, left), read=min(SILENT_S, left))
@@ -56,7 +56,7 @@ class _Timed(io.RawIOBase):
     """Reads from a socket while there is time; a single read does not outlast it."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock, self._raw, self._silent_s, self._until = sock, raw, sock.gettimeout(), until()
+        self._sock, self._raw, self._silent_s, self._until = sock, raw, sock.gettimeout(), deadline()
 
     def readable(self) -> bool:
         return True
@@ -94,7 +94,7 @@ def _looked_up(host: str, port: int | None) -> tuple[str, ...]:
 
     threading.Thread(target=look, name="name", daemon=True).start()
     try:
-        said = found.get(timeout=min(SILENT_S, left_s()))
+        said = found.get(timeout=min(SILENT_S, remaining_s()))
     except Empty:
         raise TimeoutError("its time is up") from None
     if isinstance(said, Exception):
@@ -121,7 +121,9 @@ class _Public(HTTPConnection):
         for place, address in enumerate(found, 1):
             try:
                 sock = create_connection(
-                    (address, self.port), min(self.timeout or CONNECT_S, left_s()), socket_options=self.socket_options
+                    (address, self.port),
+                    min(self.timeout or CONNECT_S, remaining_s()),
+                    socket_options=self.socket_options,
                 )
             except OSError as error:
                 if place < len(found):
