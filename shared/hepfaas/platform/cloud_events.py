@@ -22,7 +22,7 @@ from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 
 CANONICAL: Mapping[str, Any] = {"sort_keys": True, "separators": (",", ":")}
-MOST_BYTES = 64 * 1024
+MOST_DATA_BYTES = 64 * 1024
 """An event carries keys, never data."""
 
 SIGNATURE = "hepfaassig"
@@ -133,9 +133,9 @@ def on_the_wire(event: CloudEvent) -> tuple[dict[str, str], bytes]:
     }
     headers, body = to_binary(Wire(attributes, dict(event.data)))
     data = body if isinstance(body, bytes) else str(body).encode()
-    if len(data) > MOST_BYTES:
+    if len(data) > MOST_DATA_BYTES:
         raise RequestError(
-            f"an event of type {event.type} has {len(data)} bytes; at most {MOST_BYTES} go through brokers"
+            f"an event of type {event.type} has {len(data)} bytes; at most {MOST_DATA_BYTES} go through brokers"
         )
     return dict(headers), data
 

@@ -26,7 +26,7 @@ from hepfaas.platform.storage import Store
 
 KINDS = ("bearer", "x509")
 KEYS = ("host", "kind", "secret", "expires")
-MOST_BYTES = 64_000
+MOST_SECRET_BYTES = 64_000
 MOST_HOSTS = 100
 NONCE_BYTES = 12
 LAST_S = 4e9
@@ -168,8 +168,8 @@ def credential_of(values: Mapping[str, Any]) -> Credential:
         raise RequestError("'host' is the name of the server that the credential is for, without a port")
     if kind not in KINDS:
         raise RequestError(f"'kind' takes {' or '.join(KINDS)}")
-    if not isinstance(secret, str) or not 0 < len(secret) <= MOST_BYTES or not secret.isascii():
-        raise RequestError(f"'secret' is the token, or the proxy as PEM, of at most {MOST_BYTES} bytes")
+    if not isinstance(secret, str) or not 0 < len(secret) <= MOST_SECRET_BYTES or not secret.isascii():
+        raise RequestError(f"'secret' is the token, or the proxy as PEM, of at most {MOST_SECRET_BYTES} bytes")
     ends = _end_of_token(secret) if kind == "bearer" else _end_of_proxy(secret)
     asked = values.get("expires")
     if asked is not None and not _is_time(asked):
