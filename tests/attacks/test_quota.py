@@ -45,7 +45,7 @@ class World:
     def __init__(self, folder: Path, size_bytes: float = BYTES, runs: float = 3) -> None:
         self.root, self.store = open_store(str(folder)), open_store(f"{folder}/me")
         self.sent: list[CloudEvent] = []
-        self._settings, self._roles = Settings(str(folder)), Roles(usual=OwnerLimits(runs, size_bytes))
+        self._settings, self._roles = Settings(str(folder)), Roles(default=OwnerLimits(runs, size_bytes))
         self.start()
 
     def start(self) -> None:

@@ -142,7 +142,7 @@ def test_a_server_that_leads_in_a_circle_is_left(serve: Serve) -> None:
 def test_a_server_leads_to_web_servers_alone(to: str) -> None:
     with Leading() as door:
         door.to = to
-        with pytest.raises(RequestError, match=f"leads to '{to}', which is no"):
+        with pytest.raises(RequestError, match=f"redirects to '{to}', which is not"):
             opened(door.url, "Events")
 
 

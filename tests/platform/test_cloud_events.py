@@ -40,12 +40,12 @@ def test_the_structured_form_is_read_too() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"no", b"7", b'"{}"x'])
 def test_what_is_no_event_is_refused(body: bytes) -> None:
-    with pytest.raises(RequestError, match="holds no CloudEvent"):
+    with pytest.raises(RequestError, match="has no CloudEvent"):
         read_event({"ce-type": "t", "ce-source": "s", "ce-id": "1", "ce-specversion": "1.0"}, body)
 
 
 def test_an_event_carries_no_data() -> None:
-    with pytest.raises(RequestError, match="go through brokers"):
+    with pytest.raises(RequestError, match="are permitted"):
         on_the_wire(CloudEvent("t", "s", "k", "1", {"data": "x" * 70_000}))
 
 

@@ -59,7 +59,7 @@ def test_a_key_is_changed_while_what_was_sealed_before_is_read(tmp_path: Path) -
         assert found
         assert found.secret == SECRET
     assert vault(tmp_path, key=new).get("new.example")
-    with pytest.raises(RequestError, match="sealed with another key"):
+    with pytest.raises(RequestError, match="encrypted with another key"):
         vault(tmp_path, key=new).get("old.example")
 
 
@@ -93,7 +93,7 @@ def test_it_opens_for_its_owner_and_host_alone(changed: str, tmp_path: Path) -> 
     else:
         (file,) = [path for path in place.rglob("*") if path.is_file()]
         file.write_text(json.dumps({**json.loads(file.read_text()), "expires": time.time() + 1e9}))
-    with pytest.raises(RequestError, match="was sealed with another key"):
+    with pytest.raises(RequestError, match="was encrypted with another key"):
         other.get(host)
 
 
@@ -115,7 +115,7 @@ def test_one_that_has_expired_is_not_shown_and_says_so(tmp_path: Path) -> None:
     mine.put(Credential("host.example", "bearer", SECRET, time.time() - 1))
     with pytest.raises(RequestError, match="credential for host 'host.example' expired at .*Z; POST /v1/credentials"):
         mine.get("host.example")
-    assert [found.told()["host"] for found in mine.all()] == ["host.example"]
+    assert [found.to_json()["host"] for found in mine.all()] == ["host.example"]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_one_that_has_expired_is_not_shown_and_says_so(tmp_path: Path) -> None:
         ({"host": "../h"}, "'host' is the name of the server"),
         ({"kind": "password"}, "'kind' takes bearer or x509"),
         ({"secret": ""}, "'secret' is the token"),
-        ({"secret": "two words"}, "no bearer token"),
+        ({"secret": "two words"}, "not a bearer token"),
         ({"secret": "x" * 70_000}, "at most 64000 bytes"),
-        ({"kind": "x509", "secret": "no PEM"}, "'secret' is no X509 proxy: PEM"),
+        ({"kind": "x509", "secret": "no PEM"}, "'secret' is not an X509 proxy: PEM"),
         ({"expires": "tomorrow"}, "'expires' takes seconds"),
         ({"expires": float("nan")}, "'expires' takes seconds"),
         ({"expires": 1e300}, "'expires' takes seconds"),
-        ({"expires": 1}, "has expired already"),
+        ({"expires": 1}, "has already expired"),
     ],
 )
 def test_what_is_no_credential_is_refused(values: dict[str, Any], said: str) -> None:
@@ -141,10 +141,10 @@ def test_what_is_no_credential_is_refused(values: dict[str, Any], said: str) -> 
 
 
 def test_a_proxy_needs_its_own_key_and_must_not_have_expired(authority: grid.Authority) -> None:
-    with pytest.raises(RequestError, match="expired already"):
+    with pytest.raises(RequestError, match="already expired"):
         credential_of({"host": "h", "kind": "x509", "secret": authority.proxy("alice", -grid.DAY)})
     certificate = authority.person("alice").partition("-----BEGIN RSA")[0]
-    with pytest.raises(RequestError, match="its key is that of another certificate"):
+    with pytest.raises(RequestError, match="its key belongs to another certificate"):
         credential_of({"host": "h", "kind": "x509", "secret": certificate + grid.pem(grid.new_key())})
 
 

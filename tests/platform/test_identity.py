@@ -74,8 +74,8 @@ def test_a_good_token_tells_who_asks_whatever_signs_it(issuer: Issuer) -> None:
         ({"sub": ""}, "'sub'"),
         ({"sub": 5}, "'sub'"),
         ({"iss": "https://elsewhere.example"}, "of issuer 'https://elsewhere.example'"),
-        ({"iss": None}, "no JSON Web Token"),
-        ({"iss": ["x"]}, "no JSON Web Token"),
+        ({"iss": None}, "not a signed JSON Web Token"),
+        ({"iss": ["x"]}, "not a signed JSON Web Token"),
     ],
 )
 def test_a_token_that_does_not_hold_is_refused_with_the_reason(
@@ -148,7 +148,7 @@ def test_the_keys_of_an_issuer_that_is_away_count_for_a_day() -> None:
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
         issuer.away = True
-        with pytest.raises(UnavailableError, match="does not tell its keys: .* answers 503"):
+        with pytest.raises(UnavailableError, match="does not send its keys: .* answers 503"):
             keys.key({"alg": "RS256", "kid": "one"})
         asked, issuer.away = issuer.asked, False
         with pytest.raises(UnavailableError):
@@ -210,7 +210,7 @@ def test_roles_go_by_group(issuer: Issuer, tmp_path: Path) -> None:
     roles = {"users": ["/cms"], "publishers": ["/cms/production"], "admins": ["/cms/admin"]}
     (tmp_path / "roles.json").write_text(json.dumps(roles))
     identity = Identity(settings(issuer, roles=str(tmp_path / "roles.json")))
-    with pytest.raises(ForbiddenError, match="in no group that may use this service; the token tells no groups"):
+    with pytest.raises(ForbiddenError, match="in no group that may use this service; the token has no groups"):
         identity.caller(bearer(issuer.token()))
     user = identity.caller(bearer(issuer.token(groups=["/cms"])))
     assert (user.is_publisher, user.is_admin) == (False, False)
@@ -239,8 +239,8 @@ def test_a_group_is_one_of_the_first_issuer_unless_its_own_is_named() -> None:
         ('{"admins": "all"}', "are lists of groups"),
         ('{"limits": {"*": {"runs": "4"}}}', "the limits of '*' are numbers"),
         ('{"limits": {"*": {"cpus": 4}}}', "cpus"),
-        ("[]", "does not say who may do what"),
-        ("{", "does not say who may do what"),
+        ("[]", "is not a file of roles"),
+        ("{", "is not a file of roles"),
     ],
 )
 def test_a_file_of_roles_that_says_nothing_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
@@ -268,8 +268,8 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     root.create(f"{group}/models/n", b"")
     with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
         Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
-    with pytest.raises(ForbiddenError, match="may begin no runs"):
-        Quotas(Settings(str(tmp_path)), Roles(usual=OwnerLimits(runs=0)), root).check_runs("carol")
+    with pytest.raises(ForbiddenError, match="may not start runs"):
+        Quotas(Settings(str(tmp_path)), Roles(default=OwnerLimits(runs=0)), root).check_runs("carol")
 
 
 def test_a_rate_of_requests_is_an_owners_own() -> None:

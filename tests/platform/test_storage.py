@@ -136,7 +136,7 @@ def test_a_store_where_a_file_is_names_the_place(tmp_path: Path) -> None:
 
 
 def test_an_address_of_another_kind_is_no_store() -> None:
-    with pytest.raises(RequestError, match="'gs://bucket' is no store; give a folder or s3://bucket/prefix"):
+    with pytest.raises(RequestError, match="'gs://bucket' is not a store; give a folder or s3://bucket/prefix"):
         open_store("gs://bucket")
 
 
@@ -162,7 +162,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(small_disk: Path) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_named(moto_url: str) -> None:
-    with pytest.raises(RequestError, match=r"store s3://nowhere/x: there is no bucket 'nowhere'; make it first"):
+    with pytest.raises(RequestError, match=r"store s3://nowhere/x: bucket 'nowhere' does not exist; create it first"):
         open_store("s3://nowhere/x").create("a", b"")
 
 

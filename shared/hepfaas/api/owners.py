@@ -32,7 +32,7 @@ def list_owners(context: Context) -> Response:
 
 def list_credentials(context: Context) -> Response:
     """The hosts that the owner has credentials for, their kinds and when they end; never what they are."""
-    return json_answer({"credentials": [found.told() for found in context.vault.all()]})
+    return json_answer({"credentials": [found.to_json() for found in context.vault.all()]})
 
 
 def put_credential(context: Context) -> Response:
@@ -42,7 +42,7 @@ def put_credential(context: Context) -> Response:
         raise RequestError("this service keeps no credentials: its operator sets HEPFAAS_CREDENTIALS_KEY")
     found = credential_of(body_object(context.request, MOST_CREDENTIAL_BYTES))
     context.vault.put(found)
-    return json_answer(found.told(), 201)
+    return json_answer(found.to_json(), 201)
 
 
 def delete_credential(context: Context, host: str) -> Response:

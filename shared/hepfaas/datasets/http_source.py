@@ -10,7 +10,7 @@ from hepfaas.datasets.addresses import is_private
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import RequestError
 from hepfaas.platform import web
-from hepfaas.platform.address import Address, led_to, parsed
+from hepfaas.platform.address import Address, parsed, redirect_target
 from hepfaas.platform.credentials import Credential
 
 MOST_REDIRECTS = 5
@@ -83,7 +83,7 @@ class HttpSource(RangedSource):
             if answer.status not in (301, 302, 303, 307, 308):
                 return here, answer
             answer.close()
-            here = led_to(here, answer.headers.get("Location", ""))
+            here = redirect_target(here, answer.headers.get("Location", ""))
             self._check(here)
         raise RequestError(f"'{self._address}' redirects more than {MOST_REDIRECTS} times")
 

@@ -1,4 +1,4 @@
-"""What a function reaches outside, by its settings: stores and the broker; with planned faults in chaos tests."""
+"""The backends of a function by its settings: object store and broker; with planned faults in chaos tests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ _PROBING = threading.Lock()
 
 
 def root_store(settings: Settings) -> Store:
-    """The store above all owners."""
+    """Return the store with the keys of all owners."""
     return _with_faults(open_store(settings.store), settings)
 
 
 def check_store(settings: Settings) -> None:
-    """Probes the store, once a process: by what begins runs, before it writes. Raises: UnavailableError if it is none
-    to rest on, or does not answer."""
+    """Probe the store once in a process. Functions that start runs call it before they write.
+
+    Raises: UnavailableError if the store gives no guarantee (storage.py) or does not answer.
+    """
     with _PROBING:
         if settings.store in _PROBED:
             return
@@ -41,22 +43,24 @@ def check_store(settings: Settings) -> None:
 
 
 def store_of_owner(settings: Settings) -> Callable[[str], Store]:
-    """Gives the store of an owner, the first part of every key. All of them share what one connection costs."""
+    """Return a function that returns the store of an owner, by the first part of its keys. All share one connection."""
     root = functools.cache(lambda: open_store(settings.store))
     return functools.lru_cache(KEPT_OWNERS)(lambda owner: _with_faults(root().below(owner), settings))
 
 
 def sender(settings: Settings, keys: Keys | None = None) -> Sender:
-    """The way to the broker. keys: that sign events, if not those of the settings. Raises: RequestError if there is no
-    broker."""
+    """Return the sender to the broker. keys: for signatures; by default those of the settings.
+
+    Raises: RequestError if no broker is set.
+    """
     from hepfaas.platform.cloud_events import HttpSender  # only where events are sent
 
-    broker = HttpSender(settings.broker, settings.event_keys if keys is None else keys)
+    http = HttpSender(settings.broker, settings.event_keys if keys is None else keys)
     if not settings.faults:
-        return broker
+        return http
     from hepfaas.platform.faults import FaultySender, Plan
 
-    return FaultySender(broker, Plan(Path(settings.faults)))
+    return FaultySender(http, Plan(Path(settings.faults)))
 
 
 def _with_faults(store: Store, settings: Settings) -> Store:

@@ -1,4 +1,4 @@
-"""Disk space for request bodies: one budget for each process, which all its requests share."""
+"""Disk space for request bodies: one budget for each process, shared by all its requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_SHARES = 16
 """Uploads at a time in one process: each holds a few descriptors and buffers."""
 
 OWNERS_PART = 2 / 3
-"""Part of the budget, and of the uploads at a time, that one owner may use: the rest is left for others."""
+"""Part of the budget, and of the uploads at a time, that one owner may use."""
 
 
 class Spool:
-    """A budget of bytes on disk. Bytes count as they are written, so a Content-Length that lies reserves nothing."""
+    """A budget of bytes on disk. Bytes count when they are written, so a false Content-Length reserves nothing."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -27,10 +27,10 @@ class Spool:
 
     @contextmanager
     def share(self, owner: str, announced: int | None = None) -> Iterator[Share]:
-        """Give one request its share, which ends with the block; remove the files inside it.
+        """Return the share of one request, which ends with the block; remove the files within the block.
 
-        announced: size of the body in bytes, if the client said it.
-        Raises: LimitError if this owner has too much under way; UnavailableError if all have.
+        announced: size of the body in bytes, if the client sent it.
+        Raises: LimitError if this owner uses too much; UnavailableError if all owners together do.
         """
         with self._lock:
             self._check(owner, announced or 0, self._shares, 1, MOST_SHARES)
@@ -61,7 +61,7 @@ class Spool:
 
 
 class Share:
-    """What one request may write. used_bytes: what it has counted so far."""
+    """The share of one request. used_bytes: counted so far."""
 
     def __init__(self, spool: Spool, owner: str) -> None:
         self._spool, self._owner, self.used_bytes = spool, owner, 0
