@@ -14,6 +14,7 @@ from flask import Request, Response
 from hepfaas.api import intake as intake_api
 from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration.intake import Intake
+from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
@@ -25,6 +26,7 @@ SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
+ARRIVALS = Arrivals()
 SOURCES = Readings.from_settings(SETTINGS).sources
 
 
@@ -42,4 +44,4 @@ def taking() -> Intake:
 @answers("intake")
 def intake(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    return intake_api.answer(request, IDENTITY, IdentityHeaders.from_headers(request.headers.get), taking())
+    return intake_api.answer(request, IDENTITY, IdentityHeaders.from_headers(request.headers.get), taking(), ARRIVALS)
