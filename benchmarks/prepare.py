@@ -46,7 +46,7 @@ def case(path: Path, store: Store) -> Case:
     choice = choose_branches(file.place, file.branches)
     names = [branch.name for branch in choice.features]
     ranges = planned(file.baskets(names), file.entries, RANGE)
-    arrays = (read(file.url, file.identity, "Events", names, found) for found in ranges[:SURVEYED])
+    arrays = (read(file.url, file.identity, "Events", branches=names, entries=found) for found in ranges[:SURVEYED])
     surveys = [survey_of(file.identity, some, len(some[names[0]])) for some in arrays]
     key = steps.Sum("survey", ("all",)).key
     store.create(key, encoded(total(surveys).to_json()))
@@ -97,7 +97,7 @@ def bare(one: Case) -> None:
 def to_matrix(one: Case) -> None:
     """Reading and building the matrix, as prepare and predict do."""
     for found in one.ranges:
-        matrix(read(one.url, one.identity, "Events", one.names, found), one.spec)
+        matrix(read(one.url, one.identity, "Events", branches=one.names, entries=found), one.spec)
 
 
 def to_store(one: Case, run: int) -> None:

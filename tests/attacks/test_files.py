@@ -109,7 +109,7 @@ def test_a_file_that_unpacks_to_gigabytes_fails_its_step_and_nothing_else(bomb: 
     file = opened(str(bomb), "Events", reading)
     before = peak_mb("self")
     with pytest.raises(RequestError, match="bomb.root"):
-        read(str(bomb), file.identity, "Events", ["met"], EntryRange(0, file.entries), reading)
+        read(str(bomb), file.identity, "Events", branches=["met"], entries=EntryRange(0, file.entries), reading=reading)
     assert peak_mb("self") < before + 60
 
 

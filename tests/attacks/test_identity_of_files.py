@@ -132,7 +132,7 @@ def header(url: str, reading: Reading | None = None) -> OpenedFile:
 
 
 def met(url: str, identity: str, reading: Reading | None = None) -> Any:
-    return read(url, identity, "Events", ["met"], ALL, reading or Reading())["met"]
+    return read(url, identity, "Events", branches=["met"], entries=ALL, reading=reading or Reading())["met"]
 
 
 def check_apart(theirs: str, mine: str, reading: Reading | None = None) -> None:
@@ -284,14 +284,16 @@ def test_a_large_file_whose_version_changes_while_it_is_read_is_refused(
     bad = poisoned(honest, HOW[0], tmp_path)
     with Web(honest.read_bytes()) as server:
         identity = header(server.url, LARGE).identity
-        read(server.url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)  # it is open from now on
+        read(
+            server.url, identity, "Events", branches=["mass"], entries=EntryRange(0, 10), reading=LARGE
+        )  # it is open from now on
         server.contents = [bad.read_bytes()]
         for _ in range(2):
             with pytest.raises(RequestError, match=CHANGED):
                 met(server.url, identity, LARGE)
     url = put(s3_url, s3_server, "a.root", honest)
     identity = header(url, LARGE).identity
-    read(url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)
+    read(url, identity, "Events", branches=["mass"], entries=EntryRange(0, 10), reading=LARGE)
     put(s3_url, s3_server, "a.root", bad)
     for _ in range(2):
         with pytest.raises(RequestError, match=CHANGED):
@@ -309,7 +311,7 @@ def test_a_file_on_disk_that_is_replaced_between_open_and_read_is_refused(
         shutil.copy2(honest, path)
     identity, times = header(str(path)).identity, path.stat()
     if how.endswith("open"):
-        read(str(path), identity, "Events", ["mass"], EntryRange(0, 10))
+        read(str(path), identity, "Events", branches=["mass"], entries=EntryRange(0, 10))
     if how == "renamed":
         bad.replace(path)
     elif how == "behind a link":

@@ -90,7 +90,7 @@ def test_a_file_behind_a_web_server_is_the_local_one(path: Path, serve: Serve) -
     url = serve()
     local, remote = opened(str(path), "Events"), opened(url, "Events")
     assert remote.identity == local.identity
-    found = read(url, remote.identity, "Events", ["met"], EntryRange(10, 990))
+    found = read(url, remote.identity, "Events", branches=["met"], entries=EntryRange(10, 990))
     assert found["met"].tolist() == list(range(10, 990))
 
 
@@ -127,7 +127,9 @@ class Leading:
 def test_a_server_may_lead_to_the_one_that_has_the_file(path: Path, serve: Serve) -> None:
     with Leading() as door:
         door.to = serve()
-        found = read(door.url, opened(str(path), "Events").identity, "Events", ["met"], EntryRange(0, 1000))
+        found = read(
+            door.url, opened(str(path), "Events").identity, "Events", branches=["met"], entries=EntryRange(0, 1000)
+        )
         assert len(found["met"]) == 1000
 
 

@@ -50,7 +50,7 @@ def forget() -> None:
 
 
 def same(found: dict[str, Values], entries: EntryRange) -> bool:
-    wanted = read(str(SAMPLE), opened(str(SAMPLE), "Events").identity, "Events", BRANCHES, entries)
+    wanted = read(str(SAMPLE), opened(str(SAMPLE), "Events").identity, "Events", branches=BRANCHES, entries=entries)
     return all(found[name].tolist() == wanted[name].tolist() for name in BRANCHES)
 
 
@@ -58,11 +58,11 @@ def test_the_second_read_is_served_by_the_cache(origin: XRootD, cache: XRootDCac
     reading, entries = by([cache.door], [origin.door]), EntryRange(0, 5000)
     identity = opened(URL, "Events", reading).identity
     assert identity == opened(str(SAMPLE), "Events").identity
-    first = read(URL, identity, "Events", BRANCHES, entries, reading)
+    first = read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading)
     forget()
     assert sum(cache.reported(f"/store/{SAMPLE.name}")["b_miss"] for _ in range(2)) > 0
     origin.kill()
-    second = read(URL, identity, "Events", BRANCHES, entries, reading)
+    second = read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading)
     forget()
     told = cache.reported(f"/store/{SAMPLE.name}")
     assert told["b_hit"] > 0
@@ -82,7 +82,7 @@ def test_a_cache_killed_in_the_midst_of_a_run_of_reads_is_left_for_the_origin(
         if number == 5:
             cache.kill()
         entries = EntryRange(start, start + 500)
-        assert same(read(URL, identity, "Events", BRANCHES, entries, reading), entries)
+        assert same(read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading), entries)
         served.append(reading.log.served)
     assert served == [cache.door] * 5 + [origin.door] * 5
     assert f"the server of '{cache.url(SAMPLE.name)}' does not answer: Connection refused" in reading.log.failures[0]
@@ -93,12 +93,12 @@ def test_a_cache_killed_while_it_serves_a_range_is_left_for_the_origin(origin: X
     fetched whole would not need it any more."""
     reading, entries = by([cache.door], [origin.door], hashed_bytes=0), EntryRange(0, 5000)
     identity = opened(URL, "Events", reading).identity
-    read(URL, identity, "Events", BRANCHES[:1], EntryRange(0, 10), reading)  # it is open there
+    read(URL, identity, "Events", branches=BRANCHES[:1], entries=EntryRange(0, 10), reading=reading)  # it is open there
     cache.process.send_signal(signal.SIGSTOP)
     killer = threading.Timer(1, cache.kill)
     killer.start()
     try:
-        found = read(URL, identity, "Events", BRANCHES, entries, reading)
+        found = read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading)
     finally:
         killer.join()
     assert same(found, entries)
@@ -122,7 +122,7 @@ def test_a_cache_with_another_file_under_the_path_is_left_for_the_origin(origin:
         (stale.data / SAMPLE.name).chmod(0o644)
         identity, reading = opened(str(SAMPLE), "Events").identity, by([stale.door], [origin.door])
         entries = EntryRange(0, 1000)
-        assert same(read(URL, identity, "Events", BRANCHES, entries, reading), entries)
+        assert same(read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading), entries)
     assert "has changed since the run opened it" in reading.log.failures[0]
 
 

@@ -64,7 +64,9 @@ def test_a_file_tells_its_branches_of_numbers_and_names_the_others(odd: Path) ->
 
 def test_what_is_read_is_what_was_written(odd: Path) -> None:
     file = opened(str(odd), "folder/events")
-    arrays = read(str(odd), file.identity, "folder/events", ["flag", "big", "vector", "pt"], EntryRange(2, 5))
+    arrays = read(
+        str(odd), file.identity, "folder/events", branches=["flag", "big", "vector", "pt"], entries=EntryRange(2, 5)
+    )
     assert arrays["flag"].tolist() == [True, True, False]
     assert arrays["big"].tolist() == [2, 2**63, 1]
     assert arrays["vector"].tolist() == [[4, 5], [0, 1], [2, 3]]
@@ -84,7 +86,7 @@ def test_a_file_that_changed_is_said(odd: Path, tmp_path: Path) -> None:
     identity = opened(str(path), "folder/events").identity
     shutil.copy(SAMPLE, path)
     with pytest.raises(RequestError, match="changed.root' has changed since the run opened it; start again"):
-        read(str(path), identity, "folder/events", ["pt"], EntryRange(0, 1))
+        read(str(path), identity, "folder/events", branches=["pt"], entries=EntryRange(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_files_of_experiments_are_read_whole(
     url = str(data / name)
     file = opened(url, tree)
     names = [branch.name for branch in file.branches]
-    arrays = read(url, file.identity, tree, names, EntryRange(0, entries))
+    arrays = read(url, file.identity, tree, branches=names, entries=EntryRange(0, entries))
     assert file.entries == entries
     assert {len(branch) for branch in arrays.values()} == {entries}
     for branch in file.branches:
@@ -156,7 +158,7 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     path.write_bytes(data)
     file = opened(str(path), "Events")
     with pytest.raises(RequestError, match=r"x.root' is not a complete ROOT file: .*; copy it again"):
-        read(str(path), file.identity, "Events", ["Muon_pt"], EntryRange(0, 5000))
+        read(str(path), file.identity, "Events", branches=["Muon_pt"], entries=EntryRange(0, 5000))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_a_wrong_name_is_said_with_those_there_are(path: str, tree: str, message
 def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
     identity = opened(str(odd), "folder/events").identity
     with pytest.raises(RequestError, match=r"has no branch 'dubble'; closest: double"):
-        read(str(odd), identity, "folder/events", ["dubble"], EntryRange(0, 1))
+        read(str(odd), identity, "folder/events", branches=["dubble"], entries=EntryRange(0, 1))
 
 
 def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
@@ -191,7 +193,10 @@ def test_a_remote_file_is_the_local_one(xrootd: XRootD) -> None:
     assert remote.identity == local.identity
     assert remote.branches == local.branches
     names = [branch.name for branch in local.branches]
-    here, there = (read(where, local.identity, "Events", names, EntryRange(500, 3500)) for where in (str(SAMPLE), url))
+    here, there = (
+        read(where, local.identity, "Events", branches=names, entries=EntryRange(500, 3500))
+        for where in (str(SAMPLE), url)
+    )
     assert all(here[name].tolist() == there[name].tolist() for name in names)
 
 
@@ -217,9 +222,9 @@ def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
     with XRootD() as server:
         url = server.serve(SAMPLE)
         identity = opened(url, "Events", by_ranges).identity
-        read(url, identity, "Events", ["Muon_pt"], EntryRange(0, 1000), by_ranges)
+        read(url, identity, "Events", branches=["Muon_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
     with pytest.raises(UnavailableError, match="does not answer"):
-        read(url, identity, "Events", ["Jet_pt"], EntryRange(0, 1000), by_ranges)
+        read(url, identity, "Events", branches=["Jet_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
 
 
 def test_uproot_is_imported_by_this_room_alone() -> None:

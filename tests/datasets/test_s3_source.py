@@ -35,7 +35,7 @@ def test_a_file_in_a_bucket_is_the_local_one(place: tuple[Path, str]) -> None:
     local, remote = opened(str(path), "Events"), opened(url, "Events")
     assert remote.identity == local.identity
     assert remote.branches == local.branches
-    found = read(url, remote.identity, "Events", ["met", "event"], EntryRange(150, 850))
+    found = read(url, remote.identity, "Events", branches=["met", "event"], entries=EntryRange(150, 850))
     assert found["event"].tolist() == list(range(150, 850))
 
 

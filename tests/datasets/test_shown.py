@@ -45,7 +45,7 @@ def test_a_token_opens_a_file_behind_xrootd_and_no_message_has_it(with_tokens: t
     url = server.serve(SAMPLE)
     alice = showing("127.0.0.1", "bearer", grid.reading(secret))
     identity = opened(url, "Events", alice).identity
-    assert len(read(url, identity, "Events", ["Muon_pt"], ALL, alice)["Muon_pt"]) == 100
+    assert len(read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)["Muon_pt"]) == 100
     false = grid.reading(bytes(32))
     with pytest.raises(RequestError, match="its server refuses") as refused:
         opened(url, "Events", showing("127.0.0.1", "bearer", false))
@@ -60,10 +60,10 @@ def test_what_one_owner_opened_is_not_lent_to_another(with_tokens: tuple[XRootD,
     server, secret = with_tokens
     url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.reading(secret))
     identity = opened(url, "Events", alice).identity
-    read(url, identity, "Events", ["Muon_pt"], ALL, alice)
+    read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)
     for bob in (Reading(), showing("127.0.0.1", "bearer", "of-bob")):
         with pytest.raises(RequestError, match="its server refuses"):
-            read(url, identity, "Events", ["Muon_pt"], ALL, bob)
+            read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=bob)
 
 
 def test_owners_log_in_with_their_own_proxies_in_one_process(
@@ -75,7 +75,9 @@ def test_owners_log_in_with_their_own_proxies_in_one_process(
         readings = {who: showing("localhost", "x509", authority.proxy(who)) for who in ("alice", "bob")}
         for reading in (*readings.values(), *readings.values()):
             identity = opened(url, "Events", reading).identity
-            assert len(read(url, identity, "Events", ["Muon_pt"], ALL, reading)["Muon_pt"]) == 100
+            assert (
+                len(read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=reading)["Muon_pt"]) == 100
+            )
         with pytest.raises(RequestError, match="its server refuses"):
             opened(url, "Events")
         logins = [line.rpartition(" login as ")[2] for line in server.said().splitlines() if " login as " in line]

@@ -108,7 +108,7 @@ def test_features_at_prediction_are_those_of_training(place: Path, store: Store)
     url = str(place / "htautau" / "VBF_tautau.root")
     file = opened(url, "Events")
     names = [branch.name for branch in spec.branches]
-    arrays = read(url, file.identity, "Events", names, EntryRange(0, file.entries))
+    arrays = read(url, file.identity, "Events", branches=names, entries=EntryRange(0, file.entries))
     features = matrix(arrays, spec)
     parts = [part for part in result_of(card["steps"]["data"], store)["parts"] if part["file"] == file.identity]
     seen = 0

@@ -95,7 +95,7 @@ def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
 
 
 def read(
-    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
+    url: str, identity: str, tree: str, *, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
 ) -> dict[str, Values]:
     """Return the branches for a range of entries, each (events,) or jagged, all from one endpoint. Raises: RequestError
     if the file has another identity, or no such branch; UnavailableError."""

@@ -132,7 +132,7 @@ def parsed(text: str, with_query: bool = False) -> Address:
         if not _STRICT_QUERY.fullmatch(query):
             raise RequestError(f"{_shown(text)} has a query with characters that must be percent-encoded")
     port = None if port == PORTS.get(scheme) else port
-    return Address(scheme, host, port, _path(scheme, f"/{path}", text), _uppercase_codes(query))
+    return Address(scheme, host, port, path=_path(scheme, f"/{path}", text), query=_uppercase_codes(query))
 
 
 def redirect_target(here: Address, location: str) -> Address:
@@ -155,7 +155,7 @@ def redirect_target(here: Address, location: str) -> Address:
     _check_no_secrets(scheme, authority, text)
     host, port = host_and_port(authority, text)
     path, query = quote(path or "/", f"{_PATH};%"), quote(query, f"{_QUERY}%")
-    return Address(scheme, host, None if port == PORTS[scheme] else port, path, query).over_http()
+    return Address(scheme, host, None if port == PORTS[scheme] else port, path=path, query=query).over_http()
 
 
 def place_of(url: str) -> str:

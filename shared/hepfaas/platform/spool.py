@@ -33,7 +33,7 @@ class Spool:
         Raises: LimitError if this owner uses too much; UnavailableError if all owners together do.
         """
         with self._lock:
-            self._check(owner, announced or 0, self._shares, 1, MOST_SHARES)
+            self._check(owner, announced or 0, shares=1)
             self._shares[owner] += 1
         share = Share(self, owner)
         try:
@@ -46,17 +46,19 @@ class Spool:
     def take(self, owner: str, size: int) -> None:
         """Count bytes that an owner is about to write. Raises: LimitError; UnavailableError."""
         with self._lock:
-            self._check(owner, size, self._shares, 0, MOST_SHARES)
+            self._check(owner, size)
             self._used[owner] += size
 
-    def _check(self, owner: str, size: int, shares: Counter[str], more: int, most: int) -> None:
-        used = self._used.total() + size
-        if used > self.most_bytes or shares.total() + more > most:
+    def _check(self, owner: str, size: int, shares: int = 0) -> None:
+        if self._used.total() + size > self.most_bytes or self._shares.total() + shares > MOST_SHARES:
             raise UnavailableError(
-                f"uploads under way fill the {self.most_bytes / 1e9:g} GB (HEPFAAS_SPOOL_BYTES) or the {most} places "
-                "of this instance; send it again later"
+                f"uploads under way fill the {self.most_bytes / 1e9:g} GB (HEPFAAS_SPOOL_BYTES) or the {MOST_SHARES} "
+                "places of this instance; send it again later"
             )
-        if self._used[owner] + size > self.most_bytes * OWNERS_PART or shares[owner] + more > most * OWNERS_PART:
+        if (
+            self._used[owner] + size > self.most_bytes * OWNERS_PART
+            or self._shares[owner] + shares > MOST_SHARES * OWNERS_PART
+        ):
             raise LimitError("your other uploads under way take too much of this instance; send it again when they end")
 
 

@@ -116,7 +116,7 @@ class _Source:
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = [*_features(published), *source.identifiers]
-    return read(source.url, source.identity, source.tree, names, entries, source.reading)
+    return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
 
 
 def _read_ahead(

@@ -22,7 +22,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError; MissingError."""
     spec = Spec.from_json(json.loads(store.get(step.spec)))
     names = [*(branch.name for branch in spec.branches), *spec.identifiers]
-    arrays = read(step.url, step.file, step.tree, names, EntryRange(*step.entries), reading)
+    arrays = read(step.url, step.file, step.tree, branches=names, entries=EntryRange(*step.entries), reading=reading)
     entries = np.arange(*step.entries, dtype=np.int64)
 
     def events(rows: slice) -> PreparedRows:
