@@ -63,7 +63,7 @@ def test_an_event_behind_one_that_does_not_end_is_to_be_sent_again(monkeypatch: 
         headers, body = EVENT
         answer = held.client().post("/", headers=headers, data=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert "still does what it was asked for before" in answer.json["error"]
+        assert "still handles an earlier event" in answer.json["error"]
     assert held.post() == 204
 
 
