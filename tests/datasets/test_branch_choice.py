@@ -1,4 +1,4 @@
-"""Features are the branches of numbers that the user wants, and never what names an event."""
+"""Features are the branches of numbers that the user selects, never the identifiers of an event."""
 
 import pytest
 from hepfaas.datasets.branch_choice import Branch, BranchChoice, choose_branches
@@ -11,7 +11,7 @@ def names(choice: BranchChoice) -> list[str]:
     return [branch.name for branch in choice.features]
 
 
-def test_all_branches_but_the_usual_identifiers_in_the_order_of_the_tree() -> None:
+def test_all_branches_but_the_default_identifiers_in_the_order_of_the_tree() -> None:
     choice = choose_branches("TTree 'Events'", BRANCHES)
     assert names(choice) == ["met", "Muon_pt", "Muon_eta", "w"]
     assert choice.identifiers == ("run", "event")
@@ -28,7 +28,7 @@ def test_a_selection_overrides_an_exclusion() -> None:
     assert names(choose_branches("T", BRANCHES, excluded=("met", "w"))) == ["Muon_pt", "Muon_eta"]
 
 
-def test_what_cannot_be_excluded_is_a_note() -> None:
+def test_a_missing_branch_in_an_exclusion_is_a_note() -> None:
     choice = choose_branches("TTree 'Events'", BRANCHES, excluded=("nothing",), identifiers=("evt",))
     assert choice.notes == (
         "'nothing' of exclude_branches is not a branch of TTree 'Events'",
@@ -45,7 +45,7 @@ def test_what_cannot_be_excluded_is_a_note() -> None:
         ((), ("met", "Muon_pt", "Muon_eta", "w"), "no branch is left to learn from; its 6 are all excluded"),
     ],
 )
-def test_what_cannot_be_selected_is_an_error(
+def test_a_missing_branch_in_a_selection_is_an_error(
     selected: tuple[str, ...], excluded: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):

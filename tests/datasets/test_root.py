@@ -1,4 +1,4 @@
-"""Reading real files, from disk and from a real XRootD server, and what is said when that fails."""
+"""Reads of real files, from disk and from a real XRootD server, and their errors."""
 
 import shutil
 import subprocess
@@ -80,7 +80,7 @@ def test_a_copy_is_the_same_file_and_another_is_not(odd: Path, tmp_path: Path) -
     assert opened(str(SAMPLE), "Events").identity != identity
 
 
-def test_a_file_that_changed_is_said(odd: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_an_error(odd: Path, tmp_path: Path) -> None:
     path = tmp_path / "changed.root"
     shutil.copy(odd, path)
     identity = opened(str(path), "folder/events").identity
@@ -114,14 +114,14 @@ def test_files_of_experiments_are_read_whole(
 
 
 def test_a_summary_has_every_tree(odd: Path) -> None:
-    found = {tree.name: tree for tree in trees_of(str(odd))}
-    assert set(found) == {"folder/events", "other"}
-    assert (found["folder/events"].entries, found["folder/events"].clusters) == (6, 2)
+    trees = {tree.name: tree for tree in trees_of(str(odd))}
+    assert set(trees) == {"folder/events", "other"}
+    assert (trees["folder/events"].entries, trees["folder/events"].clusters) == (6, 2)
     assert "ZSTD" in trees_of(str(SAMPLE))[0].compression
 
 
 def broken(path: Path, how: str) -> Path:
-    """A copy of the sample that is damaged."""
+    """Return a damaged copy of the sample."""
     data = bytearray(SAMPLE.read_bytes())
     if how == "cut in half":
         data = data[: len(data) // 2]
@@ -171,18 +171,18 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
         ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees are read"),
     ],
 )
-def test_a_wrong_name_is_said_with_those_there_are(path: str, tree: str, message: str, odd: Path) -> None:
+def test_the_error_of_a_wrong_tree_lists_the_trees(path: str, tree: str, message: str, odd: Path) -> None:
     with pytest.raises(RequestError, match=message):
         opened(str(odd.parent / path), tree)
 
 
-def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
+def test_the_error_of_a_missing_branch_lists_the_closest(odd: Path) -> None:
     identity = opened(str(odd), "folder/events").identity
     with pytest.raises(RequestError, match=r"has no branch 'dubble'; closest: double"):
         read(str(odd), identity, "folder/events", branches=["dubble"], entries=EntryRange(0, 1))
 
 
-def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
+def test_the_error_of_another_protocol_lists_the_supported_ones() -> None:
     with pytest.raises(RequestError, match=r"addresses of files are root://, s3://, http\(s\):// or dav\(s\)://"):
         opened("ftp://host/x.root", "Events")
 
@@ -193,11 +193,11 @@ def test_a_remote_file_is_the_local_one(xrootd: XRootD) -> None:
     assert remote.identity == local.identity
     assert remote.branches == local.branches
     names = [branch.name for branch in local.branches]
-    here, there = (
+    local_arrays, remote_arrays = (
         read(where, local.identity, "Events", branches=names, entries=EntryRange(500, 3500))
         for where in (str(SAMPLE), url)
     )
-    assert all(here[name].tolist() == there[name].tolist() for name in names)
+    assert all(local_arrays[name].tolist() == remote_arrays[name].tolist() for name in names)
 
 
 def test_a_file_missing_on_its_server_is_an_error(xrootd: XRootD) -> None:
@@ -212,12 +212,12 @@ def test_a_broken_file_on_a_server_is_an_error(xrootd: XRootD, tmp_path: Path) -
 
 
 @pytest.mark.timeout(180)
-def test_a_server_that_is_away_is_unavailable() -> None:
+def test_a_server_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match=r"the server of 'root://127.0.0.1:1//x.root' does not answer"):
         opened("root://127.0.0.1:1//x.root", "Events")
 
 
-def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
+def test_a_server_that_stops_during_a_read_is_unavailable() -> None:
     by_ranges = Reading(hashed_bytes=0)
     with XRootD() as server:
         url = server.serve(SAMPLE)
@@ -227,7 +227,7 @@ def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
         read(url, identity, "Events", branches=["Jet_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
 
 
-def test_uproot_is_imported_by_this_room_alone() -> None:
+def test_only_this_room_imports_uproot() -> None:
     root = Path(__file__).parents[2] / "shared" / "hepfaas"
-    found = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
-    assert {Path(line).parent.name for line in found.stdout.split()} == {"datasets"}
+    result = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
+    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets"}

@@ -1,4 +1,4 @@
-"""The operator's file: what is wrong with it, which endpoints a file has, and which addresses somebody may read."""
+"""The operator's file of sources: its errors, the endpoints of a file, and the addresses that may be read."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def sources() -> Sources:
     return sources_of(FILE, ISSUER)
 
 
-def test_those_of_the_manifests_are_understood() -> None:
+def test_the_sources_in_the_manifests_are_valid() -> None:
     folder = Path(__file__).parents[2] / "manifests"
     assert sources_in(str(folder / "base/sources.json"), ISSUER) == Sources()
     site = sources_in(str(folder / "overlays/site/sources.json"), ISSUER)
@@ -81,7 +81,7 @@ def test_the_endpoints_of_a_file(url: str, endpoints: list[str], sources: Source
         ("root://global.example.///store//x.root", [CMS]),
     ],
 )
-def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+def test_listed_addresses_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     sources.check(parsed(url), groups)
 
 
@@ -98,7 +98,7 @@ def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sou
         ("root://ported.example:1095//x", [("https://else.example/", "/atlas")]),
     ],
 )
-def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+def test_other_addresses_are_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     with pytest.raises(ForbiddenError) as refused:
         sources.check(parsed(url), groups)
     assert f"'{url}' is not among the addresses that you may read: " in str(refused.value)
@@ -116,7 +116,7 @@ def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tupl
         ("s3://other/", False),
     ],
 )
-def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
+def test_the_prefix_of_a_rule_must_start_an_address_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
     if may:
         sources.check(parsed(prefix), [CMS], is_prefix=True)
     else:
@@ -131,7 +131,7 @@ def test_without_a_list_everything_may_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([], "it is not a JSON object"),
         ({"federation": []}, "it has the unknown key 'federation'; closest: federations"),
@@ -152,9 +152,9 @@ def test_without_a_list_everything_may_be_read() -> None:
         ({"allowed": [{"host": "h", "schemes": ["root"], "group": []}]}, "unknown key 'group'; closest: groups"),
     ],
 )
-def test_what_is_wrong_with_the_file_is_said(values: Any, said: str, tmp_path: Path) -> None:
+def test_the_error_says_what_is_wrong_with_the_file(values: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "sources.json"
     path.write_text(json.dumps(values))
     with pytest.raises(RequestError, match="HEPFAAS_SOURCES: '.*sources.json' is not a file of sources: ") as it:
         sources_in(str(path), ISSUER)
-    assert said in str(it.value)
+    assert message in str(it.value)

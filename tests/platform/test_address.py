@@ -1,4 +1,4 @@
-"""The parser of addresses: what it accepts means the same to every client, and the rest is refused with reasons."""
+"""The parser of addresses: every client reads accepted ones in the same way; others are refused with the reason."""
 
 import io
 import ipaddress
@@ -57,7 +57,7 @@ texts = st.one_of(nasty, likely, harmless, in_ipv6, st.text(max_size=40))
 
 @pytest.fixture(scope="module")
 def sent_by_boto3():  # type: ignore[no-untyped-def]  # a function of bucket and key
-    """Gives the URL that boto3 makes of a bucket and a key."""
+    """Return the URL that boto3 makes from a bucket and a key."""
     client = boto3.Session().client(
         "s3",
         region_name="us-east-1",
@@ -153,7 +153,7 @@ def test_a_host_is_a_name_or_an_address_in_its_one_form(text: str) -> None:
 
 
 @given(st.sampled_from(["https://first.example/a/b", "http://first.example:8080/"]), texts)
-def test_where_a_web_server_leads_is_read_in_the_same_way_too(first: str, location: str) -> None:
+def test_the_target_of_a_redirection_is_read_in_the_same_way(first: str, location: str) -> None:
     try:
         address = redirect_target(parsed(first), location)
     except RequestError:
@@ -214,7 +214,7 @@ def test_the_normal_form(text: str, normal: str) -> None:
         "s3://bucket/a\\b",
     ],
 )
-def test_a_path_that_two_servers_could_take_differently_is_refused(text: str) -> None:
+def test_a_path_that_two_servers_could_read_differently_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="write the plain path"):
         parsed(text)
 
@@ -258,7 +258,7 @@ def test_a_path_that_two_servers_could_take_differently_is_refused(text: str) ->
         ("localfile://host/x", "cannot be read"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(RequestError, match=reason):
         parsed(text)
 
@@ -277,7 +277,7 @@ def test_what_is_no_address_is_refused_with_the_reason(text: str, reason: str) -
         "s3://me:hidden@bucket/x",
     ],
 )
-def test_no_message_repeats_what_may_be_a_secret(text: str) -> None:
+def test_no_message_repeats_a_possible_secret(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         parsed(text)
     assert "hid" not in str(refused.value)
@@ -290,6 +290,6 @@ def test_a_webhook_may_have_a_query_which_is_strict() -> None:
             parsed(f"https://host/hook?{query}", with_query=True)
 
 
-def test_where_files_are_is_told_for_old_records_too() -> None:
-    told = {"root://h:1094//x": "h", "s3://b/k": "b", "/disk/x": "disk", "root://u@h//x?authz=secret": "unknown"}
-    assert {url: place_of(url) for url in told} == told
+def test_the_host_of_a_file_is_known_for_old_records_too() -> None:
+    places = {"root://h:1094//x": "h", "s3://b/k": "b", "/disk/x": "disk", "root://u@h//x?authz=secret": "unknown"}
+    assert {url: place_of(url) for url in places} == places
