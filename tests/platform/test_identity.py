@@ -293,7 +293,7 @@ def test_each_owner_has_a_rate_of_requests() -> None:
         ({"HEPFAAS_ISSUER": "iam.example", "HEPFAAS_AUDIENCE": "x"}, "an issuer is an https:// address"),
         ({"HEPFAAS_EVENT_KEYS": "short"}, "of 32 characters or more"),
         ({"HEPFAAS_EVENT_KEYS": ",".join(["k" * 32] * 3)}, "one key or two"),
-        ({"HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=,short"}, "HEPFAAS_CREDENTIALS_KEY is no key"),
+        ({"HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=,short"}, "HEPFAAS_CREDENTIALS_KEY is not a key"),
     ],
 )
 def test_incomplete_settings_are_refused_at_once(variables: dict[str, str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Read a file at its endpoints: caches first, then origins. Where one fails, the next one is asked for everything.
+"""Read a file at its endpoints: caches first, then origins. If one fails, the next one serves the whole request.
 
 Owns the order and the time limits of endpoints, and which of the owner's credentials each gets.
 """
@@ -70,7 +70,7 @@ class ReadLog:
 
 @dataclass(frozen=True)
 class Reading:
-    """How an owner's files are read.
+    """The way to read the files of one owner.
 
     credential: gives the owner's credential for a host. groups: of the caller. own: prefix of addresses in the owner's
     store, which have no other endpoint. private: whether any address may be in a private network; addresses that the
@@ -156,8 +156,8 @@ PLAIN = Reading()
 
 @dataclass(frozen=True)
 class Readings:
-    """How a process reads files, for all owners. keys: that open their credentials. private: whether files may be read
-    from private addresses. hashed_bytes: largest file on a server that is identified by its content."""
+    """The way to read files in one process, for all owners. keys: decrypt their credentials. private: whether files may
+    be read from private addresses. hashed_bytes: largest file on a server that is identified by its content."""
 
     sources: Sources = field(default_factory=Sources)
     keys: tuple[bytes, ...] = field(default=(), repr=False)

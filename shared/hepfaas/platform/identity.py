@@ -207,9 +207,9 @@ class Identity:
 
 
 class Quotas:
-    """Whether an owner may have more. root: the store above all owners. What is in the store is counted by listing it,
-    at most once in USED_S for each instance, and what this instance writes meanwhile is added: requests to several
-    instances, and what runs write, may pass the limit together for so long.
+    """The limits of owners on runs and bytes. root: the store with the keys of all owners. Each instance lists an
+    owner's objects at most once in USED_S, and adds what it writes itself in between; so requests to several instances,
+    and the results of runs, may exceed the limit for that time.
     """
 
     def __init__(self, settings: Settings, found: Roles, root: Store) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import ECKey, RSAKey
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
-"""Asymmetric signatures only: who has the public key cannot sign."""
+"""Asymmetric signatures only: the public key does not permit to sign."""
 
 LEEWAY_S = 30
 """Permitted difference of clocks."""

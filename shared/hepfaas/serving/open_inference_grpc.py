@@ -29,6 +29,7 @@ from hepfaas.inputs.numbers import cast
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.identity import Identity, IdentityHeaders
 from hepfaas.platform.settings import Settings
+from hepfaas.platform.statuses import FAULT
 from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
 from hepfaas.serving.observing import Log, Metrics
 from hepfaas.serving.open_inference import (
@@ -299,7 +300,7 @@ def _refused(error: Exception) -> tuple[grpc.StatusCode, str]:
         case UnavailableError():
             return grpc.StatusCode.UNAVAILABLE, said
     sys.stderr.write(f"{fault_line(error)}\n")
-    return grpc.StatusCode.INTERNAL, "the function failed; this is a fault of ours, and its log tells more"
+    return grpc.StatusCode.INTERNAL, FAULT
 
 
 def _snake(name: str) -> str:
