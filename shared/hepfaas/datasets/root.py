@@ -1,4 +1,4 @@
-"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: identity.py.
+"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: file_identity.py.
 
 This process opens files and fetches bytes; only workers parse them, and their answers are checked.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
 from hepfaas.datasets.errors import translated_errors
-from hepfaas.datasets.identity import identity_of, in_memory, is_still, stat_of, uploaded
+from hepfaas.datasets.file_identity import identity_of, in_memory, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
 from hepfaas.errors import RequestError
