@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.addresses import check_address, check_file
+from hepfaas.datasets.address_checks import check_address, check_file
 from hepfaas.datasets.reading import Endpoint, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of

@@ -13,7 +13,7 @@ import pytest
 import uproot
 import urllib3
 from hepfaas.datasets import http_source
-from hepfaas.datasets.addresses import check_file, is_private
+from hepfaas.datasets.address_checks import check_file, is_private
 from hepfaas.datasets.http_source import HttpSource
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading

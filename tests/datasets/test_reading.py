@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hepfaas.datasets import reading as reading_module
-from hepfaas.datasets.addresses import check_file
+from hepfaas.datasets.address_checks import check_file
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import _OpenFile, opened, read

@@ -8,7 +8,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hepfaas.datasets.addresses import check_address
+from hepfaas.datasets.address_checks import check_address
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import cloud_events, hosts
 from hepfaas.platform.cloud_events import CloudEvent, HttpSender, is_signed, on_the_wire, read_event, signed, webhook

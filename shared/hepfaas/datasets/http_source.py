@@ -6,7 +6,7 @@ from http.client import HTTPException
 
 import urllib3
 
-from hepfaas.datasets.addresses import is_private
+from hepfaas.datasets.address_checks import is_private
 from hepfaas.datasets.ranged_source import RangedSource
 from hepfaas.errors import RequestError
 from hepfaas.platform import web

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from hepfaas.datasets.addresses import check_host, is_private
+from hepfaas.datasets.address_checks import check_host, is_private
 from hepfaas.datasets.errors import redacted
 from hepfaas.datasets.sources import Sources, sources_in
 from hepfaas.errors import RequestError, UnavailableError

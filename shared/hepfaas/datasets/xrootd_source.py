@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import uproot
 
-from hepfaas.datasets.addresses import check_host
+from hepfaas.datasets.address_checks import check_host
 from hepfaas.datasets.byte_source import ByteSource, Range
 from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError

@@ -1,7 +1,7 @@
 """The addresses that a function may read for its callers."""
 
 import pytest
-from hepfaas.datasets.addresses import check_address, check_file
+from hepfaas.datasets.address_checks import check_address, check_file
 from hepfaas.datasets.sources import sources_of
 from hepfaas.errors import ForbiddenError, RequestError
 
