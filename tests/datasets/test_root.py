@@ -227,7 +227,7 @@ def test_a_server_that_stops_during_a_read_is_unavailable() -> None:
         read(url, identity, "Events", branches=["Jet_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
 
 
-def test_only_this_room_imports_uproot() -> None:
+def test_only_the_rooms_datasets_and_scores_import_uproot() -> None:
     root = Path(__file__).parents[2] / "shared" / "hepfaas"
     result = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
-    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets"}
+    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "scores"}
