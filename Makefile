@@ -28,6 +28,9 @@ check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and m
 	.venv/bin/lint-imports
 	tests/check-manifests
 
+settings: .venv/ready  ## write the table of settings into their document
+	$(PYTHON) -m hepfaas.platform.settings $(shell find docs -name settings.md)
+
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
 	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/orchestration tests/api tests/jobs tests/serving tests/system
 
@@ -138,4 +141,4 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test test-slow check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean
+.PHONY: help demo up-demo test test-slow check settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean

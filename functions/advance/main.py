@@ -14,9 +14,9 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.orchestration.advancing import Advancing
 from hepfaas.orchestration.events import UNSIGNED, keys_by_function
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.cloud_events import CloudEvent, webhook
 from hepfaas.platform.http import takes_events
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)

@@ -13,7 +13,7 @@ from hepfaas.sandbox.processes import fork_server
 fork_server().start("hepfaas.models.inference_worker")  # it imports LiteRT while this process imports the rest
 
 import functions_framework.aio  # noqa: E402
-from hepfaas.platform.memory import share_one_arena  # noqa: E402
+from hepfaas.platform.memory import use_one_arena  # noqa: E402
 from hepfaas.platform.settings import Settings  # noqa: E402
 from hepfaas.serving.app import PredictApp  # noqa: E402
 from hepfaas.serving.connection import protocol_for  # noqa: E402
@@ -21,7 +21,7 @@ from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 from uvicorn_worker import UvicornWorker  # noqa: E402
 
-share_one_arena()  # for threads that start from here on
+use_one_arena()  # for threads that start from here on
 KEEP_ALIVE_S = 100 if "K_SERVICE" in os.environ else 5
 """Longer than queue-proxy keeps idle connections (90 s, Go's net/http.DefaultTransport), which could else send into a
 closing connection. Elsewhere idle clients must not keep others out."""

@@ -10,7 +10,7 @@ from hepfaas import Client
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import events
 from hepfaas.orchestration.events import RunName, Task
-from hepfaas.platform.cloud_events import MOST_BYTES, CloudEvent, on_the_wire, read_event
+from hepfaas.platform.cloud_events import MOST_DATA_BYTES, CloudEvent, on_the_wire, read_event
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
 from support.jobs import small_job
@@ -110,7 +110,7 @@ def test_a_large_step_is_sent_as_the_key_of_a_blob(step: Step, tmp_path: Path) -
     event = events.requested(task, "t", TRACE, store)
     check(event)
     headers, body = on_the_wire(event)
-    assert len(body) < MOST_BYTES / 4
+    assert len(body) < MOST_DATA_BYTES / 4
     arrived = read_event(headers, body)
     assert events.task_of(arrived.data, store) == task
     check(events.requested(Task(NAME, step, then=dict(event.data)), "t", TRACE, store))

@@ -15,7 +15,7 @@ from hepfaas.local.tables import metrics_table, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Staged, Store, probe
+from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
@@ -61,7 +61,7 @@ def report_text(report: Mapping[str, Any]) -> str:
 
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """What training on the folder would read and do, and what of it is there already. Stores nothing."""
-    staged = Staged(store)
+    staged = StagedStore(store)
     job = job_in(folder, names, inside=False)
     recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
