@@ -19,13 +19,12 @@ import httpx
 import pytest
 from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
-from support.jobs import MODEL, small_job
+from support.jobs import MODEL, packed, small_job
 from support.system import System
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"

@@ -17,12 +17,11 @@ import httpx
 import psutil
 import pytest
 from hepfaas import Client
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.serving.open_inference_grpc import inference
 from support.identities import function
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.servers import LIMIT_S
 from support.system import System
 

@@ -9,11 +9,10 @@ import httpx
 import pytest
 from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.platform.roles import owner_of
 from support.identities import GROUPS, Issuer
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.system import System
 
 MOST_S = 300

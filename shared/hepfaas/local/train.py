@@ -10,7 +10,7 @@ from typing import Any
 from hepfaas.jobs.folder import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import metrics_table, size, table
+from hepfaas.local.tables import metrics_text, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.orchestration import records
@@ -50,8 +50,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     """What a person reads at the end."""
     plots = "\n".join(f"  {visible(name)}" for name in report["files"] if name.endswith((".png", ".pdf")))
     return (
-        f"{metrics_table(report['metrics'])}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
-        f"in {report['seconds']:.1f} s. Plots:\n{plots}\n"
+        f"{metrics_text(report)}, in {report['seconds']:.1f} s. Plots:\n{plots}\n"
         f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE.root"
     )
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import re
 import secrets
 import signal
 import sys
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.local.broker import Broker, Delivery, Trigger
+from hepfaas.local.dispatch import function_for
 from hepfaas.local.door import HOP_BY_HOP, Door
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
@@ -43,11 +43,6 @@ LENT_S = 60
 SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/identity.md)\n"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
-INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
-PREDICT_PATHS = re.compile(
-    r"/$|/(v2|json|proto|image|predict|bundle|models|params|delete|status|metrics|netron|download|data)(/|$)"
-    r"|/v1/models/[^/]+/(versions/[^/]+(/predict)?|predict|aliases)(/|$)"
-)
 COMMANDS_OWN = ("HEPFAAS_TOKEN", "HEPFAAS_TOKEN_FILE", "HEPFAAS_LOCAL_TOKEN")
 """Variables that functions do not get: commands send the first two, the front door looks for the third."""
 
@@ -226,7 +221,7 @@ class Up:
             protect(response.raw_headers)
             await response(scope, receive, send)
             return
-        name = _function_for(request)
+        name = function_for(request)
         with suppress(ClientDisconnect, httpx.HTTPError):  # it is cut off: nobody is there, or nothing comes
             async with AsyncExitStack() as held:
                 try:
@@ -296,16 +291,6 @@ def _functions(options: Options, token: str) -> list[Function]:
     variables = {"HEPFAAS_LOCAL_TOKEN": token} if token else {}
     doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s, variables) for name in ("runs", "intake", "predict")]
     return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
-
-
-def _function_for(request: Request) -> str:
-    """Which function answers a request. Two old servers had an /upload: of folders with ?name=, of models without."""
-    path = request.url.path
-    if path.startswith(INTAKE_PATHS):
-        return "intake"
-    if path == "/upload":
-        return "runs" if "name" in request.query_params else "predict"
-    return "predict" if PREDICT_PATHS.match(path) else "runs"
 
 
 def _at_port(options: Options, port: int) -> Options:

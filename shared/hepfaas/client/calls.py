@@ -1,0 +1,229 @@
+"""The calls of a service."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hepfaas.client.bodies import ARROW_STREAM, columns_of, lines_of, write_folder
+from hepfaas.client.connection import Connection, Token
+from hepfaas.client.status import Status
+from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.platform.terminal import visible
+
+if TYPE_CHECKING:
+    from hepfaas.scores.files import Columns
+
+POLL_S = 0.5
+DAY_S = 86_400
+CONTINUED = re.compile(r"run \S+: more by \?follow=1&after=(?P<after>\S*)")
+"""The last line of a log that continues: a service ends a response after some minutes."""
+
+Json = dict[str, Any]
+
+
+class Client:
+    """Client of the service at a URL. token: authenticates each request. group: owner of the runs, '' for the user.
+
+    A submission carries an Idempotency-Key, so that its retries start one run. Every call raises RequestError, with
+    the reason, if the service refuses, and UnavailableError if it does not answer.
+    """
+
+    def __init__(self, url: str, token: Token = "", group: str = "") -> None:
+        self._connection = Connection(url, token, group)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._connection.http.close()
+
+    def submit(self, folder: Path | str, **names: str) -> str:
+        """Send a job's folder and return the name of the run.
+
+        names: of the files in it (files, labels, model, params) and of the model (name), where they are not the usual.
+        """
+        folder = Path(folder)
+        query = {**names, "folder": folder.resolve().name}
+        headers = {"Content-Type": "application/gzip", "Idempotency-Key": uuid.uuid4().hex}
+        with tempfile.TemporaryFile() as archive:
+            write_folder(folder, archive)
+            response = self._connection.response("POST", "/v1/runs", params=query, upload=archive, headers=headers)
+        return str(response.json()["run"])
+
+    def status(self, run: str) -> Status:
+        """Return the state and progress of a run."""
+        return Status(self._json("GET", f"/v1/runs/{run}"))
+
+    def follow(self, run: str, most_s: float = DAY_S) -> Iterator[Status]:
+        """Yield the status of a run twice a second, last after its end. Raises: UnavailableError after `most_s`."""
+        end = time.monotonic() + most_s
+        while not (status := self.status(run)).ended:
+            yield status
+            if time.monotonic() > end:
+                raise not_ended(run, most_s)
+            time.sleep(POLL_S)
+        yield status
+
+    def wait(
+        self, run: str, on_status: Callable[[Status], None] = lambda status: None, most_s: float = DAY_S
+    ) -> Status:
+        """Return the status at the end of a run; `on_status` gets those before. Raises: UnavailableError after
+        `most_s`."""
+        for status in self.follow(run, most_s):
+            if not status.ended:
+                on_status(status)
+        return status
+
+    def runs(self, state: str = "") -> Iterator[Json]:
+        """Yield all runs, or those in a state, newest first."""
+        after: str | None = ""
+        while after is not None:
+            page = self._json("GET", "/v1/runs", params={"state": state, "after": after})
+            yield from page["runs"]
+            after = page["after"]
+
+    def models(self) -> list[Json]:
+        """Return all model versions."""
+        return list(self._json("GET", "/v1/models")["models"])
+
+    def report(self, run: str) -> Json:
+        """Return the metrics of a run and the paths of its plots, for `fetch`."""
+        return self._json("GET", f"/v1/runs/{run}/report")
+
+    def ledger(self, run: str) -> Json:
+        """Return a recount of every event of every epoch from the stored objects."""
+        return self._json("GET", f"/v1/runs/{run}/ledger")
+
+    def score(self, model: str, events: Mapping[str, Sequence[Any]]) -> Columns:
+        """Return the scores of raw events, {"met": [...], "lep_pt": [[...], ...]}, by '<name>' or '<name>/<version>'.
+
+        Columns: entry, the event identifiers that were sent, score or score_0, score_1, ...
+        """
+        columns = self._json("POST", _predict_path(model), json={"events": dict(events)})["scores"]
+        return {name: np.asarray(values) for name, values in columns.items()}
+
+    def predict(
+        self,
+        model: str,
+        files: Sequence[str],
+        tree: str = "",
+        on_status: Callable[[Status], None] = lambda status: None,
+        most_s: float = DAY_S,
+    ) -> Iterator[Columns]:
+        """Yield the scores of all events of files that the service can read, with the columns of `scores`.
+
+        The service turns many events into a run; this waits for it as `wait` does. Raises: RequestError if it fails.
+        """
+        values = {"files": list(files), **({"tree": tree} if tree else {})}
+        headers = {"Accept": ARROW_STREAM, "Idempotency-Key": uuid.uuid4().hex}
+        with closing(
+            self._connection.response("POST", _predict_path(model), stream=True, json=values, headers=headers)
+        ) as response:
+            if response.status_code != 202:
+                yield from columns_of(response)
+                return
+            response.read()
+        run = str(response.json()["run"])
+        check_completed(self.wait(run, on_status, most_s))
+        yield from self.scores(run)
+
+    def scores(self, run: str) -> Iterator[Columns]:
+        """Yield the scores of a prediction run, some thousand events at a time, in the order of files and entries.
+
+        Columns: file (its index in the list), entry, the event identifiers, score or score_0, score_1, ...
+        Raises: UnavailableError also if they break off.
+        """
+        headers = {"Accept": ARROW_STREAM}
+        with closing(
+            self._connection.response("GET", f"/v1/runs/{run}/scores", stream=True, headers=headers)
+        ) as response:
+            yield from columns_of(response)
+
+    def cancel(self, run: str) -> Json:
+        """End a run."""
+        return self._json("POST", f"/v1/runs/{run}/cancel")
+
+    def retry(self, run: str) -> Json:
+        """Start a new attempt of a failed run."""
+        return self._json("POST", f"/v1/runs/{run}/retry")
+
+    def delete(self, run: str) -> None:
+        """Delete a run."""
+        self._connection.response("DELETE", f"/v1/runs/{run}")
+
+    def fetch(self, path: str) -> bytes:
+        """Return a file whose path the service named, e.g. a plot of a report."""
+        return self._connection.response("GET", path).content
+
+    def log(self, run: str, follow: bool = False, step: str = "", most_s: float = DAY_S) -> Iterator[str]:
+        """Yield the lines of the log, control characters escaped; with `follow` as they come, until the run has ended.
+
+        step: of the steps of this kind, or whose hash begins so, alone. Raises: UnavailableError after `most_s`, or if
+        the log breaks off.
+        """
+        end, after = time.monotonic() + most_s, ""
+        while time.monotonic() < end:
+            query, continued = {"step": step, "follow": "1" if follow else "0", "after": after}, None
+            with closing(
+                self._connection.response("GET", f"/v1/runs/{run}/log", stream=True, params=query)
+            ) as response:
+                for line in filter(None, lines_of(response)):  # empty lines keep the connection alive
+                    if continued := CONTINUED.fullmatch(line):
+                        after = continued["after"]
+                    else:
+                        yield visible(line)
+            if not continued:
+                return
+        raise not_ended(run, most_s)
+
+    def steps(self, run: str, follow: bool = False, most_s: float = DAY_S) -> Iterator[Json]:
+        """Yield the entries of the log; with `follow` as they come, until the run has ended. Raises: UnavailableError
+        after `most_s`, or if they break off."""
+        end, after = time.monotonic() + most_s, ""
+        while time.monotonic() < end:
+            name, headers = "", {"Last-Event-ID": after}
+            with closing(
+                self._connection.response("GET", f"/v1/runs/{run}/events", stream=True, headers=headers)
+            ) as response:
+                for line in lines_of(response):
+                    key, _, value = line.partition(": ")
+                    after = value if key == "id" else after
+                    name = value if key == "event" else name
+                    if key == "data" and name == "step":
+                        yield json.loads(value)
+                    if key == "data" and name == "end":
+                        return
+                    if line.startswith(":") and not follow:  # a comment: nothing new
+                        return
+        raise not_ended(run, most_s)
+
+    def _json(self, method: str, path: str, **more: Any) -> Json:
+        values: Json = self._connection.response(method, path, **more).json()
+        return values
+
+
+def check_completed(status: Status) -> None:
+    """Raise RequestError if a run has ended otherwise."""
+    if status.state != "completed":
+        raise RequestError(f"run '{status.run}' {status.state}{': ' + status.error if status.error else ''}")
+
+
+def _predict_path(model: str) -> str:
+    name, _, version = model.partition("/")
+    return f"/v1/models/{name}{f'/versions/{version}' if version else ''}/predict"
+
+
+def not_ended(run: str, most_s: float) -> UnavailableError:
+    """Return the error of a wait that has taken too long."""
+    return UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
