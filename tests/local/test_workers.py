@@ -74,7 +74,7 @@ def test_a_step_whose_process_is_always_killed_is_given_up(
     monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
     with (
         Workers(1, str(tmp_path)) as pool,
-        killer(workers.MOST_TRIES),
+        killer(workers.MAX_ATTEMPTS),
         pytest.raises(UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"),
     ):
         list(pool.perform(surveys))
@@ -91,7 +91,7 @@ def test_what_a_step_misses_is_told_and_what_it_cannot_do_is_raised(surveys: lis
 
 def test_a_server_that_is_away_is_tried_again_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
-    monkeypatch.setattr(workers, "MOST_TRIES", 2)
+    monkeypatch.setattr(workers, "MAX_ATTEMPTS", 2)
     away = Survey("file", "Events", ("MET_pt",), (0, 10), "root://127.0.0.1:1//x.root")
     with Workers(1, str(tmp_path)) as pool, pytest.raises(UnavailableError, match="root://127.0.0.1:1//x.root"):
         list(pool.perform([away]))

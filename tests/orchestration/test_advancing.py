@@ -231,7 +231,7 @@ def test_a_step_that_was_asked_for_by_who_missed_it_may_meet_an_outage_too(world
 
 
 def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(world: World) -> None:
-    first, why = world.wake()[0], "function 'survey' ends as it starts; log/survey.log tells why"
+    first, why = world.wake()[0], "function 'survey' ends during its start; the reason is in log/survey.log"
     letter = dead(first, "-1", "")
     letter = replace(
         letter, extensions={**letter.extensions, "knativeerrordata": base64.b64encode(why.encode()).decode()}
