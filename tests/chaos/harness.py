@@ -103,7 +103,7 @@ class FaultyCaller:
 
     async def _forgotten(self) -> httpx.Response | None:
         """Nothing of what was under way is delivered or tried again."""
-        for task in self._broker._deliveries - {asyncio.current_task()}:
+        for task in self._broker._tasks - {asyncio.current_task()}:
             task.cancel()
         return httpx.Response(204)
 
@@ -240,7 +240,7 @@ class Chaos(System):
             return True
 
     def _is_busy(self) -> bool:
-        return bool(self.up.broker._deliveries)
+        return bool(self.up.broker._tasks)
 
 
 def ended_of(store: Store, run: str) -> records.End | None:

@@ -41,7 +41,7 @@ def delivered(caller: Caller, event: CloudEvent = EVENT) -> Broker:
         broker = Broker(TRIGGERS, "dead", caller, Delivery(retry=2, back_off_s=0.001, timeout_s=1))
         broker.take(event)
         async with asyncio.timeout(10):
-            while broker._deliveries:
+            while broker._tasks:
                 await asyncio.sleep(0.001)
         return broker
 

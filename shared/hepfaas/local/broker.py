@@ -58,7 +58,7 @@ class Broker:
     ) -> None:
         self._triggers, self._dead_letters, self._caller = triggers, dead_letters, caller
         self._delivery = delivery or Delivery()
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.taken: list[str] = []
         self.app = Starlette(routes=[Route("/", self._posted, methods=["POST"])])
 
@@ -93,27 +93,37 @@ class Broker:
 
     def forget(self) -> int:
         """Drop all deliveries, as a restart does, and return their number."""
-        count = len(self._deliveries)
-        for task in self._deliveries:
+        count = len(self._tasks)
+        for task in self._tasks:
             task.cancel()
         return count
 
     def _begin(self, delivery: Awaitable[None]) -> None:
         task = asyncio.ensure_future(delivery)
-        self._deliveries.add(task)
-        task.add_done_callback(self._deliveries.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, event: CloudEvent, function: str) -> None:
+        """Deliver an event, or send it to the dead letter sink with the reason; drop it if the sink refuses it."""
+        code, body = await self._attempts(event, function)
+        if not 200 <= code < 300:
+            reason = {
+                "knativeerrordest": f"http://{function}",
+                "knativeerrorcode": str(code),
+                "knativeerrordata": base64.b64encode(body[:MAX_ERROR_BYTES]).decode(),
+            }
+            await self._attempts(_with(event, reason), self._dead_letters)
+
+    async def _attempts(self, event: CloudEvent, function: str) -> tuple[int, bytes]:
+        """Return the outcome of the last attempt."""
         code, body = 0, b""
         for attempt in range(self._delivery.retry + 1):
             if attempt:
                 await asyncio.sleep(self._delivery.back_off_s * 2**attempt)
             code, body = await self._attempt(event, function)
-            if 200 <= code < 300:
-                return
             if 0 <= code < 500 and code not in RETRIED:
                 break
-        await self._bury(event, function, code, body)
+        return code, body
 
     async def _attempt(self, event: CloudEvent, function: str) -> tuple[int, bytes]:
         """Return status and body of one delivery; -1 if there is no response, 502 if it is not an event."""
@@ -130,23 +140,6 @@ class Broker:
             return 502, response.content
         self.take(_with(reply, {"knativebrokerttl": event.extensions["knativebrokerttl"]}))
         return response.status_code, b""
-
-    async def _bury(self, event: CloudEvent, function: str, code: int, body: bytes) -> None:
-        """Send an event to the dead letter sink with the reason; drop it if the sink refuses it."""
-        dead = _with(
-            event,
-            {
-                "knativeerrordest": f"http://{function}",
-                "knativeerrorcode": str(code),
-                "knativeerrordata": base64.b64encode(body[:MAX_ERROR_BYTES]).decode(),
-            },
-        )
-        for attempt in range(self._delivery.retry + 1):
-            if attempt:
-                await asyncio.sleep(self._delivery.back_off_s * 2**attempt)
-            code, _ = await self._attempt(dead, self._dead_letters)
-            if 200 <= code < 500 and code not in RETRIED:
-                return
 
 
 def _with(event: CloudEvent, extensions: Mapping[str, str]) -> CloudEvent:
