@@ -468,7 +468,7 @@ def quark_likelihood(parts: ak.Array) -> ak.Array:
 
 
 def b_tag(rng: np.random.Generator, true: ak.Array, particles: ak.Array) -> ak.Array:
-    """Return a random number for each jet: Beta(4, 1) with a b hadron in its cone, Beta(2, 3) with c, else Beta(1, 6)."""
+    """Return a random number per jet: Beta(4, 1) with a b hadron in the cone, Beta(2, 3) with c, else Beta(1, 6)."""
     has_b, has_c = (
         nearest(true, particles[has_quark(particles, flavour) & (particles.pt > 5)], JET_RADIUS) >= 0
         for flavour in (5, 4)
