@@ -100,12 +100,10 @@ class AsyncClient:
             await asyncio.sleep(POLL_S)
         yield status
 
-    async def wait(
-        self, run: str, on_status: Callable[[Status], None] = lambda status: None, most_s: float = DAY_S
-    ) -> Status:
+    async def wait(self, run: str, on_status: Callable[[Status], None] | None = None, most_s: float = DAY_S) -> Status:
         """Client.wait without a thread between two looks."""
         async for status in self.follow(run, most_s):
-            if not status.ended:
+            if on_status and not status.ended:
                 on_status(status)
         return status
 

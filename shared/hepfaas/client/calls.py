@@ -75,13 +75,11 @@ class Client:
             time.sleep(POLL_S)
         yield status
 
-    def wait(
-        self, run: str, on_status: Callable[[Status], None] = lambda status: None, most_s: float = DAY_S
-    ) -> Status:
+    def wait(self, run: str, on_status: Callable[[Status], None] | None = None, most_s: float = DAY_S) -> Status:
         """Return the status at the end of a run; `on_status` gets those before. Raises: UnavailableError after
         `most_s`."""
         for status in self.follow(run, most_s):
-            if not status.ended:
+            if on_status and not status.ended:
                 on_status(status)
         return status
 
@@ -118,7 +116,7 @@ class Client:
         model: str,
         files: Sequence[str],
         tree: str = "",
-        on_status: Callable[[Status], None] = lambda status: None,
+        on_status: Callable[[Status], None] | None = None,
         most_s: float = DAY_S,
     ) -> Iterator[Columns]:
         """Yield the scores of all events of files that the service can read, with the columns of `scores`.
