@@ -105,14 +105,14 @@ def test_a_wait_ends_after_its_limit_and_can_be_cancelled(service: Service) -> N
     async def check() -> None:
         async with AsyncClient(service.url) as client:
             with pytest.raises(UnavailableError, match="run 'scores-1' has not ended after 0 s"):
-                await client.wait("scores-1", most_s=0)
+                await client.wait("scores-1", timeout_s=0)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await client.wait("scores-1")
 
     asyncio.run(check())
     with Client(service.url) as client, pytest.raises(UnavailableError, match="has not ended after 0 s"):
-        client.wait("scores-1", most_s=0)
+        client.wait("scores-1", timeout_s=0)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "lab.example.org/hepfaas"])

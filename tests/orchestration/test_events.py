@@ -64,7 +64,7 @@ def test_all_events_of_runs_are_as_documented_and_of_the_trace_of_their_request(
     with Client(system.url) as client:
         client._connection.http.headers["traceparent"] = TRACE
         runs = [client.submit(small_job(tmp_path / "good", seed=82)), client.submit(broken)]
-        assert [client.wait(run, most_s=300).state for run in runs] == ["completed", "failed"]
+        assert [client.wait(run, timeout_s=300).state for run in runs] == ["completed", "failed"]
     mine = [event for event in taken if event.data.get("run") in runs]
     for event in mine:
         check(event)

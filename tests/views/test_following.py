@@ -82,7 +82,7 @@ def test_a_client_follows_no_longer_than_it_was_told(going: Going) -> None:
         Client(f"http://127.0.0.1:{going.server.server_port}") as client,
         pytest.raises(UnavailableError, match=r"has not ended after 0 s"),
     ):
-        list(client.log(going.run, follow=True, most_s=0.1))
+        list(client.log(going.run, follow=True, timeout_s=0.1))
 
 
 def test_events_end_by_themselves_and_go_on_behind_the_mark(going: Going) -> None:

@@ -90,19 +90,21 @@ class AsyncClient:
     log = _iterated(Client.log)
     steps = _iterated(Client.steps)
 
-    async def follow(self, run: str, most_s: float = DAY_S) -> AsyncIterator[Status]:
+    async def follow(self, run: str, timeout_s: float = DAY_S) -> AsyncIterator[Status]:
         """Client.follow without a thread between two looks."""
-        end = time.monotonic() + most_s
+        end = time.monotonic() + timeout_s
         while not (status := await self.status(run)).ended:
             yield status
             if time.monotonic() > end:
-                raise not_ended(run, most_s)
+                raise not_ended(run, timeout_s)
             await asyncio.sleep(POLL_S)
         yield status
 
-    async def wait(self, run: str, on_status: Callable[[Status], None] | None = None, most_s: float = DAY_S) -> Status:
+    async def wait(
+        self, run: str, on_status: Callable[[Status], None] | None = None, timeout_s: float = DAY_S
+    ) -> Status:
         """Client.wait without a thread between two looks."""
-        async for status in self.follow(run, most_s):
+        async for status in self.follow(run, timeout_s):
             if on_status and not status.ended:
                 on_status(status)
         return status

@@ -65,20 +65,20 @@ class Client:
         """Return the state and progress of a run."""
         return Status(self._json("GET", f"/v1/runs/{run}"))
 
-    def follow(self, run: str, most_s: float = DAY_S) -> Iterator[Status]:
-        """Yield the status of a run twice a second, last after its end. Raises: UnavailableError after `most_s`."""
-        end = time.monotonic() + most_s
+    def follow(self, run: str, timeout_s: float = DAY_S) -> Iterator[Status]:
+        """Yield the status of a run twice a second, last after its end. Raises: UnavailableError after `timeout_s`."""
+        end = time.monotonic() + timeout_s
         while not (status := self.status(run)).ended:
             yield status
             if time.monotonic() > end:
-                raise not_ended(run, most_s)
+                raise not_ended(run, timeout_s)
             time.sleep(POLL_S)
         yield status
 
-    def wait(self, run: str, on_status: Callable[[Status], None] | None = None, most_s: float = DAY_S) -> Status:
+    def wait(self, run: str, on_status: Callable[[Status], None] | None = None, timeout_s: float = DAY_S) -> Status:
         """Return the status at the end of a run; `on_status` gets those before. Raises: UnavailableError after
-        `most_s`."""
-        for status in self.follow(run, most_s):
+        `timeout_s`."""
+        for status in self.follow(run, timeout_s):
             if on_status and not status.ended:
                 on_status(status)
         return status
@@ -117,7 +117,7 @@ class Client:
         files: Sequence[str],
         tree: str = "",
         on_status: Callable[[Status], None] | None = None,
-        most_s: float = DAY_S,
+        timeout_s: float = DAY_S,
     ) -> Iterator[Columns]:
         """Yield the scores of all events of files that the service can read, with the columns of `scores`.
 
@@ -133,7 +133,7 @@ class Client:
                 return
             response.read()
         run = str(response.json()["run"])
-        check_completed(self.wait(run, on_status, most_s))
+        check_completed(self.wait(run, on_status, timeout_s))
         yield from self.scores(run)
 
     def scores(self, run: str) -> Iterator[Columns]:
@@ -164,13 +164,13 @@ class Client:
         """Return a file whose path the service named, e.g. a plot of a report."""
         return self._connection.response("GET", path).content
 
-    def log(self, run: str, follow: bool = False, step: str = "", most_s: float = DAY_S) -> Iterator[str]:
+    def log(self, run: str, follow: bool = False, step: str = "", timeout_s: float = DAY_S) -> Iterator[str]:
         """Yield the lines of the log, control characters escaped; with `follow` as they come, until the run has ended.
 
-        step: of the steps of this kind, or whose hash begins so, alone. Raises: UnavailableError after `most_s`, or if
+        step: of the steps of this kind, or whose hash begins so, alone. Raises: UnavailableError after `timeout_s`, or if
         the log breaks off.
         """
-        end, after = time.monotonic() + most_s, ""
+        end, after = time.monotonic() + timeout_s, ""
         while time.monotonic() < end:
             query, continued = {"step": step, "follow": "1" if follow else "0", "after": after}, None
             with closing(
@@ -183,12 +183,12 @@ class Client:
                         yield visible(line)
             if not continued:
                 return
-        raise not_ended(run, most_s)
+        raise not_ended(run, timeout_s)
 
-    def steps(self, run: str, follow: bool = False, most_s: float = DAY_S) -> Iterator[Json]:
+    def steps(self, run: str, follow: bool = False, timeout_s: float = DAY_S) -> Iterator[Json]:
         """Yield the entries of the log; with `follow` as they come, until the run has ended. Raises: UnavailableError
-        after `most_s`, or if they break off."""
-        end, after = time.monotonic() + most_s, ""
+        after `timeout_s`, or if they break off."""
+        end, after = time.monotonic() + timeout_s, ""
         while time.monotonic() < end:
             name, headers = "", {"Last-Event-ID": after}
             with closing(
@@ -204,7 +204,7 @@ class Client:
                         return
                     if line.startswith(":") and not follow:  # a comment: nothing new
                         return
-        raise not_ended(run, most_s)
+        raise not_ended(run, timeout_s)
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
         values: Json = self._connection.response(method, path, **more).json()
@@ -222,6 +222,6 @@ def _predict_path(model: str) -> str:
     return f"/v1/models/{name}{f'/versions/{version}' if version else ''}/predict"
 
 
-def not_ended(run: str, most_s: float) -> UnavailableError:
+def not_ended(run: str, timeout_s: float) -> UnavailableError:
     """Return the error of a wait that has taken too long."""
-    return UnavailableError(f"run '{run}' has not ended after {most_s:.0f} s")
+    return UnavailableError(f"run '{run}' has not ended after {timeout_s:.0f} s")
