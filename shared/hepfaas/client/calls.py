@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 
 from hepfaas.client.bodies import ARROW_STREAM, columns_of, lines_of, write_folder
@@ -125,9 +126,7 @@ class Client:
         """
         values = {"files": list(files), **({"tree": tree} if tree else {})}
         headers = {"Accept": ARROW_STREAM, "Idempotency-Key": uuid.uuid4().hex}
-        with closing(
-            self._connection.response("POST", _predict_path(model), stream=True, json=values, headers=headers)
-        ) as response:
+        with self._stream("POST", _predict_path(model), json=values, headers=headers) as response:
             if response.status_code != 202:
                 yield from columns_of(response)
                 return
@@ -143,9 +142,7 @@ class Client:
         Raises: UnavailableError also if they break off.
         """
         headers = {"Accept": ARROW_STREAM}
-        with closing(
-            self._connection.response("GET", f"/v1/runs/{run}/scores", stream=True, headers=headers)
-        ) as response:
+        with self._stream("GET", f"/v1/runs/{run}/scores", headers=headers) as response:
             yield from columns_of(response)
 
     def cancel(self, run: str) -> Json:
@@ -167,15 +164,13 @@ class Client:
     def log(self, run: str, follow: bool = False, step: str = "", timeout_s: float = DAY_S) -> Iterator[str]:
         """Yield the lines of the log, control characters escaped; with `follow` as they come, until the run has ended.
 
-        step: of the steps of this kind, or whose hash begins so, alone. Raises: UnavailableError after `timeout_s`, or if
-        the log breaks off.
+        step: a kind of steps, or the start of a step's hash; '' for all steps.
+        Raises: UnavailableError after `timeout_s`, or if the log breaks off.
         """
         end, after = time.monotonic() + timeout_s, ""
         while time.monotonic() < end:
             query, continued = {"step": step, "follow": "1" if follow else "0", "after": after}, None
-            with closing(
-                self._connection.response("GET", f"/v1/runs/{run}/log", stream=True, params=query)
-            ) as response:
+            with self._stream("GET", f"/v1/runs/{run}/log", params=query) as response:
                 for line in filter(None, lines_of(response)):  # empty lines keep the connection alive
                     if continued := CONTINUED.fullmatch(line):
                         after = continued["after"]
@@ -191,9 +186,7 @@ class Client:
         end, after = time.monotonic() + timeout_s, ""
         while time.monotonic() < end:
             name, headers = "", {"Last-Event-ID": after}
-            with closing(
-                self._connection.response("GET", f"/v1/runs/{run}/events", stream=True, headers=headers)
-            ) as response:
+            with self._stream("GET", f"/v1/runs/{run}/events", headers=headers) as response:
                 for line in lines_of(response):
                     key, _, value = line.partition(": ")
                     after = value if key == "id" else after
@@ -205,6 +198,9 @@ class Client:
                     if line.startswith(":") and not follow:  # a comment: nothing new
                         return
         raise not_ended(run, timeout_s)
+
+    def _stream(self, method: str, path: str, **more: Any) -> closing[httpx.Response]:
+        return closing(self._connection.response(method, path, stream=True, **more))
 
     def _json(self, method: str, path: str, **more: Any) -> Json:
         values: Json = self._connection.response(method, path, **more).json()
