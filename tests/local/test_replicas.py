@@ -1,4 +1,4 @@
-"""What callers of a function are told that does not start, and what becomes of it."""
+"""A function that does not start: errors for its callers, and the pauses between its starts."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ def does(request):
 
 
 @pytest.mark.timeout(120)
-def test_a_function_that_ends_as_it_starts_is_said_so_and_started_less_and_less(
+def test_a_function_that_ends_during_its_start_is_reported_and_started_less_and_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicas, "MAX_BACK_OFF_S", 5.0)
