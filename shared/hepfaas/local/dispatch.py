@@ -23,7 +23,7 @@ _ROUTER = Router(_FUNCTIONS, merge_slashes=False)
 
 def function_for(request: Request) -> str:
     """Return the name of the function that has the path of a request; `runs` answers for unknown paths."""
-    path, method = request.url.path, request.method
+    path, method = request.scope["path"], request.method
     if path == "/upload":  # of a folder in MLaaS4HEP, which has ?name=, and of a model in TFaaS
         return "runs" if "name" in request.query_params else "predict"
     if path == "/metrics":

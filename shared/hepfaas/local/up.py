@@ -158,7 +158,7 @@ class Up:
         self.broker.forget()
 
     def ping(self) -> None:
-        """Send the event of the PingSource: `advance` and `intake` look after their work."""
+        """Send the event of the PingSource, at which `advance` looks at every unfinished run."""
         self.broker.take(CloudEvent(events.PING, "/hepfaas/up", "ping", uuid.uuid4().hex, {}))
 
     async def _ping(self) -> None:
