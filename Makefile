@@ -15,8 +15,12 @@ demo: .venv/ready  ## train on the shipped sample and predict events it never sa
 up-demo: .venv/ready  ## the same through the whole service: store, functions, broker, front door on this machine
 	@examples/htautau/up-demo
 
-test: .venv/ready-to-test  ## all tests, with the real servers they need
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+test: .venv/ready-to-test  ## the tests, with the real servers they need: 8 minutes on 2 cores
+	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: .venv/ready-to-test  ## tests that take long by nature: a sample of chaos and fuzz, restarts, same weights: 13 minutes
+	$(PYTHON) -m pytest $(PARALLEL) -m slow
+PARALLEL = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and manifests by Knative's own rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -25,7 +29,7 @@ check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and m
 	tests/check-manifests
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
-	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/service
+	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/orchestration tests/api tests/jobs tests/serving tests/system
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py
@@ -131,4 +135,4 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test test-slow check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
