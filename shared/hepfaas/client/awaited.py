@@ -25,7 +25,7 @@ def _awaited(
     """Return a call of AsyncClient for one of Client."""
 
     @wraps(call)
-    async def awaited(self: AsyncClient, *args: P.args, **more: P.kwargs) -> T:
+    async def awaited(self: AsyncClient, /, *args: P.args, **more: P.kwargs) -> T:
         return await self._in_thread(partial(call, self._client, *args, **more))
 
     return awaited
@@ -37,7 +37,7 @@ def _iterated(
     """Return a call of AsyncClient for one of Client that yields."""
 
     @wraps(call)
-    async def iterated(self: AsyncClient, *args: P.args, **more: P.kwargs) -> AsyncIterator[T]:
+    async def iterated(self: AsyncClient, /, *args: P.args, **more: P.kwargs) -> AsyncIterator[T]:
         items = _with_callbacks(partial(call, self._client), *args, **more)
         while (item := await self._in_thread(partial(next, items, END))) is not END:
             yield cast(T, item)

@@ -49,13 +49,25 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._connection.http.close()
 
-    def submit(self, folder: Path | str, **names: str) -> str:
+    def submit(
+        self,
+        folder: Path | str,
+        *,
+        name: str = "",
+        files: str = "",
+        labels: str = "",
+        model: str = "",
+        params: str = "",
+        webhook: str = "",
+    ) -> str:
         """Send a job's folder and return the name of the run.
 
-        names: of the files in it (files, labels, model, params) and of the model (name), where they are not the usual.
+        name: of the model. files, labels, model, params: names of files in the folder, if they are not the usual ones.
+        webhook: URL that gets the events of the run.
         """
         folder = Path(folder)
-        query = {**names, "folder": folder.resolve().name}
+        names = {"files": files, "labels": labels, "model": model, "params": params, "name": name, "webhook": webhook}
+        query = {**{key: value for key, value in names.items() if value}, "folder": folder.resolve().name}
         headers = {"Content-Type": "application/gzip", "Idempotency-Key": uuid.uuid4().hex}
         with tempfile.TemporaryFile() as archive:
             write_folder(folder, archive)
