@@ -12,7 +12,7 @@ TOP = Path(__file__).parents[1]
 
 def test_every_capability_that_is_done_names_a_test_that_exists() -> None:
     rows = re.findall(
-        r"^\| (\d+) \|.*\| \*\*done\*\* \|[^|]*\| (.*) \|$", (TOP / "docs/capabilities.md").read_text(), re.M
+        r"^\| (\d+) \|.*\| \*\*done\*\* \|[^|]*\| (.*) \|$", (TOP / "docs/capabilities-list.md").read_text(), re.M
     )
     assert len(rows) > 50
     for number, shown in rows:
@@ -22,12 +22,12 @@ def test_every_capability_that_is_done_names_a_test_that_exists() -> None:
 
 
 def test_every_capability_of_the_old_systems_has_a_row() -> None:
-    numbers = re.findall(r"^\| (\d+) \|", (TOP / "docs/capabilities.md").read_text(), re.M)
+    numbers = re.findall(r"^\| (\d+) \|", (TOP / "docs/capabilities-list.md").read_text(), re.M)
     assert [int(number) for number in numbers] == list(range(1, 173))
 
 
 def test_every_key_of_params_json_is_documented() -> None:
-    text = (TOP / "docs/params.md").read_text()
+    text = (TOP / "docs/reference/params.md").read_text()
     assert [key for key in params._KEYS if f"`{key}`" not in text] == []
 
 
@@ -35,10 +35,10 @@ def test_every_setting_is_documented() -> None:
     names = set(
         re.findall(r"HEPFAAS_[A-Z_]+|K_SINK|\bPORT\b", (TOP / "shared/hepfaas/platform/settings.py").read_text())
     )
-    assert names == set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/settings.md").read_text(), re.M))
+    assert names == set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/reference/settings.md").read_text(), re.M))
 
 
 def test_every_key_of_a_rule_is_documented() -> None:
-    text = (TOP / "docs/events.md").read_text()
+    text = (TOP / "docs/reference/events.md").read_text()
     names = [field.name for kind in (rules.Rule, rules.Gate) for field in fields(kind) if field.name != "name"]
     assert [name for name in names if f"`{name}`" not in text and f'"{name}"' not in text] == []

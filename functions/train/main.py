@@ -1,6 +1,6 @@
 """train: train steps, one after the other while the budget lasts, export and convert steps. TensorFlow runs in a child.
 
-Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/events.md); stores the step's checkpoint or graph;
+Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/reference/events.md); stores the step's checkpoint or graph;
 sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event that is not ours,
 422 if the step cannot be done, 503 to be asked again.
 """

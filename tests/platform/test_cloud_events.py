@@ -69,7 +69,7 @@ def test_a_signature_holds_through_a_broker_that_writes_the_data_anew_and_not_fo
 
 
 def test_the_signature_is_made_as_the_document_says() -> None:
-    """docs/events.md, Signatures: another program can make and check it."""
+    """docs/reference/events.md, Signatures: another program can make and check it."""
     key = "k" * 32
     what = '["7","org.hepfaas.x","/hepfaas/y","steps/x/1",{"run":"a-1","\\u00b5":[1]}]'
     made = hmac.new(key.encode(), what.encode(), hashlib.sha256).hexdigest()

@@ -318,7 +318,7 @@ def test_a_predict_step_refuses_a_version_that_is_gone_or_another(served: Served
         ("/json", {"values": ["a", 1, 2], "model": "job"}, 422, "'values': value 0 is \"a\""),
         ("/json", {"values": [1, 2], "model": "../job"}, 404, "there is no model '../job'"),
         ("/json", [], 422, "the body is no JSON object"),
-        ("/nothing", {}, 404, "docs/predict.md"),
+        ("/nothing", {}, 404, "docs/reference/predict.md"),
         ("/v2", {}, 405, "/v2 takes GET"),
     ],
 )
@@ -1289,7 +1289,7 @@ def test_every_example_of_the_document_does_what_it_says(served: Served, xrootd:
     with pa.OSFile(str(tmp_path / "events.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
     (tmp_path / "signal.root").write_bytes(served.file.read_bytes())
-    found = examples.sections("predict.md")
+    found = examples.sections("reference/predict.md")
     commands = [command for heading, some in found.items() if heading != examples.UPLOADS for command in some]
     assert len(commands) > 15
     examples.run(commands, tmp_path, URL=served.url, FILE=xrootd.serve(served.file))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[2]
 UPLOADS = "## Models from elsewhere"
-"""The section of docs/predict.md whose examples need the whole system."""
+"""The section of docs/reference/predict.md whose examples need the whole system."""
 
 
 def sections(document: str) -> dict[str, list[str]]:

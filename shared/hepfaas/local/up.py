@@ -40,7 +40,7 @@ PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
 LENT_S = 60
-SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/identity.md)\n"
+SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/reference/identity.md)\n"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
 INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")

@@ -1,4 +1,4 @@
-"""The CloudEvents of a run: their types, and what they carry. docs/events.md describes them for others."""
+"""The CloudEvents of a run: their types, and what they carry. docs/reference/events.md describes them for others."""
 
 from __future__ import annotations
 

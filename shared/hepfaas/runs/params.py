@@ -1,4 +1,4 @@
-"""params.json: the original's keys, ours, and what each means for a recipe. Pure; docs/params.md lists them.
+"""params.json: the original's keys, ours, and what each means for a recipe. Pure; docs/reference/params.md lists them.
 
 Keys of the original that have no effect here are accepted, so that an old folder works unchanged, and named once.
 """

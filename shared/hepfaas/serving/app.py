@@ -243,7 +243,7 @@ def _refused(error: Exception, path: str) -> tuple[Response, str]:
     said = str(error)
     match error:
         case NotFound():
-            said = f"there is no '{path[:200]}'; docs/predict.md tells what there is"
+            said = f"there is no '{path[:200]}'; docs/reference/predict.md tells what there is"
             return error_response(said, 404), said
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))
