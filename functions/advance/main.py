@@ -1,9 +1,9 @@
 """advance: looks at what exists of a run and sends the steps that are next.
 
 Takes CloudEvents org.hepfaas.run.submitted, .phase.completed, .step.completed, .step.failed, .step.missing, dead
-letters, and dev.knative.sources.ping, which looks at all unfinished runs (docs/reference/events.md). Sends the .requested events
-of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event that is not
-ours, 422 if there is no such run, 503 to be asked again.
+letters, and dev.knative.sources.ping, which looks at all unfinished runs (docs/reference/events.md). Sends the
+.requested events of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an
+event that is not ours, 422 if there is no such run, 503 to be asked again.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """intake: news of files from outside -> runs, by the rules of their owner.
 
 Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents that
-tell of a file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/reference/identity.md); sends
-org.hepfaas.run.submitted (docs/reference/events.md). Answers 2xx, 401, 403, 404, 422 if the request must change, 429 and 503 to
-ask again.
+tell of a file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token
+(docs/reference/identity.md); sends org.hepfaas.run.submitted (docs/reference/events.md). Answers 2xx, 401, 403, 404,
+422 if the request must change, 429 and 503 to ask again.
 """
 
 import functools

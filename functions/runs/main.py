@@ -1,9 +1,9 @@
 """runs: what people ask of runs and models by HTTPS: submit, list, follow, cancel, retry, report, model, ledger,
 scores, credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
 
-Takes JSON, forms and tar.gz, and a bearer token (docs/reference/identity.md); sends org.hepfaas.run.submitted (docs/reference/events.md).
-Answers 2xx, 401, 403, 404 for what is not there or another owner's, 405, 422 if the request must change, 429 and 503 to
-ask again.
+Takes JSON, forms and tar.gz, and a bearer token (docs/reference/identity.md); sends org.hepfaas.run.submitted
+(docs/reference/events.md). Answers 2xx, 401, 403, 404 for what is not there or another owner's, 405, 422 if the request
+must change, 429 and 503 to ask again.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """train: train steps, one after the other while the budget lasts, export and convert steps. TensorFlow runs in a child.
 
-Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/reference/events.md); stores the step's checkpoint or graph;
-sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event that is not ours,
-422 if the step cannot be done, 503 to be asked again.
+Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/reference/events.md); stores the step's checkpoint
+or graph; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event that is
+not ours, 422 if the step cannot be done, 503 to be asked again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What each caller gets, through a real oauth2-proxy and straight at the function: the table of docs/reference/identity.md."""
+"""The table of docs/reference/identity.md: what each caller gets, through oauth2-proxy and at the function itself."""
 
 import json
 import os
