@@ -146,7 +146,7 @@ def write_job(values: Mapping[str, Any], folder: Path) -> None:
         (folder / name).write_text("\n".join(map(str, lines)), encoding="utf-8", errors="surrogatepass")
     params = values.get("params", {})
     if not isinstance(params, dict):
-        raise RequestError("the job's 'params' must be an object with the keys of params.json (docs/reference/params.md)")
+        raise RequestError("the job's 'params' takes an object with the keys of params.json (docs/reference/params.md)")
     (folder / "params.json").write_text(json.dumps(params))
 
 

@@ -163,8 +163,8 @@ class Settings:
         if self.guarded and not self.event_keys:
             raise RequestError(
                 "HEPFAAS_EVENT_KEYS is empty, so that every event would count: create Secret 'event-keys' with it, "
-                "of a step function 'event-keys-<function>' (docs/how-to/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 "
-                "if that is meant"
+                "of a step function 'event-keys-<function>' (docs/how-to/operate.md), or set "
+                "HEPFAAS_WITHOUT_IDENTITY=1 if that is meant"
             )
         return self.event_keys
 
