@@ -1289,7 +1289,6 @@ def test_every_example_of_the_document_does_what_it_says(served: Served, xrootd:
     with pa.OSFile(str(tmp_path / "events.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
     (tmp_path / "signal.root").write_bytes(served.file.read_bytes())
-    found = examples.sections("reference/predict.md")
-    commands = [command for heading, some in found.items() if heading != examples.UPLOADS for command in some]
+    commands = examples.commands("reference/predict.md")
     assert len(commands) > 15
     examples.run(commands, tmp_path, URL=served.url, FILE=xrootd.serve(served.file))

@@ -6,18 +6,16 @@ import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-UPLOADS = "## Models from elsewhere"
-"""The section of docs/reference/predict.md whose examples need the whole system."""
 
 
-def sections(document: str) -> dict[str, list[str]]:
-    """The commands in a document, by the headings that they stand under."""
-    parts = re.split(r"^(## .*)$", (TOP / "docs" / document).read_text(), flags=re.M)
-    return {heading: _commands(text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+def commands(document: str) -> list[str]:
+    """Return the commands in the `sh` blocks of a document, in order."""
+    text = (TOP / "docs" / document).read_text()
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
 
 
 def run(commands: list[str], folder: Path, **variables: str) -> list[str]:
-    """Does them all, one after the other, in a folder; what each printed."""
+    """Run commands one after the other in a folder; return what each printed."""
     said = []
     for command in commands:
         done = subprocess.run(
@@ -27,7 +25,3 @@ def run(commands: list[str], folder: Path, **variables: str) -> list[str]:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         said.append(done.stdout)
     return said
-
-
-def _commands(text: str) -> list[str]:
-    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
