@@ -1,6 +1,7 @@
 """What the documents say of tests and keys is true."""
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,3 +43,16 @@ def test_every_key_of_a_rule_is_documented() -> None:
     text = (TOP / "docs/reference/events.md").read_text()
     names = [field.name for kind in (rules.Rule, rules.Gate) for field in fields(kind) if field.name != "name"]
     assert [name for name in names if f"`{name}`" not in text and f'"{name}"' not in text] == []
+
+
+def test_every_module_that_the_documents_name_exists() -> None:
+    for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"):
+        for path in re.findall(r"`(?:shared/hepfaas/)?(\w+/\w+\.py)`", (TOP / name).read_text()):
+            assert any((TOP / above / path).exists() for above in ("shared/hepfaas", "tests", ".")), f"{name}: {path}"
+
+
+def test_the_layers_of_the_architecture_are_those_of_import_linter() -> None:
+    contracts = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    rows = re.findall(r"^\| \d+ \| ([^|]*) \|", (TOP / "ARCHITECTURE.md").read_text(), re.M)
+    layers = [set(re.findall(r"hepfaas\.(\w+)", layer)) for layer in contracts[0]["layers"]]
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == layers
