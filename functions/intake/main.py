@@ -14,6 +14,7 @@ from flask import Request, Response
 from hepfaas.api import intake as intake_api
 from hepfaas.datasets.readings import Readings
 from hepfaas.orchestration.intake import Intake
+from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
@@ -25,6 +26,7 @@ SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
+ARRIVALS = Arrivals()
 SOURCES = Readings.by(SETTINGS).sources
 
 
@@ -42,4 +44,4 @@ def taking() -> Intake:
 @answers("intake")
 def intake(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    return intake_api.answer(request, IDENTITY, Presented.by(request.headers.get), taking())
+    return intake_api.answer(request, IDENTITY, Presented.by(request.headers.get), taking(), ARRIVALS)

@@ -14,6 +14,7 @@ from flask import Request, Response
 from hepfaas.api.calls import answer
 from hepfaas.api.context import Context
 from hepfaas.datasets.readings import Readings
+from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
 from hepfaas.platform.identity import Identity, Presented, Quotas
@@ -29,6 +30,7 @@ BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 READINGS = Readings.by(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
+ARRIVALS = Arrivals()
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
 quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
@@ -42,9 +44,9 @@ def runs(request: Request) -> Response:
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)
     root, stores, broker = outside()
-    return answer(
-        Context(
-            request, root, stores(caller.owner), broker, caller, quotas(),
-            READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes, SPOOL,
-        )
+    context = Context(
+        request, root, stores(caller.owner), broker, caller, quotas(),
+        READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes, SPOOL,
     )  # fmt: skip
+    with ARRIVALS.body(request, caller.owner):
+        return answer(context)

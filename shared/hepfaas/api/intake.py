@@ -11,6 +11,7 @@ from hepfaas.api.bodies import body_object
 from hepfaas.errors import ForbiddenError
 from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
+from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
 from hepfaas.platform.identity import Caller, Identity, Presented
 from hepfaas.platform.routes import Route, Router
@@ -111,25 +112,32 @@ ROUTES = (
 _ROUTER = Router(ROUTES)
 
 
-def answer(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Response:
-    """Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError."""
+def answer(request: Request, identity: Identity, presented: Presented, intake: Intake, arrivals: Arrivals) -> Response:
+    """Answer a request.
+
+    Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError.
+    """
     request.max_content_length = MOST_EVENT_BYTES
     route, values = _ROUTER.match(request.method, request.path)
-    if route.call is event and is_ping(event_in(request)):  # nobody can sign it, and it asks for no more than a look
-        intake.ping()
-        return Response(status=204)
-    context = _asked(request, identity, presented, intake)
+    if route.call is event and not presented.authorization:  # a ping has no token, and asks for no more than a look
+        with arrivals.body(request, ""):
+            is_for_us = is_ping(event_in(request))
+        if is_for_us:
+            intake.ping()
+            return Response(status=204)
+    context = _context(request, identity, presented, intake)
     if not all(is_name(value) for value in values.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
     if context.only and route.call not in (event, notified):
-        raise ForbiddenError("the token of a rule lets tell news, and do nothing else")
+        raise ForbiddenError("the token of a rule permits notifications only")
     if context.caller.visits and not route.is_for_visitors:
-        raise ForbiddenError("an admin may see another's rules, no more")
-    response: Response = route.call(context, **values)
+        raise ForbiddenError("an admin may read another owner's rules, no more")
+    with arrivals.body(request, context.owner):
+        response: Response = route.call(context, **values)
     return response
 
 
-def _asked(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
+def _context(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
     """Who sent it: a person, or an S3 server with the token of a rule."""
     scheme, _, token = presented.authorization.partition(" ")
     if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):

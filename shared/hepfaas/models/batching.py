@@ -50,6 +50,10 @@ FAILURES, FAILING_S, REFUSED_S = 3, 60.0, 60.0
 """A model that has ended so many workers within `FAILING_S` is refused for `REFUSED_S`."""
 
 
+SPIN_S, SPIN_ROUNDS = 150e-6, 8
+"""Longest wait for an answer without a return to the event loop, and rounds of the loop with a single request before
+it: a client that is alone then does not pay for the loop's sleep and wake-up."""
+
 MOST_LOADED = 128
 """Graphs in one worker, however small: each has a descriptor there, and a worker may have 256."""
 
@@ -152,6 +156,7 @@ class Batching:
         self._histories: WeakKeyDictionary[Graph, _History] = WeakKeyDictionary()
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
+        self._round_requests = self._lone_rounds = 0
         self.waiting_bytes = 0
         self.computed: Callable[[int], None] = lambda rows: None
 
@@ -201,6 +206,8 @@ class Batching:
                 if graph.number in worker.loaded:
                     del owner.idle[worker]
                     self._begin(owner, worker, graph, [Part(job, 0, features)])
+                    if self._is_lone() and history.row_s * len(features) < SPIN_S:
+                        self._spin(owner, worker)
                     return job.answer
         parts = owner.waiting.setdefault(graph, deque())
         if len(features) <= rows:
@@ -213,6 +220,25 @@ class Batching:
         self._waits(owner, graph, len(features), features.nbytes)
         self._dispatch(owner)
         return job.answer
+
+    def _is_lone(self) -> bool:
+        """Return whether the last rounds of the event loop had one request each."""
+        self._round_requests += 1
+        if self._round_requests == 1:
+            self._loop.call_soon(self._end_round)
+        return self._lone_rounds >= SPIN_ROUNDS
+
+    def _end_round(self) -> None:
+        self._lone_rounds = self._lone_rounds + 1 if self._round_requests == 1 else 0
+        self._round_requests = 0
+
+    def _spin(self, owner: _Owner, worker: InferenceWorker) -> None:
+        """Take the answer at once if it comes soon; the event loop takes a later one."""
+        end = time.perf_counter() + SPIN_S
+        while time.perf_counter() < end:
+            if worker.has_answered():
+                self._readable(owner, worker)
+                return
 
     def _check_may_wait(self, owner: _Owner, graph: Graph, history: _History, size: int) -> None:
         if history.refused_until and (left_s := history.refused_until - time.monotonic()) > 0:

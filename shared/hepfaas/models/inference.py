@@ -91,6 +91,8 @@ class InferenceWorker:
         self._worker.channel.setblocking(False)  # a worker that leaves messages in it is taken for one that has ended
         self._floats = np.frombuffer(self._worker.memory, np.float32)
         self._send, self._receive = self._worker.channel.send, self._worker.channel.recv
+        self._poll = select.poll()
+        self._poll.register(self._worker.channel, select.POLLIN)
         self.loaded: dict[int, int] = {}
 
     def fileno(self) -> int:
@@ -140,6 +142,10 @@ class InferenceWorker:
             return False
         reason = answer.decode(errors="replace")
         raise GraphError(f"{graph.name} cannot be computed: {reason}")
+
+    def has_answered(self) -> bool:
+        """Return whether `receive` would find something, without a wait."""
+        return bool(self._poll.poll(0))
 
     def ending(self, timeout_s: float) -> str:
         """Say how the process ended, once it has closed its channel."""

@@ -7,10 +7,11 @@ import io
 import json
 import logging
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import Request, Response, current_app, has_app_context, has_request_context
@@ -27,6 +28,7 @@ from hepfaas.platform.terminal import fault_line
 LOG = logging.getLogger("hepfaas")
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
+_DRAINS = threading.BoundedSemaphore(3)
 STALLED_S = 60.0
 """A client that sends nothing of its body for so long is given up: it holds one of few threads."""
 MOST_MESSAGE = 5_000
@@ -189,22 +191,38 @@ def _malformed(error: Exception) -> tuple[Response, str]:
 def _drain(request: Request) -> tuple[Response, str] | None:
     """Read a little of what the handler left of the body: a client that still sends would not see the answer. The
     framework, which reads all that is left into memory, finds nothing. Return what to answer if the body is malformed.
+
+    Few threads do so at once. A body that does not end in time is cut off: gunicorn would wait for the rest of it.
     """
-    raw, left, end = request.environ["wsgi.input"], MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
+    source = request.environ["wsgi.input"]
     request.stream = io.BytesIO()
     if request.content_length is None and not request.headers.get("Transfer-Encoding"):
         return None
+
+    def read(wait_s: float) -> int:
+        with _patience(request, wait_s), suppress(BlockingIOError):
+            return len(source.read(1 << 16))
+        return 1
+
     try:
-        while left > 0 and (wait_s := end - time.monotonic()) > 0:
-            with _patience(request, wait_s):
-                data = raw.read(min(left, 1 << 16))
-            if not data:
-                return None
-            left -= len(data)
+        if not read(0.0):  # the handler has read all of it, as a rule
+            return None
+        if _DRAINS.acquire(blocking=False):
+            try:
+                left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
+                while left > 0 and (wait_s := end - time.monotonic()) > 0:
+                    if not (size := read(wait_s)):
+                        return None
+                    left -= size
+            finally:
+                _DRAINS.release()
     except ParseException as error:
         return _malformed(error)
     except OSError:  # the client has gone, or waits
-        return None
+        pass
+    if connection := request.environ.get("gunicorn.socket"):
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)
     return None
 
 
