@@ -56,3 +56,9 @@ def test_the_layers_of_the_architecture_are_those_of_import_linter() -> None:
     rows = re.findall(r"^\| \d+ \| ([^|]*) \|", (TOP / "ARCHITECTURE.md").read_text(), re.M)
     layers = [set(re.findall(r"hepfaas\.(\w+)", layer)) for layer in contracts[0]["layers"]]
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == layers
+
+
+def test_links_between_files_of_the_repository_lead_somewhere() -> None:
+    for page in (*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("examples/*/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
