@@ -15,8 +15,12 @@ demo: .venv/ready  ## train on the shipped sample and predict events it never sa
 up-demo: .venv/ready  ## the same through the whole service: store, functions, broker, front door on this machine
 	@examples/htautau/up-demo
 
-test: .venv/ready-to-test  ## all tests, with the real servers they need
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+test: .venv/ready-to-test  ## the tests, with the real servers they need: 8 minutes on 2 cores
+	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: .venv/ready-to-test  ## tests that take long by nature: a sample of chaos and fuzz, restarts, same weights: 13 minutes
+	$(PYTHON) -m pytest $(PARALLEL) -m slow
+PARALLEL = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 check: .venv/ready-to-test .cache/site/ready  ## style, types, the layers of the rooms, links of the documents, manifests by Knative's rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
@@ -31,7 +35,7 @@ docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/htm
 export NO_MKDOCS_2_WARNING := true
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
-	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/service
+	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/orchestration tests/api tests/jobs tests/serving tests/system
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py
@@ -144,4 +148,4 @@ $(UV):
 	@$(UV) pip install --python .cache/site/bin/python --quiet --require-hashes -r $<
 	@touch $@
 
-.PHONY: help demo up-demo test check docs chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test test-slow check docs chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean

@@ -1,5 +1,6 @@
 """Fixtures that all tests share. Servers start once a session, on free ports, and stop at its end."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,21 @@ from pathlib import Path
 import pytest
 from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
 from support.system import System
+
+
+os.environ |= {  # before XRootD's client is loaded: a server that is away costs a second, not half a minute
+    "XRD_CONNECTIONWINDOW": "1",
+    "XRD_CONNECTIONRETRY": "1",
+    "XRD_STREAMERRORWINDOW": "1",
+}
+
+LONGEST = ("test_chaos.py", "test_runs.py", "test_same_weights.py", "test_learner.py", "test_fuzz.py", "test_intake.py")
+"""Files that begin first, so that no process works on one of them alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files of tests by `LONGEST`."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
