@@ -16,7 +16,7 @@ from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
 from support.jobs import small_job
 from support.system import System
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text()
 SCHEMA: dict[str, Any] = json.loads(DOCUMENT.split("```json\n")[2].split("```")[0])
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NAME = RunName("me", "job-1", 1)

@@ -1,6 +1,6 @@
 """The settings of a process, each declared once. The only reader of the process's environment.
 
-`make settings` writes the table in docs/settings.md from these declarations.
+`make settings` writes the table in docs/reference/settings.md from these declarations.
 """
 
 from __future__ import annotations
@@ -376,8 +376,8 @@ class Settings:
         if self.guarded and not self.event_keys:
             raise RequestError(
                 "HEPFAAS_EVENT_KEYS is empty, so that every event would be accepted: create Secret 'event-keys' with "
-                "it, of a step function 'event-keys-<function>' (docs/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 "
-                "if that is intended"
+                "it, of a step function 'event-keys-<function>' (docs/how-to/operate.md), or set "
+                "HEPFAAS_WITHOUT_IDENTITY=1 if that is intended"
             )
         return self.event_keys
 
