@@ -241,7 +241,7 @@ def _runs(options: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.runs(_store(options))
+        rows = [row.to_json() for row in overview.runs(_store(options))]
     _show(options, rows, lambda rows: table(rows, "no run yet: hepfaas train FOLDER"))
 
 
@@ -254,7 +254,7 @@ def _models(options: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.models(_store(options))
+        rows = [row.to_json() for row in overview.models(_store(options))]
     _show(options, rows, lambda rows: table(rows, "no model yet: hepfaas train FOLDER"))
 
 
@@ -268,7 +268,7 @@ def _status(options: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        values = overview.status(_store(options), options.run, options.verify)
+        values = overview.status(_store(options), options.run, options.verify).to_json()
     _show(options, values, facts)
     if options.verify and not values["ledger"]["holds"]:
         findings = "; ".join(values["ledger"]["findings"])

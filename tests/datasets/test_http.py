@@ -24,7 +24,7 @@ from hepfaas.platform import web
 from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 from support import grid
-from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, SlowServer, resolve_in_turn
 from support.servers import free_port
 
 Serve = Callable[..., str]
@@ -184,11 +184,11 @@ GET = b"HTTP/1.1 206 OK\r\nContent-Length: 4000\r\nContent-Range: bytes 0-3999/4
     ids=["status", "headers", "status of a range", "bytes of a range"],
 )  # fmt: skip
 def test_a_lone_server_that_trickles_is_left_and_so_is_its_connection(given: dict[str, bytes]) -> None:
-    with Trickling(**given) as server:
+    with SlowServer(**given) as server:
         with pytest.raises(UnavailableError, match="does not answer|has not given what was asked for"):
-            opened(f"http://{OURS}:{server.port}/x.root", "Events", Reading(all_s=0.5))
-        assert server.left.wait(10)
-        assert len(server.asked) == (2 if "HEAD" in given and given["HEAD"] == HEAD else 1)
+            opened(f"http://{LOOPBACK}:{server.port}/x.root", "Events", Reading(all_s=0.5))
+        assert server.disconnected.wait(10)
+        assert len(server.requests) == (2 if "HEAD" in given and given["HEAD"] == HEAD else 1)
 
 
 def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Serve) -> None:
@@ -202,20 +202,20 @@ def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Se
 def test_a_name_that_leads_home_after_it_was_checked_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     port = serve().split(":")[2].split("/")[0]
     url = f"http://flips.example:{port}/events.root"
-    answered = answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    answered = resolve_in_turn(monkeypatch, "flips.example", PUBLIC, LOOPBACK)
     check_file(url, False, EVERYTHING, ())
     with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
         opened(url, "Events", Reading(private=False))
-    assert answered == [PUBLIC, OURS]
+    assert answered == [PUBLIC, LOOPBACK]
     assert opened(url, "Events", Reading(private=True)).entries == 1000
 
 
 def test_what_the_operator_named_may_be_in_a_private_network(serve: Serve) -> None:
     url = serve()
     port = url.split(":")[2].split("/")[0]
-    federation = Federation("tests", ("files.example",), (f"http://{OURS}:{port}",))
+    federation = Federation("tests", ("files.example",), (f"http://{LOOPBACK}:{port}",))
     assert opened("http://files.example/events.root", "Events", Reading(Sources((federation,)), private=False)).entries
-    listed = Sources(allowed=(Allowed(("http",), OURS, "/"),))
+    listed = Sources(allowed=(Allowed(("http",), LOOPBACK, "/"),))
     assert opened(url, "Events", Reading(listed, private=False)).entries
     with pytest.raises(RequestError, match="a private address"):
         opened(url, "Events", Reading(private=False))
@@ -236,18 +236,18 @@ def test_the_certificate_is_that_of_the_name_and_the_address_is_looked_up_once(
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.host(tmp_path))
-        server = ThreadingHTTPServer((OURS, 0), handler_of(b"0123456789", 206))
+        server = ThreadingHTTPServer((LOOPBACK, 0), handler_of(b"0123456789", 206))
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            answered = answer_in_turn(monkeypatch, "localhost", OURS, PUBLIC)
+            answered = resolve_in_turn(monkeypatch, "localhost", LOOPBACK, PUBLIC)
             answer = web.request(
                 "GET", f"https://localhost:{server.server_port}/x", {"Range": "bytes=2-4"}, private=True
             )
             assert answer.read() == b"234"
-            assert answered == [OURS]
-            answer_in_turn(monkeypatch, "another.example", OURS)
+            assert answered == [LOOPBACK]
+            resolve_in_turn(monkeypatch, "another.example", LOOPBACK)
             with pytest.raises(urllib3.exceptions.SSLError, match="another.example"):
                 web.request("GET", f"https://another.example:{server.server_port}/x", {}, private=True)
         finally:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
@@ -19,6 +20,7 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
 from hepfaas.steps.objects import result_if_there
 
 
@@ -26,11 +28,12 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
     """Train on a folder, or continue its unfinished run, and return run, model, metrics and files."""
     start = time.monotonic()
     probe(store)
-    recipe, notes = recipe_of(folder, names, store)
-    run = records.start(store, records.Request(recipe, time.time(), notes))
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, store)
+    run = records.start(store, records.Request(recipe, time.time(), job.notes))
     progress = Progress()
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
-    for note in notes:
+    for note in job.notes:
         progress.say(f"note: {note}")
     model = Loop(store, run, workers, progress).finish()
     version = versions.Version(model["name"], model["version"])
@@ -58,7 +61,8 @@ def report_text(report: Mapping[str, Any]) -> str:
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """Return what training on a folder would read and do, and which results exist. Stores nothing."""
     staged = Staged(store)
-    recipe, notes = recipe_of(folder, names, staged)
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
         for step in level:
             perform(step, staged)
@@ -66,7 +70,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, staged)
 
-    opened_files = plan.opened_files(recipe, "dry-run", results)
+    headers = plan.headers(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,
@@ -75,16 +79,16 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
             "ranges": len(file.ranges),
             "bytes": _size_bytes(file, opened),
         }
-        for file, opened in zip(plan.inputs(recipe, opened_files), opened_files, strict=True)
+        for file, opened in zip(plan.inputs(recipe, headers), headers, strict=True)
     ]
     return {
         "name": recipe.name,
         "files": files,
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(opened_files[0]["features"]),
-        "left_out": [f"{name} ({why})" for name, why in opened_files[0]["left_out"]],
-        "notes": [*notes, *opened_files[0]["notes"]],
+        "features": len(headers[0].features),
+        "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
+        "notes": [*job.notes, *headers[0].notes],
         "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
     }
 
@@ -121,5 +125,5 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     return table
 
 
-def _size_bytes(file: Input, opened: Mapping[str, Any]) -> int:
-    return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
+def _size_bytes(file: Input, opened: Header) -> int:
+    return int(opened.read_bytes * file.entries / opened.entries) if opened.entries else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from hepfaas.errors import MissingError, UnavailableError
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Step, step_from_json
+from hepfaas.steps import performing
 
 MAX_ATTEMPTS = 4
 """Attempts of a step for which something outside does not answer, or whose process is killed."""
@@ -98,7 +98,7 @@ def perform(step: Step, store: Store, **tools: Any) -> float:
     """Do one step in this process, unless its result exists, and return its seconds."""
     start = time.monotonic()
     if store.size_bytes(step.key) is None:
-        importlib.import_module(f"hepfaas.steps.{step.kind}").perform(step, store, **tools)
+        performing.perform(step, store, **tools)
     return time.monotonic() - start
 
 

@@ -22,8 +22,7 @@ from hepfaas.platform import roles
 from hepfaas.platform.oidc import Issuer, verified
 from hepfaas.platform.roles import Group, Roles, roles_in
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
-from hepfaas.platform.stores import open_store
+from hepfaas.platform.storage import LEAST_BYTES, Opened, is_name
 
 KNOWN_S, MOST_KNOWN = 300.0, 4096
 """A verified token is known so long, if it does not expire before, and so many of them."""
@@ -210,8 +209,8 @@ class Quotas:
     instances, and what runs write, may pass the limit together for so long.
     """
 
-    def __init__(self, settings: Settings, found: Roles, root: Store) -> None:
-        self._settings, self._roles, self._root = settings, found, root
+    def __init__(self, found: Roles, root: Opened) -> None:
+        self._roles, self._root = found, root
         self._used: dict[str, tuple[float, int]] = {}
 
     def check_runs(self, owner: str) -> None:
@@ -237,7 +236,7 @@ class Quotas:
             return
         at, used = self._used.get(owner, (-USED_S, 0))
         if time.monotonic() - at > USED_S:
-            used = open_store(self._settings.store).below(owner).used_bytes()
+            used = self._root.below(owner).used_bytes()
             at = time.monotonic()
         is_too_much = used + more_bytes > most
         self._used[owner] = (at, used if is_too_much else used + more_bytes)

@@ -150,7 +150,7 @@ class Settings:
             url=environ.get("HEPFAAS_URL") or cls.url,
             port=int(_number(environ, "PORT", cls.port)),
             metrics_port=int(_number(environ, "HEPFAAS_METRICS_PORT", cls.metrics_port)),
-            faults=environ.get("HEPFAAS_FAULTS", ""),
+            faults=_faults(environ),
         )
 
     @property
@@ -167,6 +167,16 @@ class Settings:
                 "that is meant"
             )
         return self.event_keys
+
+
+def _faults(environ: Mapping[str, str]) -> str:
+    folder = environ.get("HEPFAAS_FAULTS", "")
+    if folder and environ.get("K_SERVICE"):
+        raise RequestError(
+            f"HEPFAAS_FAULTS is '{folder}', a plan of faults that kill functions: it is for chaos tests alone and may "
+            "not be set on Knative; remove it"
+        )
+    return folder
 
 
 def _identity(environ: Mapping[str, str]) -> dict[str, Any]:
