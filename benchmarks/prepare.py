@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uproot
-from hepfaas.datasets.chosen import chosen
+from hepfaas.datasets.branch_choice import choose_branches
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.root import opened, read
 from hepfaas.features.branches import survey_of, total
@@ -43,7 +43,7 @@ class Case:
 def case(path: Path, store: Store) -> Case:
     """Return the case of a file; its spec comes from the first ranges, since all of them repeat the sample's events."""
     file = opened(str(path), "Events")
-    choice = chosen(file.place, file.branches, (), (), ())
+    choice = choose_branches(file.place, file.branches)
     names = [branch.name for branch in choice.features]
     ranges = planned(file.baskets(names), file.entries, RANGE)
     arrays = (read(file.url, file.identity, "Events", names, entries) for entries in ranges[:SURVEYED])

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.addresses import check_address, check_file
-from hepfaas.datasets.doors import Door, Reading
+from hepfaas.datasets.address_checks import check_address, check_file
+from hepfaas.datasets.reading import Endpoint, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
 from hepfaas.errors import RequestError, UnavailableError
@@ -107,7 +107,7 @@ def test_who_served_a_file_and_whose_credential_was_shown_is_the_host_that_was_a
     reading = Reading(credential=lambda host: hosts.append(host))  # type: ignore[func-returns-value]
     url = xrootd.serve(path, "two words, é@home.root").replace(f"root://{LOOPBACK}", "Root://LocalHost.")
     assert opened(url, "Events", reading).entries == 1000
-    assert reading.served == f"root://localhost:{xrootd.port}"
+    assert reading.log.served == f"root://localhost:{xrootd.port}"
     assert hosts == ["localhost"]
 
 
@@ -223,7 +223,7 @@ def test_a_server_of_xrootd_outside_gives_nothing_from_a_private_network(xrootd:
     with RedirectingXRootD(xrootd.serve(path, "inside.root")) as server:
         assert opened(server.url, "Events").entries == 1000
         with pytest.raises(RequestError, match="a private address"):
-            open_root(Door(server.url, private=False))
+            open_root(Endpoint(server.url, private=False))
 
 
 @pytest.mark.parametrize("ending", ["meta4", "metalink"])
@@ -233,7 +233,7 @@ def test_a_list_of_servers_is_read_as_the_file_that_it_is(ending: str, xrootd: X
         '<?xml version="1.0" encoding="utf-8"?><metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="x">'
         f"<url>file://localhost{path}</url></file></metalink>"
     )
-    with pytest.raises(RequestError, match="is no whole ROOT file"):
+    with pytest.raises(RequestError, match="is not a complete ROOT file"):
         opened(xrootd.serve(metalink, f"x.{ending}"), "Events")
 
 

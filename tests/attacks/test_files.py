@@ -17,8 +17,8 @@ import pytest
 import uproot
 from attacks import hostile_workers
 from hepfaas.datasets.byte_source import MemorySource
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import RootFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import unpacked
@@ -99,7 +99,7 @@ def test_a_body_that_unpacks_to_gigabytes_meets_the_limit_of_its_process(predict
     before = {process: peak_mb(process) for process in fronts}
     answer = ask()
     assert answer.status_code in (413, 422), answer.text
-    assert "takes more memory to read than there is" in answer.json()["error"]
+    assert "takes more memory to read than is available" in answer.json()["error"]
     for process in fronts:
         assert peak_mb(process) < before[process] + 150
 
@@ -109,7 +109,7 @@ def test_a_file_that_unpacks_to_gigabytes_fails_its_step_and_nothing_else(bomb: 
     file = opened(str(bomb), "Events", reading)
     before = peak_mb("self")
     with pytest.raises(RequestError, match="bomb.root"):
-        read(str(bomb), file.identity, "Events", ["met"], EntryRange(0, file.entries), reading)
+        read(str(bomb), file.identity, "Events", branches=["met"], entries=EntryRange(0, file.entries), reading=reading)
     assert peak_mb("self") < before + 60
 
 

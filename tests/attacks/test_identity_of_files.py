@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError
@@ -132,7 +132,7 @@ def header(url: str, reading: Reading | None = None) -> OpenedFile:
 
 
 def met(url: str, identity: str, reading: Reading | None = None) -> Any:
-    return read(url, identity, "Events", ["met"], ALL, reading or Reading())["met"]
+    return read(url, identity, "Events", branches=["met"], entries=ALL, reading=reading or Reading())["met"]
 
 
 def check_apart(theirs: str, mine: str, reading: Reading | None = None) -> None:
@@ -291,7 +291,7 @@ def test_a_large_file_whose_version_changes_while_it_is_read_is_refused(
                 met(server.url, identity, LARGE)
     url = put(s3_url, s3_server, "a.root", honest)
     identity = header(url, LARGE).identity
-    read(url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)
+    read(url, identity, "Events", branches=["mass"], entries=EntryRange(0, 10), reading=LARGE)
     put(s3_url, s3_server, "a.root", bad)
     for _ in range(2):
         with pytest.raises(RequestError, match=CHANGED):
@@ -309,7 +309,7 @@ def test_a_file_on_disk_that_is_replaced_between_open_and_read_is_refused(
         shutil.copy2(honest, path)
     identity, times = header(str(path)).identity, path.stat()
     if how.endswith("open"):
-        read(str(path), identity, "Events", ["mass"], EntryRange(0, 10))
+        read(str(path), identity, "Events", branches=["mass"], entries=EntryRange(0, 10))
     if how == "renamed":
         bad.replace(path)
     elif how == "behind a link":

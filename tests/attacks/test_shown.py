@@ -17,7 +17,7 @@ import pytest
 from hepfaas import Client
 from hepfaas.cli import main
 from hepfaas.client import Status
-from hepfaas.datasets.chosen import Branch
+from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.errors import RequestError
 from hepfaas.local import tables

@@ -29,7 +29,7 @@ from hepfaas.local.replicas import Replicas, kill
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.cloud_events import Broker
+from hepfaas.platform.cloud_events import HttpSender
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.views import overview
@@ -170,7 +170,7 @@ class Chaos(System):
     def submit(self, owner: str, request: records.Request) -> str:
         """Start a run of an owner."""
         variables = self.up.replicas._environ
-        sender = Broker(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
+        sender = HttpSender(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
         return Submitting(open_store(self.up.store.url), self.store(owner), sender, owner).submit(request)
 
     def plan(self, faults: Sequence[Fault]) -> None:

@@ -195,7 +195,17 @@ def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
         branches, left_out, edges = root_worker.branches_of(file[tree])
         identity, size = identity_before(file), int(file.file.source.num_bytes)
-        return OpenedFile(identity, identity, url, tree, int(file[tree].num_entries), size, branches, left_out, edges)
+        return OpenedFile(
+            identity=identity,
+            fingerprint=identity,
+            url=url,
+            tree=tree,
+            entries=int(file[tree].num_entries),
+            size_bytes=size,
+            branches=branches,
+            left_out=left_out,
+            edges=edges,
+        )
 
 
 def read_before(

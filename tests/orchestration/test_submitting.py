@@ -9,7 +9,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.storage import Data, Staged
+from hepfaas.platform.storage import Data, StagedStore
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from support.crashing import Crash, CrashingStore, RecordingSender
@@ -54,7 +54,7 @@ def test_concurrent_submissions_make_one_run_for_each_key(tmp_path: Path) -> Non
     assert records.runs(store) == sorted(set(runs))
 
 
-class Counting(Staged):
+class Counting(StagedStore):
     """A store in memory that counts its calls and the keys that it lists."""
 
     def __init__(self, folder: Path) -> None:

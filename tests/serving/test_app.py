@@ -86,7 +86,7 @@ def test_what_a_crowd_leaves_is_handed_back_once(
 ) -> None:
     app, handed_back = PredictApp(Settings(str(tmp_path))), []
     monkeypatch.setattr(predict_app, "SETTLE_S", 0.01)
-    monkeypatch.setattr(predict_app, "hand_back", lambda: handed_back.append(True))
+    monkeypatch.setattr(predict_app, "release_free_memory", lambda: handed_back.append(True))
 
     async def crowd() -> None:
         bodies = asyncio.Event()

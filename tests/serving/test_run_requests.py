@@ -258,7 +258,7 @@ def test_the_command_writes_the_files_of_the_command_without_a_service(
 def test_the_examples_of_the_document_do_what_they_say(
     predicting: Predicting, url: str, done: str, at_once: str, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "predict.md").read_text()
     section = text[text.index("### Many events") : text.index("## Open Inference Protocol")]
     commands = re.findall(r"^    ((?:curl|hepfaas) .*)$", section, re.M)
     assert len(commands) == 4

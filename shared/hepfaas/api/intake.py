@@ -13,7 +13,7 @@ from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
-from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
 from hepfaas.platform.routes import Route, Router
 from hepfaas.platform.storage import Store, is_name
 
@@ -117,20 +117,22 @@ ROUTES = (
 _ROUTER = Router(ROUTES)
 
 
-def answer(request: Request, identity: Identity, presented: Presented, intake: Intake, arrivals: Arrivals) -> Response:
+def answer(
+    request: Request, identity: Identity, headers: IdentityHeaders, intake: Intake, arrivals: Arrivals
+) -> Response:
     """Answer a request.
 
     Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError.
     """
     request.max_content_length = MOST_EVENT_BYTES
     route, values = _ROUTER.match(request.method, request.path)
-    if route.call is event and not presented.authorization:  # a ping has no token; it only starts a look
+    if route.call is event and not headers.authorization:  # a ping has no token; it only starts a look
         with arrivals.body(request, ""):
             is_for_us = is_ping(event_in(request))
         if is_for_us:
             intake.ping()
             return Response(status=204)
-    context = _context(request, identity, presented, intake)
+    context = _context(request, identity, headers, intake)
     if not all(is_name(value) for value in values.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
     if context.only and route.call not in (event, notified):
@@ -142,12 +144,12 @@ def answer(request: Request, identity: Identity, presented: Presented, intake: I
     return response
 
 
-def _context(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
+def _context(request: Request, identity: Identity, headers: IdentityHeaders, intake: Intake) -> Context:
     """Return the context of a request, from a person or from an S3 server with the token of a rule."""
-    scheme, _, token = presented.authorization.partition(" ")
+    scheme, _, token = headers.authorization.partition(" ")
     if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):
         owner, name = intake.teller(token)
         caller = Caller(owner)
         identity.admit(caller)
         return Context(request, intake, caller, name)
-    return Context(request, intake, identity.admitted(presented))
+    return Context(request, intake, identity.admitted(headers))

@@ -25,7 +25,7 @@ from hepfaas.orchestration import records
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.routes import Route
 from hepfaas.platform.spool import Share
-from hepfaas.platform.storage import Staged
+from hepfaas.platform.storage import StagedStore
 from hepfaas.runs.recipe import Recipe
 
 MOST_JOB_BYTES = 8_000_000
@@ -53,7 +53,7 @@ def submit(context: Context) -> Response:
 
 def stored_recipe(context: Context, job: Job) -> Recipe:
     """Return the recipe of a job; its code and files are stored after all checks."""
-    staged = Staged(context.store)
+    staged = StagedStore(context.store)
     caller = context.caller
     place = place_files(staged, context.allow_private, context.readings.sources, caller.memberships)
     recipe = recipe_of(job, staged, place)

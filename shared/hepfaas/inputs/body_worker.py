@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from hepfaas.datasets.chosen import missing_branch
+from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, packed
-from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
@@ -31,12 +31,12 @@ def serve(channel_number: int, body_number: int) -> None:
     serve_calls(channel_number, partial(_functions, body_number))
 
 
-def _functions(body_number: int, caller: Caller) -> Mapping[str, Callable[..., Answer]]:
-    return {"table": partial(_table, body_number, caller), "picture": partial(_picture, body_number)}
+def _functions(body_number: int, callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
+    return {"table": partial(_table, body_number, callbacks), "picture": partial(_picture, body_number)}
 
 
 def _table(
-    body_number: int, caller: Caller, arrays: object, *, kind: str, branches: Branches, identifiers: Sequence[str]
+    body_number: int, callbacks: Callbacks, arrays: object, *, kind: str, branches: Branches, identifiers: Sequence[str]
 ) -> Answer:
     """Return the branches of a table, then the identifiers that it has."""
     import pyarrow as pa
@@ -44,7 +44,7 @@ def _table(
     from hepfaas.inputs import columns
     from hepfaas.inputs.decoded import arrow_table, parquet_table
 
-    hold, choose = _Hold(caller), partial(_columns_to_read, [name for name, _, _ in branches], identifiers)
+    hold, choose = _Hold(callbacks), partial(_columns_to_read, [name for name, _, _ in branches], identifiers)
     body = memoryview(mmap.mmap(body_number, 0, access=mmap.ACCESS_READ))
     try:
         table = parquet_table(body, choose, hold) if kind == PARQUET else arrow_table(body, kind == ARROW_FILE, hold)
@@ -75,13 +75,13 @@ def _picture(body_number: int, arrays: object, shape: Sequence[int], model: str)
 class _Hold:
     """Reports the memory of the decoded body to the parent process, in steps of HOLD_BYTES."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller, self._held = caller, 0
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks, self._held = callbacks, 0
 
     def __call__(self, size: int) -> None:
         if size > self._held + HOLD_BYTES:
             self._held = size
-            self._caller("hold", size=size)
+            self._callbacks("hold", size=size)
 
 
 def _columns_to_read(branches: Sequence[str], identifiers: Sequence[str], names: Collection[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.chosen import missing_branch
+from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.matrix import matrix

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from hepfaas.datasets.addresses import check_address, check_file, check_is_not_ours
+from hepfaas.datasets.address_checks import check_address, check_file, check_is_not_ours
 from hepfaas.datasets.files import MOST_ADDRESS
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import RequestError

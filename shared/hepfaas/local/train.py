@@ -15,7 +15,7 @@ from hepfaas.local.tables import metrics_text, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Staged, Store, probe
+from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
@@ -60,7 +60,7 @@ def report_text(report: Mapping[str, Any]) -> str:
 
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """Return what training on a folder would read and do, and which results exist. Stores nothing."""
-    staged = Staged(store)
+    staged = StagedStore(store)
     job = job_in(folder, names, inside=False)
     recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
@@ -125,5 +125,5 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     return table
 
 
-def _size_bytes(file: Input, opened: Header) -> int:
-    return int(opened.read_bytes * file.entries / opened.entries) if opened.entries else 0
+def _size_bytes(file: Input, header: Header) -> int:
+    return int(header.read_bytes * file.entries / header.entries) if header.entries else 0

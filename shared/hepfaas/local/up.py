@@ -40,7 +40,7 @@ PING_S = 60.0
 REAP_S = 5.0
 STOP_S = 5.0
 LENT_S = 60
-SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/identity.md)\n"
+SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/reference/identity.md)\n"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
 COMMANDS_OWN = ("HEPFAAS_TOKEN", "HEPFAAS_TOKEN_FILE", "HEPFAAS_LOCAL_TOKEN")

@@ -24,7 +24,7 @@ from hepfaas.platform.address import parsed
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.identity import Quotas, memberships_of
 from hepfaas.platform.roles import Group
-from hepfaas.platform.storage import Staged, Store, counted_bytes, is_name
+from hepfaas.platform.storage import StagedStore, Store, counted_bytes, is_name
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
 
 T = TypeVar("T")
@@ -246,7 +246,7 @@ class Intake:
         assert rule is not None  # a deleted rule claims no batch
         files = rules.read(store, batch.used(rule.files))
         last = max((files[key] for key in batch.new), key=lambda file: (file.time, file.url))
-        staged = Staged(store)
+        staged = StagedStore(store)
         by = rules.put_by(store, name, batch.rule)
         place = self._place(staged, memberships_of(by))
         job = rule.job_on(_labelled(rule, files))

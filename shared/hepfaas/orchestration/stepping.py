@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Reading, Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
 from hepfaas.learner.step_log import StepLog
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
 from hepfaas.platform.identity import memberships_of
@@ -117,11 +116,11 @@ class Stepping:
             self._log(step, task, store, began, public_text(error))
             raise
         if reading:
-            for line in reading.left:
+            for line in reading.log.failures:
                 self._printed.append(line)
-            if reading.served:
+            if reading.log.served:
                 n_served = step.n_events or 1  # of an open step the one file
-                records.served(store, task.name.run, step.key, n_served, reading.served)
+                records.served(store, task.name.run, step.key, n_served, reading.log.served)
         self._log(step, task, store, began)
 
     def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
@@ -166,12 +165,12 @@ def step_function(name: str, settings: Settings, tools: Tools | None = None, pri
     """Return the step function `name`. It opens the store and the broker at its first event."""
 
     def handler() -> Callable[[CloudEvent], None]:
-        stores, broker = outside.store_of_owner(settings), outside.sender(settings)
+        stores, broker = backends.store_of_owner(settings), backends.sender(settings)
         return Stepping(
             name, stores, broker, budget_s=settings.budget_s, tools=tools, printed=printed, readings=readings
         ).handle
 
-    readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
+    readings = Readings.from_settings(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
     return takes_events(name, handler, settings.keys_of_events(), deadline_s=settings.deadline_s)
 

@@ -15,8 +15,8 @@ import numpy as np
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.datasets.addresses import check_file, check_is_not_ours
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.address_checks import check_file, check_is_not_ours
+from hepfaas.datasets.reading import Reading
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.inputs.json_object import json_object
 from hepfaas.models import versions

@@ -18,8 +18,8 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from hepfaas.errors import ForbiddenError, public_text
 from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.browsers import PROTECTION, Browsers, protect
-from hepfaas.platform.identity import Caller, Identity, Presented
-from hepfaas.platform.memory import hand_back
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
+from hepfaas.platform.memory import release_free_memory
 from hepfaas.platform.routes import Route, Router, openapi
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT, status_of
@@ -185,7 +185,7 @@ class PredictApp:
         self._settling = False
         if self._is_quiet():
             self._most_under_way = 0
-            asyncio.get_running_loop().run_in_executor(None, hand_back)
+            asyncio.get_running_loop().run_in_executor(None, release_free_memory)
 
     def _matched(self, method: str, path: str) -> tuple[Route, Mapping[str, Any]]:
         base = self._settings.predict_base
@@ -201,7 +201,7 @@ class PredictApp:
         instance = self._instance or self._start()
         if route.is_public:
             return None, instance.base
-        presented = Presented.in_pairs(request.scope["headers"]) if self._identity.is_on else None
+        presented = IdentityHeaders.from_pairs(request.scope["headers"]) if self._identity.is_on else None
         caller, server = instance.known_server(presented) or await instance.server(presented)
         if caller.visits or not caller.is_publisher:
             _check_may_call(caller, route)
@@ -242,7 +242,7 @@ def failure(error: Exception, path: str) -> tuple[Response, str]:
     text = str(error)
     match error:
         case NotFound():
-            text = f"there is no '{path[:200]}'; docs/predict.md lists the paths"
+            text = f"there is no '{path[:200]}'; docs/reference/predict.md lists the paths"
             return error_response(text, 404), text
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))

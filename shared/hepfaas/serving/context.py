@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect, Request
 
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.errors import NotThereError, RequestError, TooLargeError, UnavailableError, public_text
 from hepfaas.inputs.json_object import json_object
 from hepfaas.models.batching import Batching
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Version
-from hepfaas.platform.identity import Caller, Identity, Presented, Quotas
-from hepfaas.platform.outside import KEPT_OWNERS, root_store, sender, store_of_owner
+from hepfaas.platform.backends import KEPT_OWNERS, root_store, sender, store_of_owner
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders, Quotas
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
@@ -77,7 +77,7 @@ class Instance:
         )
         self.spool = Spool(settings.spool_bytes)
         self.memory = MemoryBudget(settings.predict_waiting_bytes)
-        self.readings = Readings.by(settings)
+        self.readings = Readings.from_settings(settings)
         self.answered: Counter[str] = Counter()
         self._identity = identity
         self._store_of = store_of_owner(settings)
@@ -86,14 +86,14 @@ class Instance:
         self._were_ready: set[str] = set()
         self.base = self._new_server(settings.owner)
 
-    async def server(self, presented: Presented | None) -> tuple[Caller, ModelServer]:
+    async def server(self, presented: IdentityHeaders | None) -> tuple[Caller, ModelServer]:
         """Return the caller and the server of their owner's models.
 
         Raises: UnauthenticatedError; ForbiddenError; LimitError; UnavailableError.
         """
         return self.known_server(presented) or self._admitted(await in_thread(self._identity.caller, presented))
 
-    def known_server(self, presented: Presented | None) -> tuple[Caller, ModelServer] | None:
+    def known_server(self, presented: IdentityHeaders | None) -> tuple[Caller, ModelServer] | None:
         """Return the same without waiting if the token was verified a moment ago, or none is needed.
 
         Raises: LimitError.

@@ -28,7 +28,7 @@ from hepfaas.errors import (
 )
 from hepfaas.inputs.numbers import cast
 from hepfaas.models.batching import OverloadedError
-from hepfaas.platform.identity import Identity, Presented
+from hepfaas.platform.identity import Identity, IdentityHeaders
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import FAULT
 from hepfaas.platform.terminal import PRINTED, fault_line, visible_lines
@@ -214,7 +214,7 @@ def _tensor(tensor: Any, raw: bytes | None) -> NDArray[Any]:
 async def _answer(instance: Instance, name: str, request: Any, context: Any) -> Any:
     server = instance.base
     if name in CALLS:
-        caller, server = await instance.server(Presented.in_pairs(context.invocation_metadata()))
+        caller, server = await instance.server(IdentityHeaders.from_pairs(context.invocation_metadata()))
         if caller.visits:
             raise ForbiddenError("an admin may see the models of another owner by HTTP only")
     return await getattr(InferenceService(server), _snake_case(name))(request)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from hepfaas.datasets.doors import PLAIN, Reading
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.served import Served

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import read
 from hepfaas.features.jagged import flat_values
 from hepfaas.features.matrix import matrix
@@ -22,7 +22,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file has changed since the run opened it; UnavailableError; MissingError."""
     spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
     names = [*(branch.name for branch in spec.branches), *spec.identifiers]
-    arrays = read(step.url, step.file, step.tree, names, EntryRange(*step.entries), reading)
+    arrays = read(step.url, step.file, step.tree, branches=names, entries=EntryRange(*step.entries), reading=reading)
     entries = np.arange(*step.entries, dtype=np.int64)
 
     def events(rows: slice) -> PreparedRows:

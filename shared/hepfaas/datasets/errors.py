@@ -1,4 +1,4 @@
-"""What reading a ROOT file can raise, translated once into our two families."""
+"""Translates the exceptions of reading a ROOT file into RequestError and UnavailableError."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import Credential
 
 ALLOCATION = "Unable to allocate"
-"""Part of the message of decompressors and NumPy where memory runs out."""
+"""Part of the messages of decompressors and NumPy when memory runs out."""
 
 REFUSED = "[3010]"
 """kXR_NotAuthorized"""
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Raises: RequestError if the file is missing, unreadable or broken; UnavailableError if its server is away."""
+def translated_errors(url: str) -> Iterator[None]:
+    """Translate the exceptions of the block. Raises: RequestError if the file is missing, unreadable or broken;
+    UnavailableError if its server does not answer."""
     try:
         yield
     except FileNotFoundError as error:
-        if REFUSED in str(error):  # uproot takes all that a server answers for a missing file
+        if REFUSED in str(error):  # uproot takes every answer of a server for a missing file
             raise _by_text(url, str(error)) from error
         raise RequestError(f"file '{url}' does not exist") from error
     except IsADirectoryError as error:
@@ -43,36 +44,36 @@ def explained(url: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise _too_large(url) from error
-    except Exception as error:  # uproot and the decompressors raise what they like on bytes no header promised
+    except Exception as error:  # uproot and the decompressors raise any class on damaged bytes
         if ALLOCATION in str(error):  # of a decompressor
             raise _too_large(url) from error
-        raise RequestError(f"'{url}' is no whole ROOT file: {_first_line(error)}; copy it anew") from error
+        raise RequestError(f"'{url}' is not a complete ROOT file: {_first_line(error)}; copy it again") from error
 
 
 def _too_large(url: str) -> RequestError:
     return RequestError(
-        f"'{url}' takes more memory to read than there is: it is damaged, or its baskets are too large; a smaller "
+        f"'{url}' takes more memory to read than is available: it is damaged, or its baskets are too large; a smaller "
         "'range_events' may help"
     )
 
 
 def _by_text(url: str, text: str) -> RequestError | UnavailableError:
-    """XRootD's client says everything in one kind of error: its number tells."""
+    """Return the error for a message of XRootD's client, which raises one class with a number in its text."""
     if "[3011]" in text:
         return RequestError(f"file '{url}' does not exist on its server")
     if REFUSED in text or "Auth failed" in text:
         return RequestError(
-            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reading.md)"
+            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reference/reading.md)"
         )
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
-    return RequestError(f"'{url}' is no whole ROOT file: {text.splitlines()[0].rstrip(',')}; copy it anew")
+    return RequestError(f"'{url}' is not a complete ROOT file: {text.splitlines()[0].rstrip(',')}; copy it again")
 
 
 def _by_status(url: str, text: str) -> RequestError | UnavailableError:
-    """What an HTTP server answered instead of bytes."""
-    found = re.search(r"status (\d{3})", text)
-    status = int(found[1]) if found else 0
+    """Return the error for a message that has the status of an HTTP server."""
+    match = re.search(r"status (\d{3})", text)
+    status = int(match[1]) if match else 0
     if status >= 500 or status in (0, 408, 429):
         return UnavailableError(f"the server of '{url}' does not answer: {_first_line(HTTPException(text))}")
     if status == 200:
@@ -81,14 +82,14 @@ def _by_status(url: str, text: str) -> RequestError | UnavailableError:
 
 
 def redacted(text: str, credential: Credential | None) -> str:
-    """A text without what the credential holds."""
+    """Return a text without the secrets of the credential."""
     for secret in (credential.secret, quote(credential.secret), credential.mark) if credential else ():
         text = text.replace(secret, "…")
     return text
 
 
 def is_xrootd(url: str) -> bool:
-    """Whether an XRootD server has the file."""
+    """Return whether the address is that of an XRootD server."""
     return url.startswith(("root://", "roots://", "xroot://", "xroots://"))
 
 

@@ -1,4 +1,4 @@
-"""What a function reaches outside, by its settings: stores and the broker; with planned faults in chaos tests."""
+"""The backends of a function by its settings: object store and broker; with planned faults in chaos tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Opened, Store, probe
+from hepfaas.platform.storage import OpenedStore, Store, probe
 from hepfaas.platform.stores import open_store
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ _PROBED: set[str] = set()
 _PROBING = threading.Lock()
 
 
-def root_store(settings: Settings) -> Opened:
-    """The store above all owners."""
+def root_store(settings: Settings) -> OpenedStore:
+    """Return the store with the keys of all owners."""
     return _with_faults(open_store(settings.store), settings)
 
 
 def check_store(settings: Settings) -> None:
-    """Probes the store, once a process: by what begins runs, before it writes. Raises: UnavailableError if it is none
-    to rest on, or does not answer."""
+    """Probe the store once in a process. Functions that start runs call it before they write.
+
+    Raises: UnavailableError if the store gives no guarantee (storage.py) or does not answer.
+    """
     with _PROBING:
         if settings.store in _PROBED:
             return
@@ -41,25 +43,27 @@ def check_store(settings: Settings) -> None:
 
 
 def store_of_owner(settings: Settings) -> Callable[[str], Store]:
-    """Gives the store of an owner, the first part of every key. All of them share what one connection costs."""
+    """Return a function that returns the store of an owner, by the first part of its keys. All share one connection."""
     root = functools.cache(lambda: open_store(settings.store))
     return functools.lru_cache(KEPT_OWNERS)(lambda owner: _with_faults(root().below(owner), settings))
 
 
 def sender(settings: Settings, keys: Keys | None = None) -> Sender:
-    """The way to the broker. keys: that sign events, if not those of the settings. Raises: RequestError if there is no
-    broker."""
-    from hepfaas.platform.cloud_events import Broker  # only where events are sent
+    """Return the sender to the broker. keys: for signatures; by default those of the settings.
 
-    broker = Broker(settings.broker, settings.event_keys if keys is None else keys)
+    Raises: RequestError if no broker is set.
+    """
+    from hepfaas.platform.cloud_events import HttpSender  # only where events are sent
+
+    http = HttpSender(settings.broker, settings.event_keys if keys is None else keys)
     if not settings.faults:
-        return broker
+        return http
     from hepfaas.platform.faults import FaultySender, Plan
 
-    return FaultySender(broker, Plan(Path(settings.faults)))
+    return FaultySender(http, Plan(Path(settings.faults)))
 
 
-def _with_faults(store: Opened, settings: Settings) -> Opened:
+def _with_faults(store: OpenedStore, settings: Settings) -> OpenedStore:
     if not settings.faults:
         return store
     from hepfaas.platform.faults import FaultyStore, Plan

@@ -1,7 +1,7 @@
-"""What a function reads for people, and what it does not."""
+"""The addresses that a function may read for its callers."""
 
 import pytest
-from hepfaas.datasets.addresses import check_address, check_file
+from hepfaas.datasets.address_checks import check_address, check_file
 from hepfaas.datasets.sources import sources_of
 from hepfaas.errors import ForbiddenError, RequestError
 
@@ -10,7 +10,7 @@ from hepfaas.errors import ForbiddenError, RequestError
     "url", ["/etc/passwd", "file:///etc/passwd", "ftp://h/x", "gopher://h", "root:///x", "http://"]
 )
 def test_paths_and_unknown_schemes_are_refused(url: str) -> None:
-    with pytest.raises(RequestError, match=r"cannot be read|names no host"):
+    with pytest.raises(RequestError, match=r"cannot be read|has no host"):
         check_address(url, allow_private=True)
 
 
@@ -46,16 +46,18 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
         "root://8.8.8.8//x.root?x?XRD.wantprot=secret",
     ],
 )
-def test_an_address_does_not_steer_the_client_nor_carry_what_it_shows(url: str) -> None:
-    """Connections are told apart by the name of the user, and logged in by settings in the address."""
-    with pytest.raises(RequestError, match="has a user, a token or a setting of the client in it; POST") as raised:
+def test_an_address_has_no_client_options_and_no_credentials(url: str) -> None:
+    """The client distinguishes connections by user name, and logs in by options in the address."""
+    with pytest.raises(
+        RequestError, match="has a user, a token or a client option in it; leave it out, and POST"
+    ) as raised:
         check_address(url, allow_private=False)
     assert "secret" not in str(raised.value)
 
 
-def test_the_list_is_looked_at_before_a_host_is_looked_for() -> None:
+def test_the_list_is_checked_before_a_host_is_resolved() -> None:
     sources = sources_of({"allowed": [{"schemes": ["root"], "host": "open.example", "path": "/"}]}, "")
-    with pytest.raises(ForbiddenError, match="you may read here: root://open.example//"):
+    with pytest.raises(ForbiddenError, match="you may read: root://open.example//"):
         check_file("root://nowhere.invalid//x.root", False, sources, [])
 
 
@@ -67,6 +69,6 @@ def test_a_federation_may_be_in_a_private_network() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999/x", "http://h:x/"])
-def test_what_is_no_address_is_said_so(url: str) -> None:
-    with pytest.raises(RequestError, match="is no address"):
+def test_an_invalid_address_is_an_error(url: str) -> None:
+    with pytest.raises(RequestError, match="is not an address"):
         check_address(url, allow_private=False)
