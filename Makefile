@@ -110,6 +110,9 @@ locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no
 FUNCTIONS = $(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/main.py))))
 COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
 
+protobuf: | $(UV)  ## generate shared/hepfaas/serving/*_pb2.py from the .proto files beside them
+	$(TOOL) grpcio-tools==1.85.1 python -m grpc_tools.protoc --proto_path=shared --python_out=shared shared/hepfaas/serving/*.proto
+
 clean:  ## remove what the targets above made
 	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -138,4 +141,4 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test test-slow check settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test test-slow check settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean

@@ -1,9 +1,9 @@
-"""intake: news of files from outside -> runs, by the rules of their owner.
+"""intake: notifications of new files -> runs, by the rules of their owner.
 
-Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents that
-tell of a file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/identity.md); sends
+Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents about a
+file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/identity.md); sends
 org.hepfaas.run.submitted (docs/events.md). Answers 2xx, 401, 403, 404, 422 if the request must change, 429 and 503 to
-ask again.
+try again.
 """
 
 import functools
@@ -23,7 +23,6 @@ from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)
 
-
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 ARRIVALS = Arrivals()
@@ -34,7 +33,7 @@ SOURCES = Readings.from_settings(SETTINGS).sources
 def taking() -> Intake:
     check_store(SETTINGS)
     root = root_store(SETTINGS)
-    quotas = Quotas(SETTINGS, IDENTITY.roles, root)
+    quotas = Quotas(IDENTITY.roles, root)
     return Intake(
         root, store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.allow_private, quotas=quotas, sources=SOURCES
     )

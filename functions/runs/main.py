@@ -1,9 +1,9 @@
-"""runs: what people ask of runs and models by HTTPS: submit, list, follow, cancel, retry, report, model, ledger,
-scores, credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
+"""runs: the HTTP API of runs and models: submit, list, follow, cancel, retry, report, model, ledger, scores,
+credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
 
 Takes JSON, forms and tar.gz, and a bearer token (docs/identity.md); sends org.hepfaas.run.submitted (docs/events.md).
-Answers 2xx, 401, 403, 404 for what is not there or another owner's, 405, 422 if the request must change, 429 and 503 to
-ask again.
+Answers 2xx, 401, 403, 404 if it does not exist or belongs to another owner, 405, 422 if the request must change, 429
+and 503 to try again.
 """
 
 import functools
@@ -23,7 +23,7 @@ from hepfaas.platform.memory import use_one_arena
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 
-use_one_arena()  # of the threads that start from here on: each would keep what its largest body took
+use_one_arena()  # for threads that start from here on: each would keep the memory of its largest body
 SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
@@ -33,7 +33,7 @@ SPOOL = Spool(SETTINGS.spool_bytes)
 ARRIVALS = Arrivals()
 
 outside = functools.cache(lambda: (root_store(SETTINGS), store_of_owner(SETTINGS), sender(SETTINGS)))
-quotas = functools.cache(lambda: Quotas(SETTINGS, IDENTITY.roles, outside()[0]))
+quotas = functools.cache(lambda: Quotas(IDENTITY.roles, outside()[0]))
 
 
 @functions_framework.http
@@ -45,8 +45,16 @@ def runs(request: Request) -> Response:
         check_store(SETTINGS)
     root, stores, broker = outside()
     context = Context(
-        request, root, stores(caller.owner), broker, caller, quotas(),
-        READINGS, SETTINGS.allow_private, SETTINGS.most_upload_bytes, SPOOL,
-    )  # fmt: skip
+        request=request,
+        root=root,
+        store=stores(caller.owner),
+        sender=broker,
+        caller=caller,
+        quotas=quotas(),
+        readings=READINGS,
+        allow_private=SETTINGS.allow_private,
+        most_upload_bytes=SETTINGS.most_upload_bytes,
+        spool=SPOOL,
+    )
     with ARRIVALS.body(request, caller.owner):
         return answer(context)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,7 +264,7 @@ def _runs(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.runs(_store(given))
+        rows = [row.to_json() for row in overview.runs(_store(given))]
     _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
 
 
@@ -278,7 +277,7 @@ def _models(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        rows = overview.models(_store(given))
+        rows = [row.to_json() for row in overview.models(_store(given))]
     _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
 
 
@@ -292,7 +291,7 @@ def _status(given: argparse.Namespace) -> None:
     else:
         from hepfaas.views import overview
 
-        found = overview.status(_store(given), given.run, given.verify)
+        found = overview.status(_store(given), given.run, given.verify).to_json()
     _document(found) if given.json else _print(tables.facts(found))
     if given.verify and not found["ledger"]["holds"]:
         raise RequestError(f"the ledger of run '{given.run}' does not hold: {'; '.join(found['ledger']['findings'])}")
@@ -319,7 +318,7 @@ def _log(given: argparse.Namespace) -> None:
         _document([asdict(entry) for entry in entries])
         return
     for entry in entries:
-        _print("\n".join(lines_of(entry, time.localtime)))
+        _print("\n".join(lines_of(entry)))
 
 
 def _predict(given: argparse.Namespace) -> None:

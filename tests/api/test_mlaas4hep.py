@@ -1,4 +1,4 @@
-"""The journey that the old server's README tells, as plain curl, reply by reply; and what it got wrong."""
+"""The example in the README of MLaaS4HEP_server with plain curl, reply by reply; and its defects."""
 
 import io
 import json

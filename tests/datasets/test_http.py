@@ -24,7 +24,7 @@ from hepfaas.platform import web
 from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 from support import grid
-from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, SlowServer, resolve_in_turn
 from support.servers import free_port
 
 Serve = Callable[..., str]
@@ -186,11 +186,11 @@ GET = b"HTTP/1.1 206 OK\r\nContent-Length: 4000\r\nContent-Range: bytes 0-3999/4
     ids=["status", "headers", "status of a range", "bytes of a range"],
 )  # fmt: skip
 def test_a_slow_server_is_given_up_and_its_connection_closed(answers: dict[str, bytes]) -> None:
-    with Trickling(**answers) as server:
+    with SlowServer(**answers) as server:
         with pytest.raises(UnavailableError, match="does not answer|did not answer within"):
-            opened(f"http://{OURS}:{server.port}/x.root", "Events", Reading(all_s=0.5))
-        assert server.left.wait(10)
-        assert len(server.asked) == (2 if "HEAD" in answers and answers["HEAD"] == HEAD else 1)
+            opened(f"http://{LOOPBACK}:{server.port}/x.root", "Events", Reading(all_s=0.5))
+        assert server.disconnected.wait(10)
+        assert len(server.requests) == (2 if "HEAD" in answers and answers["HEAD"] == HEAD else 1)
 
 
 def test_ranges_that_are_fetched_at_once_share_the_time_limit(serve: Serve) -> None:
@@ -204,20 +204,20 @@ def test_ranges_that_are_fetched_at_once_share_the_time_limit(serve: Serve) -> N
 def test_a_name_that_becomes_private_after_the_check_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     port = serve().split(":")[2].split("/")[0]
     url = f"http://flips.example:{port}/events.root"
-    answered = answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    answered = resolve_in_turn(monkeypatch, "flips.example", PUBLIC, LOOPBACK)
     check_file(url, False, EVERYTHING, ())
     with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
         opened(url, "Events", Reading(private=False))
-    assert answered == [PUBLIC, OURS]
+    assert answered == [PUBLIC, LOOPBACK]
     assert opened(url, "Events", Reading(private=True)).entries == 1000
 
 
 def test_addresses_in_the_operators_file_may_be_private(serve: Serve) -> None:
     url = serve()
     port = url.split(":")[2].split("/")[0]
-    federation = Federation("tests", ("files.example",), (f"http://{OURS}:{port}",))
+    federation = Federation("tests", ("files.example",), (f"http://{LOOPBACK}:{port}",))
     assert opened("http://files.example/events.root", "Events", Reading(Sources((federation,)), private=False)).entries
-    listed = Sources(allowed=(Allowed(("http",), OURS, "/"),))
+    listed = Sources(allowed=(Allowed(("http",), LOOPBACK, "/"),))
     assert opened(url, "Events", Reading(listed, private=False)).entries
     with pytest.raises(RequestError, match="a private address"):
         opened(url, "Events", Reading(private=False))
@@ -238,18 +238,18 @@ def test_the_certificate_is_checked_for_the_name_which_is_resolved_once(
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.host(tmp_path))
-        server = ThreadingHTTPServer((OURS, 0), handler_of(b"0123456789", 206))
+        server = ThreadingHTTPServer((LOOPBACK, 0), handler_of(b"0123456789", 206))
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            answered = answer_in_turn(monkeypatch, "localhost", OURS, PUBLIC)
+            answered = resolve_in_turn(monkeypatch, "localhost", LOOPBACK, PUBLIC)
             answer = web.request(
                 "GET", f"https://localhost:{server.server_port}/x", {"Range": "bytes=2-4"}, private=True
             )
             assert answer.read() == b"234"
-            assert answered == [OURS]
-            answer_in_turn(monkeypatch, "another.example", OURS)
+            assert answered == [LOOPBACK]
+            resolve_in_turn(monkeypatch, "another.example", LOOPBACK)
             with pytest.raises(urllib3.exceptions.SSLError, match="another.example"):
                 web.request("GET", f"https://another.example:{server.server_port}/x", {}, private=True)
         finally:

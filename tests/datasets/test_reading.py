@@ -17,7 +17,7 @@ from hepfaas.datasets.root import _OpenFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.jagged import Values
-from support.hosts import OURS, PUBLIC, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, resolve_in_turn
 from support.servers import XRootD, XRootDCache, free_port
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "ggH_tautau.root"
@@ -60,11 +60,11 @@ def test_the_second_read_is_served_by_the_cache(origin: XRootD, cache: XRootDCac
     assert identity == opened(str(SAMPLE), "Events").identity
     first = read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading)
     forget()
-    assert sum(cache.reported(f"/store/{SAMPLE.name}")["b_miss"] for _ in range(2)) > 0
+    assert sum(cache.next_report(f"/store/{SAMPLE.name}")["b_miss"] for _ in range(2)) > 0
     origin.kill()
     second = read(URL, identity, "Events", branches=BRANCHES, entries=entries, reading=reading)
     forget()
-    report = cache.reported(f"/store/{SAMPLE.name}")
+    report = cache.next_report(f"/store/{SAMPLE.name}")
     assert report["b_hit"] > 0
     assert report["b_miss"] == report["b_bypass"] == 0
     assert reading.log.served == cache.door
@@ -164,7 +164,7 @@ def test_a_name_of_xrootd_that_becomes_private_after_the_check_is_not_opened(
     origin: XRootD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"root://flips.example:{origin.port}//store/{SAMPLE.name}"
-    answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    resolve_in_turn(monkeypatch, "flips.example", PUBLIC, LOOPBACK)
     check_file(url, False, Sources(), ())
     with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
         opened(url, "Events", Reading(private=False))

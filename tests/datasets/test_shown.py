@@ -43,22 +43,22 @@ def with_tokens() -> Iterator[tuple[XRootD, bytes]]:
 def test_a_token_opens_a_file_on_xrootd_and_no_message_has_it(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
     url = server.serve(SAMPLE)
-    alice = showing("127.0.0.1", "bearer", grid.reading(secret))
+    alice = showing("127.0.0.1", "bearer", grid.read_token(secret))
     identity = opened(url, "Events", alice).identity
     assert len(read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)["Muon_pt"]) == 100
-    false = grid.reading(bytes(32))
+    false = grid.read_token(bytes(32))
     with pytest.raises(RequestError, match="its server refuses") as refused:
         opened(url, "Events", showing("127.0.0.1", "bearer", false))
     assert false not in str(refused.value)
     assert false not in repr(refused.value.__cause__)
     with pytest.raises(RequestError, match="does not exist") as missing:
         opened(server.url("nothing.root"), "Events", alice)
-    assert grid.reading(secret)[:40] not in str(missing.value)
+    assert grid.read_token(secret)[:40] not in str(missing.value)
 
 
 def test_an_open_file_is_not_shared_between_owners(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
-    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.reading(secret))
+    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.read_token(secret))
     identity = opened(url, "Events", alice).identity
     read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)
     for bob in (Reading(), showing("127.0.0.1", "bearer", "of-bob")):
@@ -80,7 +80,7 @@ def test_owners_log_in_with_their_own_proxies_in_one_process(
             )
         with pytest.raises(RequestError, match="its server refuses"):
             opened(url, "Events")
-        logins = [line.rpartition(" login as ")[2] for line in server.said().splitlines() if " login as " in line]
+        logins = [line.rpartition(" login as ")[2] for line in server.log_text().splitlines() if " login as " in line]
         assert len(logins) == len(set(logins)) == 2
 
 

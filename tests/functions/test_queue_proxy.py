@@ -1,4 +1,4 @@
-"""`train` behind Knative's own queue-proxy: cut off at its time limit, asked again, and it ends all the same."""
+"""`train` behind Knative's queue-proxy: a step cut off at the time limit ends after the redelivery."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ TIMEOUT_S = 3
 
 @contextmanager
 def process(command: list[str], port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of this test, in a session of its own."""
+    """Start a server of this test in a session of its own."""
     started = subprocess.Popen(
         command,
         env={**os.environ, **variables},
@@ -47,7 +47,7 @@ def process(command: list[str], port: int, **variables: str) -> Iterator[subproc
 
 @contextmanager
 def train_function(system: System, port: int, budget_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """The function as in a pod."""
+    """Start the function as in a pod."""
     variables = {
         **system.up.replicas._environ,
         "FUNCTION_TARGET": "train",
@@ -63,7 +63,7 @@ def train_function(system: System, port: int, budget_s: float) -> Iterator[subpr
 
 
 class ThroughTheProxy:
-    """Calls `train` through a queue-proxy, everything else as before; remembers what was answered."""
+    """Calls `train` through a queue-proxy and keeps its answers."""
 
     def __init__(self, system: System, url: str) -> None:
         self._below, self._url = system.up.replicas, url
@@ -99,7 +99,7 @@ def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Pat
 
 
 class Held:
-    """Keeps back the events for `train`."""
+    """Holds back the events for `train`."""
 
     def __init__(self, system: System) -> None:
         self._below = system.up.replicas

@@ -138,7 +138,7 @@ def left_running(store: Path) -> list[str]:
             parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if str(store) in words or ("hepfaas.learner.confined" in words and parent == 1):
+        if str(store) in words or ("hepfaas.learner" in words and parent == 1):
             found.append(" ".join(words))
     return found
 

@@ -211,7 +211,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"labels_txt": "0"}, "the list of files has 2 entries, the list of labels 1"),
     ({"labels_txt": "1\n1"}, "all files have label 1; a classifier needs files of at least two labels"),
     ({"labels_txt": "ggH\nVBF"}, "label 1 is 'ggH'; a label is a whole number"),
-    ({"params_json": "{"}, "params.json is no JSON"),
+    ({"params_json": "{"}, "params.json is not JSON"),
     ({"params_json": '{"epochs": "x"}'}, "params.json: 'epochs' is \"x\" (text); it takes a whole number from 1"),
     ({"params_json": '{"epohcs": 3}'}, "params.json has the unknown key 'epohcs'; closest: epochs"),
     ({"params_json": '{"branch": "Event"}'}, "has no TTree 'Event'; it has: Events"),
@@ -258,7 +258,7 @@ def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: A
         (["predict", "htautau", str(EXAMPLE / "unseen.root"), "--out", "x.pickle"], "ends in '.pickle'; scores are"),
         (["status", "nothing"], "has no run 'nothing'; `hepfaas runs` lists them"),
         (["log", "nothing"], "has no run 'nothing'"),
-        (["train", "nowhere"], "'nowhere' is no folder"),
+        (["train", "nowhere"], "'nowhere' is not a folder"),
         (["inspect", "nowhere.root"], "file 'nowhere.root' does not exist"),
     ],
 )

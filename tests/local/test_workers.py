@@ -22,7 +22,10 @@ SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"
 def surveys() -> list[Survey]:
     file = opened(str(SAMPLE), "Events")
     ranges = [(start, start + 1_000) for start in range(0, 5_000, 1_000)]
-    return [Survey(file.identity, "Events", ("MET_pt", "Jet_pt"), found, str(SAMPLE)) for found in ranges]
+    return [
+        Survey(file=file.identity, tree="Events", branches=("MET_pt", "Jet_pt"), entries=found, url=str(SAMPLE))
+        for found in ranges
+    ]
 
 
 def children() -> list[int]:
@@ -82,16 +85,22 @@ def test_a_step_whose_process_is_always_killed_is_given_up(
 
 def test_what_a_step_misses_is_told_and_what_it_cannot_do_is_raised(surveys: list[Survey], tmp_path: Path) -> None:
     with Workers(2, str(tmp_path)) as pool:
-        ((_, missing),) = pool.perform([Score("steps/export/nothing", "steps/prepare/nothing", 2, 0.5)])
+        ((_, missing),) = pool.perform(
+            [Score(export="steps/export/nothing", part="steps/prepare/nothing", n_classes=2, threshold=0.5)]
+        )
         assert isinstance(missing, MissingError)
         assert missing.key == "steps/export/nothing"
         with pytest.raises(RequestError, match="has changed since the run opened it"):
-            list(pool.perform([Survey("another", "Events", ("MET_pt",), (0, 10), str(SAMPLE))]))
+            list(
+                pool.perform(
+                    [Survey(file="another", tree="Events", branches=("MET_pt",), entries=(0, 10), url=str(SAMPLE))]
+                )
+            )
 
 
 def test_a_server_that_is_away_is_tried_again_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
     monkeypatch.setattr(workers, "MOST_TRIES", 2)
-    away = Survey("file", "Events", ("MET_pt",), (0, 10), "root://127.0.0.1:1//x.root")
+    away = Survey(file="file", tree="Events", branches=("MET_pt",), entries=(0, 10), url="root://127.0.0.1:1//x.root")
     with Workers(1, str(tmp_path)) as pool, pytest.raises(UnavailableError, match="root://127.0.0.1:1//x.root"):
         list(pool.perform([away]))

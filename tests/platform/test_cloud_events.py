@@ -12,7 +12,7 @@ from hepfaas.datasets.address_checks import check_address
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import cloud_events, hosts
 from hepfaas.platform.cloud_events import CloudEvent, HttpSender, is_signed, on_the_wire, read_event, signed, webhook
-from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, SlowServer, resolve_in_turn
 
 EVENT = CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", {"run": "a-1", "µ": [1]}, {"traceparent": "00-1"})
 
@@ -79,10 +79,10 @@ def test_the_signature_is_the_documented_one() -> None:
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 204", b"HTTP/1.1 204 OK\r\nX-Long: "])
 def test_a_slow_webhook_is_given_up(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud_events, "WEBHOOK_S", 0.5)
-    with Trickling(POST=head) as server:
+    with SlowServer(POST=head) as server:
         with pytest.raises(UnavailableError, match="the webhook does not answer"):
-            webhook(f"http://{OURS}:{server.port}/", private=True).send(EVENT)
-        assert server.left.wait(10)
+            webhook(f"http://{LOOPBACK}:{server.port}/", private=True).send(EVENT)
+        assert server.disconnected.wait(10)
 
 
 def test_a_webhook_whose_name_is_not_resolved_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_webhook_whose_name_is_not_resolved_in_time_is_given_up(monkeypatch: p
 
     def slow(host: str, port: int) -> tuple[str, ...]:
         done.wait(60)
-        return (OURS,)
+        return (LOOPBACK,)
 
     monkeypatch.setattr(hosts, "addresses", slow)
     with pytest.raises(UnavailableError, match="'slow.example' was not looked up in time"):
@@ -101,20 +101,20 @@ def test_a_webhook_whose_name_is_not_resolved_in_time_is_given_up(monkeypatch: p
 
 def test_only_the_start_of_a_webhooks_answer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer would go on for a minute; the part that was read confirms the event."""
-    with Trickling(POST=b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * cloud_events.MOST_ANSWER_BYTES)) as server:
-        webhook(f"http://{OURS}:{server.port}/", private=True).send(EVENT)
-        assert b"POST / HTTP/1.1" in server.asked[0]
-        assert server.left.wait(10)
+    with SlowServer(POST=b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2 * cloud_events.MOST_ANSWER_BYTES)) as server:
+        webhook(f"http://{LOOPBACK}:{server.port}/", private=True).send(EVENT)
+        assert b"POST / HTTP/1.1" in server.requests[0]
+        assert server.disconnected.wait(10)
 
 
 def test_a_webhook_whose_name_becomes_private_gets_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Trickling() as server:
+    with SlowServer() as server:
         url = f"http://flips.example:{server.port}/"
-        answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+        resolve_in_turn(monkeypatch, "flips.example", PUBLIC, LOOPBACK)
         check_address(url, allow_private=False)
         with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
             webhook(url).send(EVENT)
-        assert server.asked == []
+        assert server.requests == []
 
 
 def test_events_share_one_connection_to_the_broker() -> None:
@@ -134,12 +134,12 @@ def test_events_share_one_connection_to_the_broker() -> None:
         def log_message(self, *words: object) -> None:
             pass
 
-    with ThreadingHTTPServer((OURS, 0), Handler) as server:
+    with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             for _ in range(3):
-                HttpSender(f"http://{OURS}:{server.server_port}/").send(EVENT)
+                HttpSender(f"http://{LOOPBACK}:{server.server_port}/").send(EVENT)
         finally:
             server.shutdown()
             thread.join(timeout=10)

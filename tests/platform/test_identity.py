@@ -125,7 +125,7 @@ def test_keys_are_fetched_for_a_new_key_but_not_for_every_unknown_one() -> None:
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
         keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == 2
+        assert issuer.n_requests == 2
         issuer.keys.append(RSAKey.generate_key(2048, {"kid": "two"}))
         with pytest.raises(UnauthenticatedError, match="a key that issuer"):
             keys.key({"alg": "RS256", "kid": "two"})
@@ -134,7 +134,7 @@ def test_keys_are_fetched_for_a_new_key_but_not_for_every_unknown_one() -> None:
         for _ in range(10):
             with pytest.raises(UnauthenticatedError):
                 keys.key({"alg": "RS256", "kid": "nobody's"})
-        assert issuer.asked == 4
+        assert issuer.n_requests == 4
         with pytest.raises(UnauthenticatedError):
             keys.key({"alg": "ES256", "kid": "one"})
         with pytest.raises(UnauthenticatedError):
@@ -145,16 +145,16 @@ def test_the_keys_of_an_issuer_that_does_not_answer_are_used_for_a_day() -> None
     now = 1000.0
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
-        issuer.away = True
+        issuer.is_away = True
         with pytest.raises(UnavailableError, match="does not send its keys: .* answers 503"):
             keys.key({"alg": "RS256", "kid": "one"})
-        requests, issuer.away = issuer.asked, False
+        requests, issuer.is_away = issuer.n_requests, False
         with pytest.raises(UnavailableError):
             keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == requests
+        assert issuer.n_requests == requests
         now += AGAIN_S
         keys.key({"alg": "RS256", "kid": "one"})
-        issuer.away = True
+        issuer.is_away = True
         now += KEYS_S + 1
         keys.key({"alg": "RS256", "kid": "one"})
         now += MOST_KEYS_S
@@ -253,7 +253,7 @@ def test_runs_bytes_and_requests_of_an_owner_are_limited(tmp_path: Path) -> None
     group = owner_of("group", "https://a.example", "/cms")
     assert roles.limits_of(group) == OwnerLimits(bytes=5_000, requests_per_s=5)
     root = FolderStore(tmp_path)
-    quotas = Quotas(Settings(str(tmp_path)), roles, root)
+    quotas = Quotas(roles, root)
     root.create("active/alice/a-1", b"")
     root.create("active/alice-2/a-1", b"")
     quotas.check_runs("alice")
@@ -265,9 +265,9 @@ def test_runs_bytes_and_requests_of_an_owner_are_limited(tmp_path: Path) -> None
     quotas.check_bytes(group)
     root.create(f"{group}/models/n", b"")
     with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
-        Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
+        Quotas(roles, root).check_bytes(group)
     with pytest.raises(ForbiddenError, match="may not start runs"):
-        Quotas(Settings(str(tmp_path)), Roles(default=OwnerLimits(runs=0)), root).check_runs("carol")
+        Quotas(Roles(default=OwnerLimits(runs=0)), root).check_runs("carol")
 
 
 def test_each_owner_has_a_rate_of_requests() -> None:

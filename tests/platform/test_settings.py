@@ -50,6 +50,12 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_variable(variables: dict[
         Settings.from_environ(variables)
 
 
+def test_planned_faults_are_refused_on_knative() -> None:
+    assert Settings.from_environ({"HEPFAAS_FAULTS": "/plan"}).faults == "/plan"
+    with pytest.raises(RequestError, match="HEPFAAS_FAULTS is '/plan', a plan of faults"):
+        Settings.from_environ({"HEPFAAS_FAULTS": "/plan", "K_SERVICE": "advance"})
+
+
 def test_the_documentation_lists_all_settings_as_they_are_declared() -> None:
     (path,) = (TOP / "docs").rglob("settings.md")
     assert documented(path.read_text()) == path.read_text(), "the table is not up to date: run `make settings`"

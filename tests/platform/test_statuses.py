@@ -13,7 +13,7 @@ from hepfaas.models.batching import OverloadedError
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.http import answers, takes_events
 from hepfaas.platform.identity import CHALLENGE
-from hepfaas.serving.app import _refused
+from hepfaas.serving.app import failure
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import EnvironBuilder, encode_multipart
 
@@ -37,7 +37,7 @@ def test_every_function_answers_an_error_with_the_same_status(error: Exception, 
     def function(request: Request) -> Response:
         raise error
 
-    one, (other, _) = function(Request(EnvironBuilder().get_environ())), _refused(error, "/v1/x")
+    one, (other, _) = function(Request(EnvironBuilder().get_environ())), failure(error, "/v1/x")
     assert (one.status_code, other.status_code) == (status, status)
     assert one.get_json() == {"error": errors.public_text(error)} or status == 500
     named = ("WWW-Authenticate", "Retry-After")
@@ -85,5 +85,5 @@ def test_the_message_names_the_limit_that_a_form_exceeds() -> None:
         assert message(**many).startswith(
             "the form has more than 1,000 parts, or one whose headers have more than 16,000"
         )
-        assert message(text="x" * 600_000).startswith("the form's names and the texts that are no files have more than")
+        assert message(text="x" * 600_000).startswith("the names and texts of the form have more than")
         assert message(file=FileStorage(io.BytesIO(bytes(2_000_000)), "x")) == "the request has more than 1000000 bytes"

@@ -200,7 +200,7 @@ def test_a_credential_is_its_owners_alone_and_stands_nowhere(federation: Federat
         for name in ("signal", "background"):
             server.serve(federation.folder / f"{name}.root", f"owned/{name}.root")
             files.append(server.url(f"owned/{name}.root"))
-        token = grid.reading(secret)
+        token = grid.read_token(secret)
         asked = {"host": "127.0.0.1", "kind": "bearer", "secret": token}
         answer = erin.post("/v1/credentials", json=asked)
         assert answer.status_code == 201, answer.text

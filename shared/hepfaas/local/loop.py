@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
@@ -16,6 +16,8 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
 from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
+from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
@@ -38,7 +40,7 @@ class Loop:
         self._attempt = records.attempt_of(store, run)
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
-        self._printed = Printed()
+        self._printed = StepLog()
         self._told_opened = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
@@ -125,7 +127,7 @@ class Loop:
             raise UnavailableError(f"{missing}, and no step of this run makes it") from missing
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         entry = records.Entry(time.time(), step.kind, step.key, seconds, self._events(step), lines, error)
         records.log(self._store, self._run, entry)
 
@@ -136,11 +138,11 @@ class Loop:
         if found.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if found.phase == "train":
-            total = self._rows(0) * self._recipe.epochs
+            total = self._rows(Split.TRAINING) * self._recipe.epochs
             self._progress.begin("train", total * found.done // found.total, total)
         elif found.phase in ("survey", "prepare", "score"):
             missing = sum(map(self._events, found.steps))
-            total = self._rows(1) + self._rows(2) if found.phase == "score" else self._entries()
+            total = sum(map(self._rows, HELD_BACK)) if found.phase == "score" else self._entries()
             files = {step.file for step in found.steps if isinstance(step, Survey | Prepare)}
             self._progress.begin(found.phase, total - missing, total, len(files))
         else:
@@ -150,23 +152,23 @@ class Loop:
         """Says once, for all files, what of them is not used as the user may expect."""
         self._told_opened = True
         opened = self._opened()
-        left_out = {f"{name} ({why})" for file in opened for name, why in file["left_out"]}
-        notes = {note for file in opened for note in file["notes"]}
+        left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
+        notes = {note for file in opened for note in file.notes}
         if left_out:
             notes.add(f"branches that are no numbers are left out: {', '.join(sorted(left_out))}")
-        twice = sum(file["baskets_read_twice"] for file in opened)
+        twice = sum(file.baskets_read_twice for file in opened)
         if twice:
             notes.add(f"{twice} baskets are read twice: branches of these files share no boundaries")
         for note in sorted(notes):
             self._progress.say(f"note: {note}")
 
-    def _opened(self) -> list[Mapping[str, Any]]:
-        return plan.opened_files(self._recipe, self._name, self._result)
+    def _opened(self) -> list[Header]:
+        return plan.headers(self._recipe, self._name, self._result)
 
     def _entries(self) -> int:
         return sum(file.entries for file in plan.inputs(self._recipe, self._opened()))
 
-    def _rows(self, split: int) -> int:
+    def _rows(self, split: Split) -> int:
         return sum(part["rows"][split] for part in self._parts().values())
 
     def _parts(self) -> dict[str, Mapping[str, Any]]:
@@ -176,17 +178,13 @@ class Loop:
 
     def _events(self, step: Step) -> int:
         """Events that a step looks at."""
-        if isinstance(step, Survey | Prepare):
-            return step.entries[1] - step.entries[0]
-        if isinstance(step, Score):
-            return self._held_back[step.part]
-        return 0
+        return self._held_back[step.part] if isinstance(step, Score) else step.n_events
 
     def _size_bytes(self, step: Step) -> float:
         """Uncompressed bytes that a step reads from its file."""
         if not isinstance(step, Survey | Prepare):
             return 0
         for opened in self._opened():
-            if opened["identity"] == step.file and opened["entries"]:
-                return float(opened["read_bytes"]) * self._events(step) / float(opened["entries"])
+            if opened.identity == step.file and opened.entries:
+                return opened.read_bytes * self._events(step) / opened.entries
         return 0

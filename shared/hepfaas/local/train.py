@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_table, size, table
@@ -19,6 +20,7 @@ from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
 from hepfaas.steps.objects import result_if_there
 
 
@@ -26,11 +28,12 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
     """Trains on the folder, or goes on where it was stopped, and gives the run, the model and how good it is."""
     began = time.monotonic()
     probe(store)
-    recipe, notes = recipe_of(folder, names, store)
-    run = records.start(store, records.Request(recipe, time.time(), notes))
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, store)
+    run = records.start(store, records.Request(recipe, time.time(), job.notes))
     progress = Progress()
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
-    for note in notes:
+    for note in job.notes:
         progress.say(f"note: {note}")
     model = Loop(store, run, workers, progress).finish()
     version = versions.Version(model["name"], model["version"])
@@ -59,7 +62,8 @@ def report_text(report: Mapping[str, Any]) -> str:
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """What training on the folder would read and do, and what of it is there already. Stores nothing."""
     staged = StagedStore(store)
-    recipe, notes = recipe_of(folder, names, staged)
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
         for step in level:
             perform(step, staged)
@@ -67,7 +71,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, staged)
 
-    found = plan.opened_files(recipe, "dry-run", results)
+    found = plan.headers(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,
@@ -83,9 +87,9 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         "files": files,
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(found[0]["features"]),
-        "left_out": [f"{name} ({why})" for name, why in found[0]["left_out"]],
-        "notes": [*notes, *found[0]["notes"]],
+        "features": len(found[0].features),
+        "left_out": [f"{name} ({why})" for name, why in found[0].left_out],
+        "notes": [*job.notes, *found[0].notes],
         "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
     }
 
@@ -121,5 +125,5 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     return table
 
 
-def _read(file: Input, opened: Mapping[str, Any]) -> int:
-    return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
+def _read(file: Input, opened: Header) -> int:
+    return int(opened.read_bytes * file.entries / opened.entries) if opened.entries else 0

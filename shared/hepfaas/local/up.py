@@ -34,7 +34,7 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import status_of
 from hepfaas.sandbox import confinement
-from hepfaas.serving.connection import Protected
+from hepfaas.serving.connection import ProtectedProtocol
 
 PING_S = 60.0
 REAP_S = 5.0
@@ -196,7 +196,7 @@ class Up:
             port,
             log_level="error",
             interface="asgi3",
-            http=Protected,
+            http=ProtectedProtocol,
             lifespan="off",
             ws="none",
             server_header=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from hepfaas.errors import MissingError, UnavailableError
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Step, step_from_json
+from hepfaas.steps import performing
 
 MOST_TRIES = 4
 """How often a step is tried when something outside does not answer, or its process is killed."""
@@ -98,7 +98,7 @@ def perform(step: Step, store: Store, **tools: Any) -> float:
     """Does one step in this process and gives its seconds; nothing if its result is there already."""
     began = time.monotonic()
     if store.size_bytes(step.key) is None:
-        importlib.import_module(f"hepfaas.steps.{step.kind}").perform(step, store, **tools)
+        performing.perform(step, store, **tools)
     return time.monotonic() - began
 
 

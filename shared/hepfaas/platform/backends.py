@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import Store, probe
+from hepfaas.platform.storage import OpenedStore, Store, probe
 from hepfaas.platform.stores import open_store
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _PROBED: set[str] = set()
 _PROBING = threading.Lock()
 
 
-def root_store(settings: Settings) -> Store:
+def root_store(settings: Settings) -> OpenedStore:
     """Return the store with the keys of all owners."""
     return _with_faults(open_store(settings.store), settings)
 
@@ -63,7 +63,7 @@ def sender(settings: Settings, keys: Keys | None = None) -> Sender:
     return FaultySender(http, Plan(Path(settings.faults)))
 
 
-def _with_faults(store: Store, settings: Settings) -> Store:
+def _with_faults(store: OpenedStore, settings: Settings) -> OpenedStore:
     if not settings.faults:
         return store
     from hepfaas.platform.faults import FaultyStore, Plan

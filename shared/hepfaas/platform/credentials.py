@@ -22,6 +22,7 @@ from typing import Any
 
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.platform.address import host_and_port
+from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
 
 KINDS = ("bearer", "x509")
@@ -58,7 +59,7 @@ class Credential:
 
     def to_json(self) -> dict[str, Any]:
         """Return the values for its owner, without the secret."""
-        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.expires)) if self.expires else None
+        ends = utc(self.expires) if self.expires else None
         return {"host": self.host, "kind": self.kind, "expires": ends}
 
 

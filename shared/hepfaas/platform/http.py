@@ -26,6 +26,7 @@ from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
 
 LOG = logging.getLogger("hepfaas")
+LOG.setLevel(logging.INFO)
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
 _DRAINS = threading.BoundedSemaphore(3)
@@ -58,6 +59,8 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
     """Return a decorator that turns the errors of a function into answers and logs one line for each request. It
     answers /healthz itself: with 503 if the process must be restarted."""
 
+    if not LOG.hasHandlers():  # neither framework nor gunicorn adds one; Python alone drops lines below a warning
+        LOG.addHandler(logging.StreamHandler())
     if has_app_context() and not has_request_context():  # the framework loads the function: protect its errors too
         current_app.after_request(_protected)
 
@@ -84,7 +87,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
                 "seconds": round(time.monotonic() - began, 4),
                 "outcome": said,
             }
-            LOG.warning(json.dumps({key: value for key, value in fields.items() if value != ""}))
+            LOG.info(json.dumps({key: value for key, value in fields.items() if value != ""}))
             return _protected(response)
 
         return answered

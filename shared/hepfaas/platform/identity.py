@@ -22,8 +22,7 @@ from hepfaas.platform import roles
 from hepfaas.platform.oidc import Issuer, verified
 from hepfaas.platform.roles import Group, Roles, roles_in
 from hepfaas.platform.settings import Settings
-from hepfaas.platform.storage import LEAST_BYTES, Store, is_name
-from hepfaas.platform.stores import open_store
+from hepfaas.platform.storage import LEAST_BYTES, OpenedStore, is_name
 
 KNOWN_S, MOST_KNOWN = 300.0, 4096
 """Time that a verified token is remembered, unless it expires before, and the number of remembered tokens."""
@@ -212,8 +211,8 @@ class Quotas:
     and the results of runs, may exceed the limit for that time.
     """
 
-    def __init__(self, settings: Settings, found: Roles, root: Store) -> None:
-        self._settings, self._roles, self._root = settings, found, root
+    def __init__(self, found: Roles, root: OpenedStore) -> None:
+        self._roles, self._root = found, root
         self._used: dict[str, tuple[float, int]] = {}
 
     def check_runs(self, owner: str) -> None:
@@ -240,7 +239,7 @@ class Quotas:
             return
         at, used = self._used.get(owner, (-USED_S, 0))
         if time.monotonic() - at > USED_S:
-            used = open_store(self._settings.store).below(owner).used_bytes()
+            used = self._root.below(owner).used_bytes()
             at = time.monotonic()
         is_too_much = used + more_bytes > most
         self._used[owner] = (at, used if is_too_much else used + more_bytes)

@@ -330,7 +330,11 @@ class Settings:
         "`1`: files and webhooks may have private addresses; even then a server outside cannot redirect into a private "
         "network",
     )
-    faults: str = _setting("HEPFAAS_FAULTS", "", "folder with a plan of faults; for chaos tests only")
+    faults: str = _setting(
+        "HEPFAAS_FAULTS",
+        "",
+        "folder with a plan of faults, for chaos tests only; a function on Knative does not start with it",
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -346,6 +350,11 @@ class Settings:
             )
         data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
         on_knative = bool(environ.get("K_SERVICE"))
+        if on_knative and "faults" in values:
+            raise RequestError(
+                f"HEPFAAS_FAULTS is '{values['faults']}', a plan of faults that kill functions: it is only for chaos "
+                "tests and must not be set on Knative; remove it"
+            )
         return cls(
             **{"store": f"{data}/hepfaas", **values},
             function_event_keys={

@@ -12,9 +12,9 @@ from hepfaas.steps.objects import encoded
 
 
 def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
-    """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError."""
+    """Raises: RequestError if the file has changed since the run opened it; UnavailableError."""
     arrays = read(
         step.url, step.file, step.tree, branches=step.branches, entries=EntryRange(*step.entries), reading=reading
     )
-    survey = survey_of(step.file, arrays, step.entries[1] - step.entries[0])
+    survey = survey_of(step.file, arrays, step.n_events)
     store.create(step.key, encoded(survey.to_json()))

@@ -1,15 +1,15 @@
-"""A store whose user is killed at a call, and a sender that remembers."""
+"""A store that crashes its user at a call, and a sender that records events."""
 
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 
 
-class Killed(BaseException):
-    """The process ends here."""
+class Crash(BaseException):
+    """Stands for the end of the process."""
 
 
-class Mortal:
-    """A folder store whose user is killed at the n-th create, before or after it."""
+class CrashingStore:
+    """A store that raises Crash at the n-th create, before or after it."""
 
     def __init__(self, store: Store, nth: int, after: bool) -> None:
         self._store, self._left, self._after, self.url = store, nth, after, store.url
@@ -17,18 +17,18 @@ class Mortal:
     def create(self, key: str, data: bytes) -> bool:
         self._left -= 1
         if self._left == 0 and not self._after:
-            raise Killed
+            raise Crash
         created = self._store.create(key, data)
         if self._left == 0:
-            raise Killed
+            raise Crash
         return created
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
 
-class Taken:
-    """Remembers events."""
+class RecordingSender:
+    """Records events instead of sending them."""
 
     def __init__(self) -> None:
         self.events: list[CloudEvent] = []

@@ -1,6 +1,6 @@
-"""What a model's code printed while a step lasted, as much of it as a log holds: the beginning and the end.
+"""The log of one step: the lines that a model's code printed, bounded to the first and the last of them.
 
-Lines come in while they are printed, and what is too much goes at once, whatever is printed and however fast.
+Lines are dropped as they arrive, so memory stays bounded however much and however fast the code prints.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
-MOST_BYTES = 2_000_000
-"""Of one step, as Python holds the lines: far more than Keras prints with verbose=1, 20 lines a second."""
+MAX_LOG_BYTES = 2_000_000
+"""Size of a step's lines as Python objects: far more than Keras prints with verbose=1, 20 lines a second."""
 
-MOST_OF_LINE = 10_000
-"""Bytes of one line that is printed, characters of one that is kept."""
+MAX_LINE = 10_000
+"""Longest line: bytes as read, characters as kept."""
 
 
-class Printed:
-    """The lines of one step after the other; any thread may add some."""
+class StepLog:
+    """The lines of one step. Safe to call from several threads."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._half_bytes = most_bytes // 2
+    def __init__(self, max_bytes: int = MAX_LOG_BYTES) -> None:
+        self._half_bytes = max_bytes // 2
         self._lock = threading.Lock()
-        self._begin()
+        self._reset()
 
     def append(self, line: str) -> None:
-        """Adds a line, and drops one from the middle if there is no room."""
+        """Add a line; drop lines from the middle if the log is full."""
         line = shortened(line)
         size_bytes = sys.getsizeof(line)
         with self._lock:
@@ -43,33 +43,33 @@ class Printed:
                 self._dropped_lines += 1
                 self._dropped_characters += len(dropped)
 
-    def taken(self) -> tuple[str, ...]:
-        """What was printed since this was asked last; where lines were dropped, a line says how many."""
+    def take(self) -> tuple[str, ...]:
+        """Return the lines since the last call and forget them; one line reports how many were dropped."""
         with self._lock:
             gap = (
                 f"… {self._dropped_lines:,} lines ({self._dropped_characters / 1e6:,.1f} MB) are left out here: the "
                 f"log of a step keeps its first and its last {self._half_bytes / 1e6:g} MB …"
             )
             lines = (*self._first, *([gap] if self._dropped_lines else []), *self._last)
-            self._begin()
+            self._reset()
         return lines
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._first: list[str] = []
         self._last: deque[str] = deque()
         self._first_bytes = self._last_bytes = self._dropped_lines = self._dropped_characters = 0
 
 
 def shortened(text: str) -> str:
-    """A text, or if it is too long for a line of the log its beginning and its end."""
-    too_many = len(text) - MOST_OF_LINE
-    half = MOST_OF_LINE // 2
-    return f"{text[:half]} … {too_many:,} characters left out … {text[-half:]}" if too_many > 0 else text
+    """Return the text, without its middle if it is longer than a line of the log."""
+    excess = len(text) - MAX_LINE
+    half = MAX_LINE // 2
+    return f"{text[:half]} … {excess:,} characters left out … {text[-half:]}" if excess > 0 else text
 
 
 def lines_of(source: IO[bytes]) -> Iterator[bytes]:
-    """Lines as they are printed; of one that is too long the beginning and the end. None is ever held whole."""
-    half = MOST_OF_LINE // 2
+    """Yield lines as they are printed, long ones without their middle. No long line is ever held whole in memory."""
+    half = MAX_LINE // 2
     while line := source.readline(half):
         end, left_out = b"", 0
         while not (end or line).endswith(b"\n") and (more := source.readline(half)):

@@ -1,7 +1,6 @@
-"""`python -m hepfaas.learner.confined DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` shuts itself in and becomes the learner
-process. Limits of 0 are none.
+"""`python -m hepfaas.learner DESCRIPTOR MEMORY_MB CPUS SCRATCH_MB` confines itself, then runs the learner process.
 
-Nothing that starts threads is imported before: NumPy does.
+A limit of 0 means no limit. Modules that start threads, such as NumPy, are imported after the confinement.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from hepfaas.sandbox import confinement, limits
 
 
 def main() -> None:
-    """Ends when the function's end of the socket closes."""
+    """Serve until the function closes its end of the socket."""
     descriptor, memory_mb, cpus, scratch_mb = map(int, sys.argv[1:5])
     confinement.end_with_parent()
     limits.limit(memory_mb, cpus, scratch_mb)

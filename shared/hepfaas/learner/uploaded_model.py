@@ -1,6 +1,6 @@
-"""A model that was made elsewhere, as one function of float32 rows, and as the LiteRT graph that is served for it.
+"""An uploaded model, read as one function of float32 rows and converted to the LiteRT graph that is served.
 
-Runs in the learner process alone: a SavedModel is a program, and so is a Keras file.
+Runs only in the learner process: a SavedModel is a program, and so is a Keras file.
 """
 
 from __future__ import annotations
@@ -20,46 +20,45 @@ from numpy.typing import NDArray
 from tensorflow.core.protobuf import saved_model_pb2
 
 from hepfaas.learner.learner import processor
-from hepfaas.learner.user_errors import ModelError, not_exported, what
+from hepfaas.learner.user_errors import ModelError, export_message, summary
 
-LOOK_VALUES = 2_000_000
-"""Most numbers that the model is given at once."""
+MAX_BATCH_VALUES = 2_000_000
+"""Most numbers in one call of the model."""
 
-MOST_NAMES = 12
-MOST_SAID = 300
+MAX_NAMES = 12
+MAX_SUMMARY = 300
 SIGNATURE = "serving_default"
 TAGS = ["serve"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was read: a function of one tensor, what that must be, and how many numbers it has learned.
+    """A model as read: a function of one tensor, the type of that tensor, and the number of parameters.
 
-    holds: what must not be forgotten while the function is used.
+    owner: the object that must stay alive while the function is used.
     """
 
     call: Callable[[Any], Any]
     input: Any
     parameters: int
-    holds: Any = None
+    owner: Any = None
 
 
-class ForeignModel:
-    """Somebody's model. settings: 'module', what it is called in messages; 'file' in the folder of its files; 'format';
-    'input' and 'output', names of its nodes, '': those that it has."""
+class UploadedModel:
+    """An uploaded model; the settings are those of `converter.ConverterSettings` without the files."""
 
     def __init__(self, code: Path, settings: Mapping[str, Any]) -> None:
         self._code, self._settings = code, settings
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
     def convert(self) -> tuple[dict[str, Any], bytes]:
-        """What the model takes and gives, and its LiteRT graph. Raises: ModelError saying why there can be none."""
+        """Return facts about the model and its LiteRT graph. Raises: ModelError if it cannot be converted."""
         try:
             self._read()
             graph = self._graph()
         except ModelError as error:
             raise ModelError(f"{self._settings['module']}: {error}") from error
-        except Exception as error:  # libraries that read such files raise what they like
+        except Exception as error:  # libraries that read such files raise exceptions of any class
             raise ModelError(f"{self._settings['module']} cannot be read: {_short(error, self._code)}") from error
         facts = {
             "shape": list(self._shape),
@@ -77,8 +76,8 @@ class ForeignModel:
         return facts, graph
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the model itself gives, (events, outputs), for features (events, …)."""
-        rows = max(1, LOOK_VALUES // math.prod(self._shape))
+        """Return the outputs of the model itself, (events, outputs), for features (events, …)."""
+        rows = max(1, MAX_BATCH_VALUES // math.prod(self._shape))
         parts = [features[start : start + rows] for start in range(0, len(features), rows)]
         return np.concatenate([np.asarray(self._scores(tf.constant(part))) for part in parts])
 
@@ -89,15 +88,15 @@ class ForeignModel:
         outputs = self._source.call(tf.zeros([2, *self._shape], self._dtype))
         if outputs.shape.rank not in (1, 2) or outputs.shape[0] != 2:
             raise ModelError(
-                f"two rows give an array of shape {outputs.shape.as_list()}; a row of scores for each is served"
+                f"two rows give an array of shape {outputs.shape.as_list()}; it must return a row of scores for each"
             )
         if not _is_number(outputs.dtype):
-            raise ModelError(f"it gives {outputs.dtype.name}; scores are numbers")
+            raise ModelError(f"its output is {outputs.dtype.name}; scores must be numbers")
         self._outputs = int(outputs.shape[1]) if outputs.shape.rank == 2 else 1
 
         def scores(rows: Any) -> Any:
-            found = tf.cast(self._source.call(tf.cast(rows, self._dtype)), tf.float32)
-            return tf.reshape(found, [-1, self._outputs])
+            outputs = tf.cast(self._source.call(tf.cast(rows, self._dtype)), tf.float32)
+            return tf.reshape(outputs, [-1, self._outputs])
 
         self._scores = tf.function(scores, input_signature=[tf.TensorSpec([None, *self._shape], tf.float32)])
 
@@ -106,63 +105,61 @@ class ForeignModel:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         try:
             graph: bytes = converter.convert()
-        except Exception as error:  # converters raise what they like
-            raise ModelError(not_exported(error)) from error
+        except Exception as error:  # converters raise exceptions of any class
+            raise ModelError(export_message(error)) from error
         return graph
 
 
 def _keras_file(path: Path, input_: str, output: str) -> Source:
-    """A file of Keras; names of its nodes say nothing unless it has several."""
+    """Read a Keras file. The output's name matters only if there are several."""
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=False)  # it is as safe as any code here
+        model = keras.saving.load_model(path, compile=False, safe_mode=False)  # this process confines any code
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise ModelError(f"Keras {keras.__version__} cannot read it: {_short(error, path.parent)}") from error
     inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
     if not inputs or not outputs:
         raise ModelError("its inputs are not known: it was saved before it was built; begin it with keras.Input")
-    _the_only([one.name for one in inputs], "", "input")
-    names = list(getattr(model, "output_names", ())) or [one.name for one in outputs]
-    chosen = names.index(_the_only(names, output if len(names) > 1 else "", "output"))
+    _selected([tensor.name for tensor in inputs], "", "input")
+    names = list(getattr(model, "output_names", ())) or [tensor.name for tensor in outputs]
+    index = names.index(_selected(names, output if len(names) > 1 else "", "output"))
 
     def call(rows: Any) -> Any:
-        found = model(rows, training=False)
-        return tf.nest.flatten(found)[chosen]
+        return tf.nest.flatten(model(rows, training=False))[index]
 
     spec = tf.TensorSpec(inputs[0].shape, inputs[0].dtype)
     return Source(call, spec, model.count_params(), model)
 
 
 def _saved_model(path: Path, input_: str, output: str) -> Source:
-    """The signature serving_default of a SavedModel, or its only one. Names may be the signature's own or those of the
-    tensors behind it, as TFaaS takes them."""
+    """Read the signature serving_default of a SavedModel, or its only one.
+
+    Names may be those of the signature or, as in TFaaS, those of the tensors behind it.
+    """
     loaded = tf.saved_model.load(str(path), tags=TAGS)
     signatures = dict(loaded.signatures)
-    name = SIGNATURE if SIGNATURE in signatures else _the_only(list(signatures), "", "signature")
+    name = SIGNATURE if SIGNATURE in signatures else _selected(list(signatures), "", "signature")
     signature = signatures[name]
-    described = _signature(path, name)
-    takes = signature.structured_input_signature[1]
-    key = _the_only(list(takes), _by_tensor(input_, described.inputs), "input", _tensors(described.inputs))
-    gives = list(signature.structured_outputs)
-    chosen = _the_only(gives, _by_tensor(output, described.outputs), "output", _tensors(described.outputs))
-    if len(takes) > 1:
-        raise ModelError(
-            f"signature '{name}' takes {len(takes)} inputs: {', '.join(takes)}; a model with one is served"
-        )
+    definition = _signature(path, name)
+    inputs, outputs = signature.structured_input_signature[1], list(signature.structured_outputs)
+    input_key = _selected(list(inputs), _by_tensor(input_, definition.inputs), "input", _tensors(definition.inputs))
+    output_key = _selected(outputs, _by_tensor(output, definition.outputs), "output", _tensors(definition.outputs))
+    if len(inputs) > 1:
+        raise ModelError(f"signature '{name}' takes {len(inputs)} inputs: {', '.join(inputs)}; it must take one")
     parameters = sum(math.prod(variable.shape) for variable in signature.variables)
-    return Source(lambda rows: signature(**{key: rows})[chosen], takes[key], parameters, loaded)
+    return Source(lambda rows: signature(**{input_key: rows})[output_key], inputs[input_key], parameters, loaded)
 
 
 def _frozen_graph(path: Path, input_: str, output: str) -> Source:
-    """A graph of TensorFlow 1 whose variables are constants."""
+    """Read a TensorFlow 1 graph whose variables are frozen into constants."""
     definition = tf.compat.v1.GraphDef()
     try:
         definition.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise ModelError("it is no graph of TensorFlow (a GraphDef in protobuf's binary form)") from error
+        raise ModelError("it is not a TensorFlow graph (a binary protobuf GraphDef)") from error
     names = [node.name for node in definition.node]
     variables = [node.name for node in definition.node if node.op in ("Variable", "VariableV2", "VarHandleOp")]
     if variables:
-        raise ModelError(f"it is not frozen: '{variables[0]}' is a variable; make constants of its variables")
+        raise ModelError(f"it is not frozen: '{variables[0]}' is a variable; convert its variables to constants")
     input_ = _node(names, input_, "input", [node.name for node in definition.node if node.op == "Placeholder"])
     output = _node(names, output, "output", _ends(definition))
     wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
@@ -180,22 +177,22 @@ READERS: Mapping[str, Callable[[Path, str, str], Source]] = {
 
 
 def _short(error: Exception, folder: Path) -> str:
-    """What a library says, without the name of our scratch folder."""
-    return what(error).replace(f"{folder}/", "")[:MOST_SAID]
+    """Return a library's message without the path of the scratch folder."""
+    return summary(error).replace(f"{folder}/", "")[:MAX_SUMMARY]
 
 
 def _row_of(spec: Any) -> tuple[int, ...]:
-    """The shape of one row. Raises: ModelError if rows of different shapes, or none of numbers, are taken."""
+    """Return the shape of one row. Raises: ModelError if the input is not a batch of number arrays of one shape."""
     if not _is_number(spec.dtype):
-        raise ModelError(f"its input is {spec.dtype.name}; numbers are served")
+        raise ModelError(f"its input is {spec.dtype.name}; it must be numbers")
     if spec.shape.rank is None:
-        raise ModelError("its input has no known shape; give it one, the first size open")
+        raise ModelError("its input has no known shape; give it one whose first size is open")
     first, *sizes = spec.shape.as_list() or [1]
     if first is not None or not sizes or None in sizes:
-        said = [size if size is not None else "open" for size in spec.shape.as_list()]
+        shape = [size if size is not None else "open" for size in spec.shape.as_list()]
         raise ModelError(
-            f"its input has shape [{', '.join(map(str, said))}]; the first size must be open (rows are computed "
-            "together) and all others known"
+            f"its input has shape [{', '.join(map(str, shape))}]; the first size must be open (rows are computed in "
+            "batches) and all others fixed"
         )
     return tuple(sizes)
 
@@ -204,34 +201,34 @@ def _is_number(dtype: Any) -> bool:
     return bool(dtype.is_floating or dtype.is_integer or dtype.is_bool)
 
 
-def _the_only(names: list[str], wanted: str, what_: str, also: Iterable[str] = ()) -> str:
-    """The wanted one of some names, or the only one. Raises: ModelError naming all."""
-    there = ", ".join([*sorted(names), *sorted(also)][:MOST_NAMES]) or "none"
+def _selected(names: list[str], wanted: str, role: str, aliases: Iterable[str] = ()) -> str:
+    """Return the wanted name, or the only one if wanted is ''. Raises: ModelError listing all."""
+    listed = ", ".join([*sorted(names), *sorted(aliases)][:MAX_NAMES]) or "none"
     if wanted:
         if wanted not in names:
-            raise ModelError(f"it has no {what_} '{wanted[:100]}'; it has: {there}")
+            raise ModelError(f"it has no {role} '{wanted[:100]}'; it has: {listed}")
         return wanted
     if len(names) != 1:
-        way = f"; name one as {what_}_name in params.json" if what_ == "output" and names else ""
-        raise ModelError(f"it has {len(names)} {what_}s: {there}{way}")
+        hint = f"; name one as {role}_name in params.json" if role == "output" and names else ""
+        raise ModelError(f"it has {len(names)} {role}s: {listed}{hint}")
     return names[0]
 
 
-def _node(names: list[str], wanted: str, what_: str, usual: list[str]) -> str:
-    """The node of that name, or the only one that it can be."""
+def _node(names: list[str], wanted: str, role: str, candidates: list[str]) -> str:
+    """Return the wanted node, or the only candidate if wanted is ''. Raises: ModelError listing the candidates."""
     wanted = wanted.removesuffix(":0")
     if wanted in names:
         return wanted
-    there = ", ".join(usual[:MOST_NAMES]) or ", ".join(names[:MOST_NAMES]) or "none"
+    listed = ", ".join(candidates[:MAX_NAMES]) or ", ".join(names[:MAX_NAMES]) or "none"
     if wanted:
-        raise ModelError(f"it has no node '{wanted[:100]}' for its {what_}; it could be: {there}")
-    if len(usual) != 1:
-        raise ModelError(f"params.json names no {what_}_node; it could be: {there}")
-    return usual[0]
+        raise ModelError(f"it has no node '{wanted[:100]}' for its {role}; it could be: {listed}")
+    if len(candidates) != 1:
+        raise ModelError(f"params.json names no {role}_node; it could be: {listed}")
+    return candidates[0]
 
 
 def _ends(definition: Any) -> list[str]:
-    """Nodes whose values nobody uses."""
+    """Return the nodes whose values no other node uses."""
     used = {name.lstrip("^").partition(":")[0] for node in definition.node for name in node.input}
     return [node.name for node in definition.node if node.name not in used and node.op not in ("NoOp", "Const")]
 
@@ -246,11 +243,11 @@ def _signature(path: Path, name: str) -> Any:
     return next(graph.signature_def[name] for graph in saved.meta_graphs if name in graph.signature_def)
 
 
-def _by_tensor(wanted: str, described: Mapping[str, Any]) -> str:
-    """The signature's own name of a tensor."""
+def _by_tensor(wanted: str, tensors: Mapping[str, Any]) -> str:
+    """Return the signature's name for a tensor; other names unchanged."""
     bare = wanted.removesuffix(":0")
-    return next((key for key, tensor in described.items() if tensor.name.removesuffix(":0") == bare), wanted)
+    return next((key for key, tensor in tensors.items() if tensor.name.removesuffix(":0") == bare), wanted)
 
 
-def _tensors(described: Mapping[str, Any]) -> list[str]:
-    return [tensor.name.removesuffix(":0") for tensor in described.values()]
+def _tensors(tensors: Mapping[str, Any]) -> list[str]:
+    return [tensor.name.removesuffix(":0") for tensor in tensors.values()]

@@ -1,4 +1,4 @@
-"""Predictions that become runs: which are long, what is asked for, what is answered."""
+"""Predictions on files that become runs: which are long, and the request for a run."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from hepfaas.models.served import Served
 from hepfaas.orchestration.records import Request
 from hepfaas.orchestration.submitting import trace_of
 from hepfaas.runs.prediction import Prediction
-from hepfaas.serving.predicting import Context, json_response
+from hepfaas.serving.context import Context
+from hepfaas.serving.responses import json_response
 from hepfaas.steps.predict import hashes_of
 
 MOST_HEADERS = 16
+"""Headers of files that are read to find out whether a prediction is long; one with more files is."""
+
 LOOK_S = 10.0
-"""So many headers are read, for so long, to tell whether files are long; those that take more are."""
+"""A prediction whose headers take longer to read is long."""
 
 RETRY_AFTER_S = "2"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Which scores are wanted, and whether the client asked for a run itself."""
+class FileEntries:
+    """The events to predict: an entry range of a TTree in each file, all entries if None."""
 
-    served: Served
     files: Sequence[str]
     tree: str
-    entries: tuple[int, int] | None
-    respond_async: bool
+    entries: tuple[int, int] | None = None
 
 
-def looked_at(
-    files: Sequence[str], tree: str, entries: tuple[int, int] | None, most_events: int, reading: Reading = PLAIN
-) -> tuple[dict[str, OpenedFile], bool]:
-    """The headers that were read, and whether more events are wanted than `most_events`.
+def look(wanted: FileEntries, most_events: int, reading: Reading = PLAIN) -> tuple[dict[str, OpenedFile], bool]:
+    """Return the headers that were read, and whether there are more than `most_events` events.
 
-    Raises: RequestError and UnavailableError for the first file; what is wrong with another one its reader will tell.
+    Raises: RequestError and UnavailableError for the first file. Errors in other files are left to their reader.
     """
+    files, entries = wanted.files, wanted.entries
     headers: dict[str, OpenedFile] = {}
     if entries and len(files) * (entries[1] - entries[0]) <= most_events:
         return headers, False
@@ -51,7 +51,7 @@ def looked_at(
         if number == MOST_HEADERS or time.monotonic() > end:
             return headers, True
         try:
-            headers[url] = opened(url, tree, reading)
+            headers[url] = opened(url, wanted.tree, reading)
         except (RequestError, UnavailableError):
             if not number:
                 raise
@@ -63,43 +63,43 @@ def looked_at(
     return headers, False
 
 
-def begun(context: Context, wish: Wish) -> Response:
-    """Asks for the run, and answers 202 with the name that it will have.
+def request_run(context: Context, served: Served, wanted: FileEntries, respond_async: bool) -> Response:
+    """Request a run; return 202 with its name. respond_async: the client asked for a run.
 
-    Raises: RequestError if this instance cannot, or the idempotency key was used for another request.
+    Raises: RequestError if this instance cannot start runs, or the idempotency key was used for another request.
     """
     try:
-        asking = context.serving.asking()
+        asking = context.server.asking()
     except RequestError as error:
-        most = context.serving.settings.predict_stream_events
-        why = "a run was asked for" if wish.respond_async else f"more than {most:,} events become a run"
+        most = context.settings.predict_stream_events
+        why = "a run was asked for" if respond_async else f"more than {most:,} events become a run"
         raise RequestError(f"{why}, and {error}; ask for fewer events at a time with 'entries'") from error
     headers = context.request.headers
     trace = trace_of(headers.get("traceparent", ""))
     run = asking.ask(
-        Request(_recipe(wish), time.time(), trace=trace, submitter=context.submitter),
+        Request(_recipe(served, wanted), time.time(), trace=trace, submitter=context.submitter),
         headers.get("idempotency-key", "")[:200],
     )
-    place = f"{context.serving.settings.predict_base}/v1/runs/{run}"
+    place = f"{context.settings.predict_base}/v1/runs/{run}"
     links = {"self": place, **{name: f"{place}/{name}" for name in ("scores", "ledger")}}
-    values = {"run": run, "model": str(wish.served.version), "files": len(wish.files), "links": links}
-    applied = {"Preference-Applied": "respond-async"} if wish.respond_async else {}
+    values = {"run": run, "model": str(served.version), "files": len(wanted.files), "links": links}
+    applied = {"Preference-Applied": "respond-async"} if respond_async else {}
     return json_response(values, 202, {"Location": place, "Retry-After": RETRY_AFTER_S, **applied})
 
 
-def _recipe(wish: Wish) -> Prediction:
-    """The version is that of now, whatever an alias names later."""
-    published = wish.served.published
+def _recipe(served: Served, wanted: FileEntries) -> Prediction:
+    """Return the recipe of the run. It names the version, so an alias that moves later changes nothing."""
+    published = served.published
     graph, spec = hashes_of(published)
     return Prediction(
         name=f"{published.version.name}-scores",
         model=str(published.version),
         graph=graph,
         spec=spec,
-        urls=tuple(wish.files),
-        tree=wish.tree,
+        urls=tuple(wanted.files),
+        tree=wanted.tree,
         features=tuple(branch.name for branch in published.spec.branches),
         identifiers=published.spec.identifiers,
-        entries=wish.entries,
+        entries=wanted.entries,
         range_events=int(published.card["recipe"]["range_events"]),
     )

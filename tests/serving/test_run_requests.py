@@ -143,9 +143,9 @@ def at_once(predicting: Predicting, url: str) -> str:
     for start in range(0, EVENTS, STREAMED):
         answer = predicting.ask(url, entries=[start, start + STREAMED])
         assert answer.status_code == 200, answer.text
-        *some, last = answer.text.splitlines()
-        assert json.loads(last)["events"] == len(some) == STREAMED
-        lines += some
+        *rows, last = answer.text.splitlines()
+        assert json.loads(last)["events"] == len(rows) == STREAMED
+        lines += rows
     return "\n".join(lines)
 
 
@@ -198,8 +198,8 @@ def test_a_run_of_predictions_tells_where_it_is_and_what_it_made(predicting: Pre
     assert (status["kind"], status["phase"]) == ("prediction", "finished")
     assert status["scores"] == {"events": EVENTS, "surplus_events": status["scores"]["surplus_events"]}
     for what in ("report", "model"):
-        told = predicting.http.get(f"/v1/runs/{run}/{what}")
-        assert (told.status_code, "it is a prediction" in told.json()["error"]) == (404, True)
+        answer = predicting.http.get(f"/v1/runs/{run}/{what}")
+        assert (answer.status_code, "it is a prediction" in answer.json()["error"]) == (404, True)
     refused = predicting.http.get(f"/v1/runs/{run}/scores", headers={"Accept": "application/x-root"})
     assert refused.status_code == 406
     assert "application/x-ndjson" in refused.json()["error"]
@@ -220,7 +220,7 @@ def test_who_reaches_predict_alone_follows_his_run_there(
             assert client.ledger(run)["holds"]
             assert http.get(f"/v1/runs/{run}/scores").text.splitlines()[:-1] == at_once.splitlines()
             columns = list(client.predict("job", [url], most_s=MOST_S))
-            assert np.concatenate([some["entry"] for some in columns]).tolist() == list(range(EVENTS))
+            assert np.concatenate([part["entry"] for part in columns]).tolist() == list(range(EVENTS))
             assert http.get(f"/v1/runs/{run}/scores", headers={"Accept": "application/x-root"}).status_code == 406
             assert "GET /models lists them" in http.get("/v2/models/a b").json()["error"]
             assert http.get("/models").status_code == 200
@@ -247,8 +247,8 @@ def test_the_command_writes_the_files_of_the_command_without_a_service(
                 if ending == "root":
                     with uproot.open(mine) as one, uproot.open(theirs) as other:
                         for name, values in one["scores"].arrays(library="np").items():
-                            found = other["scores"][name].array(library="np")
-                            assert (found.dtype, found.tolist()) == (values.dtype, values.tolist())
+                            stored = other["scores"][name].array(library="np")
+                            assert (stored.dtype, stored.tolist()) == (values.dtype, values.tolist())
                 elif ending == "parquet":
                     assert pq.read_table(mine) == pq.read_table(theirs)
                 else:
@@ -344,7 +344,7 @@ def test_a_door_that_is_away_for_a_while_is_waited_for(
     wait_for(lambda: predicting.n_scored() >= 5, "part")
     door.kill()
     assert predicting.n_scored() < EVENTS / 100
-    wait_for(lambda: "retries" in overview.status(predicting.store(), run), "retry")
+    wait_for(lambda: overview.status(predicting.store(), run).retries is not None, "retry")
     door.start()
     assert predicting.completed(run) == at_once
 
