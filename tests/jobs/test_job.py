@@ -177,6 +177,6 @@ def test_preproc_json_has_no_effect_and_cannot_be_requested(tmp_path: Path) -> N
     assert job_in(folder, {}).notes[-1] == note
     for name in ("submit.json", "params.json"):
         (folder / name).write_text('{"preproc": "preproc.json"}')
-        with pytest.raises(RequestError, match=rf"{name}: 'preproc' cannot be followed: cuts and new branches"):
+        with pytest.raises(RequestError, match=rf"{name}: 'preproc' is refused: cuts and new branches"):
             job_in(folder, {})
         (folder / name).unlink()
