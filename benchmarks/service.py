@@ -98,7 +98,7 @@ def _whole(system: System, folder: Path) -> Ratio:
 
 def _through(system: System, job: Path) -> None:
     with Client(system.url) as client:
-        ended = client.wait(client.submit(job), most_s=120)
+        ended = client.wait(client.submit(job), timeout_s=120)
         assert ended.state == "completed", ended.error
 
 

@@ -1,9 +1,9 @@
 """advance: looks at the results of a run and sends the next steps.
 
 Takes CloudEvents org.hepfaas.run.submitted, .phase.completed, .step.completed, .step.failed, .step.missing, dead
-letters, and dev.knative.sources.ping, which makes it look at all runs (docs/events.md). Sends the .requested events
-of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event
-without a valid signature, 422 if there is no such run, 503 to get the event again.
+letters, and dev.knative.sources.ping, which makes it look at all runs (docs/reference/events.md). Sends the .requested
+events of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event without
+a valid signature, 422 if there is no such run, 503 to get the event again.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """intake: notifications of new files -> runs, by the rules of their owner.
 
 Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents about a
-file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/identity.md); sends
-org.hepfaas.run.submitted (docs/events.md). Answers 2xx, 401, 403, 404, 422 if the request must change, 429 and 503 to
-try again.
+file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/reference/identity.md); sends
+org.hepfaas.run.submitted (docs/reference/events.md). Answers 2xx, 401, 403, 404, 422 if the request must change, 429
+and 503 to try again.
 """
 
 import functools

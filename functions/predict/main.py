@@ -1,8 +1,9 @@
 """predict: scores of published models, by HTTP: TFaaS's calls, the Open Inference Protocol, raw events, ROOT files.
 
-docs/predict.md has every call; they take a bearer token (docs/identity.md). Long predictions and uploaded models become
-runs: sends org.hepfaas.run.requested (docs/events.md). Answers 2xx; 401; 403; 404 if it does not exist or belongs to
-another owner; 413, 422 (400 under /v2) if the request must change; 429 and 503 to try again.
+docs/reference/predict.md has every call; they take a bearer token (docs/reference/identity.md). Long predictions and
+uploaded models become runs: sends org.hepfaas.run.requested (docs/reference/events.md). Answers 2xx; 401; 403; 404 if
+it does not exist or belongs to another owner; 413, 422 (400 under /v2) if the request must change; 429 and 503 to try
+again.
 """
 
 import os

@@ -1,9 +1,9 @@
 """runs: the HTTP API of runs and models: submit, list, follow, cancel, retry, report, model, ledger, scores,
 credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
 
-Takes JSON, forms and tar.gz, and a bearer token (docs/identity.md); sends org.hepfaas.run.submitted (docs/events.md).
-Answers 2xx, 401, 403, 404 if it does not exist or belongs to another owner, 405, 422 if the request must change, 429
-and 503 to try again.
+Takes JSON, forms and tar.gz, and a bearer token (docs/reference/identity.md); sends org.hepfaas.run.submitted
+(docs/reference/events.md). Answers 2xx, 401, 403, 404 if it does not exist or belongs to another owner, 405, 422 if the
+request must change, 429 and 503 to try again.
 """
 
 import functools

@@ -1,8 +1,8 @@
 """train: train steps, one after the other while the budget lasts; export and convert steps. TensorFlow runs in a child.
 
-Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/events.md); stores the step's checkpoint or graph;
-sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event without a valid
-signature, 422 if the step cannot be done, 503 to get the event again.
+Takes a CloudEvent org.hepfaas.{train,export,convert}.requested (docs/reference/events.md); stores the step's checkpoint
+or graph; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an event without a
+valid signature, 422 if the step cannot be done, 503 to get the event again.
 """
 
 import os

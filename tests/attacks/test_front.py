@@ -17,12 +17,11 @@ import httpx
 import psutil
 import pytest
 from hepfaas import Client
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import function
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.servers import LIMIT_S
 from support.system import System
 
@@ -509,7 +508,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
 def test_the_token_and_an_issuer_exclude_each_other(tmp_path: Path) -> None:
     system = System(tmp_path / "up", HEPFAAS_ISSUER="https://iam.example", HEPFAAS_AUDIENCE="training")
     system.options = replace(system.options, token=True)
-    with pytest.raises(RequestError, match="leave --token out"):
+    with pytest.raises(RequestError, match="remove --token"):
         system.__enter__()
     system._loop.call_soon_threadsafe(system._loop.stop)
     system._thread.join(timeout=LIMIT_S)

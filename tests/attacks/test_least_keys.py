@@ -29,8 +29,8 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 
 
 def table() -> dict[str, tuple[set[str], dict[str, set[str]]]]:
-    """Secrets and rights of each function, as documented in docs/identity.md."""
-    text = (TOP / "docs/identity.md").read_text()
+    """Secrets and rights of each function, as documented in docs/reference/identity.md."""
+    text = (TOP / "docs/reference/identity.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \|(.*)\|(.*)\|(.*)\|(.*)\|$", text[text.index("## Keys of functions") :], re.M)
 
     def patterns(cell: str) -> set[str]:

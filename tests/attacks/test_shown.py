@@ -115,7 +115,7 @@ def test_printed_lines_pass_for_no_line_of_ours(store: str, capsys: pytest.Captu
     remote = "".join(follow_log(open_store(f"{store}/local"), "long-1")).splitlines()
     for lines in (local, remote):
         ours = [line for line in lines if not line.startswith(PRINTED)]
-        assert re.fullmatch(r"\d\d:\d\d:\d\d  train    000000000000     1.00 s", ours[0])
+        assert re.fullmatch(r"[0-9TZ: -]+  train    000000000000     1.00 s", ours[0])
         assert ours[1].startswith("          failed: evil")
         assert sum(line.startswith(PRINTED) for line in lines) >= 5
     assert [line[:15] for line in remote if not line.startswith(PRINTED)][2:] == ["run long-1 fail"]

@@ -104,7 +104,7 @@ class FaultyCaller:
 
     async def _forgotten(self) -> httpx.Response | None:
         """Drop all deliveries in progress and their retries."""
-        for task in self._broker._under_way - {asyncio.current_task()}:
+        for task in self._broker._tasks - {asyncio.current_task()}:
             task.cancel()
         return httpx.Response(204)
 
@@ -242,7 +242,7 @@ class Chaos(System):
             return True
 
     def _is_busy(self) -> bool:
-        return bool(self.up.broker._under_way)
+        return bool(self.up.broker._tasks)
 
 
 def ended_of(store: Store, run: str) -> records.End | None:

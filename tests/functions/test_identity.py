@@ -1,4 +1,4 @@
-"""Answers to each caller, through a real oauth2-proxy and straight from the function: the table of docs/identity.md."""
+"""Answers to each caller, through a real oauth2-proxy and directly: the table of docs/reference/identity.md."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_what_each_caller_gets(site: Site, row: str) -> None:
 
 
 def test_the_table_is_that_of_the_document() -> None:
-    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|", (ROOT / "docs/identity.md").read_text(), re.M)
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|", (ROOT / "docs/reference/identity.md").read_text(), re.M)
     assert {name: (int(through), int(straight)) for name, through, straight in rows} == {
         name: (through, straight) for name, (_, through, straight) in TABLE.items()
     }

@@ -313,6 +313,6 @@ def test_what_is_left_out_is_named_once(hepfaas: Any, tmp_path: Path, data: Path
     (tmp_path / "model.py").write_text("def model(idim): pass")
     (tmp_path / "params.json").write_text('{"branch": "events", "exclude_branches": ["Muon_pt"]}')
     told = hepfaas("train", tmp_path, "--name", "zmumu", "--store", tmp_path / "store")
-    assert told.err.count("are no numbers are left out: ") == 1
+    assert told.err.count("branches without numbers are left out: ") == 1
     assert "Type (" in told.err
     assert "'Muon_pt' of exclude_branches is not a branch of TTree 'events'" in told.err

@@ -542,7 +542,7 @@ def test_a_model_is_continued_and_one_that_is_worse_is_refused(system: System, t
         """The run of one night's files, whose distributions are shifted so."""
         news = [stored(f"{night}/signal.root", 1, signal), stored(f"{night}/background.root", 2, background)]
         (run,) = http.post("/v1/notifications", json={"Records": news}).json()["runs"]
-        return dict(service.wait(run, most_s=200).values)
+        return dict(service.wait(run, timeout_s=200).values)
 
     stored("fixed/signal.root", 3, 3.0)
     stored("fixed/background.root", 4, 0.0)
@@ -589,7 +589,7 @@ def test_files_in_a_bucket_become_a_model_with_the_trace_of_the_notification(sys
         (run,) = told.json()["runs"]
         assert http.post("/v1/notifications", json={"Records": found}).json()["runs"] == []
         with Client(system.url) as service:
-            assert service.wait(run, most_s=300).model == "arrived/1"
+            assert service.wait(run, timeout_s=300).model == "arrived/1"
         event = {"ce-type": "t", "ce-source": "s3://arrivals", "ce-subject": "signal2.root", "ce-id": "1"}
         sent = http.post("/v1/events", json={}, headers={**event, "ce-specversion": "1.0"})
         assert sent.status_code == 204

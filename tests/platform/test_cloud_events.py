@@ -69,7 +69,7 @@ def test_a_signature_survives_a_broker_that_serialises_the_data_again_and_fails_
 
 
 def test_the_signature_is_the_documented_one() -> None:
-    """docs/events.md, Signatures: another program can make and verify it."""
+    """docs/reference/events.md, Signatures: another program can make and verify it."""
     key = "k" * 32
     what = '["7","org.hepfaas.x","/hepfaas/y","steps/x/1",{"run":"a-1","\\u00b5":[1]}]'
     made = hmac.new(key.encode(), what.encode(), hashlib.sha256).hexdigest()

@@ -15,6 +15,12 @@ def test_the_store_is_where_the_variable_says_else_in_the_users_data() -> None:
     assert Settings.from_environ({}).store == str(Path.home() / ".local" / "share" / "hepfaas")
 
 
+def test_planned_faults_are_refused_on_knative() -> None:
+    assert Settings.from_environ({"HEPFAAS_FAULTS": "/plan"}).faults == "/plan"
+    with pytest.raises(RequestError, match="HEPFAAS_FAULTS is '/plan', a plan of faults"):
+        Settings.from_environ({"HEPFAAS_FAULTS": "/plan", "K_SERVICE": "advance"})
+
+
 def test_values_have_the_type_of_their_default_and_an_empty_variable_is_unset() -> None:
     settings = Settings.from_environ(
         {
@@ -48,12 +54,6 @@ def test_values_have_the_type_of_their_default_and_an_empty_variable_is_unset() 
 def test_a_wrong_value_is_refused_with_the_name_of_its_variable(variables: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Settings.from_environ(variables)
-
-
-def test_planned_faults_are_refused_on_knative() -> None:
-    assert Settings.from_environ({"HEPFAAS_FAULTS": "/plan"}).faults == "/plan"
-    with pytest.raises(RequestError, match="HEPFAAS_FAULTS is '/plan', a plan of faults"):
-        Settings.from_environ({"HEPFAAS_FAULTS": "/plan", "K_SERVICE": "advance"})
 
 
 def test_the_documentation_lists_all_settings_as_they_are_declared() -> None:

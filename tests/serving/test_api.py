@@ -41,7 +41,7 @@ def test_raw_events_as_json_get_the_scores_of_the_file_they_are_from(served: Ser
         (PREDICT, {"files": ["root://x//a.root"], "trees": "x"}, 422, "unknown key 'trees'"),
         ("/v1/models/nope/predict", {"events": {}}, 404, "no model 'nope'; it has: job/1"),
         ("/v1/models/job/versions/9/predict", {"events": {}}, 404, "no model 'job/9'"),
-        ("/nothing", {}, 404, "docs/predict.md"),
+        ("/nothing", {}, 404, "docs/reference/predict.md"),
         ("/v2", {}, 405, "/v2 takes GET"),
     ],
 )
@@ -103,7 +103,6 @@ def test_every_example_of_the_document_does_what_it_says(served: Served, xrootd:
     with pa.OSFile(str(tmp_path / "events.arrow"), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
         writer.write_table(table)
     (tmp_path / "signal.root").write_bytes(served.file.read_bytes())
-    sections = examples.sections("predict.md")
-    commands = [line for heading, lines in sections.items() if heading != examples.UPLOADS for line in lines]
+    commands = examples.commands("reference/predict.md")
     assert len(commands) > 15
     examples.run(commands, tmp_path, URL=served.url, FILE=xrootd.serve(served.file))

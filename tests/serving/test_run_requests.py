@@ -99,7 +99,7 @@ class Predicting(System):
     def completed(self, run: str) -> str:
         """Its scores as lines, once it has completed, without the last, which says it was all."""
         with Client(self.url) as client:
-            ended = client.wait(run, most_s=MOST_S)
+            ended = client.wait(run, timeout_s=MOST_S)
             assert ended.state == "completed", ended.error
             ledger = client.ledger(run)
             assert (ledger["holds"], ledger["events"]) == (True, EVENTS), ledger
@@ -214,12 +214,12 @@ def test_who_reaches_predict_alone_follows_his_run_there(
             answer = http.post(PREDICT, json={"files": [url]})
             assert answer.status_code == 202, answer.text
             run = answer.json()["run"]
-            assert client.wait(run, most_s=MOST_S).values["scores"]["events"] == EVENTS
+            assert client.wait(run, timeout_s=MOST_S).values["scores"]["events"] == EVENTS
             for link in {*answer.json()["links"].values(), answer.headers["Location"]}:
                 assert http.get(link).status_code == 200, link
             assert client.ledger(run)["holds"]
             assert http.get(f"/v1/runs/{run}/scores").text.splitlines()[:-1] == at_once.splitlines()
-            columns = list(client.predict("job", [url], most_s=MOST_S))
+            columns = list(client.predict("job", [url], timeout_s=MOST_S))
             assert np.concatenate([part["entry"] for part in columns]).tolist() == list(range(EVENTS))
             assert http.get(f"/v1/runs/{run}/scores", headers={"Accept": "application/x-root"}).status_code == 406
             assert "GET /models lists them" in http.get("/v2/models/a b").json()["error"]
@@ -258,7 +258,7 @@ def test_the_command_writes_the_files_of_the_command_without_a_service(
 def test_the_examples_of_the_document_do_what_they_say(
     predicting: Predicting, url: str, done: str, at_once: str, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "predict.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "predict.md").read_text()
     section = text[text.index("### Many events") : text.index("## Open Inference Protocol")]
     commands = re.findall(r"^    ((?:curl|hepfaas) .*)$", section, re.M)
     assert len(commands) == 4
@@ -290,7 +290,7 @@ def test_a_run_that_is_asked_for_twice_is_one(predicting: Predicting, url: str, 
     (run,) = {answer.json()["run"] for answer in answers}
     assert answers[0].json()["model"] == "job/1"
     with Client(predicting.url) as client:
-        assert client.wait(run, most_s=MOST_S).values["scores"]["events"] == 50
+        assert client.wait(run, timeout_s=MOST_S).values["scores"]["events"] == 50
         assert client.ledger(run)["events"] == 50
         assert records.request_of(predicting.store(), run).trace == trace
         client.delete(run)
@@ -331,7 +331,7 @@ def test_a_wish_whose_event_never_went_out_is_begun_by_the_ping(predicting: Pred
     with Client(predicting.url) as client:
         wait_for(lambda: next(client.runs())["run"] != before, "run")
         run = next(client.runs())["run"]
-        assert client.wait(run, most_s=MOST_S).values["scores"]["events"] == 70
+        assert client.wait(run, timeout_s=MOST_S).values["scores"]["events"] == 70
     assert list(open_store(predicting.up.store.url).keys("asked/")) == []
     assert predicting.ask(url, headers=headers, entries=[0, 70]).json()["run"] == run
 
@@ -360,7 +360,7 @@ def test_a_door_that_stays_away_fails_the_run_with_its_name_and_a_retry_goes_on(
         run = predicting.begun(url)
         wait_for(lambda: predicting.n_scored() >= before + 3, "part")
         door.kill()
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "failed"
         assert url in ended.error, ended.error
         assert predicting.http.get(f"/v1/runs/{run}/scores").status_code == 404

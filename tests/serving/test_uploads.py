@@ -129,7 +129,7 @@ def http(whole: System) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def uploaded(whole: System, originals: Originals) -> list[str]:
     """What the examples of the document print, which upload a model of each kind."""
-    return documents.run(documents.sections("predict.md")[documents.UPLOADS], originals.folder, URL=whole.url)
+    return documents.run(documents.commands("how-to/upload.md"), originals.folder, URL=whole.url)
 
 
 def near(found: Any, expected: Any) -> bool:

@@ -1,11 +1,13 @@
 """Small jobs for tests of the service: a folder whose run takes seconds."""
 
+import io
 import json
 from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import uproot
+from hepfaas.client.bodies import write_folder
 
 MODEL = """
 import keras
@@ -48,3 +50,10 @@ def small_job(folder: Path, seed: int = 1, events: int = 300, **params: object) 
     (folder / "model.py").write_text(MODEL)
     (folder / "params.json").write_text(json.dumps({**PARAMS, **params}))
     return folder
+
+
+def packed(folder: Path) -> bytes:
+    """Return a job's folder as a client sends it."""
+    out = io.BytesIO()
+    write_folder(folder, out)
+    return out.getvalue()

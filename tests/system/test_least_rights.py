@@ -44,7 +44,7 @@ def http(deployed: GuardedSystem, tmp_path_factory: pytest.TempPathFactory) -> I
     job = small_job(tmp_path_factory.mktemp("job") / "job")
     with Client(deployed.url) as service:
         for _ in range(2):
-            assert service.wait(service.submit(job, name="job"), most_s=300).state == "completed"
+            assert service.wait(service.submit(job, name="job"), timeout_s=300).state == "completed"
             (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
     port = free_port()
     process = deployed.predict(port)

@@ -63,7 +63,7 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
         return RequestError(f"file '{url}' does not exist on its server")
     if REFUSED in text or "Auth failed" in text:
         return RequestError(
-            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reading.md)"
+            f"file '{url}' cannot be read: its server refuses (its path, or a credential: docs/reference/reading.md)"
         )
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")

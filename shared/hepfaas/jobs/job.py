@@ -120,7 +120,9 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
     names = names_in(values, ("name", "model"))
     module, settings = names.get("model", MODULE), values.get("params", {})
     if not isinstance(settings, dict):
-        raise RequestError("the job's 'params' is not an object; it takes what params.json takes (docs/params.md)")
+        raise RequestError(
+            "the job's 'params' is not an object; it takes what params.json takes (docs/reference/params.md)"
+        )
     params = params_in(settings, "params.json")
     return Job(
         name=names.get("name", "model"),

@@ -26,7 +26,7 @@ TOKEN = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "of an issuer and for an audience of the service, if it has any (docs/identity.md)",
+    "description": "of an issuer and for an audience of the service, if it has any (docs/reference/identity.md)",
 }
 
 

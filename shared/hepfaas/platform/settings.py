@@ -1,6 +1,6 @@
 """The settings of a process, each declared once. The only reader of the process's environment.
 
-`make settings` writes the table in docs/settings.md from these declarations.
+`make settings` writes the table in docs/reference/settings.md from these declarations.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ class Settings:
     faults: str = _setting(
         "HEPFAAS_FAULTS",
         "",
-        "folder with a plan of faults, for chaos tests only; a function on Knative does not start with it",
+        "folder with a plan of faults; for chaos tests only: a function on Knative does not start with it",
     )
 
     @classmethod
@@ -348,13 +348,13 @@ class Settings:
             raise RequestError(
                 "HEPFAAS_LOCAL_TOKEN cannot be set with HEPFAAS_ISSUER: the tokens of an issuer say who the caller is"
             )
+        if "faults" in values and environ.get("K_SERVICE"):
+            raise RequestError(
+                f"HEPFAAS_FAULTS is '{values['faults']}', a plan of faults that kill functions: it is for chaos tests "
+                "and may not be set on Knative; remove it"
+            )
         data = environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
         on_knative = bool(environ.get("K_SERVICE"))
-        if on_knative and "faults" in values:
-            raise RequestError(
-                f"HEPFAAS_FAULTS is '{values['faults']}', a plan of faults that kill functions: it is only for chaos "
-                "tests and must not be set on Knative; remove it"
-            )
         return cls(
             **{"store": f"{data}/hepfaas", **values},
             function_event_keys={
@@ -376,8 +376,8 @@ class Settings:
         if self.guarded and not self.event_keys:
             raise RequestError(
                 "HEPFAAS_EVENT_KEYS is empty, so that every event would be accepted: create Secret 'event-keys' with "
-                "it, of a step function 'event-keys-<function>' (docs/operate.md), or set HEPFAAS_WITHOUT_IDENTITY=1 "
-                "if that is intended"
+                "it, of a step function 'event-keys-<function>' (docs/how-to/operate.md), or set "
+                "HEPFAAS_WITHOUT_IDENTITY=1 if that is intended"
             )
         return self.event_keys
 

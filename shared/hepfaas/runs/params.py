@@ -1,4 +1,4 @@
-"""params.json: the keys of MLaaS4HEP and of hepfaas, and what each means for a recipe. Pure; docs/params.md lists them.
+"""params.json: the keys of MLaaS4HEP and of hepfaas, and their meaning for a recipe (docs/reference/params.md). Pure.
 
 Keys of MLaaS4HEP that have no effect here are accepted, so that an old folder works unchanged, and noted once.
 """

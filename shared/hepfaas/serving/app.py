@@ -242,7 +242,7 @@ def failure(error: Exception, path: str) -> tuple[Response, str]:
     text = str(error)
     match error:
         case NotFound():
-            text = f"there is no '{path[:200]}'; docs/predict.md lists the paths"
+            text = f"there is no '{path[:200]}'; docs/reference/predict.md lists the paths"
             return error_response(text, 404), text
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))

@@ -57,8 +57,8 @@ class Learners:
             learner.holds = before
         return learner
 
-    def foreign(self, settings: ConverterSettings) -> Converter:
-        """Return a learner with a model made elsewhere, for one step. The warm learner ends, to free its memory."""
+    def converter(self, settings: ConverterSettings) -> Converter:
+        """Return a converter for one step. Ends the warm learner, since two processes need twice the memory."""
         self.close()
         return Converter(settings, self.on_log, self._limits)
 

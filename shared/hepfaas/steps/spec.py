@@ -35,4 +35,11 @@ def perform(step: steps.Spec, store: Store) -> None:
 
 def _feature(name: str, branch: BranchRange) -> FeatureBranch:
     low, high = (branch.low, branch.high) if branch.low <= branch.high else (None, None)
-    return FeatureBranch(name, branch.jagged, low, high, branch.multiplicity if branch.jagged else 1, branch.type)
+    return FeatureBranch(
+        name,
+        jagged=branch.jagged,
+        low=low,
+        high=high,
+        width=branch.multiplicity if branch.jagged else 1,
+        type=branch.type,
+    )
