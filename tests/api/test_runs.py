@@ -51,6 +51,7 @@ def door(system: System) -> httpx.Client:
     return httpx.Client(base_url=system.url, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_demo_gives_the_weights_of_the_embedded_loop(
     system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -411,6 +412,7 @@ def test_the_records_of_a_deleted_run_are_removed_later(system: System, job: Pat
         assert client.submit(job, name="gone") == "gone-2"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_many_can_be_followed_at_once(tmp_path: Path) -> None:
     """With the deadlines of `hepfaas up`: those of the other tests are too short for runs that wait."""
@@ -440,6 +442,7 @@ def test_a_missing_resource_is_named(system: System) -> None:
         assert http.get("/v1/runs/..%2f..%2fetc").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_restarted_system_goes_on_with_every_run(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "again", seed=9, epochs=30)
     with System(tmp_path / "up") as system, Client(system.url) as client:

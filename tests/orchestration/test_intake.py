@@ -528,6 +528,7 @@ def test_what_nobody_would_send_is_no_fault_of_ours_and_a_refused_one_writes_not
     sent()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_model_is_continued_and_one_that_is_worse_is_refused(system: System, tmp_path: Path) -> None:
     client = s3_client(system.up.store.variables)

@@ -262,6 +262,7 @@ def test_outputs_and_whole_numbers_are_chosen_and_cast(originals: Originals, htt
     assert near(http.post("/json", json={"values": [3, 0, 8], "model": "counts"}).json(), [1.5, 0, 4])
 
 
+@pytest.mark.slow
 def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.Client) -> None:
     def refused(**request: Any) -> str:
         answer = http.post("/upload", **request)
@@ -329,6 +330,7 @@ def test_an_archive_writes_nothing_elsewhere_and_is_bounded(whole: System, http:
     assert list((folder / "tmp").glob("hepfaas-upload-*")) == []
 
 
+@pytest.mark.slow
 def test_uploads_at_once_disturb_no_other_and_the_same_name_makes_the_next_version(
     originals: Originals, http: httpx.Client
 ) -> None:

@@ -18,6 +18,8 @@ from support.jobs import MODEL, PARAMS, write_root
 from support.servers import LIMIT_S, XRootD, XRootDCache
 from support.system import System
 
+pytestmark = pytest.mark.slow
+
 GROUP = "/cms"
 EVENTS = 6_000
 LISTED = "root://data.example//store/"
