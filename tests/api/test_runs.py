@@ -267,7 +267,7 @@ def test_large_uploads_and_private_addresses_are_refused_by_every_call(tmp_path:
     variables = {"HEPFAAS_MOST_UPLOAD_BYTES": "100000", "HEPFAAS_ALLOW_PRIVATE": "0"}
     with System(tmp_path / "up", **variables) as small, door(small) as http:
         job = {"files": ["root://8.8.8.8//a.root", "http://127.0.0.1/b.root"], "labels": [0, 1]}
-        code = {"model.py": MODEL}
+        code, public = {"model.py": MODEL}, ["root://8.8.8.8//a.root", "root://8.8.8.8//b.root"]
         rule = {
             "prefix": "s3://b/",
             "labels": {"a": 0, "b": 1},
@@ -276,7 +276,7 @@ def test_large_uploads_and_private_addresses_are_refused_by_every_call(tmp_path:
         }
         for answer in (
             http.post("/v1/runs", json={**job, "code": code}),
-            http.post("/v1/runs", json={**job, "code": code, "files": [], "webhook": "http://127.0.0.1/"}),
+            http.post("/v1/runs", json={**job, "code": code, "files": public, "webhook": "http://127.0.0.1/"}),
             http.put("/v1/rules/night", json=rule),
         ):
             assert answer.status_code == 422
