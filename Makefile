@@ -22,11 +22,20 @@ test-slow: .venv/ready-to-test  ## tests that take long by nature: a sample of c
 	$(PYTHON) -m pytest $(PARALLEL) -m slow
 PARALLEL = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-check: .venv/ready-to-test  ## style, types, the arrows between the rooms, and manifests by Knative's own rules
+check: .venv/ready-to-test .cache/site/ready  ## style, types, the layers of the rooms, links of the documents, manifests by Knative's rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(PYTHON) docs/generate --check && .cache/site/bin/mkdocs build --quiet
 	tests/check-manifests
+
+settings: .venv/ready  ## write the table of settings into their document
+	$(PYTHON) -m hepfaas.platform.settings $(shell find docs -name settings.md)
+
+docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/html/index.html; a broken link fails
+	$(PYTHON) docs/generate
+	.cache/site/bin/mkdocs build --quiet
+export NO_MKDOCS_2_WARNING := true
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
 	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/orchestration tests/api tests/jobs tests/serving tests/system
@@ -102,10 +111,14 @@ e2e: .venv/ready-to-test  ## tests on that cluster, with what they measured: an 
 	HEPFAAS_E2E=1 $(PYTHON) -m pytest -rP tests/e2e
 
 locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
-	$(UV) pip compile $(COMPILE) --extra local --group dev -o locks/dev.txt --upgrade
-	for name in local $(FUNCTIONS); do $(UV) pip compile $(COMPILE) --extra $$name -c locks/dev.txt -o locks/$$name.txt; done
+	$(UV) pip compile $(COMPILE) pyproject.toml --extra local --group dev -o locks/dev.txt --upgrade
+	for name in local $(FUNCTIONS); do $(UV) pip compile $(COMPILE) pyproject.toml --extra $$name -c locks/dev.txt -o locks/$$name.txt; done
+	$(UV) pip compile $(COMPILE) --group docs -o locks/docs.txt --upgrade
 FUNCTIONS = $(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/main.py))))
-COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 pyproject.toml
+COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
+
+protobuf: | $(UV)  ## generate shared/hepfaas/serving/*_pb2.py from the .proto files beside them
+	$(TOOL) grpcio-tools==1.85.1 python -m grpc_tools.protoc --proto_path=shared --python_out=shared shared/hepfaas/serving/*.proto
 
 clean:  ## remove what the targets above made
 	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -135,4 +148,10 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-.PHONY: help demo up-demo test test-slow check chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
+# Beside .venv: what makes the site needs nothing of ours, and reads the sources without importing them.
+.cache/site/ready: locks/docs.txt | $(UV)
+	@$(UV) venv --quiet --allow-existing --python python3 .cache/site
+	@$(UV) pip install --python .cache/site/bin/python --quiet --require-hashes -r $<
+	@touch $@
+
+.PHONY: help demo up-demo test test-slow check docs settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean

@@ -1,9 +1,9 @@
 """advance: looks at the results of a run and sends the next steps.
 
 Takes CloudEvents org.hepfaas.run.submitted, .phase.completed, .step.completed, .step.failed, .step.missing, dead
-letters, and dev.knative.sources.ping, which makes it look at all runs (docs/events.md). Sends the .requested events
-of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event
-without a valid signature, 422 if there is no such run, 503 to get the event again.
+letters, and dev.knative.sources.ping, which makes it look at all runs (docs/reference/events.md). Sends the .requested
+events of steps, .run.completed, .run.failed, .run.cancelled and .model.published. Answers 204, 403 to an event without
+a valid signature, 422 if there is no such run, 503 to get the event again.
 """
 
 import functools
@@ -14,9 +14,9 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.orchestration.advancing import Advancing
 from hepfaas.orchestration.events import UNSIGNED, keys_by_function
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.cloud_events import CloudEvent, webhook
 from hepfaas.platform.http import takes_events
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)

@@ -1,6 +1,6 @@
 """evaluate: evaluate steps: metrics, curves and plots.
 
-Takes a CloudEvent org.hepfaas.evaluate.requested (docs/events.md); stores the step's result and the sums that
+Takes a CloudEvent org.hepfaas.evaluate.requested (docs/reference/events.md); stores the step's result and the sums that
 are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an
 event without a valid signature, 422 if the step cannot be done, 503 to get the event again.
 """

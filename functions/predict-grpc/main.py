@@ -3,9 +3,9 @@
 It is a function of its own because Knative gives a Service one port. functions-framework does not speak gRPC, so it
 listens on $PORT (h2c) itself, until SIGTERM. Metrics for Prometheus are at /metrics of HEPFAAS_METRICS_PORT.
 
-docs/predict.md has the calls; the metadata 'authorization' has a bearer token (docs/identity.md). Answers OK;
-UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND if it does not exist or belongs to another owner; INVALID_ARGUMENT if the
-request must change; RESOURCE_EXHAUSTED and UNAVAILABLE to try again.
+docs/reference/predict.md has the calls; the metadata 'authorization' has a bearer token (docs/reference/identity.md).
+Answers OK; UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND if it does not exist or belongs to another owner;
+INVALID_ARGUMENT if the request must change; RESOURCE_EXHAUSTED and UNAVAILABLE to try again.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """runs: the HTTP API of runs and models: submit, list, follow, cancel, retry, report, model, ledger, scores,
 credentials; and the nine calls of MLaaS4HEP_server. GET /openapi.json describes them all.
 
-Takes JSON, forms and tar.gz, and a bearer token (docs/identity.md); sends org.hepfaas.run.submitted (docs/events.md).
-Answers 2xx, 401, 403, 404 if it does not exist or belongs to another owner, 405, 422 if the request must change, 429
-and 503 to try again.
+Takes JSON, forms and tar.gz, and a bearer token (docs/reference/identity.md); sends org.hepfaas.run.submitted
+(docs/reference/events.md). Answers 2xx, 401, 403, 404 if it does not exist or belongs to another owner, 405, 422 if the
+request must change, 429 and 503 to try again.
 """
 
 import functools
@@ -13,22 +13,22 @@ import functions_framework
 from flask import Request, Response
 from hepfaas.api.calls import answer
 from hepfaas.api.context import Context
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.platform.arrivals import Arrivals
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
-from hepfaas.platform.identity import Identity, Presented, Quotas
-from hepfaas.platform.memory import share_one_arena
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas
+from hepfaas.platform.memory import use_one_arena
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.spool import Spool
 
-share_one_arena()  # for threads that start from here on: each would keep the memory of its largest body
+use_one_arena()  # for threads that start from here on: each would keep the memory of its largest body
 SETTINGS = Settings.from_environ(os.environ)
 
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
-READINGS = Readings.by(SETTINGS)
+READINGS = Readings.from_settings(SETTINGS)
 SPOOL = Spool(SETTINGS.spool_bytes)
 ARRIVALS = Arrivals()
 
@@ -40,7 +40,7 @@ quotas = functools.cache(lambda: Quotas(IDENTITY.roles, outside()[0]))
 @answers("runs")
 def runs(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    caller = IDENTITY.admitted(Presented.by(request.headers.get))
+    caller = IDENTITY.admitted(IdentityHeaders.from_headers(request.headers.get))
     if request.method not in ("GET", "HEAD"):
         check_store(SETTINGS)
     root, stores, broker = outside()

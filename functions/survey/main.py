@@ -1,8 +1,8 @@
 """survey: open, survey and spec steps: what is in the files.
 
-Takes a CloudEvent org.hepfaas.{open,survey,spec}.requested (docs/events.md); stores the step's result and the sums that
-are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an
-event without a valid signature, 422 if the step cannot be done, 503 to get the event again.
+Takes a CloudEvent org.hepfaas.{open,survey,spec}.requested (docs/reference/events.md); stores the step's result and the
+sums that are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403
+to an event without a valid signature, 422 if the step cannot be done, 503 to get the event again.
 """
 
 import os

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hepfaas.client import packed
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.system import System
 
 MOST_S = 300

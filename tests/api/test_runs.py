@@ -19,13 +19,12 @@ import httpx
 import pytest
 from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
-from support.jobs import MODEL, small_job
+from support.jobs import MODEL, packed, small_job
 from support.system import System
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
@@ -43,7 +42,7 @@ def done(system: System, job: Path) -> str:
     """A run that has completed."""
     with Client(system.url) as client:
         run = client.submit(job, name="done")
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "completed", ended.error
     return run
 
@@ -196,7 +195,7 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
     with door(system) as http:
         answer = http.post("/v1/runs", json=job)
         assert answer.status_code == 422
-        assert "'/etc/passwd' is not in the folder" in answer.json()["error"]
+        assert "'/etc/passwd' did not come with the job" in answer.json()["error"]
         job["files"] = [f"{system.up.store.url}/other/uploads/x.root", "s3://b/y.root"]
         assert "bucket of this service" in http.post("/v1/runs", json=job).json()["error"]
         job["code"] = {"../model.py": MODEL}
@@ -225,8 +224,8 @@ NESTED = "[" * 100_000
         ("labels.txt", "-1\n1\n", "label 1 is '-1'"),
         ("files.txt", "a\0b\nroot://h//x.root\n", "no name and no address of a file"),
         ("files.txt", "x" * 5_000 + "\ny\n", "no name and no address of a file"),
-        ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "is not in the folder"),
-        ("model.py/x.py", "", "lies in what is a file of the upload too"),
+        ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "did not come with the job"),
+        ("model.py/x.py", "", "lies below another file"),
         ("é" * 190, "", "no name of a file inside a folder"),
     ],
 )
@@ -246,7 +245,7 @@ def test_no_file_of_a_folder_leads_out_of_it_or_causes_a_500(system: System, nam
     before = taken()
     with door(system) as http:
         answers = [http.post("/v1/runs", content=out.getvalue(), headers={"Content-Type": "application/gzip"})]
-        if name not in (*files, "params.json"):
+        if name not in (*files, "params.json", "submit.json"):
             job = {"files": ["root://h//a.root", "root://h//b.root"], "labels": [0, 1]}
             code = {"code": {"model.py": MODEL, name: text}}
             body = json.dumps({**job, **code})
@@ -293,14 +292,14 @@ def test_a_job_can_be_sent_as_the_files_of_a_form(system: System, job: Path) -> 
         answer = http.post("/v1/runs?name=form", files=files)
         assert answer.status_code == 202, answer.text
         with Client(system.url) as client:
-            assert client.wait(answer.json()["run"], most_s=MOST_S).state == "completed"
+            assert client.wait(answer.json()["run"], timeout_s=MOST_S).state == "completed"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_archives_with_links_are_refused(system: System, kind: bytes) -> None:
     info = tarfile.TarInfo("model.py")
     info.type, info.linkname = kind, "/etc/passwd"
-    check_refused(system, info, "is no plain file")
+    check_refused(system, info, "is not a plain file")
 
 
 @pytest.mark.parametrize("name", ["/etc/cron.d/x", "../../x", "a/../../x"])
@@ -325,12 +324,12 @@ def test_a_model_that_raises_fails_the_run_with_its_line_and_a_retry_is_a_new_at
     (folder / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
     with Client(system.url) as client:
         run = client.submit(folder)
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "failed"
         assert "division by zero" in ended.error
         assert "model.py" in ended.error
         assert client.retry(run)["attempt"] == 2
-        assert client.wait(run, most_s=MOST_S).state == "failed"
+        assert client.wait(run, timeout_s=MOST_S).state == "failed"
         client.delete(run)
         with pytest.raises(RequestError, match=f"there is no run '{run}'"):
             client.status(run)
@@ -380,7 +379,7 @@ def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system:
         headers = {"Content-Type": "application/gzip", "traceparent": trace}
         query = {"name": "hooked", "webhook": f"http://127.0.0.1:{server.server_port}/"}
         run = http.post("/v1/runs", params=query, content=packed(job), headers=headers).json()["run"]
-        client.wait(run, most_s=MOST_S)
+        client.wait(run, timeout_s=MOST_S)
         wait_for(lambda: bool(got), "call of the webhook")
         server.shutdown()
         query["webhook"] = "file:///etc/passwd"
@@ -393,7 +392,7 @@ def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system:
 def test_a_run_whose_model_was_deleted_says_so(system: System, job: Path) -> None:
     with Client(system.url) as client, door(system) as http:
         run = client.submit(job, name="forgotten")
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "completed", ended.error
         versions.delete(system.store(), versions.Version("forgotten", 1))
         for path in (f"/v1/runs/{run}/report", f"/v1/runs/{run}/model", "/model?process_name=forgotten_1"):
@@ -447,7 +446,7 @@ def test_a_restarted_system_goes_on_with_every_run(tmp_path: Path) -> None:
         run = client.submit(folder)
     assert left_running(tmp_path) == []
     with System(tmp_path / "up") as system, Client(system.url) as client:
-        assert client.wait(run, most_s=MOST_S).state == "completed"
+        assert client.wait(run, timeout_s=MOST_S).state == "completed"
         card = versions.card_of(system.store(), versions.Version("again", 1))
     assert main(["train", str(folder), "--store", str(tmp_path / "loop")]) == 0
     assert (

@@ -1,4 +1,4 @@
-"""What `advance` does with events of somebody who has the key of one step function, or none."""
+"""`advance` and events from a sender that has the key of one step function, or none."""
 
 import json
 import os
@@ -37,7 +37,7 @@ FORGED = Publish(
 
 
 class World:
-    """A run whose files are open, so that surveys are next, and an `advance`."""
+    """A run whose files are opened, so that surveys are next, and an `advance`."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.sent = open_store(str(folder)), list[CloudEvent]()
@@ -88,7 +88,7 @@ def test_a_task_that_waited_is_sent_if_the_run_has_it_and_not_else(world: World)
         honest = world.report(type_, "survey", made, then=world.task(waiting), **more)
         assert [event.subject for event in world.handled(honest)] == [waiting.key]
         assert world.handled(world.report(type_, "survey", made, then=world.task(FORGED), **more)) == []
-        elsewhere = world.task(replace(waiting, url="root://h//another"))  # where it is read is no part of the key
+        elsewhere = world.task(replace(waiting, url="root://h//another"))  # the address is not part of the key
         (sent,) = world.handled(world.report(type_, "survey", made, then=elsewhere, **more))
         assert events.task_of(sent.data, world.store).step == waiting
 
@@ -103,18 +103,18 @@ def test_a_task_of_another_run_is_not_sent_on_the_word_of_this_one(world: World)
 
 
 def dead(event: CloudEvent) -> CloudEvent:
-    """The event as a dead letter of a broker: 422, as if its step could not be done."""
+    """Return the event as a broker's dead letter with 422, as if its step could not be done."""
     extensions = {"knativeerrordest": "http://f/", "knativeerrorcode": "422", "knativeerrordata": ""}
     return replace(event, extensions={**event.extensions, **extensions})
 
 
 @pytest.mark.parametrize("type_", [events.RUN_SUBMITTED, events.RUN_REQUESTED, events.PHASE_COMPLETED])
 def test_only_a_dead_task_fails_an_attempt(world: World, type_: str) -> None:
-    """What needs no signature, or another's, is a reason to look, also where it says that it is a dead letter."""
+    """An unsigned event, or one with another key, only causes a look, even if it claims to be a dead letter."""
     survey, *_ = world.surveys()
     records_before = set(world.store.keys("runs/"))
     forged = dead(CloudEvent(type_, "/hepfaas/runs", "s", "1", world.task(survey)))
-    with suppress(RequestError):  # nobody asked for the run
+    with suppress(RequestError):  # the run was not requested
         world.handled(forged)
     assert set(world.store.keys("runs/")) == records_before
     task = events.requested(Task(world.name, survey), "advance", "", world.store)
@@ -133,7 +133,7 @@ def test_a_dead_letter_is_about_a_step_of_the_function_whose_key_signed_it(world
 
 
 def test_advance_itself_refuses_what_another_functions_key_has_signed(tmp_path: Path) -> None:
-    """The function as it runs, with keys of its own for each step function."""
+    """The real function, with a key for each step function."""
     code = """
 import os, sys, json
 sys.argv = ["x"]

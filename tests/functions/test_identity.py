@@ -1,4 +1,4 @@
-"""Answers to each caller, through a real oauth2-proxy and straight from the function: the table of docs/identity.md."""
+"""Answers to each caller, through a real oauth2-proxy and directly: the table of docs/reference/identity.md."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
-from hepfaas.serving.open_inference_grpc import inference
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
 from support.servers import LIMIT_S
 
@@ -176,7 +176,7 @@ def test_what_each_caller_gets(site: Site, row: str) -> None:
 
 
 def test_the_table_is_that_of_the_document() -> None:
-    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|", (ROOT / "docs/identity.md").read_text(), re.M)
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|", (ROOT / "docs/reference/identity.md").read_text(), re.M)
     assert {name: (int(through), int(straight)) for name, through, straight in rows} == {
         name: (through, straight) for name, (_, through, straight) in TABLE.items()
     }
@@ -453,9 +453,9 @@ def test_grpc_asks_for_a_token_in_its_metadata(site: Site) -> None:
                 call = channel.unary_unary(
                     "/inference.GRPCInferenceService/ModelMetadata",
                     request_serializer=lambda message: message.SerializeToString(),
-                    response_deserializer=inference("ModelMetadataResponse").FromString,
+                    response_deserializer=inference.ModelMetadataResponse.FromString,
                 )
-                request = inference("ModelMetadataRequest")(name="nothing")
+                request = inference.ModelMetadataRequest(name="nothing")
                 with pytest.raises(grpc.RpcError) as found:
                     call(request, metadata=pairs, timeout=LIMIT_S)
                 return found.value.code()

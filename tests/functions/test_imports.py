@@ -16,8 +16,8 @@ LATER = {
         "hepfaas.serving.uploads",
         "hepfaas.inputs.images",
         "hepfaas.inputs.raw_events",
-        "hepfaas.serving.prediction_runs",
-        "hepfaas.serving.prediction_answers",
+        "hepfaas.serving.run_requests",
+        "hepfaas.serving.run_results",
     ],
     "predict-grpc": ["hepfaas.inputs.raw_events"],
 }
@@ -61,16 +61,17 @@ def imported(name: str, *modules: str) -> set[str]:
 EVENTS = """
 import sys
 from types import SimpleNamespace
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
 from hepfaas.inputs.numbers import from_json
-spec = Spec((FeatureBranch("met", False, 0.0, 4.0, 1), FeatureBranch("pt", True, 0.0, 8.0, 2)))
+spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
+    FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None
-events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', "Events", hold)
+events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', hold=hold)
 assert features_of(served, events, hold).tolist() == [[0.25, 0.5, 0.25], [0.5, 0, 0]]
 tensors = {"met": from_json([1.0], "f4", "met"), "pt": from_json([[2.0, None]], "f4", "pt", null=True)}
-assert features_of_tensors(served, tensors).tolist() == [[0.25, 0.25, 0]]
+assert features_of_tensors(served, tensors, 1_000).tolist() == [[0.25, 0.25, 0]]
 print(*{"awkward", "uproot", "pyarrow", "pandas"} & set(sys.modules))
 """
 
@@ -97,7 +98,7 @@ def test_every_function_has_its_folder_extra_and_lock() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(FUNCTIONS) == {*DOES, "runs", "advance", "intake", "predict", "predict-grpc"}
     assert set(FUNCTIONS) <= set(extras)
-    assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == {*FUNCTIONS, "local", "dev"}
+    assert {path.stem for path in (ROOT / "locks").glob("*.txt")} == {*FUNCTIONS, "local", "dev", "docs"}
     for name in FUNCTIONS:
         assert [path.name for path in (ROOT / "functions" / name).iterdir() if path.name != "__pycache__"] == [
             "main.py"

@@ -89,7 +89,7 @@ def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Pat
             through = ThroughTheProxy(system, proxy.url)
             system.up.broker._caller = through
             with Client(system.url) as client:
-                ended = client.wait(client.submit(folder), most_s=300)
+                ended = client.wait(client.submit(folder), timeout_s=300)
             assert ended.state == "completed", ended.error
             assert 504 in through.answers
             assert 204 in through.answers

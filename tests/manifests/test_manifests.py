@@ -168,7 +168,7 @@ def test_every_object_is_labelled(overlay: str) -> None:
 
 
 def test_every_variable_of_a_function_is_a_setting() -> None:
-    documented = set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/settings.md").read_text(), re.M))
+    documented = set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/reference/settings.md").read_text(), re.M))
     ours = {"K_SINK"} | {name for name in documented if name.startswith("HEPFAAS_")}
     ours |= {f"HEPFAAS_EVENT_KEYS_{name.upper()}" for name in STEPS}
     for overlay in ("base", "overlays/local", "overlays/site"):

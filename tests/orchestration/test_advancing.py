@@ -233,7 +233,7 @@ def test_a_step_that_remakes_a_missing_result_may_meet_an_outage_too(world: Worl
 
 
 def test_a_run_whose_function_never_answers_fails_with_the_error_of_the_broker(world: World) -> None:
-    first, why = world.wake()[0], "function 'survey' ends as it starts; log/survey.log tells why"
+    first, why = world.wake()[0], "function 'survey' ends during its start; the reason is in log/survey.log"
     letter = dead(first, "-1", "")
     letter = replace(
         letter, extensions={**letter.extensions, "knativeerrordata": base64.b64encode(why.encode()).decode()}

@@ -10,13 +10,13 @@ from hepfaas import Client
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import events
 from hepfaas.orchestration.events import RunName, Task
-from hepfaas.platform.cloud_events import MOST_BYTES, CloudEvent, on_the_wire, read_event
+from hepfaas.platform.cloud_events import MOST_DATA_BYTES, CloudEvent, on_the_wire, read_event
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
 from support.jobs import small_job
 from support.system import System
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "events.md").read_text()
 SCHEMA: dict[str, Any] = json.loads(DOCUMENT.split("```json\n")[2].split("```")[0])
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NAME = RunName("me", "job-1", 1)
@@ -62,9 +62,9 @@ def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
     broken = small_job(tmp_path / "broken", seed=81)
     (broken / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
     with Client(system.url) as client:
-        client._http.headers["traceparent"] = TRACE
+        client._connection.http.headers["traceparent"] = TRACE
         runs = [client.submit(small_job(tmp_path / "good", seed=82)), client.submit(broken)]
-        assert [client.wait(run, most_s=300).state for run in runs] == ["completed", "failed"]
+        assert [client.wait(run, timeout_s=300).state for run in runs] == ["completed", "failed"]
     mine = [event for event in taken if event.data.get("run") in runs]
     for event in mine:
         check(event)
@@ -110,7 +110,7 @@ def test_a_large_step_is_sent_as_the_key_of_a_blob(step: Step, tmp_path: Path) -
     event = events.requested(task, "t", TRACE, store)
     check(event)
     headers, body = on_the_wire(event)
-    assert len(body) < MOST_BYTES / 4
+    assert len(body) < MOST_DATA_BYTES / 4
     arrived = read_event(headers, body)
     assert events.task_of(arrived.data, store) == task
     check(events.requested(Task(NAME, step, then=dict(event.data)), "t", TRACE, store))

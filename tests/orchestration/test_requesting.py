@@ -15,10 +15,10 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
+from hepfaas.serving.run_requests import MOST_HEADERS, FileEntries, look
 from hepfaas.views import overview
+from support.crashing import Crash, CrashingStore, RecordingSender
 from support.jobs import write_root
-from support.mortal import Killed, Mortal, Taken
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("root://h//a.root",), "Events", ("met",), ())
 WISH = Request(RECIPE, 1000.0, trace="00-1-2-01")
@@ -28,7 +28,7 @@ class Place:
     """A store above all owners, the requests of owner 'me' in it, and the events sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), Taken()
+        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), RecordingSender()
         self.asking = Asking(self.root, self.taken, "me", "predict")
 
     def there(self) -> list[str]:
@@ -103,9 +103,9 @@ def test_the_ping_begins_a_requested_run_whose_event_was_lost(place: Place) -> N
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_request_repeated_after_a_kill_gives_one_run(place: Place, nth: int, after: bool) -> None:
-    mortal = replace(place.asking, root=Mortal(place.root, nth, after))  # type: ignore[arg-type]
-    with pytest.raises(Killed):
-        mortal.ask(WISH, "key")
+    crashing = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
+    with pytest.raises(Crash):
+        crashing.ask(WISH, "key")
     run = place.asking.ask(WISH, "key")
     place.handle(place.taken.events[-1])
     assert records.runs(place.store) == [run]
@@ -131,10 +131,10 @@ def test_headers_are_read_until_it_is_clear_whether_files_are_long(tmp_path: Pat
     for number in range(MOST_HEADERS + 1):
         files.append(str(tmp_path / f"{number}.root"))
         write_root(Path(files[-1]), number, 0.0, 10)
-    assert looked_at(files[:3], "Events", None, 30)[1] is False
-    headers, is_long = looked_at(files[:3], "Events", None, 19)
+    assert look(FileEntries(files[:3], "Events"), 30)[1] is False
+    headers, is_long = look(FileEntries(files[:3], "Events"), 19)
     assert (len(headers), is_long) == (2, True)
-    assert looked_at(files[:3], "Events", (8, 100), 6)[1] is False
-    assert looked_at(files[:3], "Events", (8, 100), 5)[1] is True
-    assert looked_at(["root://nowhere//x.root"], "Events", (0, 10), 10) == ({}, False)
-    assert looked_at(files, "Events", None, 1_000_000)[1] is True
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 6)[1] is False
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 5)[1] is True
+    assert look(FileEntries(["root://nowhere//x.root"], "Events", (0, 10)), 10) == ({}, False)
+    assert look(FileEntries(files, "Events"), 1_000_000)[1] is True

@@ -9,26 +9,26 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.storage import Data, Staged
+from hepfaas.platform.storage import Data, StagedStore
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from support.mortal import Killed, Mortal, Taken
+from support.crashing import Crash, CrashingStore, RecordingSender
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
 REQUEST = records.Request(RECIPE, 1000.0)
 WRITES = 5
 
 
-def submitting(store: object, root: Path, sender: Taken) -> Submitting:
+def submitting(store: object, root: Path, sender: RecordingSender) -> Submitting:
     return Submitting(open_store(str(root)), store, sender, "me")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", range(1, WRITES + 1))
 def test_a_kill_at_any_write_leaves_one_run_and_no_other(tmp_path: Path, nth: int, after: bool) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
-    with pytest.raises(Killed):
-        submitting(Mortal(store, nth, after), tmp_path, sender).submit(REQUEST, "key")
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
+    with pytest.raises(Crash):
+        submitting(CrashingStore(store, nth, after), tmp_path, sender).submit(REQUEST, "key")
     assert submitting(store, tmp_path, sender).submit(replace(REQUEST, created=2000.0), "key") == "job-1"
     assert records.runs(store) == ["job-1"]
     assert list(open_store(str(tmp_path)).keys("active/")) == ["active/me/job-1"]
@@ -36,16 +36,16 @@ def test_a_kill_at_any_write_leaves_one_run_and_no_other(tmp_path: Path, nth: in
 
 
 def test_a_name_taken_by_another_request_is_skipped(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
-    with pytest.raises(Killed):  # the name 'job-1' is claimed, and nothing made of it
-        submitting(Mortal(store, 2, True), tmp_path, sender).submit(REQUEST, "key")
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
+    with pytest.raises(Crash):  # the name 'job-1' is claimed, and nothing made of it
+        submitting(CrashingStore(store, 2, True), tmp_path, sender).submit(REQUEST, "key")
     assert submitting(store, tmp_path, sender).submit(REQUEST) == "job-1"
     assert submitting(store, tmp_path, sender).submit(REQUEST, "key") == "job-2"
     assert submitting(store, tmp_path, sender).submit(REQUEST, "key") == "job-2"
 
 
 def test_concurrent_submissions_make_one_run_for_each_key(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
     keys = [f"key{number % 4}" for number in range(32)]
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda key: submitting(store, tmp_path, sender).submit(REQUEST, key), keys))
@@ -54,7 +54,7 @@ def test_concurrent_submissions_make_one_run_for_each_key(tmp_path: Path) -> Non
     assert records.runs(store) == sorted(set(runs))
 
 
-class Counting(Staged):
+class Counting(StagedStore):
     """A store in memory that counts its calls and the keys that it lists."""
 
     def __init__(self, folder: Path) -> None:
@@ -106,8 +106,8 @@ def test_an_unfinished_local_run_goes_on_under_its_name(tmp_path: Path) -> None:
 
 
 def test_a_run_whose_creator_was_killed_before_listing_it_goes_on(tmp_path: Path) -> None:
-    store = Mortal(open_store(str(tmp_path)), 2, False)
-    with pytest.raises(Killed):
+    store = CrashingStore(open_store(str(tmp_path)), 2, False)
+    with pytest.raises(Crash):
         records.start(store, REQUEST)  # type: ignore[arg-type]
     assert records.runs(open_store(str(tmp_path))) == []
     assert records.start(open_store(str(tmp_path)), REQUEST) == "job-1"
@@ -115,7 +115,7 @@ def test_a_run_whose_creator_was_killed_before_listing_it_goes_on(tmp_path: Path
 
 
 def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
     submitting(store, tmp_path, sender).submit(REQUEST, "key")
     other = replace(REQUEST, recipe=replace(RECIPE, epochs=3))
     with pytest.raises(RequestError, match="was used for another submission"):

@@ -16,7 +16,7 @@ from hepfaas.training.metrics import counts_of
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (np.nan, "the model's score of 1 held-back events is no number"),
+        (np.nan, "the model's score of 1 held-back events is NaN or infinite"),
         (3.5, "the model's score of 1 held-back events is below 0 or above 1.*end the network in a sigmoid"),
     ],
     ids=["not a number", "no probability"],

@@ -1,4 +1,4 @@
-"""The commands of a document, so that a test can do what it says."""
+"""Commands in documents, for tests that run them."""
 
 import os
 import re
@@ -6,28 +6,22 @@ import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-UPLOADS = "## Models from elsewhere"
-"""The section of docs/predict.md whose examples need the whole system."""
 
 
-def sections(document: str) -> dict[str, list[str]]:
-    """The commands in a document, by the headings that they stand under."""
-    parts = re.split(r"^(## .*)$", (TOP / "docs" / document).read_text(), flags=re.M)
-    return {heading: _commands(text) for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
+def commands(document: str) -> list[str]:
+    """Return the commands in the `sh` blocks of a document, in order."""
+    text = (TOP / "docs" / document).read_text()
+    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
 
 
 def run(commands: list[str], folder: Path, **variables: str) -> list[str]:
-    """Does them all, one after the other, in a folder; what each printed."""
-    said = []
+    """Run commands one after the other in a folder; return the output of each."""
+    outputs = []
     for command in commands:
         done = subprocess.run(
             ["bash", "-c", command.replace("curl -s", "curl -sS --fail-with-body")],
             cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=150,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        said.append(done.stdout)
-    return said
-
-
-def _commands(text: str) -> list[str]:
-    return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+        outputs.append(done.stdout)
+    return outputs

@@ -1,4 +1,4 @@
-"""Plots are made for whatever was measured, and the same for the same."""
+"""Plots exist for any metrics, and equal values give equal bytes."""
 
 import os
 import subprocess
@@ -45,13 +45,13 @@ def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> Non
 
 
 def test_equal_values_give_equal_bytes_in_another_process() -> None:
-    """One process a hash seed: what is drawn must not follow the order of a set."""
+    """With two hash seeds: a plot must not depend on the order of a set."""
     code = (
         "import hashlib, numpy as np; from hepfaas.training import plots; "
         "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
         "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
     )
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -61,8 +61,8 @@ def test_equal_values_give_equal_bytes_in_another_process() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert said[0] == said[1]
-    assert b"loss.pdf" in said[0]
+    assert outputs[0] == outputs[1]
+    assert b"loss.pdf" in outputs[0]
 
 
 def test_a_pdf_does_not_say_when_it_was_made() -> None:

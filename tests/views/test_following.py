@@ -83,7 +83,7 @@ def test_a_client_follows_no_longer_than_its_limit(going: Going) -> None:
         Client(f"http://127.0.0.1:{going.server.server_port}") as client,
         pytest.raises(UnavailableError, match=r"has not ended after 0 s"),
     ):
-        list(client.log(going.run, follow=True, most_s=0.1))
+        list(client.log(going.run, follow=True, timeout_s=0.1))
 
 
 def test_event_streams_end_by_themselves_and_continue_after_the_mark(going: Going) -> None:

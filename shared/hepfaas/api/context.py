@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flask import Request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Sender

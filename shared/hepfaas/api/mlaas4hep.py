@@ -23,9 +23,10 @@ from hepfaas.api.archives import PIECE_BYTES, archive, published
 from hepfaas.api.bodies import body_object
 from hepfaas.api.context import Context
 from hepfaas.api.forms import FORM, form_in
-from hepfaas.api.submission import stored_job
+from hepfaas.api.submission import stored_recipe
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
 from hepfaas.models import versions
 from hepfaas.orchestration import records
@@ -87,11 +88,11 @@ def submit(context: Context) -> Response:
     with context.spool.share(context.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder = Path(scratch)
         _unpack(context.store, name, folder, share)
-        recipe, notes = stored_job(context, folder, {**files, "name": name})
-    unused = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
-    request = records.Request(
-        recipe, time.time(), (*unused, *notes), context.trace, submitter=context.caller.submitter()
-    )
+        job = job_in(folder, {**files, "name": name})
+        recipe = stored_recipe(context, job)
+    limits = (f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
+    notes, submitter = (*limits, *job.notes), context.caller.submitter()
+    request = records.Request(recipe, time.time(), notes, context.trace, submitter=submitter)
     run = context.submitting.submit(request)
     return _json({"process_name": process_of(run), "job_id": int(run.rpartition("-")[2])})
 

@@ -32,7 +32,7 @@ def list_owners(context: Context) -> Response:
 
 def list_credentials(context: Context) -> Response:
     """The hosts for which the owner has credentials, with kind and expiry; never the secrets."""
-    return json_answer({"credentials": [credential.told() for credential in context.vault.all()]})
+    return json_answer({"credentials": [credential.to_json() for credential in context.vault.all()]})
 
 
 def put_credential(context: Context) -> Response:
@@ -42,7 +42,7 @@ def put_credential(context: Context) -> Response:
         raise RequestError("this service stores no credentials: its operator has not set HEPFAAS_CREDENTIALS_KEY")
     credential = credential_of(body_object(context.request, MOST_CREDENTIAL_BYTES))
     context.vault.put(credential)
-    return json_answer(credential.told(), 201)
+    return json_answer(credential.to_json(), 201)
 
 
 def delete_credential(context: Context, host: str) -> Response:

@@ -1,4 +1,4 @@
-"""The CloudEvents of a run: their types and their data. docs/events.md describes them."""
+"""The CloudEvents of a run: their types and their data. docs/reference/events.md describes them."""
 
 from __future__ import annotations
 

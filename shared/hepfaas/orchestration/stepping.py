@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Reading, Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
 from hepfaas.platform.identity import memberships_of
@@ -45,12 +44,12 @@ class Stepping:
         *,
         budget_s: float,
         tools: Tools | None = None,
-        printed: Printed | None = None,
+        printed: StepLog | None = None,
         clock: Callable[[], float] = time.time,
         readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
-        self._tools, self._printed, self._clock = tools or {}, printed or Printed(), clock
+        self._tools, self._printed, self._clock = tools or {}, printed or StepLog(), clock
         self._readings = readings or Readings()
         self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
@@ -107,7 +106,7 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
-        self._printed.taken()  # output of a step that was not done, perhaps of another owner
+        self._printed.take()  # output of a step that was not done, perhaps of another owner
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
@@ -117,11 +116,11 @@ class Stepping:
             self._log(step, task, store, began, public_text(error))
             raise
         if reading:
-            for line in reading.left:
+            for line in reading.log.failures:
                 self._printed.append(line)
-            if reading.served:
+            if reading.log.served:
                 n_served = step.n_events or 1  # of an open step the one file
-                records.served(store, task.name.run, step.key, n_served, reading.served)
+                records.served(store, task.name.run, step.key, n_served, reading.log.served)
         self._log(step, task, store, began)
 
     def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
@@ -134,7 +133,7 @@ class Stepping:
         return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
-        lines = self._printed.taken()
+        lines = self._printed.take()
         seconds, n_events = time.monotonic() - began, 0 if error else step.n_events
         entry = records.Entry(
             self._clock(), step.kind, step.key, seconds=seconds, events=n_events, lines=lines, error=error
@@ -162,16 +161,16 @@ class Stepping:
         self._sender.send(events.event(type_, self._name, task.step.key, task.name, data=data, trace=trace))
 
 
-def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
+def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: StepLog | None = None) -> Handler:
     """Return the step function `name`. It opens the store and the broker at its first event."""
 
     def handler() -> Callable[[CloudEvent], None]:
-        stores, broker = outside.store_of_owner(settings), outside.sender(settings)
+        stores, broker = backends.store_of_owner(settings), backends.sender(settings)
         return Stepping(
             name, stores, broker, budget_s=settings.budget_s, tools=tools, printed=printed, readings=readings
         ).handle
 
-    readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
+    readings = Readings.from_settings(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
     return takes_events(name, handler, settings.keys_of_events(), deadline_s=settings.deadline_s)
 

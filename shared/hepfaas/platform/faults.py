@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from hepfaas.errors import UnavailableError
 from hepfaas.platform.cloud_events import CloudEvent, Sender
-from hepfaas.platform.storage import Data, Opened
+from hepfaas.platform.storage import Data, OpenedStore
 
 LATE_S = 0.5
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Plan:
 class FaultyStore:
     """A store whose calls meet the plan."""
 
-    def __init__(self, store: Opened, plan: Plan) -> None:
+    def __init__(self, store: OpenedStore, plan: Plan) -> None:
         self._below, self._plan, self.url = store, plan, store.url
 
     def get(self, key: str) -> bytes:

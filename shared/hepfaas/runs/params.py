@@ -1,4 +1,4 @@
-"""params.json: the keys of MLaaS4HEP and of hepfaas, and what each means for a recipe. Pure; docs/params.md lists them.
+"""params.json: the keys of MLaaS4HEP and of hepfaas, and their meaning for a recipe (docs/reference/params.md). Pure.
 
 Keys of MLaaS4HEP that have no effect here are accepted, so that an old folder works unchanged, and noted once.
 """
@@ -45,8 +45,12 @@ class Params:
 
 
 def params_of(text: str, place: str) -> Params:
-    """Return the params in a JSON text; `place` is the file's name in messages. Raises: RequestError."""
-    values = json_object(text, place)
+    """Return the params of a JSON text; `place` names the file in messages. Raises: RequestError."""
+    return params_in(json_object(text, place), place)
+
+
+def params_in(values: Mapping[str, Any], place: str) -> Params:
+    """Return the params of a JSON object. Raises: RequestError naming key and value."""
     check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.learner.foreign import ForeignSettings
+from hepfaas.learner.converter import ConverterSettings
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Convert
@@ -26,10 +26,10 @@ def perform(step: Convert, store: Store, learners: Learners, inference: Inferenc
     """Raises: RequestError if the model cannot be read or converted, or its graph computes other scores."""
     files = code_files(step.code, store)
     name = f"the model in '{step.file}'" if step.file != "." else "the SavedModel"
-    settings = ForeignSettings(
+    settings = ConverterSettings(
         code=files, module=name, format=step.format, file=step.file, input=step.input, output=step.output
     )
-    with learners.foreign(settings) as learner:
+    with learners.converter(settings) as learner:
         converted = learner.convert()
         rows = _drawn(converted.shape, converted.integers)
         scores = learner.predict(rows)

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
-from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
+from hepfaas.learner.converter import Converter, ConverterSettings
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerSettings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import PreparedPart
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.segments import Part, Rows
+from hepfaas.training.segments import Rows, SplitPart
 
 FRESH = "fresh"
 """Value of `holds` of a learner after `make`: a network that has not been trained."""
@@ -23,7 +23,7 @@ FRESH = "fresh"
 class Learners:
     """Keeps the learner process of the last step warm: the next step of the same network starts in milliseconds."""
 
-    def __init__(self, on_log: Callable[[str], None], limits: Limits = UNLIMITED) -> None:
+    def __init__(self, on_log: Callable[[str], None], limits: LearnerLimits = UNLIMITED) -> None:
         self.on_log, self._limits = on_log, limits
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
@@ -57,10 +57,10 @@ class Learners:
             learner.holds = before
         return learner
 
-    def foreign(self, settings: ForeignSettings) -> ForeignLearner:
-        """Return a learner with a model made elsewhere, for one step. The warm learner ends, to free its memory."""
+    def converter(self, settings: ConverterSettings) -> Converter:
+        """Return a converter for one step. Ends the warm learner, since two processes need twice the memory."""
         self.close()
-        return ForeignLearner(settings, self.on_log, self._limits)
+        return Converter(settings, self.on_log, self._limits)
 
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:
@@ -72,10 +72,10 @@ class Learners:
         return self._learner
 
 
-def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[Part]:
+def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[SplitPart]:
     """Return the record batches of one split in the prepared parts."""
     return [
-        Part(part.key, part.label, _numbers(part.order, split), part.rows[split])
+        SplitPart(part.key, part.label, _numbers(part.order, split), part.rows[split])
         for part in prepared
         if part.rows[split]
     ]

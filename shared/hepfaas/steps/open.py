@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hepfaas.datasets.chosen import chosen
-from hepfaas.datasets.doors import PLAIN, Reading
+from hepfaas.datasets.branch_choice import choose_branches
 from hepfaas.datasets.ranges import baskets_read_twice, planned
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import opened
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Open
@@ -14,7 +14,9 @@ from hepfaas.steps.objects import encoded
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a selected branch does not exist; UnavailableError."""
     file = opened(step.url, step.tree, reading)
-    choice = chosen(file.place, file.branches, step.selected, step.excluded, step.identifiers)
+    choice = choose_branches(
+        file.place, file.branches, selected=step.selected, excluded=step.excluded, identifiers=step.identifiers
+    )
     baskets = file.baskets([branch.name for branch in choice.features])
     ranges = planned(baskets, file.entries, step.range_events)
     result = {

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange, planned
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.jagged import Values, flat_values
@@ -118,7 +118,7 @@ class _Source:
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = [*_features(published), *source.identifiers]
-    return read(source.url, source.identity, source.tree, names, entries, source.reading)
+    return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
 
 
 def _read_ahead(

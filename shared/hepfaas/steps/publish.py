@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
@@ -27,12 +27,12 @@ def perform(step: Publish, store: Store) -> None:
         versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
     }
-    versions.publish(store, version, _card(step, version, Spec.from_json(json.loads(columns)), store), files)
+    versions.publish(store, version, _card(step, version, FeatureSpec.from_json(json.loads(columns)), store), files)
     result = {"name": version.name, "version": version.number, "files": sorted([*files, versions.CARD])}
     store.create(step.key, encoded(result))
 
 
-def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) -> dict[str, Any]:
+def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: Store) -> dict[str, Any]:
     """Return the card: how to use the version, and what it was made from."""
     export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     return {
@@ -66,7 +66,7 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
     }
 
 
-def _described(spec: Spec, name: str) -> dict[str, Any]:
+def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
     (branch,) = (branch for branch in spec.branches if branch.name == name)
     slots = spec.slots(name)
     return {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, Survey
-from hepfaas.features.spec import FeatureBranch, Order, Spec, Surplus, in_order
+from hepfaas.features.branches import BranchRange, BranchSurvey
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -14,14 +14,14 @@ from hepfaas.steps.objects import encoded, put_blob, result_of
 
 def perform(step: steps.Spec, store: Store) -> None:
     """Raises: RequestError if no branch has a value."""
-    survey = Survey.from_json(result_of(step.survey, store))
+    survey = BranchSurvey.from_json(result_of(step.survey, store))
     jagged = {name: branch.jagged for name, branch in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
     features = (_feature(name, survey.branches[name]) for name in names)
     branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no column
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
-    spec = Spec(branches, cast(Surplus, step.surplus), step.identifiers)
+    spec = FeatureSpec(branches, cast(Surplus, step.surplus), step.identifiers)
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}
     result = {
@@ -35,4 +35,11 @@ def perform(step: steps.Spec, store: Store) -> None:
 
 def _feature(name: str, branch: BranchRange) -> FeatureBranch:
     low, high = (branch.low, branch.high) if branch.low <= branch.high else (None, None)
-    return FeatureBranch(name, branch.jagged, low, high, branch.multiplicity if branch.jagged else 1, branch.type)
+    return FeatureBranch(
+        name,
+        jagged=branch.jagged,
+        low=low,
+        high=high,
+        width=branch.multiplicity if branch.jagged else 1,
+        type=branch.type,
+    )

@@ -20,9 +20,9 @@ def perform(step: Sum, store: Store) -> None:
 
 
 def _surveys(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from hepfaas.features.branches import Survey, total
+    from hepfaas.features.branches import BranchSurvey, total
 
-    return total([Survey.from_json(result) for result in results]).to_json()
+    return total([BranchSurvey.from_json(result) for result in results]).to_json()
 
 
 def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

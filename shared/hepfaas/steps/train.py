@@ -31,7 +31,7 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
     fetch = fetching(prepared, store)
     seed = seed_of(step.seed, "segment", step.epoch if step.shuffle else 0, step.segment)
     learner.holds = None
-    fitted = learner.fit(segment, fetch, seed, first=step.segment == 0, on_rows=on_rows)
+    fitted = learner.fit(segment, fetch, seed=seed, first=step.segment == 0, on_rows=on_rows)
     if fitted.rows != rows_in(segment):
         raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
     if fitted.compile_s:
