@@ -44,6 +44,7 @@ def finished(system: System, process: str) -> dict[str, str]:
         time.sleep(0.3)
 
 
+@pytest.mark.slow
 def test_the_published_journey(system: System, tmp_path: Path) -> None:
     folder = small_job(tmp_path / "folder_to_upload", seed=31)
     (folder / "global-specs.json").write_text("{}")

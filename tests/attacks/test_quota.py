@@ -19,7 +19,7 @@ from hepfaas.orchestration.requesting import Asking
 from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.identity import Quotas
-from hepfaas.platform.roles import Limits, Roles, owner_of
+from hepfaas.platform.roles import OwnerLimits, Roles, owner_of
 from hepfaas.platform.storage import LEAST_BYTES
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
@@ -44,7 +44,7 @@ class World:
     def __init__(self, folder: Path, size_bytes: float = BYTES, runs: float = 3) -> None:
         self.root, self.store = open_store(str(folder)), open_store(f"{folder}/me")
         self.sent: list[CloudEvent] = []
-        self._roles = Roles(usual=Limits(runs, size_bytes))
+        self._roles = Roles(default=OwnerLimits(runs, size_bytes))
         self.start()
 
     def start(self) -> None:

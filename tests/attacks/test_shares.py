@@ -121,6 +121,7 @@ def test_an_answer_that_nobody_reads_counts_until_its_client_goes(site: Site) ->
     wait_for(site, 200, "mallory", "wide-too", 24, 1)
 
 
+@pytest.mark.slow
 def test_small_models_do_not_take_all_descriptors(site: Site) -> None:
     servers = [one for one in psutil.Process(site.predict.pid).children() if "functions_framework" in one.cmdline()]
     for one in servers:

@@ -38,7 +38,7 @@ RANDOM_PLANS = 50
 AWAY_S = 20 if ALL else 4
 MAKERS = ("prepare", "export", "evaluate", "publish", "train")
 
-pytestmark = pytest.mark.timeout(3000)
+pytestmark = [pytest.mark.timeout(3000), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

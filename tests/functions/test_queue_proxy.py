@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import pytest
 from hepfaas.cli import main
 from hepfaas.client import Client
 from hepfaas.errors import UnavailableError
@@ -81,6 +82,7 @@ class ThroughTheProxy:
         return answer
 
 
+@pytest.mark.slow
 def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "cut", seed=51, epochs=4)
     with System(tmp_path / "up") as system:
@@ -112,6 +114,7 @@ class Held:
         return await self._below.call(name, headers, body, timeout_s)
 
 
+@pytest.mark.slow
 def test_sigterm_lets_a_running_step_end(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "term", seed=53)
     with System(tmp_path / "up") as system:

@@ -100,6 +100,7 @@ def warm(lines: list[str]) -> Iterator[Learner]:
         yield worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True])
 def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: Learner, xla: bool) -> None:
     with learner(xla=xla) as one, learner(xla=xla, cache_bytes=0) as other:
@@ -117,6 +118,7 @@ def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: 
         assert same(one.state(), other.state())
 
 
+@pytest.mark.slow
 def test_a_slow_store_changes_nothing() -> None:
     def slow(batch: str) -> Rows:
         time.sleep(0.05)
@@ -157,6 +159,7 @@ def model(idim):
 """
 
 
+@pytest.mark.slow
 def test_randomness_of_the_users_own_is_the_same_in_another_process() -> None:
     """Numbers are drawn when the file runs, when the graph is traced, and in each update without Keras's generators."""
     with learner(RANDOM) as one, learner(RANDOM) as other:
@@ -294,6 +297,7 @@ def refusal(code: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_code_that_is_wrong_is_told_where_and_what() -> None:
     with ThreadPoolExecutor(3) as pool:
         refusals = dict(zip(WRONG, pool.map(refusal, WRONG), strict=True))

@@ -18,6 +18,8 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 PHASES = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
 EACH, WRITES = 2, 5

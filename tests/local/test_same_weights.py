@@ -105,6 +105,7 @@ def test_a_run_has_epochs_of_two_segments(first: tuple[str, list[Step], Store]) 
     assert kinds(first[1]).count("prepare") == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["reversed", "random", "a process for each step"])
 def test_the_order_and_the_process_change_nothing(
     how: str, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
@@ -117,6 +118,7 @@ def test_the_order_and_the_process_change_nothing(
     assert {step.key for step in steps} == {step.key for step in first[1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(
     workers: int, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
@@ -128,6 +130,7 @@ def test_the_number_of_workers_changes_nothing(
     assert result_of(key, store)["weights"] == first[0]
 
 
+@pytest.mark.slow
 def test_the_kind_of_store_changes_nothing(recipe: Recipe, first: tuple[str, list[Step], Store], s3_url: str) -> None:
     store = open_store(s3_url)
     run = records.start(store, records.Request(with_code(store, recipe), 0.0))
@@ -146,6 +149,7 @@ def test_more_epochs_train_those_that_are_missing(recipe: Recipe, first: tuple[s
     assert kinds(done(first[2], longer, lambda steps: steps)).count("train") == 3 * 2
 
 
+@pytest.mark.slow
 def test_the_cut_into_ranges_changes_no_spec(
     recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
 ) -> None:
@@ -160,6 +164,7 @@ def test_the_cut_into_ranges_changes_no_spec(
     assert columns(store, steps) == columns(first[2], first[1])
 
 
+@pytest.mark.slow
 def test_a_deleted_part_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     coded = with_code(store, recipe)
@@ -220,6 +225,7 @@ def read_before(
         return arrays
 
 
+@pytest.mark.slow
 def test_with_the_identity_of_before_the_weights_are_those_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.servers import server_binary
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 IS_COMPLETE = """
 from importlib.resources import files

@@ -48,6 +48,7 @@ def test_the_schema_refuses_invalid_events(data: dict[str, Any]) -> None:
         check(CloudEvent(events.RUN_SUBMITTED, "/t", "s", "1", data))
 
 
+@pytest.mark.slow
 def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Endpoint
 from hepfaas.datasets.root import open_root
@@ -20,6 +21,7 @@ def numbers(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"^xrootd_cache_([a-z_]+(?:\{.*\})?) (\d+)$", text, re.M)}
 
 
+@pytest.mark.slow
 def test_a_cache_tells_what_came_from_its_disk_and_what_it_fetched() -> None:
     udp, http = free_port(), free_port()
     command = [sys.executable, "-m", "hepfaas.platform.cache_metrics", str(udp), str(http)]

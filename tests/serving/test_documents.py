@@ -16,7 +16,7 @@ from hepfaas.datasets.root import opened
 from hepfaas.inputs import raw_events
 from hepfaas.models import versions
 from hepfaas.models.served import served_of
-from hepfaas.training.prepared import Part
+from hepfaas.training.prepared import StoredPart
 from support.serving import ARROW, PARQUET, PREDICT, ROOT, Served, documents, memory_mb, same, typed
 
 HOLD = [].append
@@ -234,7 +234,7 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
     identity, seen = opened(str(served.file), "Events").identity, 0
     for key in served.store.keys("steps/prepare/"):
         data = served.store.get(key)
-        part = Part(lambda start, stop, data=data: data[start:stop], len(data))
+        part = StoredPart(lambda start, stop, data=data: data[start:stop], len(data))
         if part.facts.file == identity:
             with pa.ipc.open_file(data) as file:
                 table = file.read_all()

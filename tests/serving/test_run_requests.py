@@ -300,6 +300,7 @@ def test_a_run_that_is_asked_for_twice_is_one(predicting: Predicting, url: str, 
     assert (other.status_code, "'mine' was used" in other.json()["error"]) == (422, True)
 
 
+@pytest.mark.slow
 def test_events_that_are_lost_or_doubled_and_killed_functions_change_nothing(
     predicting: Predicting, url: str, done: str, at_once: str
 ) -> None:
@@ -336,6 +337,7 @@ def test_a_wish_whose_event_never_went_out_is_begun_by_the_ping(predicting: Pred
     assert predicting.ask(url, headers=headers, entries=[0, 70]).json()["run"] == run
 
 
+@pytest.mark.slow
 def test_a_door_that_is_away_for_a_while_is_waited_for(
     predicting: Predicting, door: XRootD, url: str, done: str, at_once: str
 ) -> None:
@@ -349,6 +351,7 @@ def test_a_door_that_is_away_for_a_while_is_waited_for(
     assert predicting.completed(run) == at_once
 
 
+@pytest.mark.slow
 def test_a_door_that_stays_away_fails_the_run_with_its_name_and_a_retry_goes_on(
     predicting: Predicting, tmp_path: Path
 ) -> None:

@@ -45,6 +45,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_job(tmp_path_factory.mktemp("job") / "small")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_its_log_and_its_model_are_its_owners_alone(shared: System, issuer: Issuer, job: Path) -> None:
     tokens = iter([issuer.token("alice", preferred_username="Alice") for _ in range(10_000)])

@@ -23,6 +23,8 @@ from support.jobs import small_job, write_root
 from support.rights import OWNER, GuardedSystem, store_policies
 from support.servers import LIMIT_S, XRootD, free_port, is_open, s3_client, wait_until
 
+pytestmark = pytest.mark.slow
+
 GROUP = owner_of("group", "https://issuer.example", "/cms/mlaas")
 UNREADABLE = owner_of("user", "https://issuer.example", "名")
 EVENTS = 1_200

@@ -69,7 +69,7 @@ def test_loss_accuracy_and_confusion_are_those_of_the_events() -> None:
 def test_logits_count_as_their_probabilities() -> None:
     scores, labels, splits = sample(2_000)
     logits = np.log(scores / (1 - scores))
-    one, other = counts_of(scores, labels, splits, 2, False), counts_of(logits, labels, splits, 2, True)
+    one, other = counts_of(scores, labels, splits, 2, logits=False), counts_of(logits, labels, splits, 2, logits=True)
     assert quality(one, Split.TEST)["auc"] == pytest.approx(quality(other, Split.TEST)["auc"], abs=1e-4)
     assert quality(one, Split.TEST)["loss"] == pytest.approx(quality(other, Split.TEST)["loss"], rel=1e-4)
 
@@ -84,15 +84,17 @@ def test_several_classes_have_a_curve_each() -> None:
 
 
 def test_the_loss_of_a_logit_has_no_end_at_twenty() -> None:
-    wrong_by_50 = counts_of(np.array([[50.0], [-50.0]], dtype=np.float32), np.array([0, 0]), TESTS[:2], 2, True)
+    wrong_by_50 = counts_of(np.array([[50.0], [-50.0]], dtype=np.float32), np.array([0, 0]), TESTS[:2], 2, logits=True)
     assert quality(wrong_by_50, Split.TEST)["loss"] == pytest.approx(25)
     logits = np.array([[0, 60, 0], [0, 60, 0]], dtype=np.float32)
-    assert quality(counts_of(logits, np.array([1, 2]), TESTS[:2], 3, True), Split.TEST)["loss"] == pytest.approx(30)
+    assert quality(counts_of(logits, np.array([1, 2]), TESTS[:2], 3, logits=True), Split.TEST)["loss"] == pytest.approx(
+        30
+    )
 
 
 def test_the_loss_of_the_largest_logits_can_still_be_added() -> None:
     huge = np.full((3_000, 1), np.finfo(np.float32).max)
-    counts = counts_of(huge, np.zeros(3_000, dtype=np.int64), TESTS, 2, True)
+    counts = counts_of(huge, np.zeros(3_000, dtype=np.int64), TESTS, 2, logits=True)
     assert counts.losses[1] == 3_000 * round(LOSS_LIMIT / LOSS_UNIT)
 
 
@@ -143,15 +145,17 @@ def test_a_probability_may_be_off_by_rounding() -> None:
 
 def test_scores_that_are_no_numbers_are_counted_apart() -> None:
     scores = np.array([[0.5], [np.nan], [np.inf]], dtype=np.float32)
-    counts = counts_of(scores, np.array([1, 1, 0]), TESTS[:3], 2, False)
+    counts = counts_of(scores, np.array([1, 1, 0]), TESTS[:3], 2, logits=False)
     assert (counts.n_not_finite, counts.confusion.sum()) == (2, 1)
 
 
 def test_one_class_alone_has_no_curve_but_a_loss() -> None:
-    metrics = quality(counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), TESTS[:1], 2, False), Split.TEST)
+    metrics = quality(
+        counts_of(np.array([[0.9]], dtype=np.float32), np.array([1]), TESTS[:1], 2, logits=False), Split.TEST
+    )
     assert (metrics["auc"], metrics["curves"][0]["signal"]) == (None, ())
     assert metrics["loss"] == pytest.approx(-np.log(0.9), rel=1e-6)
-    assert quality(counts_of(*sample(10), 2, False), Split.VALIDATION)["events"] <= 10
+    assert quality(counts_of(*sample(10), 2, logits=False), Split.VALIDATION)["events"] <= 10
     json.dumps(metrics, allow_nan=False)
 
 

@@ -86,7 +86,7 @@ def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
     plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
-    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), 2, False)
+    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), 2, logits=False)
     metrics = {split.label: quality(counts, split) for split in HELD_BACK}
     plots.roc(metrics, ["a", "b"])
     plots.scores(counts, ["a", "b"])

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pyarrow as pa
 import pytest
-from hepfaas.training.prepared import PreparedPart, PreparedRows, part_of
+from hepfaas.training.prepared import PreparedRows, StoredPart, part_of
 from hepfaas.training.split import event_ids, id_sum, split_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,8 +23,8 @@ def stored(split: NDArray[np.uint8]) -> bytes:
     return part_of(file="file", entries=(100, 100 + len(split)), label=1, split=split, events=events).to_pybytes()
 
 
-def part(data: bytes) -> PreparedPart:
-    return PreparedPart(lambda start, stop: data[start:stop], len(data))
+def part(data: bytes) -> StoredPart:
+    return StoredPart(lambda start, stop: data[start:stop], len(data))
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,7 +63,7 @@ def test_one_batch_takes_few_bytes_of_the_whole() -> None:
         reads.append(stop - start)
         return data[start:stop]
 
-    rows = PreparedPart(read, len(data)).rows(0)
+    rows = StoredPart(read, len(data)).rows(0)
     assert rows.features.shape == (2_000, 3)
     assert set(rows.labels) == {1}
     assert len(reads) <= 3

@@ -53,9 +53,9 @@ def result_if_there(key: str, store: Store) -> dict[str, Any] | None:
 
 def open_part(key: str, size_bytes: int, store: Store) -> Any:
     """Open a prepared part, read by ranges."""
-    from hepfaas.training.prepared import PreparedPart  # pyarrow: only where parts are read
+    from hepfaas.training.prepared import StoredPart  # pyarrow: only where parts are read
 
-    return PreparedPart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
+    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
 
 
 def open_scores(key: str, store: Store) -> Any:

@@ -143,7 +143,7 @@ def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> 
         waiting[number] = [joined[rows:]]
 
 
-class PreparedPart:
+class StoredPart:
     """A stored part, read by byte ranges. `read(start, stop)` returns bytes of the object, `size_bytes` is its size."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
