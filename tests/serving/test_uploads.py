@@ -319,7 +319,7 @@ def test_an_archive_writes_nothing_elsewhere_and_is_bounded(whole: System, http:
         link = ("m/link", b"", {"type": kind, "linkname": str(folder)})
         assert "is not a plain file" in refused(link, ("m/link/escaped", b"x", {}))
     for name in ("../../escaped", outside, "m/../../escaped", "m/\n"):
-        assert "no name of a file inside" in refused((name, b"x", {}))
+        assert "not the name of a file inside" in refused((name, b"x", {}))
     assert "twice" in refused(("m/a.pb", b"x", {}), ("m/a.pb", b"y", {}))
     assert "larger than 2 MB" in refused(("m/a.pb", bytes(30_000_000), {}))
     assert "more than 10000 files" in refused(

@@ -69,7 +69,8 @@ def located(path: str, folder: Path | None, redirector: str, inside: bool = Fals
         return str(local)
     if redirector:
         return f"{redirector.rstrip('/')}//{path.lstrip('/')}"
-    raise RequestError(f"file '{path}' does not exist at '{local}', and 'redirector' in params.json is empty")
+    place = f" at '{local}'" if local else ""
+    raise RequestError(f"file '{path}' does not exist{place}, and 'redirector' in params.json is empty")
 
 
 def _exists(path: Path) -> bool:
