@@ -36,8 +36,8 @@ class Route:
 
     path: with werkzeug's variables, each an argument of `call`. query: schema of each query parameter; required if
     `is_query_required`. bodies: schema of the body by media type. status: on success. errors: statuses in addition to
-    ERRORS. is_public: needs no token. is_for_admins: whether an admin may call it for another owner; None: if it is a GET.
-    is_for_publishers: needs the role of a publisher.
+    ERRORS. is_public: needs no token. is_for_admins: whether an admin may call it for another owner; by default every
+    GET. is_for_publishers: needs the role of a publisher.
     """
 
     method: str
