@@ -29,6 +29,9 @@ check: .venv/ready-to-test .cache/site/ready  ## style, types, the layers of the
 	$(PYTHON) docs/generate --check && .cache/site/bin/mkdocs build --quiet
 	tests/check-manifests
 
+settings: .venv/ready  ## write the table of settings into their document
+	$(PYTHON) -m hepfaas.platform.settings $(shell find docs -name settings.md)
+
 docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/html/index.html; a broken link fails
 	$(PYTHON) docs/generate
 	.cache/site/bin/mkdocs build --quiet
@@ -114,6 +117,9 @@ locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no
 FUNCTIONS = $(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/main.py))))
 COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
+protobuf: | $(UV)  ## generate shared/hepfaas/serving/*_pb2.py from the .proto files beside them
+	$(TOOL) grpcio-tools==1.85.1 python -m grpc_tools.protoc --proto_path=shared --python_out=shared shared/hepfaas/serving/*.proto
+
 clean:  ## remove what the targets above made
 	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -148,4 +154,4 @@ $(UV):
 	@$(UV) pip install --python .cache/site/bin/python --quiet --require-hashes -r $<
 	@touch $@
 
-.PHONY: help demo up-demo test test-slow check docs chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks clean
+.PHONY: help demo up-demo test test-slow check docs settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean

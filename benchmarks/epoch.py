@@ -1,4 +1,4 @@
-"""An epoch through steps against Keras's `fit` and the best loop in memory; and what a train step costs beside."""
+"""An epoch in train steps, against Keras's `fit` and the best loop in memory, and the overhead of a train step."""
 
 from __future__ import annotations
 
@@ -28,37 +28,59 @@ MODEL = Path(__file__).with_name("in_memory.py")
 
 
 def measure() -> list[Ratio]:
-    """All comparisons, the rivals in turn."""
+    """Make all comparisons; the rivals are measured in turn."""
     folder = CACHE / "epoch"
     shutil.rmtree(folder, ignore_errors=True)
     store = open_store(str(folder))
     code, data = _code(store), _data(store, ROWS)
     rounds = [_round(store, code, data, number) for number in range(ROUNDS)]
-    later = {name: statistics.median(statistics.median(found[name][1:]) for found in rounds) for name in rounds[0]}
-    first = {name: statistics.median(found[name][0] for found in rounds) for name in rounds[0]}
+    later = {name: statistics.median(statistics.median(times[name][1:]) for times in rounds) for name in rounds[0]}
+    first = {name: statistics.median(times[name][0] for times in rounds) for name in rounds[0]}
     step_s = _one_batch(store, code)
     shutil.rmtree(folder)
-    speed = {name: f"{name} {ROWS / taken:,.0f} events/s" for name, taken in later.items() if taken}
+    speed = {name: f"{name} {ROWS / epoch_s:,.0f} events/s" for name, epoch_s in later.items() if epoch_s}
     return [
-        Ratio("epoch with XLA", "keras.Model.fit", later["fit"] / later["ours xla"], ">= 4.0", speed["ours xla"]),
-        Ratio("epoch", "keras.Model.fit", later["fit"] / later["ours"], ">= 2.5", f"{speed['ours']}; {speed['fit']}"),
-        Ratio("time of an epoch", "best loop in memory", later["ours"] / later["loop"], "<= 1.15", speed["loop"]),
-        Ratio("with XLA", "best loop with XLA", later["ours xla"] / later["xla loop"], "<= 1.15", speed["xla loop"]),
-        Ratio("first epoch", "best loop in memory", first["ours"] / later["loop"], "<= 1.5", _told(rounds, "ours")),
         Ratio(
-            "with XLA", "best loop with XLA", first["ours xla"] / later["xla loop"], "<= 1.5", _told(rounds, "ours xla")
+            "epoch with XLA", "keras.Model.fit", later["fit"] / later["ours xla"], ">= 4.0", detail=speed["ours xla"]
         ),
-        Ratio("a warm train step of one batch", "0.15 s", step_s / 0.15, "<= 1.0", f"{step_s:.3f} s"),
+        Ratio(
+            "epoch",
+            "keras.Model.fit",
+            later["fit"] / later["ours"],
+            ">= 2.5",
+            detail=f"{speed['ours']}; {speed['fit']}",
+        ),
+        Ratio(
+            "time of an epoch", "best loop in memory", later["ours"] / later["loop"], "<= 1.15", detail=speed["loop"]
+        ),
+        Ratio(
+            "with XLA", "best loop with XLA", later["ours xla"] / later["xla loop"], "<= 1.15", detail=speed["xla loop"]
+        ),
+        Ratio(
+            "first epoch",
+            "best loop in memory",
+            first["ours"] / later["loop"],
+            "<= 1.5",
+            detail=_compiling(rounds, "ours"),
+        ),
+        Ratio(
+            "with XLA",
+            "best loop with XLA",
+            first["ours xla"] / later["xla loop"],
+            "<= 1.5",
+            detail=_compiling(rounds, "ours xla"),
+        ),
+        Ratio("a warm train step of one batch", "0.15 s", step_s / 0.15, "<= 1.0", detail=f"{step_s:.3f} s"),
     ]
 
 
-def _told(rounds: list[dict[str, list[float]]], name: str) -> str:
-    compiling = statistics.median(found[f"{name} compiling"][0] for found in rounds)
-    return f"beside {compiling:.1f} s of compiling"
+def _compiling(rounds: list[dict[str, list[float]]], name: str) -> str:
+    compile_s = statistics.median(times[f"{name} compiling"][0] for times in rounds)
+    return f"plus {compile_s:.1f} s of compiling"
 
 
 def _round(store: Store, code: str, data: str, number: int) -> dict[str, list[float]]:
-    """Seconds of each epoch for each rival."""
+    """Return the seconds of each epoch for each rival."""
     peers = subprocess.run(
         [sys.executable, str(MODEL), str(ROWS), str(FEATURES), str(THREADS)],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -66,33 +88,47 @@ def _round(store: Store, code: str, data: str, number: int) -> dict[str, list[fl
         check=True,
         timeout=1200,
     )
-    found: dict[str, list[float]] = json.loads(peers.stdout)
+    times: dict[str, list[float]] = json.loads(peers.stdout)
     for name, xla in (("ours", False), ("ours xla", True)):
         lines: list[str] = []
-        taken = _epochs(store, code, data, xla, 2 * number + xla, EPOCHS, lines)
-        compiling = sum(float(line.split()[-2]) for line in lines if line.startswith(COMPILED))
-        found[name] = [taken[0] - compiling, *taken[1:]]
-        found[f"{name} compiling"] = [compiling, 0]
-    return found
+        epochs = _epochs(store, code, data, xla=xla, seed=2 * number + xla, epochs=EPOCHS, lines=lines)
+        compile_s = sum(float(line.split()[-2]) for line in lines if line.startswith(COMPILED))
+        times[name] = [epochs[0] - compile_s, *epochs[1:]]
+        times[f"{name} compiling"] = [compile_s, 0]
+    return times
 
 
-def _epochs(store: Store, code: str, data: str, xla: bool, seed: int, epochs: int, lines: list[str]) -> list[float]:
-    """Seconds of each train step, each of one epoch; the learner's start is not among them, as it is not for fit."""
-    taken, before = [], None
+def _epochs(store: Store, code: str, data: str, *, xla: bool, seed: int, epochs: int, lines: list[str]) -> list[float]:
+    """Return the seconds of train steps of one epoch each, without the learner's start, as for `fit`."""
+    times, before = [], None
     with Learners(lines.append) as learners:
         for epoch in range(epochs):
             step = Train(
-                data, code, MODEL.name, FEATURES, (0, 1), 100, seed, THREADS, xla, before, epoch, 0, 10**6, True
+                data=data,
+                code=code,
+                module=MODEL.name,
+                n_features=FEATURES,
+                labels=(0, 1),
+                batch_size=100,
+                seed=seed,
+                threads=THREADS,
+                xla=xla,
+                before=before,
+                epoch=epoch,
+                segment=0,
+                segment_rows=10**6,
+                shuffle=True,
             )
             learners.holding(before, step, store)
-            taken.append(seconds(lambda step=step: train.perform(step, store, learners, lambda rows: None)))
+            times.append(seconds(lambda step=step: train.perform(step, store, learners, lambda rows: None)))
             before = step.key
-    return taken
+    return times
 
 
 def _one_batch(store: Store, code: str) -> float:
-    """Median seconds of warm steps: checkpoint in, one batch, checkpoint out."""
-    return statistics.median(_epochs(store, code, _data(store, 100), False, 1, 12, [])[3:])
+    """Return the median seconds of a warm step: checkpoint in, one batch, checkpoint out."""
+    times = _epochs(store, code, _data(store, 100), xla=False, seed=1, epochs=12, lines=[])
+    return statistics.median(times[3:])
 
 
 def _code(store: Store) -> str:
@@ -101,7 +137,7 @@ def _code(store: Store) -> str:
 
 
 def _data(store: Store, rows: int) -> str:
-    """Prepared parts with so many training rows, filled like jagged events, and a few of the other splits."""
+    """Store prepared parts with this many training rows, filled like jagged events, and a few of the other splits."""
     rng = np.random.default_rng(0)
     parts = []
     for label in (0, 1):
@@ -113,11 +149,13 @@ def _data(store: Store, rows: int) -> str:
             features = rng.random((len(split), FEATURES), dtype=np.float32)
             features[rng.random((len(split), FEATURES)) > FILLED] = 0
 
-            def events(some: slice, features: Any = features, start: int = entries[0]) -> PreparedRows:
-                return PreparedRows(features[some], np.arange(some.start, some.stop) + start, {})
+            def events(rows: slice, features: Any = features, start: int = entries[0]) -> PreparedRows:
+                return PreparedRows(features[rows], np.arange(rows.start, rows.stop) + start, {})
 
             key = f"steps/prepare/{rows}-{label}-{number}"
-            store.create(key, memoryview(part_of(f"file{label}", entries, label, split, events)))
+            store.create(
+                key, memoryview(part_of(file=f"file{label}", entries=entries, label=label, split=split, events=events))
+            )
             parts += result_of(key, store)["parts"]
     root = Sum("prepare", tuple(part["key"] for part in parts))
     store.create(root.key, encoded({"parts": parts}))

@@ -1,6 +1,6 @@
-"""The alternatives to the learner, on a matrix in memory: plain `fit`, and the best loop one can write.
+"""Alternatives to the learner on a matrix in memory: plain `fit`, and hand-written compiled loops.
 
-Run as a process of its own, since TensorFlow stays out of everybody else's: prints JSON, seconds of each epoch.
+Runs in a separate process, so that no other imports TensorFlow. Prints the seconds of each epoch as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH, BLOCK, EPOCHS = 100, 32_000, 4
 
 
 def network(features: int) -> Any:
-    """The network of the measurement, 128-64-1."""
+    """Return the measured network, 128-64-1."""
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -33,13 +33,13 @@ def network(features: int) -> Any:
 
 
 def by_fit(x: Any, y: Any) -> list[float]:
-    """Keras as everybody uses it."""
+    """Time plain `fit`."""
     model = network(x.shape[1])
     return [_seconds(lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)) for _ in range(EPOCHS)]
 
 
 def by_slices(x: Any, y: Any, xla: bool) -> list[float]:
-    """One compiled loop over the batches of a shuffled block, which calls the model's own train_step on slices."""
+    """Time one compiled loop over the batches of a shuffled block, which calls the model's train_step on slices."""
     model = _built(x, y)
 
     @tf.function(jit_compile=xla)
@@ -61,7 +61,7 @@ def by_slices(x: Any, y: Any, xla: bool) -> list[float]:
 
 
 def by_gather(x: Any, y: Any, xla: bool) -> list[float]:
-    """One compiled loop over an epoch, which gathers the rows of each batch from the whole matrix."""
+    """Time one compiled loop over an epoch, which gathers the rows of each batch from the whole matrix."""
     model = _built(x, y)
     features, labels = tf.constant(x), tf.constant(y)
 
@@ -87,9 +87,9 @@ def _built(x: Any, y: Any) -> Any:
     return model
 
 
-def _seconds(done: Any) -> float:
+def _seconds(call: Any) -> float:
     began = time.perf_counter()
-    done()
+    call()
     return time.perf_counter() - began
 
 
@@ -100,8 +100,8 @@ if __name__ == "__main__":
     rng = np.random.default_rng(0)
     features = rng.random((rows, width), dtype=np.float32)
     labels = (features[:, 0] > 0.5).astype(np.int64)
-    found = {"fit": by_fit(features, labels)}
+    times = {"fit": by_fit(features, labels)}
     for name, xla in (("loop", False), ("xla loop", True)):
         loops = by_slices(features, labels, xla), by_gather(features, labels, xla)
-        found[name] = min(loops, key=lambda seconds: min(seconds[1:]))
-    sys.stdout.write(json.dumps(found))
+        times[name] = min(loops, key=lambda seconds: min(seconds[1:]))
+    sys.stdout.write(json.dumps(times))

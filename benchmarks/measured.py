@@ -1,11 +1,11 @@
-"""What a benchmark gives: ratios of ours to a named alternative, measured in turn in one run, medians compared."""
+"""Result of a benchmark: ratios to named alternatives, from medians of measurements taken alternately in one run."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CACHE = Path(__file__).parents[1] / ".cache" / "bench"
@@ -13,13 +13,13 @@ CACHE = Path(__file__).parents[1] / ".cache" / "bench"
 
 @dataclass(frozen=True)
 class Ratio:
-    """One comparison. bound: '>= 0.70', what it should be; against: the alternative."""
+    """One comparison. against: the alternative. bound: the target, as '>= 0.70'."""
 
-    what: str
+    subject: str
     against: str
     ratio: float
     bound: str
-    detail: str = ""
+    detail: str = field(default="", kw_only=True)
 
     @property
     def holds(self) -> bool:
@@ -28,20 +28,19 @@ class Ratio:
         return self.ratio >= float(limit) if sign == ">=" else self.ratio <= float(limit)
 
 
-def seconds(done: Callable[[], object]) -> float:
-    """Seconds that it takes."""
+def seconds(call: Callable[[], object]) -> float:
+    """Return the duration of a call in seconds."""
     began = time.perf_counter()
-    done()
+    call()
     return time.perf_counter() - began
 
 
 def in_turn(rounds: int, **rivals: Callable[[], float]) -> Mapping[str, float]:
-    """The median of what each rival gives, asked one after the other, round after round, after one that is not
-    counted."""
-    found: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(rounds + 1):
-        for name, rival in rivals.items():
-            value = rival()
-            if turn:
-                found[name].append(value)
-    return {name: statistics.median(values) for name, values in found.items()}
+    """Return the median measurement of each rival. Each round measures all rivals; the first one is a warm-up."""
+    measurements: dict[str, list[float]] = {name: [] for name in rivals}
+    for number in range(rounds + 1):
+        for name, measure in rivals.items():
+            value = measure()
+            if number:
+                measurements[name].append(value)
+    return {name: statistics.median(values) for name, values in measurements.items()}

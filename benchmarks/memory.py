@@ -1,4 +1,4 @@
-"""Peak memory of a prepare step in files of ten thousand to a million events."""
+"""Peak memory of a prepare step on files of ten thousand to a million events."""
 
 from __future__ import annotations
 
@@ -19,21 +19,35 @@ SIZES = (10_000, 100_000, 1_000_000)
 
 
 def measure() -> list[Ratio]:
-    """The largest file against the smallest."""
-    found = {events: _peak_mb(events) for events in SIZES}
-    told = ", ".join(f"{events:,} events {peak:.0f} MB" for events, peak in found.items())
+    """Compare the largest file with the smallest."""
+    peaks = {events: _peak_mb(events) for events in SIZES}
+    detail = ", ".join(f"{events:,} events {peak:.0f} MB" for events, peak in peaks.items())
     return [
-        Ratio("peak memory, 1,000,000 events", "10,000 events", found[SIZES[-1]] / found[SIZES[0]], "<= 1.25", told),
-        Ratio("the same", "1 GiB", found[SIZES[-1]] / 1074, "<= 1.0"),
+        Ratio(
+            "peak memory, 1,000,000 events",
+            "10,000 events",
+            peaks[SIZES[-1]] / peaks[SIZES[0]],
+            "<= 1.25",
+            detail=detail,
+        ),
+        Ratio("the same", "1 GiB", peaks[SIZES[-1]] / 1074, "<= 1.0"),
     ]
 
 
 def _peak_mb(events: int) -> float:
-    """Of a process that does one step, the first of the file, and nothing else."""
+    """Return the peak memory of a process that performs only the first prepare step of the file."""
     folder = CACHE / f"memory-{events}"
     shutil.rmtree(folder, ignore_errors=True)
     one = case(multiplied(events, 5_000), open_store(str(folder)))
-    step = steps.Prepare(one.identity, "Events", tuple(one.ranges[0]), one.columns, 0, 21, one.url)
+    step = steps.Prepare(
+        file=one.identity,
+        tree="Events",
+        entries=tuple(one.ranges[0]),
+        spec=one.columns,
+        label=0,
+        split_seed=21,
+        url=one.url,
+    )
     command = [sys.executable, __file__, str(folder), json.dumps(step.to_json())]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     shutil.rmtree(folder)
@@ -42,6 +56,6 @@ def _peak_mb(events: int) -> float:
 
 if __name__ == "__main__":
     prepare.perform(steps.step_from_json(json.loads(sys.argv[2])), open_store(sys.argv[1]))  # type: ignore[arg-type]
-    # Not getrusage: what that tells begins with the memory of the process that started this one.
+    # Not getrusage: its value starts with the memory of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     sys.stdout.write(str(int(status["VmHWM"].split()[0]) / 1000))

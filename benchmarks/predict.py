@@ -1,6 +1,6 @@
 """Requests a second of `predict` against MLServer and KServe with the same network, and against a bare ASGI app.
 
-Peers live in environments of their own, made at the first run; the load comes from Debian's `wrk`.
+Each peer has its own environment, created by the first run. Debian's `wrk` generates the load.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ SMALL, LARGE = (128, 64), (470, 470)
 
 ROUNDS = 3
 CLIENTS = (1, 16, 64)
-Found = Mapping[str, Mapping[str, Load]]
+Loads = Mapping[str, Mapping[str, Load]]
+"""By server, then by kind of requests."""
 
 
 def measure() -> list[Ratio]:
-    """Requests of one row by 1, 16 and 64 clients, requests of 1,000 rows, and the first answer of a cold process."""
+    """Measure requests of one row by 1, 16 and 64 clients, requests of 1,000 rows, and the first answer when cold."""
     if shutil.which("wrk") is None:
         raise SystemExit("no wrk: apt-get install wrk")
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         folder = Path(scratch)
         features = trained(folder, "bench", SMALL, ROWS)
         trained(folder, "large", LARGE, 1)
-        found = _rates(folder, features)
+        loads = _rates(folder, features)
         cold = _cold(folder, features)
-    (CACHE / "predict.json").write_text(json.dumps(found, indent=1, default=asdict))
-    _tell(found)
-    return [*_ratios(found), *cold]
+    (CACHE / "predict.json").write_text(json.dumps(loads, indent=1, default=asdict))
+    _report(loads)
+    return [*_ratios(loads), *cold]
 
 
-def _ratios(found: Found) -> list[Ratio]:
+def _ratios(loads: Loads) -> list[Ratio]:
     def rate(name: str, load: str) -> float:
-        return found[name][load].per_s
+        return loads[name][load].per_s
 
     def detail(load: str, *names: str) -> str:
         return ", ".join(f"{name} {rate(name, load):,.0f}/s" for name in names)
@@ -60,30 +61,32 @@ def _ratios(found: Found) -> list[Ratio]:
     for load, bound in (("1 row, 1 clients", ">= 1"), ("1 row, 16 clients", ">= 4"), ("1 row, 64 clients", ">= 1")):
         best = peer(load)
         ratio = rate("V2", load) / rate(best, load)
-        ratios.append(Ratio(f"V2, {load}", best, ratio, bound, detail(load, "V2", best)))
+        ratios.append(Ratio(f"V2, {load}", best, ratio, bound, detail=detail(load, "V2", best)))
     load = "1 row, 16 clients"
     for name in ("V2", "/json"):
         for floor, bound in (("floor", ">= 0.45"), ("framework", ">= 0.45")):
             against = "a bare ASGI app" if floor == "floor" else "functions-framework's own echo"
             ratio = rate(name, load) / rate(floor, load)
-            ratios.append(Ratio(f"{name}, {load}", against, ratio, bound, detail(load, name, floor)))
+            ratios.append(Ratio(f"{name}, {load}", against, ratio, bound, detail=detail(load, name, floor)))
     load = f"{ROWS} rows, 4 clients"
     rows = rate("V2 binary", load) * ROWS
-    ratios.append(Ratio(f"rows/s of V2 binary, {load}", "1.5 million", rows / 1.5e6, ">= 1", f"{rows:,.0f} rows/s"))
+    ratios.append(
+        Ratio(f"rows/s of V2 binary, {load}", "1.5 million", rows / 1.5e6, ">= 1", detail=f"{rows:,.0f} rows/s")
+    )
     ratio = rate("V2", load) / rate("kserve", load)
-    ratios.append(Ratio(f"V2 JSON, {load}", "kserve", ratio, ">= 2", detail(load, "V2", "kserve")))
+    ratios.append(Ratio(f"V2 JSON, {load}", "kserve", ratio, ">= 2", detail=detail(load, "V2", "kserve")))
     return ratios
 
 
-def _rates(folder: Path, features: np.ndarray[Any, Any]) -> Found:
-    """Requests a second and latencies, the servers in turn, each alone on the machine but for the load."""
-    found: dict[str, dict[str, list[Load]]] = {}
+def _rates(folder: Path, features: np.ndarray[Any, Any]) -> Loads:
+    """Return request rates and latencies. The servers are measured in turn, each alone on the machine with the load."""
+    samples: dict[str, dict[str, list[Load]]] = {}
     json_1, json_n = (infer(features[:count]) for count in (1, ROWS))
     head, blob = binary(features)
     old = json.dumps({"keys": [], "values": features[0].tolist(), "model": "bench"}).encode()
     v2 = "/v2/models/bench/infer"
     many = f"{ROWS} rows, 4 clients"
-    loads = {
+    requests = {
         "ours": [
             *(("V2", f"1 row, {c} clients", v2, json_1, {}, c) for c in CLIENTS),
             *(("/json", f"1 row, {c} clients", "/json", old, {}, c) for c in CLIENTS),
@@ -102,37 +105,38 @@ def _rates(folder: Path, features: np.ndarray[Any, Any]) -> Found:
         ],
     }
     for _ in range(ROUNDS):
-        for rival, asked in loads.items():
+        for rival, rival_requests in requests.items():
             with server(rival, folder) as started:
-                for name, load, path, body, headers, clients in asked:
-                    kept = found.setdefault(name, {}).setdefault(load, [])
+                for name, load, path, body, headers, clients in rival_requests:
                     url = f"{started.url}{path}"
-                    wrk(folder, url, body, headers, clients, 1)  # to warm up
+                    wrk(folder, url, body, headers, clients=clients, seconds=1)  # warm-up
                     processes = Processes.of(started.process.pid)
                     before = processes.cpu_s()
-                    seen = wrk(folder, url, body, headers, clients)
+                    sample = wrk(folder, url, body, headers, clients=clients)
                     front_us, workers_us = (
-                        1e6 * (after - start) / (seen.per_s * SECONDS)
+                        1e6 * (after - start) / (sample.per_s * SECONDS)
                         for start, after in zip(before, processes.cpu_s(), strict=True)
                     )
-                    seen = replace(seen, front_us=front_us, workers_us=workers_us)
-                    if seen.refused or (seen.unanswered and rival in ("ours", "floor")):
-                        raise SystemExit(f"{name}, {load}: {seen}")
-                    kept.append(seen)
+                    sample = replace(sample, front_us=front_us, workers_us=workers_us)
+                    if sample.refused or (sample.unanswered and rival in ("ours", "floor")):
+                        raise SystemExit(f"{name}, {load}: {sample}")
+                    samples.setdefault(name, {}).setdefault(load, []).append(sample)
     return {
-        name: {load: sorted(kept, key=lambda one: one.per_s)[len(kept) // 2] for load, kept in some.items()}
-        for name, some in found.items()
+        name: {
+            load: sorted(rounds, key=lambda sample: sample.per_s)[len(rounds) // 2] for load, rounds in by_load.items()
+        }
+        for name, by_load in samples.items()
     }
 
 
 def infer(features: np.ndarray[Any, Any]) -> bytes:
-    """A request of the Open Inference Protocol in JSON."""
+    """Return a request of the Open Inference Protocol in JSON."""
     tensor = {"name": "features", "shape": features.shape, "datatype": "FP32", "data": features.ravel().tolist()}
     return json.dumps({"inputs": [tensor]}).encode()
 
 
 def binary(features: np.ndarray[Any, Any]) -> tuple[bytes, bytes]:
-    """The same with a binary tensor: its JSON, and the bytes behind it."""
+    """Return the same request with a binary tensor: its JSON header and the bytes that follow it."""
     blob = features.tobytes()
     tensor = {"name": "features", "shape": features.shape, "datatype": "FP32"}
     head = {
@@ -143,30 +147,32 @@ def binary(features: np.ndarray[Any, Any]) -> tuple[bytes, bytes]:
 
 
 def _cold(folder: Path, features: np.ndarray[Any, Any]) -> list[Ratio]:
-    """From the start of the process to the first answer, and its memory then."""
+    """Measure the time from the start of a process to its first answer, and its memory then."""
     old = {"values": features[0].tolist(), "model": "large"}
     columns = {f"x{n:02d}": features[:1, n].tolist() for n in range(FEATURES)}
-    asked = {
+    requests = {
         "/json": ("/json", old, 0.5),
         "V2": ("/v2/models/large/infer", json.loads(infer(features[:1])), 0.5),
         "raw events": ("/v1/models/large/predict", {"events": columns}, 1.0),
     }
     bare = sorted(_first_answer(folder, "/", {}, TOP / "benchmarks/peers/bare/main.py")[0] for _ in range(5))[2]
     ratios = []
-    for name, (path, body, limit) in asked.items():
+    for name, (path, body, limit) in requests.items():
         runs = sorted(_first_answer(folder, path, body) for _ in range(5))
         seconds, memory = runs[2]
         detail = f"{seconds:.2f} s; a function that does nothing {bare:.2f} s"
-        ratios.append(Ratio(f"first answer of a cold process, {name}", f"{limit} s", seconds / limit, "<= 1", detail))
+        ratios.append(
+            Ratio(f"first answer of a cold process, {name}", f"{limit} s", seconds / limit, "<= 1", detail=detail)
+        )
         if name != "raw events":
-            ratios.append(Ratio("its memory", "150 MB", memory / 150, "<= 1", f"{memory:.0f} MB"))
+            ratios.append(Ratio("its memory", "150 MB", memory / 150, "<= 1", detail=f"{memory:.0f} MB"))
     return ratios
 
 
 def _first_answer(
     folder: Path, path: str, body: Any, source: Path = TOP / "functions/predict/main.py"
 ) -> tuple[float, float]:
-    """Seconds from the start of a function's process to its first answer, and its memory then."""
+    """Return the seconds from the start of a function's process to its first answer, and its memory in MB then."""
     port, target = free_port(), source.parent.name
     environ = {**os.environ, "HEPFAAS_STORE": f"{folder}/store", "FUNCTION_TARGET": target, "PORT": str(port)}
     environ |= {"FUNCTION_SOURCE": str(source), "WORKERS": "1", "HOST": "127.0.0.1"}
@@ -191,10 +197,10 @@ def _first_answer(
         process.wait(timeout=30)
 
 
-def _tell(found: Found) -> None:
-    for name, loads in found.items():
-        for load, one in loads.items():
-            line = f"      {name:10} {load:20} {one.per_s:10,.0f}/s"
-            line += f"  p50 {one.p50_ms:8.2f} ms  p99 {one.p99_ms:8.2f} ms"
-            line += f"  CPU {one.front_us:7.1f} us in front, {one.workers_us:7.1f} us in workers\n"
+def _report(loads: Loads) -> None:
+    for name, by_load in loads.items():
+        for load, sample in by_load.items():
+            line = f"      {name:10} {load:20} {sample.per_s:10,.0f}/s"
+            line += f"  p50 {sample.p50_ms:8.2f} ms  p99 {sample.p99_ms:8.2f} ms"
+            line += f"  CPU {sample.front_us:7.1f} us in front, {sample.workers_us:7.1f} us in workers\n"
             sys.stdout.write(line)

@@ -1,6 +1,6 @@
-"""The servers that predictions are measured on, each by its usual way to be started, and the load: Debian's `wrk`.
+"""Servers for the benchmarks of predictions, each started in its usual way, and the load generator, Debian's `wrk`.
 
-Peers live in environments of their own, made at the first run.
+Each peer has its own environment, created by the first run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def model(idim):
 
 
 def trained(folder: Path, model: str, widths: tuple[int, ...], rows: int) -> np.ndarray[Any, Any]:
-    """Trains a model, and gives features of some events; its weights lie beside the store for the peers."""
+    """Train a model, save its weights beside the store for the peers, and return features of `rows` events."""
     job = folder / model
     job.mkdir()
     chooser = np.random.default_rng(1)
@@ -71,11 +71,14 @@ def trained(folder: Path, model: str, widths: tuple[int, ...], rows: int) -> np.
     return chooser.random((rows, FEATURES), dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Load:
-    """What `wrk` saw: answers a second, milliseconds of the median and the 99th percentile, answers that were not 2xx,
-    requests that had none within ten seconds. front_us, workers_us: CPU time of a request in the process that answers,
-    and in those that compute; 0 where it was not measured."""
+    """Result of `wrk`.
+
+    per_s: answers a second. p50_ms, p99_ms: median and 99th percentile of the latency. refused: answers that are not
+    2xx. unanswered: requests without an answer within ten seconds. front_us, workers_us: CPU time of a request in the
+    process that answers and in those that compute; 0 if not measured.
+    """
 
     per_s: float
     p50_ms: float
@@ -87,38 +90,38 @@ class Load:
 
 
 def wrk(
-    folder: Path, url: str, body: bytes, headers: Mapping[str, str], clients: int, seconds: float = SECONDS
+    folder: Path, url: str, body: bytes, headers: Mapping[str, str], *, clients: int, seconds: float = SECONDS
 ) -> Load:
-    """So many clients, each sending again as soon as it is answered."""
+    """Send requests from this many clients, each as soon as its last one is answered."""
     (folder / "body").write_bytes(body)
-    told = {"Content-Type": "application/json", **headers}
-    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in told.items())
+    sent = {"Content-Type": "application/json", **headers}
+    lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in sent.items())
     script = f'wrk.method = "POST"\nwrk.body = io.open("{folder}/body", "rb"):read("*a")\n{lines}\n'
     (folder / "load.lua").write_text(script)
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "--timeout", "10s"]
     done = subprocess.run([*command, "-s", folder / "load.lua", url], check=True, capture_output=True, text=True)
-    said = done.stdout
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    refused, silent = re.search(r"Non-2xx or 3xx responses: (\d+)", said), re.search(r"timeout (\d+)", said)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    unanswered = re.search(r"timeout (\d+)", done.stdout)
     assert rate
     return Load(
-        float(rate[1]),
-        _ms(said, "50"),
-        _ms(said, "99"),
-        int(refused[1]) if refused else 0,
-        int(silent[1]) if silent else 0,
+        per_s=float(rate[1]),
+        p50_ms=_ms(done.stdout, "50"),
+        p99_ms=_ms(done.stdout, "99"),
+        refused=int(refused[1]) if refused else 0,
+        unanswered=int(unanswered[1]) if unanswered else 0,
     )
 
 
-def _ms(said: str, percent: str) -> float:
-    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", said)
-    assert found
-    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+def _ms(output: str, percent: str) -> float:
+    latency = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s)", output)
+    assert latency
+    return float(latency[1]) * {"us": 0.001, "ms": 1, "s": 1000}[latency[2]]
 
 
 @dataclass(frozen=True)
 class Started:
-    """A server that answers."""
+    """A running server."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -126,7 +129,7 @@ class Started:
 
 @contextmanager
 def server(name: str, folder: Path, **settings: str) -> Iterator[Started]:
-    """A server of the models in a folder: ours, floor, framework (functions-framework), kserve or mlserver."""
+    """Run a server of the models in a folder: ours, floor, framework (functions-framework), kserve or mlserver."""
     port = free_port()
     environ = {**os.environ, "BENCH_WEIGHTS": str(folder / "bench.npz"), "PYTHONPATH": str(TOP / "benchmarks/peers")}
     commands: dict[str, list[str]] = {
@@ -166,7 +169,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _peer(name: str) -> Path:
-    """Python of a peer's environment, made if it is not there."""
+    """Return the Python of a peer's environment, creating the environment if necessary."""
     python = PEERS / name / "bin" / "python"
     if not python.exists():
         subprocess.run([UV, "venv", "--quiet", "--python", "3.11", PEERS / name], check=True)
@@ -176,56 +179,58 @@ def _peer(name: str) -> Path:
 
 def _configure_mlserver(folder: Path, port: int) -> None:
     folder.mkdir(exist_ok=True)
-    told = {
+    settings = {
         "http_port": port,
         "grpc_port": free_port(),
         "metrics_port": free_port(),
         "parallel_workers": 0,
         "debug": False,
     }
-    (folder / "settings.json").write_text(json.dumps(told))
+    (folder / "settings.json").write_text(json.dumps(settings))
     model = {"name": "bench", "implementation": "mlserver_network.Network"}
     (folder / "model-settings.json").write_text(json.dumps(model))
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of a function: the one that answers, and those that compute for it (its fork server and workers)."""
+    """Processes of a function: the one that answers, and those that compute (its fork server and workers)."""
 
     front: int
     workers: tuple[int, ...]
 
     @classmethod
     def of(cls, parent: int) -> Processes:
-        """Those below gunicorn's own process."""
-        below = _children(parent)
-        servers = [process for process in below if b"fork_server" in Path(f"/proc/{process}/cmdline").read_bytes()]
-        front = next((process for process in below if process not in servers), parent)
-        servers += [one for one in _children(front) if b"fork_server" in Path(f"/proc/{one}/cmdline").read_bytes()]
-        return cls(front, tuple(one for server in servers for one in (server, *_children(server))))
+        """Return the processes below gunicorn's own process."""
+        children = _children(parent)
+        servers = [process for process in children if b"fork_server" in Path(f"/proc/{process}/cmdline").read_bytes()]
+        front = next((process for process in children if process not in servers), parent)
+        servers += [
+            child for child in _children(front) if b"fork_server" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        return cls(front, tuple(process for server in servers for process in (server, *_children(server))))
 
     def memory_mb(self) -> float:
-        """Memory of all of them, pages that they share counted once."""
+        """Return the memory of all processes; pages that they share count once."""
         return sum(map(_pss_mb, (self.front, *self.workers)))
 
     def cpu_s(self) -> tuple[float, float]:
-        """CPU time so far: of the process that answers, and of the others."""
+        """Return the CPU time so far of the process that answers, and that of the others."""
         return _cpu_s(self.front), sum(map(_cpu_s, self.workers))
 
 
 def _children(process: int) -> list[int]:
     try:
-        return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except FileNotFoundError:
         return []
 
 
 def _pss_mb(process: int) -> float:
     try:
-        found = re.search(r"Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text())
+        size = re.search(r"Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text())
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return 0.0
-    return int(found[1]) / 1000 if found else 0.0
+    return int(size[1]) / 1000 if size else 0.0
 
 
 def _cpu_s(process: int) -> float:
@@ -237,24 +242,24 @@ def _cpu_s(process: int) -> float:
 
 
 def memory_mb(parent: int) -> float:
-    """Memory of a function, pages that its processes share counted once."""
+    """Return the memory of a function's processes; pages that they share count once."""
     return Processes.of(parent).memory_mb()
 
 
 @contextmanager
 def watched(parent: int, every_s: float = 0.5) -> Iterator[list[float]]:
-    """Memory of a function in MB, again and again while it lasts."""
-    seen: list[float] = []
+    """Record the memory of a function in MB at regular intervals."""
+    memories: list[float] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(every_s):
-            seen.append(memory_mb(parent))
+            memories.append(memory_mb(parent))
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield seen
+        yield memories
     finally:
         done.set()
         thread.join()

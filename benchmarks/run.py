@@ -1,4 +1,4 @@
-"""`make bench`: all benchmarks, or those named: a table, and the same as JSON in .cache/bench/results.json."""
+"""`make bench`: runs all benchmarks or those named; prints a table and writes it to .cache/bench/results.json."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import asdict
 
 from measured import CACHE
 
-SUBJECTS = ("prepare", "epoch", "memory", "cold", "service", "predict", "predict_load")
+BENCHMARKS = ("prepare", "epoch", "memory", "cold", "service", "predict", "predict_load")
 
 
-def main(subjects: list[str]) -> None:
-    """Measures and tells; a ratio out of its bound is told, not raised: a machine may be busy."""
+def main(names: list[str]) -> None:
+    """Measure and report. A ratio out of its bound is no failure, since the machine may be busy."""
     CACHE.mkdir(parents=True, exist_ok=True)
     results = []
-    for subject in subjects or SUBJECTS:
-        for found in importlib.import_module(subject).measure():
-            results.append({**asdict(found), "subject": subject, "holds": found.holds})
-            mark = "ok   " if found.holds else "short"
-            line = f"{mark} {found.ratio:6.2f}  {found.bound:8} {found.what}, against {found.against}"
-            sys.stdout.write(f"{line}{f'  ({found.detail})' if found.detail else ''}\n")
+    for name in names or BENCHMARKS:
+        for ratio in importlib.import_module(name).measure():
+            results.append({**asdict(ratio), "benchmark": name, "holds": ratio.holds})
+            mark = "ok   " if ratio.holds else "short"
+            line = f"{mark} {ratio.ratio:6.2f}  {ratio.bound:8} {ratio.subject}, against {ratio.against}"
+            sys.stdout.write(f"{line}{f'  ({ratio.detail})' if ratio.detail else ''}\n")
             sys.stdout.flush()
     (CACHE / "results.json").write_text(json.dumps(results, indent=1))
 

@@ -1,4 +1,4 @@
-"""The shipped sample, its events repeated, in files of any length with baskets of any length."""
+"""Files of any length, with baskets of any length, that repeat the events of the shipped sample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTERS = ("nMuon", "nElectron", "nTau", "nJet")
 
 
 def multiplied(events: int, cluster: int) -> Path:
-    """A file of so many events (a multiple of `cluster`), each basket with `cluster` entries; made once."""
+    """Return a file of this many events (a multiple of `cluster`) with `cluster` entries a basket; written once."""
     path = CACHE / f"{events}-{cluster}.root"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def _columns() -> dict[str, Any]:
 
 
 def _write(path: Path, columns: dict[str, Any], events: int, cluster: int) -> None:
-    """Each cluster has the sample's events in another order, so that nothing compresses better than it should."""
+    """Write clusters of randomly drawn events, so that the file does not compress better than real data."""
     rng = np.random.default_rng(1)
     with uproot.recreate(path, compression=uproot.ZSTD(5)) as file:
         kinds = {name: c.dtype if isinstance(c, np.ndarray) else c.type.content for name, c in columns.items()}

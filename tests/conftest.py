@@ -9,7 +9,6 @@ import pytest
 from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
 from support.system import System
 
-
 os.environ |= {  # before XRootD's client is loaded: a server that is away costs a second, not half a minute
     "XRD_CONNECTIONWINDOW": "1",
     "XRD_CONNECTIONRETRY": "1",

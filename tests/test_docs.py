@@ -32,13 +32,6 @@ def test_every_key_of_params_json_is_documented() -> None:
     assert [key for key in params._KEYS if f"`{key}`" not in text] == []
 
 
-def test_every_setting_is_documented() -> None:
-    names = set(
-        re.findall(r"HEPFAAS_[A-Z_]+|K_SINK|\bPORT\b", (TOP / "shared/hepfaas/platform/settings.py").read_text())
-    )
-    assert names == set(re.findall(r"^\| `([A-Z_]+)`", (TOP / "docs/reference/settings.md").read_text(), re.M))
-
-
 def test_every_key_of_a_rule_is_documented() -> None:
     text = (TOP / "docs/reference/events.md").read_text()
     names = [field.name for kind in (rules.Rule, rules.Gate) for field in fields(kind) if field.name != "name"]

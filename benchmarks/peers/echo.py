@@ -1,8 +1,8 @@
-"""A bare ASGI app that gives back what it gets: the floor under every server in Python."""
+"""A bare ASGI app that echoes the body: the lower bound for any server in Python."""
 
 
 async def app(scope, receive, send):
-    """Reads the whole body and answers it."""
+    """Read the whole body and return its beginning."""
     if scope["type"] != "http":
         return
     body, more = b"", True

@@ -1,4 +1,4 @@
-"""The benchmark's network in NumPy, as peers serve it: dense layers, relu between, a sigmoid at the end."""
+"""The benchmark's network in NumPy, as the peers serve it: dense layers, relu between them, a sigmoid at the end."""
 
 import os
 
@@ -9,7 +9,7 @@ LAYERS = [(WEIGHTS[f"kernel{n}"], WEIGHTS[f"bias{n}"]) for n in range(len(WEIGHT
 
 
 def predict(x):
-    """Scores (events, 1) of features (events, features)."""
+    """Return scores (events, 1) for features (events, features)."""
     for number, (kernel, bias) in enumerate(LAYERS):
         x = x @ kernel + bias
         x = np.maximum(x, 0) if number < len(LAYERS) - 1 else 1 / (1 + np.exp(-x))

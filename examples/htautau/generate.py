@@ -1,4 +1,4 @@
-"""Makes the sample of this folder: NanoAOD-like ROOT files of H → ττ from gluon and vector boson fusion.
+"""Generate the sample of this folder: NanoAOD-like ROOT files of H → ττ from gluon and vector boson fusion.
 
     uv run --no-project --with pythia8mc==8.317.2 --with fastjet --with uproot --with awkward \
         python examples/htautau/generate.py
@@ -53,7 +53,7 @@ RHO_OF_PILE_UP = 0.6  # GeV per unit area, a vertex
 
 @dataclass(frozen=True)
 class Process:
-    """A class of events: its name, its label and what switches it on in Pythia."""
+    """A class of events: name, label and settings of Pythia."""
 
     name: str
     label: int
@@ -76,7 +76,7 @@ COMMON_SETTINGS = (
 
 @dataclass(frozen=True)
 class Lepton:
-    """How the detector sees electrons or muons.
+    """Response of the detector to electrons or muons.
 
     min_pt: GeV; max_eta, efficiency: pure numbers; pt: relative resolution; angle: rad; impact: cm.
     """
@@ -97,7 +97,7 @@ ELECTRONS = Lepton(ELECTRON, 0.000511, min_pt=5.0, max_eta=2.5, efficiency=0.85,
 
 @dataclass(frozen=True)
 class HadronicTaus:
-    """How the detector sees hadronic taus; fields as in `Lepton`, after reconstruction."""
+    """Response of the detector to hadronic taus; fields as in `Lepton`, after reconstruction."""
 
     min_pt: float = 18.0
     max_eta: float = 2.3
@@ -110,7 +110,7 @@ class HadronicTaus:
 TAUS = HadronicTaus()
 
 
-# What is written, with its type. Four more flat branches, nMuon to nJet, come with the jagged ones: 18 and 48.
+# Branches and their types. Four more flat branches, nMuon to nJet, come with the jagged ones: 18 and 48.
 F32, I32 = np.float32, np.int32
 IDENTIFIERS = {"run": np.uint32, "luminosityBlock": np.uint32, "event": np.uint64}
 FLAT = {
@@ -173,7 +173,7 @@ JAGGED = {
 
 
 def started(process: Process, seed: int) -> pythia8mc.Pythia:
-    """Pythia, ready to make events of a process; seed: 1 to 900 000 000.
+    """Return Pythia, ready to generate events of a process; seed: 1 to 900 000 000.
 
     Raises: RuntimeError if Pythia does not start.
     """
@@ -186,11 +186,11 @@ def started(process: Process, seed: int) -> pythia8mc.Pythia:
 
 
 def next_particles(pythia: pythia8mc.Pythia, n_events: int) -> ak.Array:
-    """The event records of the next events, shape (events, var): Momentum4D with these fields.
+    """Return the event records of the next events, shape (events, var): Momentum4D with these fields.
 
-    pdg, status: as Pythia's; charge: e; vx, vy, vz: mm, where it was made (0 if Pythia does not say);
-    mother: index of the first mother; tau_ancestor: of the tau from whose decay it comes, or that it is, else -1;
-    both count over all events of the array.
+    pdg, status: as Pythia's; charge: e; vx, vy, vz: mm, production vertex (0 if Pythia has none);
+    mother: index of the first mother; tau_ancestor: of the decayed tau that it is or comes from, else -1;
+    both are indices over all events of the array.
 
     Raises: RuntimeError if Pythia gives up an event.
     """
@@ -225,13 +225,13 @@ def next_particles(pythia: pythia8mc.Pythia, n_events: int) -> ak.Array:
 
 
 def is_decayed_tau(pdg: npt.NDArray[np.int32], mother: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """True for taus that decay, shape (particles,); the others of the record are followed by a copy."""
+    """Return True for taus that decay, shape (particles,); any other tau of the record is followed by a copy."""
     is_tau = abs(pdg) == TAU
     return is_tau & ~np.isin(np.arange(len(pdg)), mother[is_tau])
 
 
 def nearest_ancestor(mother: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Index of the nearest ancestor that is wanted, or of the particle itself; -1 if there is none.
+    """Return the index of the particle if it is wanted, else of its nearest wanted ancestor; -1 for none.
 
     All of shape (particles,). A mother is an index into the same array; the root of each event is its own mother.
     """
@@ -242,13 +242,13 @@ def nearest_ancestor(mother: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_
 
 
 def is_neutrino(particles: ak.Array) -> ak.Array:
-    """True for neutrinos, the only stable particles that leave no trace here."""
+    """Return True for neutrinos, the only stable particles that leave no trace here."""
     kind = abs(particles.pdg)
     return (kind == NU_E) | (kind == NU_MU) | (kind == NU_TAU)
 
 
 def has_quark(particles: ak.Array, flavour: int) -> ak.Array:
-    """True for hadrons that hold a quark of this flavour (PDG numbering scheme: the hundreds and thousands)."""
+    """Return True for hadrons with a quark of this flavour (PDG numbering scheme: the hundreds and thousands)."""
     kind = abs(particles.pdg)
     return (kind > 100) & ((kind // 100 % 10 == flavour) | (kind // 1000 % 10 == flavour))
 
@@ -257,27 +257,27 @@ def has_quark(particles: ak.Array, flavour: int) -> ak.Array:
 
 
 def gaussian(rng: np.random.Generator, like: ak.Array) -> ak.Array:
-    """Standard normal numbers in the shape of an array, (events,) or (events, var)."""
+    """Return standard normal numbers in the shape of an array, (events,) or (events, var)."""
     return shaped(rng.standard_normal(ak.count(like, axis=None)), like)
 
 
 def uniform(rng: np.random.Generator, like: ak.Array) -> ak.Array:
-    """Numbers in [0, 1) in the shape of an array, (events,) or (events, var)."""
+    """Return numbers in [0, 1) in the shape of an array, (events,) or (events, var)."""
     return shaped(rng.random(ak.count(like, axis=None)), like)
 
 
 def shaped(values: npt.NDArray[np.float64], like: ak.Array) -> ak.Array:
-    """Values, shape (n,), in the shape of an array of as many numbers."""
+    """Return values, shape (n,), in the shape of an array of n numbers."""
     return ak.Array(values) if like.ndim == 1 else ak.unflatten(values, ak.num(like))
 
 
 def wrapped(phi: ak.Array) -> ak.Array:
-    """The angle in [-π, π)."""
+    """Return the angle in [-π, π)."""
     return (phi + np.pi) % (2 * np.pi) - np.pi
 
 
 def smeared(rng: np.random.Generator, true: ak.Array, relative_pt: ak.Array | float, angle: float) -> Columns:
-    """pt, eta, phi as measured, (events, var): relative resolution of pt, resolution of both angles in rad.
+    """Return pt, eta, phi as measured, (events, var): relative resolution of pt, resolution of both angles in rad.
 
     pt does not fall below a tenth of the true one.
     """
@@ -289,7 +289,7 @@ def smeared(rng: np.random.Generator, true: ak.Array, relative_pt: ak.Array | fl
 
 
 def impact(rng: np.random.Generator, tracks: ak.Array, resolution: float) -> Columns:
-    """dxy, dz in cm of tracks to the primary vertex, smeared; resolution in cm, dz twice as bad."""
+    """Return dxy, dz in cm of tracks to the primary vertex, smeared; resolution in cm, dz twice as bad."""
     along = (tracks.vx * tracks.px + tracks.vy * tracks.py) / tracks.pt
     dxy = (tracks.vy * tracks.px - tracks.vx * tracks.py) / tracks.pt
     dz = tracks.vz - along * tracks.pz / tracks.pt
@@ -300,13 +300,13 @@ def impact(rng: np.random.Generator, tracks: ak.Array, resolution: float) -> Col
 
 
 def cone_pt(axes: ak.Array, particles: ak.Array, radius: float) -> ak.Array:
-    """Sum of the pt of the particles within ΔR of each axis, (events, axes), GeV; an axis may be one of them."""
+    """Return the sum of pt, GeV, of particles within ΔR of each axis, (events, axes); an axis may be one of them."""
     axis, particle = ak.unzip(ak.cartesian([axes, particles], nested=True))
     return ak.sum(ak.where(axis.deltaR(particle) < radius, particle.pt, 0.0), axis=-1)
 
 
 def nearest(axes: ak.Array, candidates: ak.Array, radius: float) -> ak.Array:
-    """Index of the candidate nearest to each axis, (events, axes); -1 if none is within the radius."""
+    """Return the index of the candidate nearest to each axis, (events, axes); -1 if none is within the radius."""
     axis, candidate = ak.unzip(ak.cartesian([axes, candidates], nested=True))
     distance = axis.deltaR(candidate)
     index = ak.fill_none(ak.argmin(distance, axis=-1), -1)
@@ -314,14 +314,14 @@ def nearest(axes: ak.Array, candidates: ak.Array, radius: float) -> ak.Array:
 
 
 def by_pt(objects: ak.Array) -> ak.Array:
-    """The objects of each event, hardest first."""
+    """Return the objects of each event, hardest first."""
     return objects[ak.argsort(objects.pt, ascending=False)]
 
 
 def leptons(
     rng: np.random.Generator, visible: ak.Array, kind: Lepton, relative_isolations: dict[str, float]
 ) -> ak.Array:
-    """The electrons or muons as measured, (events, var), with the isolation of each name and radius."""
+    """Return the electrons or muons as measured, (events, var), with the isolation of each name and radius."""
     true = visible[abs(visible.pdg) == kind.pdg]
     true = true[(true.pt > kind.min_pt) & (abs(true.eta) < kind.max_eta)]
     true = true[uniform(rng, true.pt) < kind.efficiency]
@@ -345,23 +345,23 @@ def leptons(
 
 
 def muons(rng: np.random.Generator, visible: ak.Array) -> ak.Array:
-    """Muons; tightId: a random 97 % of those that point to the primary vertex."""
-    found = leptons(rng, visible, MUONS, {"pfRelIso03_all": 0.3, "pfRelIso04_all": 0.4})
-    points_to_vertex = (abs(found.dxy) < 0.2) & (abs(found.dz) < 0.5)  # cm, as CMS's tight muons
-    return ak.with_field(found, points_to_vertex & (uniform(rng, found.pt) < 0.97), "tightId")
+    """Return muons; tightId: a random 97 % of those that point to the primary vertex."""
+    candidates = leptons(rng, visible, MUONS, {"pfRelIso03_all": 0.3, "pfRelIso04_all": 0.4})
+    points_to_vertex = (abs(candidates.dxy) < 0.2) & (abs(candidates.dz) < 0.5)  # cm, as CMS's tight muons
+    return ak.with_field(candidates, points_to_vertex & (uniform(rng, candidates.pt) < 0.97), "tightId")
 
 
 def electrons(rng: np.random.Generator, visible: ak.Array) -> ak.Array:
-    """Electrons; cutBased: how many working points of isolation are passed, 0 to 4."""
-    found = leptons(rng, visible, ELECTRONS, {"pfRelIso03_all": 0.3})
-    passed = sum(ak.values_astype(found.pfRelIso03_all < cut, np.int32) for cut in ISOLATION_WORKING_POINTS)
-    return ak.with_field(found, passed, "cutBased")
+    """Return electrons; cutBased: number of working points of isolation that are passed, 0 to 4."""
+    candidates = leptons(rng, visible, ELECTRONS, {"pfRelIso03_all": 0.3})
+    passed = sum(ak.values_astype(candidates.pfRelIso03_all < cut, np.int32) for cut in ISOLATION_WORKING_POINTS)
+    return ak.with_field(candidates, passed, "cutBased")
 
 
 def hadronic_taus(particles: ak.Array) -> ak.Array:
-    """The visible part of each hadronic tau decay as it is, (events, var): Momentum4D with these fields.
+    """Return the true visible part of each hadronic tau decay, (events, var): Momentum4D with these fields.
 
-    charge, decayMode: 5 (charged hadrons - 1) + π⁰, as HPS counts (CMS, JINST 13 (2018) P10005);
+    charge, decayMode: 5 (charged hadrons - 1) + π⁰, as in HPS (CMS, JINST 13 (2018) P10005);
     lead: its hardest charged hadron, a particle.
     """
     flat = ak.flatten(particles)
@@ -390,14 +390,14 @@ def hadronic_taus(particles: ak.Array) -> ak.Array:
 
 
 def taus(rng: np.random.Generator, particles: ak.Array, visible: ak.Array) -> ak.Array:
-    """Hadronic taus as measured; isolations in GeV within ΔR < 0.5 of particles of no tau. No jet fakes a tau."""
+    """Return hadronic taus as measured; isolations in GeV, ΔR < 0.5, of particles not from taus. No jet fakes a tau."""
     true = hadronic_taus(particles)
     true = true[(abs(true.eta) < TAUS.max_eta) & (uniform(rng, true.charge) < TAUS.efficiency)]
     measured = smeared(rng, true, TAUS.pt, TAUS.angle)
     others = visible[(visible.tau_ancestor < 0) & (visible.pt > CONE_PT)]
     charged, neutral = (cone_pt(true, others[mask], 0.5) for mask in (others.charge != 0, others.charge == 0))
     lead = true.lead
-    found = ak.zip(
+    candidates = ak.zip(
         {
             **measured,
             "mass": true.mass,
@@ -413,11 +413,11 @@ def taus(rng: np.random.Generator, particles: ak.Array, visible: ak.Array) -> ak
         },
         with_name="Momentum4D",
     )
-    return by_pt(found[found.pt > TAUS.min_pt])
+    return by_pt(candidates[candidates.pt > TAUS.min_pt])
 
 
 def jets(rng: np.random.Generator, particles: ak.Array, visible: ak.Array) -> ak.Array:
-    """Anti-kt jets as measured, (events, var), leptons and taus among them; fields besides the branches:
+    """Return anti-kt jets as measured, (events, var), also of leptons and taus. Fields besides the branches:
 
     sigma: resolution of pt; shift_x, shift_y: measured minus true px, py; all in GeV.
     """
@@ -426,7 +426,7 @@ def jets(rng: np.random.Generator, particles: ak.Array, visible: ak.Array) -> ak
     true, parts = cluster.inclusive_jets(min_pt=JET_PT / 2), cluster.constituents(min_pt=JET_PT / 2)
     relative = np.sqrt((JET_NOISE / true.pt) ** 2 + JET_STOCHASTIC**2 / true.pt + JET_CONSTANT**2)
     measured = smeared(rng, true, relative, angle=0.02)
-    found = ak.zip(
+    candidates = ak.zip(
         {
             **measured,
             "mass": np.maximum(true.mass, 0.0) * measured["pt"] / true.pt,
@@ -440,11 +440,11 @@ def jets(rng: np.random.Generator, particles: ak.Array, visible: ak.Array) -> ak
         },
         with_name="Momentum4D",
     )
-    return by_pt(found[(found.pt > JET_PT) & (abs(found.eta) < JET_ETA)])
+    return by_pt(candidates[(candidates.pt > JET_PT) & (abs(candidates.eta) < JET_ETA)])
 
 
 def energy_fractions(parts: ak.Array) -> Columns:
-    """Shares of a jet's energy by kind of constituent; a charged one without a track counts as neutral."""
+    """Return the shares of a jet's energy by kind of constituent; a charged one without a track counts as neutral."""
     kind, has_track = abs(parts.pdg), (parts.charge != 0) & (abs(parts.eta) < TRACKER_ETA)
     is_em, is_muon = (kind == ELECTRON) | (kind == PHOTON), (kind == MUON) & has_track
     masks = {
@@ -459,7 +459,7 @@ def energy_fractions(parts: ak.Array) -> Columns:
 
 
 def quark_likelihood(parts: ak.Array) -> ak.Array:
-    """Near 1 for few hard constituents, as of quarks, near 0 for many soft ones: a logistic function of ptD.
+    """Return a logistic function of ptD: near 1 for few hard constituents, as of quarks, near 0 for many soft ones.
 
     ptD = √Σpt² / Σpt is one of the three inputs of the discriminator of CMS (CMS-PAS-JME-13-002).
     """
@@ -468,7 +468,7 @@ def quark_likelihood(parts: ak.Array) -> ak.Array:
 
 
 def b_tag(rng: np.random.Generator, true: ak.Array, particles: ak.Array) -> ak.Array:
-    """A number drawn for each jet: Beta(4, 1) with a b hadron in its cone, Beta(2, 3) with a c, else Beta(1, 6)."""
+    """Return a random number per jet: Beta(4, 1) with a b hadron in the cone, Beta(2, 3) with c, else Beta(1, 6)."""
     has_b, has_c = (
         nearest(true, particles[has_quark(particles, flavour) & (particles.pt > 5)], JET_RADIUS) >= 0
         for flavour in (5, 4)
@@ -479,7 +479,7 @@ def b_tag(rng: np.random.Generator, true: ak.Array, particles: ak.Array) -> ak.A
 
 
 def vertices(rng: np.random.Generator, n_events: int) -> Columns:
-    """The branches without a counterpart in the simulated collision: pile-up and beam spot, all drawn."""
+    """Return the branches that the simulated collision does not have: pile-up and beam spot, all random."""
     npvs = 1 + rng.poisson(N_PILE_UP, n_events)
     return {
         "PV_npvs": npvs,
@@ -493,9 +493,9 @@ def vertices(rng: np.random.Generator, n_events: int) -> Columns:
 def missing_momentum(
     rng: np.random.Generator, particles: ak.Array, visible: ak.Array, jet: ak.Array, npvs: npt.NDArray[np.int64]
 ) -> Columns:
-    """The MET branches: the neutrinos, less the shifts of the jets, plus noise that grows with √MET_sumEt.
+    """Return the MET branches: the neutrinos, less the shifts of the jets, plus noise that grows with √MET_sumEt.
 
-    The covariance is that of what was drawn; the significance is METᵀ cov⁻¹ MET (CMS, JINST 6 (2011) P09001).
+    The covariance is that of the noise; the significance is METᵀ cov⁻¹ MET (CMS, JINST 6 (2011) P09001).
     """
     neutrinos = particles[(particles.status > 0) & is_neutrino(particles)]
     hard = ak.sum(visible.pt[abs(visible.eta) < CALORIMETER_ETA], axis=1)
@@ -520,7 +520,7 @@ def missing_momentum(
 
 
 def triggers(rng: np.random.Generator, muon: ak.Array, tau: ak.Array) -> Columns:
-    """The HLT branches, from the measured objects: the plateau efficiencies are 90 and 80 %."""
+    """Return the HLT branches, from the measured objects: the plateau efficiencies are 90 and 80 %."""
     good_muon = (muon.pt > 24) & muon.tightId & (muon.pfRelIso03_all < 0.15)
     good_tau = (tau.pt > 35) & (abs(tau.eta) < 2.1) & (tau.rawIso < 3.0)
     two_taus = ak.sum(good_tau, axis=1) >= 2
@@ -531,7 +531,7 @@ def triggers(rng: np.random.Generator, muon: ak.Array, tau: ak.Array) -> Columns
 
 
 def measured_events(rng: np.random.Generator, particles: ak.Array) -> ak.Array:
-    """What the detector makes of the particles: one record an event, fields as FLAT and JAGGED."""
+    """Return measured events: one record an event, fields as FLAT and JAGGED."""
     visible = particles[(particles.status > 0) & ~is_neutrino(particles)]
     vertex = vertices(rng, len(particles))
     jet = jets(rng, particles, visible)
@@ -541,7 +541,7 @@ def measured_events(rng: np.random.Generator, particles: ak.Array) -> ak.Array:
         "Tau": taus(rng, particles, visible),
     }
     near_jet = {
-        name: ak.with_field(found, nearest(found, jet, JET_RADIUS), "jetIdx") for name, found in objects.items()
+        name: ak.with_field(values, nearest(values, jet, JET_RADIUS), "jetIdx") for name, values in objects.items()
     }
     flat = {
         **missing_momentum(rng, particles, visible, jet, vertex["PV_npvs"]),
@@ -552,8 +552,8 @@ def measured_events(rng: np.random.Generator, particles: ak.Array) -> ak.Array:
         {
             **{name: stored(flat[name], dtype) for name, dtype in FLAT.items()},
             **{
-                name: ak.zip({field: stored(found[field], dtype) for field, dtype in JAGGED[name].items()})
-                for name, found in {**near_jet, "Jet": jet}.items()
+                name: ak.zip({field: stored(values[field], dtype) for field, dtype in JAGGED[name].items()})
+                for name, values in {**near_jet, "Jet": jet}.items()
             },
         },
         depth_limit=1,
@@ -564,30 +564,30 @@ def measured_events(rng: np.random.Generator, particles: ak.Array) -> ak.Array:
 
 
 def stored(values: ak.Array, dtype: type[np.generic]) -> ak.Array:
-    """The values in the type of their branch, (events,) or (events, var); float32 rounded to MANTISSA_BITS."""
+    """Return the values in the type of their branch, (events,) or (events, var); float32 rounded to MANTISSA_BITS."""
     numbers = np.asarray(ak.to_numpy(ak.flatten(values, axis=None)), dtype=dtype)
     rounded = rounded_mantissa(numbers) if numbers.dtype == np.float32 else numbers
     return shaped(rounded, ak.Array(values))
 
 
 def rounded_mantissa(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Finite values to the nearest number with MANTISSA_BITS bits of mantissa (as CMSSW's MiniFloatConverter)."""
+    """Return finite values, rounded to MANTISSA_BITS bits of mantissa (as CMSSW's MiniFloatConverter)."""
     dropped = 23 - MANTISSA_BITS
     bits = values.view(np.uint32) + np.uint32(1 << (dropped - 1))
     return ((bits >> dropped) << dropped).view(np.float32)
 
 
 def simulated(process: Process, n_events: int, seed: int) -> Iterator[ak.Array]:
-    """Measured events of a process, a cluster at a time."""
+    """Yield the measured events of a process, a cluster at a time."""
     pythia, rng = started(process, seed), np.random.default_rng(seed)
     for start in range(0, n_events, EVENTS_PER_CLUSTER):
         yield measured_events(rng, next_particles(pythia, min(EVENTS_PER_CLUSTER, n_events - start)))
 
 
 def numbered(events: ak.Array, first: int) -> Columns:
-    """The branches with identifiers in front: run 1, luminosity blocks of 100 events, events from `first` on.
+    """Return the branches behind identifiers: run 1, luminosity blocks of 100 events, events from `first` on.
 
-    They count positions in the file, so that they say nothing about the process.
+    They count positions in the file, so that they do not depend on the process.
     """
     event = np.arange(first, first + len(events))
     identifiers = {"run": np.ones_like(event), "luminosityBlock": 1 + (event - 1) // 100, "event": event}
@@ -596,7 +596,7 @@ def numbered(events: ak.Array, first: int) -> Columns:
 
 
 def write(path: Path, clusters: Iterator[ak.Array], first: int) -> None:
-    """Writes events to the TTree `Events` of a new file, one cluster of baskets for each array."""
+    """Write events to the TTree `Events` of a new file, one cluster of baskets for each array."""
     with uproot.recreate(path, compression=uproot.ZSTD(9)) as file:
         tree = None
         for events in clusters:
@@ -609,7 +609,7 @@ def write(path: Path, clusters: Iterator[ak.Array], first: int) -> None:
 
 
 def write_unseen(folder: Path, n_events: int, seed: int, first: int) -> None:
-    """Writes `unseen.root`, half of its events from each process, in random order, and their labels."""
+    """Write `unseen.root`, half of its events from each process, in random order, and their labels."""
     processes = (GLUON_FUSION, VECTOR_BOSON_FUSION)
     n_each = n_events // 2
     clusters = [cluster for i, process in enumerate(processes) for cluster in simulated(process, n_each, seed + i)]
@@ -623,19 +623,19 @@ def write_unseen(folder: Path, n_events: int, seed: int, first: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line and writes the files."""
+    """Read the command line and write the files."""
     parser = argparse.ArgumentParser(description="Simulate H → ττ from ggH and VBF, NanoAOD-like.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder (this script's)")
     parser.add_argument("--events", type=int, default=5000, help="of each process (5000)")
     parser.add_argument("--seed", type=int, default=125, help="it and the next four are used (125)")
-    asked = parser.parse_args(arguments)
-    asked.output.mkdir(parents=True, exist_ok=True)
-    for process, seed in ((GLUON_FUSION, asked.seed), (VECTOR_BOSON_FUSION, asked.seed + 1)):
-        path = asked.output / f"{process.name}_tautau.root"
-        write(path, simulated(process, asked.events, seed), first=1)
-        sys.stdout.write(f"{path}: {asked.events} events\n")
-    write_unseen(asked.output, asked.events // 5, asked.seed + 2, first=asked.events + 1)
-    sys.stdout.write(f"{asked.output / 'unseen.root'}: {asked.events // 5} events\n")
+    options = parser.parse_args(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for process, seed in ((GLUON_FUSION, options.seed), (VECTOR_BOSON_FUSION, options.seed + 1)):
+        path = options.output / f"{process.name}_tautau.root"
+        write(path, simulated(process, options.events, seed), first=1)
+        sys.stdout.write(f"{path}: {options.events} events\n")
+    write_unseen(options.output, options.events // 5, options.seed + 2, first=options.events + 1)
+    sys.stdout.write(f"{options.output / 'unseen.root'}: {options.events // 5} events\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """apply: predict steps: the scores of an entry range of a file.
 
 Takes a CloudEvent org.hepfaas.predict.requested (docs/reference/events.md); stores the step's result and the sums that
-are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 422 if the
-step cannot be done, 503 to be asked again.
+are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403 to an
+event without a valid signature, 422 if the step cannot be done, 503 to get the event again.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""intake: news of files from outside -> runs, by the rules of their owner.
+"""intake: notifications of new files -> runs, by the rules of their owner.
 
-Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents that
-tell of a file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token
-(docs/reference/identity.md); sends org.hepfaas.run.submitted (docs/reference/events.md). Answers 2xx, 401, 403, 404,
-422 if the request must change, 429 and 503 to ask again.
+Takes PUT, GET, DELETE /v1/rules/{name}, notifications of S3 servers at POST /v1/notifications, and CloudEvents about a
+file, or dev.knative.sources.ping, at POST /; all but the ping with a bearer token (docs/reference/identity.md); sends
+org.hepfaas.run.submitted (docs/reference/events.md). Answers 2xx, 401, 403, 404, 422 if the request must change, 429
+and 503 to try again.
 """
 
 import functools
@@ -12,29 +12,28 @@ import os
 import functions_framework
 from flask import Request, Response
 from hepfaas.api import intake as intake_api
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration.intake import Intake
 from hepfaas.platform.arrivals import Arrivals
+from hepfaas.platform.backends import check_store, root_store, sender, store_of_owner
 from hepfaas.platform.browsers import Browsers
 from hepfaas.platform.http import answers, raw_headers
-from hepfaas.platform.identity import Identity, Presented, Quotas
-from hepfaas.platform.outside import check_store, root_store, sender, store_of_owner
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas
 from hepfaas.platform.settings import Settings
 
 SETTINGS = Settings.from_environ(os.environ)
 
-
 BROWSERS = Browsers(SETTINGS)
 IDENTITY = Identity(SETTINGS)
 ARRIVALS = Arrivals()
-SOURCES = Readings.by(SETTINGS).sources
+SOURCES = Readings.from_settings(SETTINGS).sources
 
 
 @functools.cache
 def taking() -> Intake:
     check_store(SETTINGS)
     root = root_store(SETTINGS)
-    quotas = Quotas(SETTINGS, IDENTITY.roles, root)
+    quotas = Quotas(IDENTITY.roles, root)
     return Intake(
         root, store_of_owner(SETTINGS), sender(SETTINGS), SETTINGS.allow_private, quotas=quotas, sources=SOURCES
     )
@@ -44,4 +43,4 @@ def taking() -> Intake:
 @answers("intake")
 def intake(request: Request) -> Response:
     BROWSERS.check(request.method, raw_headers(request))
-    return intake_api.answer(request, IDENTITY, Presented.by(request.headers.get), taking(), ARRIVALS)
+    return intake_api.answer(request, IDENTITY, IdentityHeaders.from_headers(request.headers.get), taking(), ARRIVALS)

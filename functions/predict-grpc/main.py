@@ -1,11 +1,11 @@
 """predict-grpc: scores of published models, by gRPC: the Open Inference Protocol, version 2.
 
-Knative gives a Service one port, so it is a function of its own; functions-framework speaks no gRPC, so it listens on
-$PORT (h2c) itself, until SIGTERM. Metrics for Prometheus are at /metrics of HEPFAAS_METRICS_PORT.
+It is a function of its own because Knative gives a Service one port. functions-framework does not speak gRPC, so it
+listens on $PORT (h2c) itself, until SIGTERM. Metrics for Prometheus are at /metrics of HEPFAAS_METRICS_PORT.
 
 docs/reference/predict.md has the calls; the metadata 'authorization' has a bearer token (docs/reference/identity.md).
-Answers OK; UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND for what is not there or another owner's; INVALID_ARGUMENT if
-the request must change; RESOURCE_EXHAUSTED and UNAVAILABLE to ask again.
+Answers OK; UNAUTHENTICATED; PERMISSION_DENIED; NOT_FOUND if it does not exist or belongs to another owner;
+INVALID_ARGUMENT if the request must change; RESOURCE_EXHAUSTED and UNAVAILABLE to try again.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Takes a CloudEvent org.hepfaas.{publish,register}.requested (docs/reference/events.md); stores the step's result and the
 sums that are complete with it; sends .phase.completed, .step.completed, .step.failed or .step.missing. Answers 204, 403
-to an event that is not ours, 422 if the step cannot be done, 503 to be asked again.
+to an event without a valid signature, 422 if the step cannot be done, 503 to get the event again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`python -m hepfaas` is the command `hepfaas`."""
+"""Run the command `hepfaas` as `python -m hepfaas`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command `hepfaas`: what a person types. Each command imports what it needs when it runs."""
+"""The command `hepfaas`. Each subcommand imports what it needs when it runs, so that all start quickly."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import sys
-import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,37 +24,40 @@ if TYPE_CHECKING:
     from hepfaas.client import Client
 
 OWNER = "local"
-"""First part of every key in the store of a laptop: there is one owner."""
+"""Owner of everything in a store of this machine, and key prefix of it."""
+
+JOB_FILES = ("files", "labels", "model", "params")
+Command = Callable[[argparse.Namespace], None]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit code: 0 done, 1 the request must change, 75 try later, 130 interrupted."""
+    """Run one command and return its exit code: 0 success, 1 change the request, 75 try later, 130 interrupted."""
     try:
-        given = _parser(Settings.from_environ(os.environ)).parse_args(words)
-        given.command(given)
+        options = _parser(Settings.from_environ(os.environ)).parse_args(words)
+        options.command(options)
     except RequestError as error:
-        return _said(f"hepfaas: {visible_lines(str(error), PRINTED)}", 1)
+        return _report_error(f"hepfaas: {visible_lines(str(error), PRINTED)}", 1)
     except UnavailableError as error:
-        text = f"hepfaas: {visible_lines(str(error), PRINTED)}\nNothing is lost: the same command goes on from here."
-        return _said(text, os.EX_TEMPFAIL)
+        advice = "Nothing is lost: run the same command again to continue."
+        return _report_error(f"hepfaas: {visible_lines(str(error), PRINTED)}\n{advice}", os.EX_TEMPFAIL)
     except KeyboardInterrupt:
-        return _said("\nhepfaas: stopped; the same command goes on from here.", 130)
+        return _report_error("\nhepfaas: stopped; run the same command again to continue.", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what reads us has gone: flush to nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: flush to nowhere
         return 0
     except Exception:
         text = visible_lines(traceback.format_exc().strip(), PRINTED)
-        return _said(f"hepfaas: a fault of ours\n{PRINTED}{text}", os.EX_SOFTWARE)
+        return _report_error(f"hepfaas: internal error\n{PRINTED}{text}", os.EX_SOFTWARE)
     return 0
 
 
-def _said(text: str, code: int) -> int:
+def _report_error(text: str, code: int) -> int:
     _write(sys.stderr, text)
     return code
 
 
 def _write(out: TextIO, text: str) -> None:
-    """Write lines for a person: the one place that a command's text passes, so that no control character gets out."""
+    """Write lines for a person. All text passes here, which escapes control characters."""
     text = visible_lines(text)
     out.write(f"{in_columns(text, shutil.get_terminal_size().columns) if out.isatty() else text}\n")
 
@@ -63,284 +66,250 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hepfaas", description="Machine learning on ROOT files.")
     parser.add_argument("--version", action="version", version=f"hepfaas {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
+
+    as_json = argparse.ArgumentParser(add_help=False)
+    as_json.add_argument("--json", action="store_true", help="print one JSON document")
+    in_store = argparse.ArgumentParser(add_help=False)
+    in_store.add_argument(
         "--store", default=settings.store, metavar="DIR|s3://BUCKET/PREFIX", help="default: %(default)s"
     )
-    common.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    in_either = argparse.ArgumentParser(add_help=False, parents=[in_store])
+    in_either.add_argument("--url", metavar="URL", help="address of a service, used instead of a store")
+    at_service = argparse.ArgumentParser(add_help=False)
+    at_service.add_argument("--url", default=settings.url, metavar="URL", help="address; default: %(default)s")
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument("folder", type=Path, metavar="FOLDER")
+    for name in JOB_FILES:
+        job.add_argument(f"--{name}", metavar="NAME", help=f"name of the {name} file in FOLDER")
+    job.add_argument("--name", metavar="NAME", help="name of the model")
+    of_run = argparse.ArgumentParser(add_help=False)
+    of_run.add_argument("run", metavar="RUN")
 
-    inspect = commands.add_parser("inspect", help="trees and branches of a ROOT file")
+    def add(
+        name: str, command: Command, parents: Sequence[argparse.ArgumentParser], text: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=parents, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of a ROOT file")
     inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
-    inspect.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    inspect.set_defaults(command=_inspect)
 
-    train = commands.add_parser("train", parents=[common], help="train on a folder: files.txt, labels.txt, model.py")
-    train.add_argument("folder", type=Path, metavar="FOLDER")
     processors = len(os.sched_getaffinity(0))
+    train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
     train.add_argument(
         "--workers", type=_count, default=processors, metavar="N", help="processes; default: %(default)s"
     )
-    train.add_argument("--dry-run", action="store_true", help="say what there is to do, and do nothing")
-    for name in ("files", "labels", "model", "params", "name"):
-        what = "name of the model" if name == "name" else f"name of the {name} file in FOLDER"
-        train.add_argument(f"--{name}", metavar="NAME", help=what)
-    train.set_defaults(command=_train)
+    train.add_argument("--dry-run", action="store_true", help="show what would be done, and store nothing")
 
-    up = commands.add_parser("up", help="the whole service on this machine: store, functions, broker, front door")
-    usual = None if "://" in settings.store else Path(settings.store) / "up"
+    up = add("up", _up, [], "run the whole service on this machine: store, functions, broker and HTTP server")
+    folder = None if "://" in settings.store else Path(settings.store) / "up"
     up.add_argument(
-        "--folder", type=Path, default=usual, required=usual is None, metavar="DIR", help="default: %(default)s"
+        "--folder", type=Path, default=folder, required=folder is None, metavar="DIR", help="default: %(default)s"
     )
-    up.add_argument("--port", type=int, default=8080, metavar="N", help="of the front door; default: %(default)s")
+    up.add_argument("--port", type=int, default=8080, metavar="N", help="port of the service; default: %(default)s")
     up.add_argument("--workers", type=_count, default=processors, metavar="N", help="processes of each function")
-    up.add_argument("--token", action="store_true", help="answer only who has the token that is printed at the start")
-    up.set_defaults(command=_up)
+    up.add_argument("--token", action="store_true", help="require the token that is printed at the start")
 
-    remote = argparse.ArgumentParser(add_help=False)
-    remote.add_argument("--url", default=settings.url, metavar="URL", help="of a service; default: %(default)s")
-    submit = commands.add_parser("submit", parents=[remote], help="train on a folder at a service")
-    submit.add_argument("folder", type=Path, metavar="FOLDER")
-    submit.add_argument("--wait", action="store_true", help="show how far it is, until it has ended")
-    submit.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    for name in ("files", "labels", "model", "params", "name"):
-        what = "name of the model" if name == "name" else f"name of the {name} file in FOLDER"
-        submit.add_argument(f"--{name}", metavar="NAME", help=what)
-    submit.set_defaults(command=_submit)
-    for name, help_text, command in (
-        ("cancel", "end a run at a service", _cancel),
-        ("retry", "a new attempt of a run that failed at a service", _retry),
-        ("report", "metrics of a run at a service, and its pictures", _report),
-    ):
-        one = commands.add_parser(name, parents=[remote], help=help_text)
-        one.add_argument("run", metavar="RUN")
-        one.add_argument("--json", action="store_true", help="one JSON document on standard output")
-        if name == "report":
-            one.add_argument("--out", type=Path, metavar="DIR", help="put the pictures there")
-        one.set_defaults(command=command)
+    submit = add("submit", _submit, [job, at_service, as_json], "train on a folder at a service")
+    submit.add_argument("--wait", action="store_true", help="show the progress until the run has ended")
+    add("cancel", _cancel, [of_run, at_service, as_json], "end a run at a service")
+    add("retry", _retry, [of_run, at_service, as_json], "start a new attempt of a failed run at a service")
+    report = add("report", _report, [of_run, at_service, as_json], "show the metrics of a run at a service")
+    report.add_argument("--out", type=Path, metavar="DIR", help="save the plots there")
 
-    for name, help_text, command in (
-        ("runs", "all runs", _runs),
-        ("models", "all published model versions", _models),
-    ):
-        listing = commands.add_parser(name, parents=[common], help=help_text)
-        listing.add_argument("--url", metavar="URL", help="of a service, instead of a store")
-        listing.set_defaults(command=command)
-    status = commands.add_parser("status", parents=[common], help="how far a run is")
-    status.add_argument("run", metavar="RUN")
-    status.add_argument("--url", metavar="URL", help="of a service, instead of a store")
-    status.add_argument("--verify", action="store_true", help="recount every event from what is stored")
-    status.set_defaults(command=_status)
-    log = commands.add_parser("log", parents=[common], help="what was done, and what model.py printed")
-    log.add_argument("run", metavar="RUN")
-    log.add_argument("--url", metavar="URL", help="of a service, instead of a store")
-    log.add_argument("--follow", action="store_true", help="go on until the run has ended; at a service")
-    log.set_defaults(command=_log)
+    add("runs", _runs, [in_either, as_json], "list all runs")
+    add("models", _models, [in_either, as_json], "list all published model versions")
+    status = add("status", _status, [of_run, in_either, as_json], "show the state and progress of a run")
+    status.add_argument("--verify", action="store_true", help="recount every event from the stored objects")
+    log = add("log", _log, [of_run, in_either, as_json], "show the steps of a run, and what model.py printed")
+    log.add_argument("--follow", action="store_true", help="continue until the run has ended; only with --url")
 
-    predict = commands.add_parser("predict", parents=[common], help="scores of raw events")
+    predict = add("predict", _predict, [in_either, as_json], "compute scores of the events in ROOT files")
     predict.add_argument("model", metavar="MODEL", help="NAME or NAME/VERSION")
-    predict.add_argument("files", nargs="+", metavar="FILE")
+    predict.add_argument("files", nargs="+", metavar="FILE", help="with --url, a file that the service can read")
     predict.add_argument("--tree", help="default: the tree that the model was trained on")
-    predict.add_argument("--out", type=Path, metavar="FILE", help="write .root, .parquet, .csv or .json")
-    predict.add_argument("--url", metavar="URL", help="of a service that reads the files, instead of a store")
-    predict.set_defaults(command=_predict)
+    predict.add_argument("--out", type=Path, metavar="FILE", help="write scores as .root, .parquet, .csv or .json")
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes; give 1 or more")
     return int(text)
 
 
-def _store(given: argparse.Namespace) -> Store:
-    return open_store(f"{given.store.rstrip('/')}/{OWNER}")
+def _store(options: argparse.Namespace) -> Store:
+    return open_store(f"{options.store.rstrip('/')}/{OWNER}")
 
 
-def _client(given: argparse.Namespace) -> Client:
-    """The service that a command names, asked as the settings say."""
+def _client(options: argparse.Namespace) -> Client:
+    """Return a client of the service at --url, with the token and the group of the settings."""
     from hepfaas.client import Client
 
     settings = Settings.from_environ(os.environ)
     token = settings.token or (Path(settings.token_file) if settings.token_file else "")
-    return Client(given.url, token, settings.group)
+    return Client(options.url, token, settings.group)
+
+
+def _names(options: argparse.Namespace) -> dict[str, str]:
+    """Return the names of a job's files and of its model that are options."""
+    names = {name: getattr(options, name) for name in (*JOB_FILES, "name")}
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def _print(text: str) -> None:
     _write(sys.stdout, text)
 
 
-def _document(values: Any) -> None:
-    _print(json.dumps(values, indent=1))
+def _show(options: argparse.Namespace, values: Any, text: Callable[[Any], str]) -> None:
+    """Print values as JSON with --json, else as text."""
+    _print(json.dumps(values, indent=1) if options.json else text(values))
 
 
-def _inspect(given: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
+def _inspect(options: argparse.Namespace) -> None:
     from hepfaas.datasets.summary import trees_of
     from hepfaas.local.tables import described
 
-    found = trees_of(given.file)
-    if given.json:
-        _document([asdict(tree) for tree in found])
-    else:
-        _print("\n\n".join(map(described, found)) or f"'{given.file}' has no TTree")
+    trees = trees_of(options.file)
+    text = "\n\n".join(map(described, trees)) or f"'{options.file}' has no TTree"
+    _show(options, [asdict(tree) for tree in trees], lambda _: text)
 
 
-def _train(given: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> None:
     from hepfaas.local import train
 
-    named = {name: getattr(given, name) for name in ("files", "labels", "model", "params", "name")}
-    names = {name: value for name, value in named.items() if value is not None}
-    store = _store(given)
-    if given.dry_run:
-        outlook = train.outlook(given.folder, names, store)
-        _document(outlook) if given.json else _print(train.outlook_text(outlook))
-        return
-    report = train.train(given.folder, names, store, given.workers)
-    _document(report) if given.json else _print(train.report_text(report))
+    names, store = _names(options), _store(options)
+    if options.dry_run:
+        _show(options, train.outlook(options.folder, names, store), train.outlook_text)
+    else:
+        _show(options, train.train(options.folder, names, store, options.workers), train.report_text)
 
 
-def _up(given: argparse.Namespace) -> None:
+def _up(options: argparse.Namespace) -> None:
     from hepfaas.local.up import Options, run
 
-    run(Options(given.folder, given.port, given.workers, token=given.token))
+    run(Options(options.folder, options.port, options.workers, token=options.token))
 
 
-def _submit(given: argparse.Namespace) -> None:
+def _submit(options: argparse.Namespace) -> None:
+    from hepfaas.client.calls import check_completed
     from hepfaas.local.progress import lines_of
+    from hepfaas.local.tables import metrics_text
 
-    names = {name: getattr(given, name) for name in ("files", "labels", "model", "params", "name")}
-    with _client(given) as client:
-        run = client.submit(given.folder, **{name: value for name, value in names.items() if value})
-        sys.stderr.write(f"run {run} at {given.url}\n")
-        if not given.wait:
-            _document({"run": run}) if given.json else _print(f"Next: hepfaas status {run} --url {given.url}")
+    with _client(options) as client:
+        run = client.submit(options.folder, **_names(options))
+        _write(sys.stderr, f"run {run} at {options.url}")
+        if not options.wait:
+            _show(options, {"run": run}, lambda _: f"Next: hepfaas status {run} --url {options.url}")
             return
-        with lines_of(sys.stderr) as say:
-            ended = client.wait(run, lambda status: say(status.line()))
-        if ended.state != "completed":
-            raise RequestError(f"run '{run}' {ended.state}{': ' + ended.error if ended.error else ''}")
-        _show_report(client.report(run), given.json)
+        with lines_of(sys.stderr) as show:
+            check_completed(client.wait(run, lambda status: show(status.line())))
+        _show(options, client.report(run), metrics_text)
 
 
-def _cancel(given: argparse.Namespace) -> None:
-    with _client(given) as client:
-        found = client.cancel(given.run)
-    _document(found) if given.json else _print(f"run '{given.run}' is {found['state']}")
+def _cancel(options: argparse.Namespace) -> None:
+    with _client(options) as client:
+        _show(options, client.cancel(options.run), lambda values: f"run '{options.run}' is {values['state']}")
 
 
-def _retry(given: argparse.Namespace) -> None:
-    with _client(given) as client:
-        found = client.retry(given.run)
-    _document(found) if given.json else _print(f"run '{given.run}': attempt {found['attempt']}")
+def _retry(options: argparse.Namespace) -> None:
+    with _client(options) as client:
+        _show(options, client.retry(options.run), lambda values: f"run '{options.run}': attempt {values['attempt']}")
 
 
-def _report(given: argparse.Namespace) -> None:
-    with _client(given) as client:
-        found = client.report(given.run)
-        if given.out:
-            given.out.mkdir(parents=True, exist_ok=True)
-            for name, path in found["pictures"].items():
-                (given.out / name).write_bytes(client.fetch(path))
-    _show_report(found, given.json)
-    if given.out and not given.json:
-        _print(f"pictures are in {given.out}")
+def _report(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import metrics_text
+
+    with _client(options) as client:
+        report = client.report(options.run)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            for name, path in report["pictures"].items():
+                (options.out / name).write_bytes(client.fetch(path))
+    _show(options, report, metrics_text)
+    if options.out and not options.json:
+        _print(f"plots are in {options.out}")
 
 
-def _show_report(found: dict[str, Any], as_json: bool) -> None:
-    from hepfaas.local.tables import metrics_table
+def _runs(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import table
 
-    if as_json:
-        _document(found)
-        return
-    _print(f"{metrics_table(found['metrics'])}\n\nmodel {found['model']} (best epoch {found['best_epoch']})")
-
-
-def _runs(given: argparse.Namespace) -> None:
-    from hepfaas.local import tables
-
-    if given.url:
-        with _client(given) as client:
+    if options.url:
+        with _client(options) as client:
             rows = list(client.runs())
     else:
         from hepfaas.views import overview
 
-        rows = overview.runs(_store(given))
-    _document(rows) if given.json else _print(tables.table(rows, "no run yet: hepfaas train FOLDER"))
+        rows = [row.to_json() for row in overview.runs(_store(options))]
+    _show(options, rows, lambda rows: table(rows, "no run yet: hepfaas train FOLDER"))
 
 
-def _models(given: argparse.Namespace) -> None:
-    from hepfaas.local import tables
+def _models(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import table
 
-    if given.url:
-        with _client(given) as client:
+    if options.url:
+        with _client(options) as client:
             rows = client.models()
     else:
         from hepfaas.views import overview
 
-        rows = overview.models(_store(given))
-    _document(rows) if given.json else _print(tables.table(rows, "no model yet: hepfaas train FOLDER"))
+        rows = [row.to_json() for row in overview.models(_store(options))]
+    _show(options, rows, lambda rows: table(rows, "no model yet: hepfaas train FOLDER"))
 
 
-def _status(given: argparse.Namespace) -> None:
-    from hepfaas.local import tables
+def _status(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import facts
 
-    if given.url:
-        with _client(given) as client:
-            found = dict(client.status(given.run).values)
-            found |= {"ledger": client.ledger(given.run)} if given.verify else {}
+    if options.url:
+        with _client(options) as client:
+            values = dict(client.status(options.run).values)
+            values |= {"ledger": client.ledger(options.run)} if options.verify else {}
     else:
         from hepfaas.views import overview
 
-        found = overview.status(_store(given), given.run, given.verify)
-    _document(found) if given.json else _print(tables.facts(found))
-    if given.verify and not found["ledger"]["holds"]:
-        raise RequestError(f"the ledger of run '{given.run}' does not hold: {'; '.join(found['ledger']['findings'])}")
+        values = overview.status(_store(options), options.run, options.verify).to_json()
+    _show(options, values, facts)
+    if options.verify and not values["ledger"]["holds"]:
+        findings = "; ".join(values["ledger"]["findings"])
+        raise RequestError(f"the ledger of run '{options.run}' does not hold: {findings}")
 
 
-def _log(given: argparse.Namespace) -> None:
-    from dataclasses import asdict
+def _log(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import in_local_time
 
+    if options.url:
+        with _client(options) as client:
+            if options.json:
+                _print(json.dumps(list(client.steps(options.run, options.follow)), indent=1))
+                return
+            for line in client.log(options.run, options.follow):
+                _print(in_local_time(line))
+        return
     from hepfaas.orchestration import records
     from hepfaas.views.following import lines_of
 
-    if given.url:
-        with _client(given) as client:
-            if given.json:
-                _document(list(client.steps(given.run, given.follow)))
-                return
-            for line in client.log(given.run, given.follow):
-                _print(line)
-        return
-    store = _store(given)
-    records.request_of(store, given.run)
-    entries = list(records.log_of(store, given.run))
-    if given.json:
-        _document([asdict(entry) for entry in entries])
+    store = _store(options)
+    records.request_of(store, options.run)
+    entries = list(records.log_of(store, options.run))
+    if options.json:
+        _print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return
     for entry in entries:
-        _print("\n".join(lines_of(entry, time.localtime)))
+        _print("\n".join(map(in_local_time, lines_of(entry))))
 
 
-def _predict(given: argparse.Namespace) -> None:
-    from hepfaas.local.prediction import predict, summary_text
+def _predict(options: argparse.Namespace) -> None:
+    from hepfaas.local.prediction import predict, summary_text, written
 
-    if given.url:
-        summary = _predicted_at(given)
-        _document(summary) if given.json else _print(summary_text(summary))
-        return
-    summary = predict(_store(given), given.model, given.files, given.tree, given.out)
-    _document(summary) if given.json else _print(summary_text(summary))
+    if options.url:
+        from hepfaas.local.progress import lines_of
 
-
-def _predicted_at(given: argparse.Namespace) -> dict[str, Any]:
-    from hepfaas.local.prediction import written
-    from hepfaas.local.progress import lines_of
-
-    with _client(given) as client, lines_of(sys.stderr) as say:
-        scores = client.predict(given.model, given.files, given.tree or "", lambda status: say(status.line()))
-        return {"model": given.model, **written(scores, given.out)}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        with _client(options) as client, lines_of(sys.stderr) as show:
+            scores = client.predict(
+                options.model, options.files, options.tree or "", lambda status: show(status.line())
+            )
+            summary = {"model": options.model, **written(scores, options.out)}
+    else:
+        summary = predict(_store(options), options.model, options.files, options.tree, options.out)
+    _show(options, summary, summary_text)

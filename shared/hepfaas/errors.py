@@ -1,8 +1,8 @@
-"""The two families of failure. Owns their meaning; the text is written where the finding is made."""
+"""Errors for users: requests to change (RequestError), and temporary failures (UnavailableError)."""
 
 
 class Failure(Exception):
-    """Either family. outside: the message for callers by HTTP and gRPC, where that of the operator names a store, a
+    """Base of both families. outside: message for callers by HTTP and gRPC, if the message itself names a store, a
     folder or a host inside."""
 
     def __init__(self, *args: object, outside: str = "") -> None:
@@ -16,35 +16,35 @@ def public_text(error: Exception) -> str:
 
 
 class RequestError(Failure):
-    """What was asked cannot be done, and asking again changes nothing (HTTP 422): the message says what to change."""
+    """The request cannot succeed, also not if repeated (HTTP 422); the message says what to change."""
 
 
 class NotThereError(RequestError):
-    """What was asked for is not there, or another owner's (HTTP 404)."""
+    """The object does not exist, or belongs to another owner (HTTP 404)."""
 
 
 class TooLargeError(RequestError):
-    """More was sent than may be (HTTP 413)."""
+    """The body is too large (HTTP 413)."""
 
 
 class UnauthenticatedError(RequestError):
-    """Nobody knows who asks: there is no token, or none that holds (HTTP 401)."""
+    """The request has no valid token (HTTP 401)."""
 
 
 class ForbiddenError(RequestError):
-    """Who asks is known and may not do this (HTTP 403)."""
+    """The caller does not have the right to do this (HTTP 403)."""
 
 
 class UnavailableError(Failure):
-    """Something outside did not answer (HTTP 503): the same request may work later."""
+    """Something outside did not answer (HTTP 503); the same request may succeed later."""
 
 
 class LimitError(UnavailableError):
-    """Who asks has all that he may have at a time (HTTP 429): when some of it is done, the same request works."""
+    """The owner is at a limit (HTTP 429); the same request succeeds when a part of their work is done."""
 
 
 class MissingError(UnavailableError):
-    """An object that a step needs is not in the store: the step that makes it is to be done again."""
+    """An object that a step needs is not in the store; the step that makes it has to be repeated."""
 
     def __init__(self, key: str, store: str) -> None:
         super().__init__(key, store, outside=f"the store has no object '{key}'")

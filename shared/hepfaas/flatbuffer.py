@@ -1,7 +1,7 @@
-"""Reads FlatBuffers whose bytes are not trusted: each access is checked against the buffer before it is made.
+"""Reader of untrusted FlatBuffers: each access is checked against the buffer first.
 
-Format: https://flatbuffers.dev/internals. Tables are read by field number; the schema is the caller's. Its depth is
-fixed, the length of each vector is limited and no byte is read as content twice: the time is linear in the bytes.
+Format: https://flatbuffers.dev/internals. Tables are read by field number; the caller knows the schema. Its depth is
+fixed, the length of each vector is limited and no byte is read as content twice, so the time is linear in the size.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 I8, U8, I32, U32, U64, F32 = (struct.Struct(f"<{kind}") for kind in "bBiIQf")
 
 MOST_FIELDS = 32
-"""Fields of a table that are read; those after them belong to no schema of ours."""
+"""Fields of a table that are read; our schemas have no more."""
 
 MOST_TEXT = 100_000
-"""Bytes of a string."""
+"""Largest string in bytes."""
 
 MOST_BYTES = 2**31 - 1
-"""Size of a buffer that 32-bit offsets can address."""
+"""Largest buffer that 32-bit offsets can address."""
 
 Buffer = bytes | bytearray | memoryview
 
 
 class FlatBufferError(ValueError):
-    """An offset, size or string of the buffer is wrong."""
+    """An offset, size or string of the buffer is invalid."""
 
 
 class Table:
@@ -60,7 +60,7 @@ class Table:
         return [Table(reader, reader.target(at)) for at in range(start, start + 4 * count, 4)]
 
     def vector(self, field: int, width: int) -> tuple[int, int]:
-        """Return where the elements of a vector begin and how many it has, (0, 0) if it is absent.
+        """Return the start and the number of the elements of a vector, (0, 0) if it is absent.
 
         width: bytes of an element. Raises: FlatBufferError.
         """
@@ -100,17 +100,17 @@ class Table:
         return self._at + max(self._fields, default=0) + 8 <= len(self._reader.data)
 
     def _place(self, field: int, width: int) -> int:
-        """Return where a field is, 0 if it is absent."""
+        """Return the position of a field, 0 if it is absent."""
         offset = self._fields[field] if field < len(self._fields) else 0
         if not offset:
             return 0
         if offset + width > self._size:
-            raise FlatBufferError(f"field {field} of the table at byte {self._at:,} lies outside of it")
+            raise FlatBufferError(f"field {field} of the table at byte {self._at:,} lies outside it")
         return self._at + offset
 
 
 class _Reader:
-    """The bytes, the layouts of tables in them, and how many may still be read."""
+    """The bytes, the layouts of their tables, and the number of bytes that may still be read."""
 
     def __init__(self, data: Buffer) -> None:
         self.data = data
@@ -126,22 +126,22 @@ class _Reader:
         if layout is None:
             layout = self._layouts[vtable] = self._vtable(vtable)
         if at + layout[1] > len(self.data):
-            raise FlatBufferError(f"the table at byte {at:,} goes on behind the end")
+            raise FlatBufferError(f"the table at byte {at:,} extends past the end")
         self._read(layout[1])
         return layout
 
     def target(self, at: int) -> int:
-        """Return where the offset at a place points to."""
+        """Return the position that an offset points to."""
         return at + int(U32.unpack_from(self.data, at)[0])
 
     def vector(self, at: int, width: int) -> tuple[int, int]:
-        """Return where the elements of the vector at a place begin and how many it has."""
+        """Return the start and the number of the elements of a vector."""
         start = at + 4
         if at & 3 or start > len(self.data):
             raise FlatBufferError(f"no vector can be at byte {at:,}")
         count = int(U32.unpack_from(self.data, at)[0])
         if start + count * width > len(self.data) or (width >= 8 and count and start & 7):
-            raise FlatBufferError(f"the vector at byte {at:,} of {count:,} elements goes on behind the end")
+            raise FlatBufferError(f"the vector at byte {at:,} of {count:,} elements extends past the end")
         self._read(count * width)
         return start, count
 
@@ -163,12 +163,12 @@ class _Reader:
 
 
 def root(data: Buffer, identifier: bytes = b"") -> Table:
-    """Return the root table of a FlatBuffer. identifier: four bytes that the file has, b"": any.
+    """Return the root table of a FlatBuffer. identifier: the file identifier of four bytes, b"": any.
 
     Raises: FlatBufferError.
     """
     if not 8 <= len(data) <= MOST_BYTES:
-        raise FlatBufferError(f"{len(data):,} bytes are no FlatBuffer")
+        raise FlatBufferError(f"{len(data):,} bytes are not a FlatBuffer")
     if identifier and bytes(data[4:8]) != identifier:
         raise FlatBufferError(f"it is not marked '{identifier.decode()}'")
     return Table(_Reader(data), int(U32.unpack_from(data, 0)[0]))

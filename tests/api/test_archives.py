@@ -1,4 +1,4 @@
-"""A model version as tar.gz, however large, in little memory."""
+"""A model version of any size as tar.gz, in little memory."""
 
 import io
 import tarfile
@@ -42,7 +42,7 @@ def test_an_archive_is_never_whole_in_memory(store: Store) -> None:
     assert peak < 4 * PIECE_BYTES
 
 
-def test_a_version_that_loses_a_file_is_found_out_before_the_first_piece(store: Store, tmp_path: Path) -> None:
+def test_a_version_that_lacks_a_file_fails_before_the_first_piece(store: Store, tmp_path: Path) -> None:
     class Forgetful:
         url = store.url
 

@@ -1,4 +1,4 @@
-"""The journey that the old server's README tells, as plain curl, reply by reply; and what it got wrong."""
+"""The example in the README of MLaaS4HEP_server with plain curl, reply by reply; and its defects."""
 
 import io
 import json
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hepfaas.client import packed
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.system import System
 
 MOST_S = 300
@@ -45,6 +44,7 @@ def finished(system: System, process: str) -> dict[str, str]:
         time.sleep(0.3)
 
 
+@pytest.mark.slow
 def test_the_published_journey(system: System, tmp_path: Path) -> None:
     folder = small_job(tmp_path / "folder_to_upload", seed=31)
     (folder / "global-specs.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Runs at a service, as people and programs ask for them: real functions, store and broker."""
+"""The HTTP API of runs and both clients, with real functions, store and broker."""
 
 import asyncio
 import io
@@ -19,13 +19,12 @@ import httpx
 import pytest
 from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.local.broker import Delivery
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
-from support.jobs import MODEL, small_job
+from support.jobs import MODEL, packed, small_job
 from support.system import System
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
@@ -43,7 +42,7 @@ def done(system: System, job: Path) -> str:
     """A run that has completed."""
     with Client(system.url) as client:
         run = client.submit(job, name="done")
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "completed", ended.error
     return run
 
@@ -52,6 +51,7 @@ def door(system: System) -> httpx.Client:
     return httpx.Client(base_url=system.url, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_demo_gives_the_weights_of_the_embedded_loop(
     system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,7 +63,7 @@ def test_the_demo_gives_the_weights_of_the_embedded_loop(
     assert versions.card_of(system.store(), versions.Version(name, int(number)))["weights"] == weights
 
 
-def test_a_run_tells_how_far_it_is_until_it_has_completed(system: System, done: str) -> None:
+def test_a_run_shows_its_progress_until_it_has_completed(system: System, done: str) -> None:
     with Client(system.url) as client:
         status = client.status(done)
         assert status.state == "completed"
@@ -95,7 +95,7 @@ def test_the_report_has_metrics_and_pictures(system: System, done: str) -> None:
         assert [row["model"] for row in http.get("/v1/models/done").json()["models"]] == ["done/1"]
 
 
-def test_both_clients_tell_the_same(system: System, done: str) -> None:
+def test_both_clients_give_the_same_values(system: System, done: str) -> None:
     events = {"met": [0.5, 1.5], "lep_pt": [[30.0], []], "nlep_pt": [1, 0], "event": [7, 8]}
 
     async def told() -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ def test_both_clients_tell_the_same(system: System, done: str) -> None:
     assert (same["event"].tolist(), len(same["score"])) == ([7, 8], 2)
 
 
-def test_events_go_on_where_the_client_lost_them(system: System, done: str) -> None:
+def test_events_continue_where_the_client_lost_them(system: System, done: str) -> None:
     with door(system) as http:
         whole = http.get(f"/v1/runs/{done}/events").text
         marks = re.findall(r"event: step\nid: (\S+)", whole)
@@ -133,15 +133,15 @@ def test_clients_that_hang_up_hold_no_place(system: System, tmp_path: Path) -> N
     wait_for(lambda: not any(replica.busy for replica in system.up.replicas._replicas["runs"]), "free place")
 
 
-def test_readers_of_a_log_that_hang_up_hold_no_place_and_who_stays_sees_lines_alone(system: System, job: Path) -> None:
-    """Of a run in which nothing happens: none of the functions knows of it."""
+def test_clients_that_leave_a_log_hold_no_place_and_others_see_lines_only(system: System, job: Path) -> None:
+    """The run makes no progress: it is not in the list of active runs."""
     store = system.store()
     with Client(system.url) as client:
         client.cancel(other := client.submit(job))
     records.create_as(store, run := "quiet-1", records.request_of(store, other))
 
     def hung_up() -> bool:
-        """Whether there was a place: those who hung up have theirs until the next write to them, some second later."""
+        """Whether there was a place: a client that has left keeps its place until the next write, about a second."""
         with door(system) as http, http.stream("GET", f"/v1/runs/{run}/log?follow=1") as answer:
             assert answer.status_code in (200, 429)
             return answer.status_code == 200
@@ -176,6 +176,7 @@ def test_runs_are_listed_newest_first_in_pages_and_by_state(system: System, done
             assert done in [row["run"] for row in client.runs()]
         created = [row["created"] for row in http.get("/v1/runs").json()["runs"]]
         assert created == sorted(created, reverse=True)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text) for text in created)
         assert all(row["state"] == "failed" for row in http.get("/v1/runs?state=failed").json()["runs"])
         assert http.get("/v1/runs?state=lost").status_code == 422
 
@@ -195,7 +196,7 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
     with door(system) as http:
         answer = http.post("/v1/runs", json=job)
         assert answer.status_code == 422
-        assert "'/etc/passwd' is not in the folder" in answer.json()["error"]
+        assert "'/etc/passwd' did not come with the job" in answer.json()["error"]
         job["files"] = [f"{system.up.store.url}/other/uploads/x.root", "s3://b/y.root"]
         assert "bucket of this service" in http.post("/v1/runs", json=job).json()["error"]
         job["code"] = {"../model.py": MODEL}
@@ -224,15 +225,13 @@ NESTED = "[" * 100_000
         ("labels.txt", "-1\n1\n", "label 1 is '-1'"),
         ("files.txt", "a\0b\nroot://h//x.root\n", "no name and no address of a file"),
         ("files.txt", "x" * 5_000 + "\ny\n", "no name and no address of a file"),
-        ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "is not in the folder"),
-        ("model.py/x.py", "", "lies in what is a file of the upload too"),
+        ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "did not come with the job"),
+        ("model.py/x.py", "", "lies below another file"),
         ("é" * 190, "", "no name of a file inside a folder"),
     ],
 )
-def test_no_file_of_a_folder_leads_out_of_it_or_is_a_fault_of_ours(
-    system: System, name: str, text: str, why: str
-) -> None:
-    """Sent as a tar, and as code of a job in JSON: what is told holds nothing of another file."""
+def test_no_file_of_a_folder_leads_out_of_it_or_causes_a_500(system: System, name: str, text: str, why: str) -> None:
+    """As a tar, and as code of a job in JSON: no message quotes another file."""
     files = {"files.txt": "root://h//a.root\nroot://h//b.root\n", "labels.txt": "0\n1\n", "model.py": MODEL}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
@@ -247,7 +246,7 @@ def test_no_file_of_a_folder_leads_out_of_it_or_is_a_fault_of_ours(
     before = taken()
     with door(system) as http:
         answers = [http.post("/v1/runs", content=out.getvalue(), headers={"Content-Type": "application/gzip"})]
-        if name not in (*files, "params.json"):
+        if name not in (*files, "params.json", "submit.json"):
             job = {"files": ["root://h//a.root", "root://h//b.root"], "labels": [0, 1]}
             code = {"code": {"model.py": MODEL, name: text}}
             body = json.dumps({**job, **code})
@@ -259,8 +258,8 @@ def test_no_file_of_a_folder_leads_out_of_it_or_is_a_fault_of_ours(
     assert taken() == before
 
 
-def test_what_is_too_large_or_in_a_private_network_is_refused_at_every_door(tmp_path: Path) -> None:
-    """As at a facility: `hepfaas up` allows private addresses, and these variables forbid them again."""
+def test_large_uploads_and_private_addresses_are_refused_by_every_call(tmp_path: Path) -> None:
+    """As at a facility: `hepfaas up` allows private addresses, and these variables forbid them."""
     variables = {"HEPFAAS_MOST_UPLOAD_BYTES": "100000", "HEPFAAS_ALLOW_PRIVATE": "0"}
     with System(tmp_path / "up", **variables) as small, door(small) as http:
         job = {"files": ["root://8.8.8.8//a.root", "http://127.0.0.1/b.root"], "labels": [0, 1]}
@@ -294,14 +293,14 @@ def test_a_job_can_be_sent_as_the_files_of_a_form(system: System, job: Path) -> 
         answer = http.post("/v1/runs?name=form", files=files)
         assert answer.status_code == 202, answer.text
         with Client(system.url) as client:
-            assert client.wait(answer.json()["run"], most_s=MOST_S).state == "completed"
+            assert client.wait(answer.json()["run"], timeout_s=MOST_S).state == "completed"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_archives_with_links_are_refused(system: System, kind: bytes) -> None:
     info = tarfile.TarInfo("model.py")
     info.type, info.linkname = kind, "/etc/passwd"
-    check_refused(system, info, "is no plain file")
+    check_refused(system, info, "is not a plain file")
 
 
 @pytest.mark.parametrize("name", ["/etc/cron.d/x", "../../x", "a/../../x"])
@@ -326,12 +325,12 @@ def test_a_model_that_raises_fails_the_run_with_its_line_and_a_retry_is_a_new_at
     (folder / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
     with Client(system.url) as client:
         run = client.submit(folder)
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "failed"
         assert "division by zero" in ended.error
         assert "model.py" in ended.error
         assert client.retry(run)["attempt"] == 2
-        assert client.wait(run, most_s=MOST_S).state == "failed"
+        assert client.wait(run, timeout_s=MOST_S).state == "failed"
         client.delete(run)
         with pytest.raises(RequestError, match=f"there is no run '{run}'"):
             client.status(run)
@@ -381,7 +380,7 @@ def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system:
         headers = {"Content-Type": "application/gzip", "traceparent": trace}
         query = {"name": "hooked", "webhook": f"http://127.0.0.1:{server.server_port}/"}
         run = http.post("/v1/runs", params=query, content=packed(job), headers=headers).json()["run"]
-        client.wait(run, most_s=MOST_S)
+        client.wait(run, timeout_s=MOST_S)
         wait_for(lambda: bool(got), "call of the webhook")
         server.shutdown()
         query["webhook"] = "file:///etc/passwd"
@@ -394,17 +393,17 @@ def test_a_webhook_gets_the_end_of_its_run_with_the_trace_of_the_request(system:
 def test_a_run_whose_model_was_deleted_says_so(system: System, job: Path) -> None:
     with Client(system.url) as client, door(system) as http:
         run = client.submit(job, name="forgotten")
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         assert ended.state == "completed", ended.error
         versions.delete(system.store(), versions.Version("forgotten", 1))
         for path in (f"/v1/runs/{run}/report", f"/v1/runs/{run}/model", "/model?process_name=forgotten_1"):
             answer = http.get(path)
             assert answer.status_code == 404
-            assert "no model version 'forgotten/1' (any more)" in answer.json()["error"]
+            assert "no model version 'forgotten/1', or it was deleted" in answer.json()["error"]
         assert client.status(run).state == "completed"
 
 
-def test_the_records_of_a_deleted_run_go_a_while_later(system: System, job: Path) -> None:
+def test_the_records_of_a_deleted_run_are_removed_later(system: System, job: Path) -> None:
     with Client(system.url) as client:
         run = client.submit(job, name="gone")
         client.delete(run)
@@ -413,9 +412,10 @@ def test_the_records_of_a_deleted_run_go_a_while_later(system: System, job: Path
         assert client.submit(job, name="gone") == "gone-2"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_many_can_be_followed_at_once(tmp_path: Path) -> None:
-    """By a system with the deadlines of `hepfaas up`: with those of the other tests, runs that wait are given up."""
+    """With the deadlines of `hepfaas up`: those of the other tests are too short for runs that wait."""
     crowded = System(tmp_path / "up", HEPFAAS_DEADLINE_S="300")
     crowded.options = replace(crowded.options, delivery=Delivery())
 
@@ -431,7 +431,7 @@ def test_many_can_be_followed_at_once(tmp_path: Path) -> None:
         assert asyncio.run(all_of_them()) == ["completed"] * USERS
 
 
-def test_what_is_not_there_is_said_so(system: System) -> None:
+def test_a_missing_resource_is_named(system: System) -> None:
     with door(system) as http:
         assert http.get("/v1/runs/none-1").status_code == 404
         assert http.get("/v1/nothing").json() == {
@@ -442,13 +442,14 @@ def test_what_is_not_there_is_said_so(system: System) -> None:
         assert http.get("/v1/runs/..%2f..%2fetc").status_code == 404
 
 
-def test_started_again_the_system_goes_on_with_every_run(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_restarted_system_goes_on_with_every_run(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "again", seed=9, epochs=30)
     with System(tmp_path / "up") as system, Client(system.url) as client:
         run = client.submit(folder)
     assert left_running(tmp_path) == []
     with System(tmp_path / "up") as system, Client(system.url) as client:
-        assert client.wait(run, most_s=MOST_S).state == "completed"
+        assert client.wait(run, timeout_s=MOST_S).state == "completed"
         card = versions.card_of(system.store(), versions.Version("again", 1))
     assert main(["train", str(folder), "--store", str(tmp_path / "loop")]) == 0
     assert (
@@ -459,7 +460,7 @@ def test_started_again_the_system_goes_on_with_every_run(tmp_path: Path) -> None
 
 
 def left_running(folder: Path) -> list[str]:
-    """Command lines of processes that were started for this folder."""
+    """Return the command lines of processes that were started for this folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""Programs of confined workers that somebody has taken over: what they send is chosen to hurt the other side."""
+"""Programs of confined workers that an attacker has taken over, and that send harmful messages."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ from hepfaas.sandbox import wire
 
 
 def message(header: Any, shapes: Any = (), length: int | None = None) -> bytes:
-    """A message of sandbox/wire.py, whose length may be a lie."""
+    """Return a message of sandbox/wire.py, whose length may be false."""
     text = json.dumps([header, shapes]).encode()
     return struct.pack("<I", len(text) if length is None else length) + text
 
@@ -64,7 +64,7 @@ def serve(channel_number: int, *descriptors: int) -> None:
 
 
 def serve_inference(channel_number: int, memory_number: int) -> None:
-    """Answer as a taken-over worker might: the number of rows of a message says how."""
+    """Answer as a taken-over worker might; the number of rows in the request selects the attack."""
     with socket.socket(fileno=channel_number) as channel:
         while data := channel.recv(4_096):
             if len(data) != MESSAGE.size:
@@ -88,7 +88,7 @@ def serve_inference(channel_number: int, memory_number: int) -> None:
 
 
 def _answer_without_reading(channel: socket.socket) -> None:
-    """Answer each message as soon as it is there, and leave all of them in the channel."""
+    """Answer each message as soon as it arrives, and leave all of them in the channel."""
     answered, size = -1, bytearray(4)
     while True:
         if answered < (there := int.from_bytes(size, "little")):

@@ -1,6 +1,6 @@
-"""Hostile LiteRT graphs: built by hand, one for each way to harm the process that runs it, and mutated at random.
+"""Hostile LiteRT graphs: built by hand, one for each way to harm the process that runs it, or mutated at random.
 
-The bytes of a graph are chosen by a tenant's code, so a test can publish each of these as a model.
+A tenant's code chooses the bytes of a graph, so a test can publish each of these as a model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Op, Type = schema.BuiltinOperator, schema.TensorType
 
 
 class Graph:
-    """A LiteRT graph that is put together by hand; the last subgraph added is the one that grows."""
+    """A LiteRT graph built step by step. Tensors and operators are added to the last subgraph."""
 
     def __init__(self) -> None:
         self.model = schema.ModelT()
@@ -74,7 +74,7 @@ class Graph:
         self._grows.operators.append(operator)
 
     def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Set what the subgraph takes and gives."""
+        """Set the inputs and outputs of the subgraph."""
         self._grows.inputs, self._grows.outputs = list(inputs), list(outputs)
 
     def packed(self) -> bytes:
@@ -101,11 +101,11 @@ def harmless(features: int = 2, outputs: int = 1) -> bytes:
 
 
 READ_BYTES = 64
-"""Bytes of memory that a row of `reads_memory` gives."""
+"""Bytes of memory in one output row of `reads_memory`."""
 
 
 def reads_memory() -> bytes:
-    """Return a graph that gives 64 bytes of the process's memory a row: those 64 · feature bytes behind a constant.
+    """Return a graph whose output row is 64 bytes of the process's memory, 64 · feature bytes behind a constant.
 
     The constant claims 2 GB over a buffer of one byte; LiteRT does not compare the two since the tensor is sparse. One
     feature, 64 outputs. An offset that is not mapped crashes the process.
@@ -153,7 +153,7 @@ def tensor_out_of_range() -> bytes:
 
 
 def endless() -> bytes:
-    """Return a graph with a WHILE that ends for features up to 0 at once, and for 10⁹ never: in float32 10⁹ - 1 is 10⁹.
+    """Return a graph with a WHILE that ends at once for features up to 0, and never for 10⁹: in float32 10⁹ - 1 is 10⁹.
 
     Two features, two outputs.
     """
@@ -177,7 +177,7 @@ def endless() -> bytes:
 
 
 def recursive() -> bytes:
-    """Return a graph whose IF calls the subgraph that it is in: loading it overflows the stack. Two features."""
+    """Return a graph whose IF calls its own subgraph, so that loading it overflows the stack. Two features."""
     graph = Graph()
     for number in range(2):
         if number:
@@ -248,16 +248,16 @@ def _cast(from_: int, to: int) -> Any:
 
 
 NUMBERS = (0, 1, -1, 2, 3, 4, 7, 8, 16, 127, 128, 255, 1_000, 65_535, 2**20, 2**29, 2**30, 2**31 - 1, -(2**31), -2)
-"""Numbers at which sizes, counts and indices go wrong."""
+"""Numbers at which sizes, counts and indices overflow."""
 
 LEAST_BYTES = 64
-"""Of a graph that is mutated."""
+"""Smallest size of a mutated graph."""
 
 
 def mutated(corpus: Sequence[bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Yield that many mutations of graphs of the corpus, each with the names of what was done; the same for one seed.
+    """Yield mutations of graphs of the corpus, each with the names of its changes; equal for equal seeds.
 
-    Half of them change the bytes, half the model: one to three changes each.
+    Half of them change the bytes, half the model, with one to three changes each.
     """
     draw = random.Random(seed)
     models = [schema.ModelT.InitFromPackedBuf(graph, 0) for graph in corpus]
@@ -278,7 +278,7 @@ def mutated(corpus: Sequence[bytes], count: int, seed: int) -> Iterator[tuple[st
                     change(model, draw)
                 graph = packed(model)
             except (struct.error, TypeError, ValueError, IndexError, AttributeError, OverflowError):
-                continue  # flatbuffers cannot write such a number, or an earlier change took away what this one needs
+                continue  # flatbuffers cannot write the number, or an earlier change removed the target of this one
         made += 1
         yield "+".join(change.__name__.lstrip("_") for change in changes), graph
 
@@ -484,7 +484,7 @@ def _buffer_size(model: Any, draw: random.Random) -> None:
 
 
 def _buffer_numbers(model: Any, draw: random.Random) -> None:
-    """Change constants: shapes, axes, indices and paddings are among them."""
+    """Change a constant, which may be a shape, axis, index or padding."""
     data = bytearray(draw.choice([one for one in model.buffers if one.data is not None]).data)
     buffer = draw.choice([one for one in model.buffers if one.data is not None and len(one.data) >= 4])
     data = bytearray(buffer.data)
@@ -494,7 +494,7 @@ def _buffer_numbers(model: Any, draw: random.Random) -> None:
 
 
 def _small_constant(model: Any, draw: random.Random) -> None:
-    """Change a constant of a few integers: a shape, an axis, a padding."""
+    """Change a constant of a few integers: a shape, an axis or a padding."""
     buffers = [one for one in model.buffers if one.data is not None and 4 <= len(one.data) <= 32]
     buffer = draw.choice(buffers)
     data = bytearray(buffer.data)

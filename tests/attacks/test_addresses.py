@@ -1,4 +1,4 @@
-"""Addresses that are checked as one thing and opened as another: they name an allowed host and mean another one."""
+"""Addresses that parsers read differently: they seem to name an allowed host but lead to another one."""
 
 import threading
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.addresses import check_address, check_file
-from hepfaas.datasets.doors import Door, Reading
+from hepfaas.datasets.address_checks import check_address, check_file
+from hepfaas.datasets.reading import Endpoint, Reading
 from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
 from hepfaas.errors import RequestError, UnavailableError
@@ -18,7 +18,7 @@ from hepfaas.orchestration.intake import news_in, news_of
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.credentials import Credential
 from hepfaas.platform.stores import open_store
-from support.hosts import OURS, PUBLIC, LeadingXRootD, Untouched, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, RedirectingXRootD, UnusedServer, resolve_in_turn
 from support.servers import XRootD, s3_client
 
 LISTED = ["root", "roots", "xroot", "http", "https", "dav"]
@@ -41,16 +41,16 @@ HIDING = [
 
 
 @pytest.fixture
-def untouched() -> Iterator[Untouched]:
-    with Untouched() as server:
+def untouched() -> Iterator[UnusedServer]:
+    with UnusedServer() as server:
         yield server
-        assert not server.came
+        assert not server.n_connections
 
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> Sources:
-    """Files of one host may be read, which is outside."""
-    answer_in_turn(monkeypatch, "allowed.example", PUBLIC)
+    """Allow to read files of one host, which is public."""
+    resolve_in_turn(monkeypatch, "allowed.example", PUBLIC)
     return sources_of({"allowed": [{"schemes": [*LISTED, "s3"], "host": "allowed.example", "path": "/"}]}, "")
 
 
@@ -64,9 +64,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("address", HIDING)
 def test_an_allowed_host_hides_no_other_one(
-    address: str, listed: Sources, untouched: Untouched, tmp_path: Path
+    address: str, listed: Sources, untouched: UnusedServer, tmp_path: Path
 ) -> None:
-    url = address.format(place=f"{OURS}:{untouched.port}")
+    url = address.format(place=f"{LOOPBACK}:{untouched.port}")
     with pytest.raises(RequestError):
         check_file(url, True, listed, ())
     with pytest.raises(RequestError):
@@ -77,10 +77,10 @@ def test_an_allowed_host_hides_no_other_one(
 
 @pytest.mark.parametrize("address", HIDING)
 def test_a_public_host_hides_no_private_one(
-    address: str, untouched: Untouched, monkeypatch: pytest.MonkeyPatch
+    address: str, untouched: UnusedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer_in_turn(monkeypatch, "allowed.example", PUBLIC)
-    url = address.format(place=f"{OURS}:{untouched.port}")
+    resolve_in_turn(monkeypatch, "allowed.example", PUBLIC)
+    url = address.format(place=f"{LOOPBACK}:{untouched.port}")
     with pytest.raises(RequestError):
         check_file(url, False, Sources(), ())
     with pytest.raises(RequestError):
@@ -88,7 +88,7 @@ def test_a_public_host_hides_no_private_one(
 
 
 @pytest.mark.parametrize("address", HIDING[:6])
-def test_no_credential_is_looked_up_for_a_host_that_is_not_asked(address: str, untouched: Untouched) -> None:
+def test_no_credential_is_looked_up_for_a_host_that_is_not_asked(address: str, untouched: UnusedServer) -> None:
     hosts: list[str] = []
 
     def credential(host: str) -> Credential | None:
@@ -96,7 +96,7 @@ def test_no_credential_is_looked_up_for_a_host_that_is_not_asked(address: str, u
         return Credential("allowed.example", "bearer", "of-alice") if host == "allowed.example" else None
 
     with pytest.raises(RequestError):
-        opened(address.format(place=f"{OURS}:{untouched.port}"), "Events", Reading(credential=credential))
+        opened(address.format(place=f"{LOOPBACK}:{untouched.port}"), "Events", Reading(credential=credential))
     assert not hosts
 
 
@@ -105,14 +105,14 @@ def test_who_served_a_file_and_whose_credential_was_shown_is_the_host_that_was_a
 ) -> None:
     hosts: list[str] = []
     reading = Reading(credential=lambda host: hosts.append(host))  # type: ignore[func-returns-value]
-    url = xrootd.serve(path, "two words, é@home.root").replace(f"root://{OURS}", "Root://LocalHost.")
+    url = xrootd.serve(path, "two words, é@home.root").replace(f"root://{LOOPBACK}", "Root://LocalHost.")
     assert opened(url, "Events", reading).entries == 1000
-    assert reading.served == f"root://localhost:{xrootd.port}"
+    assert reading.log.served == f"root://localhost:{xrootd.port}"
     assert hosts == ["localhost"]
 
 
 class Pages:
-    """A web server that has everything. `paths`: what it was asked for. `to`: where it leads."""
+    """A web server that has every file. paths: requested so far. to: where it redirects."""
 
     def __init__(self, data: bytes = b"", to: str = "") -> None:
         outer, self.paths = self, list[str]()
@@ -131,8 +131,8 @@ class Pages:
             def log_message(self, *words: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((OURS, 0), Handler)
-        self.place = f"{OURS}:{self._server.server_port}"
+        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+        self.place = f"{LOOPBACK}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
     def __enter__(self) -> "Pages":
@@ -184,8 +184,8 @@ def test_a_path_that_is_allowed_hides_no_other_one(hidden: str) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["//ok/../private", "//ok/x#/../../private", "//ok/%2e%2e/private", "//ok?/private"])
-def test_a_path_of_xrootd_that_is_allowed_hides_no_other_one(hidden: str, untouched: Untouched) -> None:
-    host = f"{OURS}:{untouched.port}"
+def test_a_path_of_xrootd_that_is_allowed_hides_no_other_one(hidden: str, untouched: UnusedServer) -> None:
+    host = f"{LOOPBACK}:{untouched.port}"
     sources = sources_of({"allowed": [{"schemes": ["root"], "host": host, "path": "/ok/"}]}, "")
     with pytest.raises(RequestError):
         check_file(f"root://{host}{hidden}", True, sources, ())
@@ -205,25 +205,25 @@ def test_a_private_address_is_known_however_it_is_written(host: str) -> None:
 
 
 def test_a_file_behind_xrootd_is_named_by_its_whole_name(xrootd: XRootD, path: Path) -> None:
-    """uproot alone would take what stands behind ':' for an object, and open another file than the one checked."""
+    """uproot itself takes the text after ':' for an object's name, and would open another file than the one checked."""
     with pytest.raises(RequestError, match="does not exist"):
         opened(f"{xrootd.serve(path, 'whole.root')}:Events", "Events")
 
 
 def test_a_server_of_xrootd_does_not_lead_to_a_file_of_this_machine(path: Path) -> None:
     with (
-        LeadingXRootD(f"file://localhost{path}") as server,
+        RedirectingXRootD(f"file://localhost{path}") as server,
         pytest.raises(RequestError, match="leads to a file of this machine"),
     ):
         opened(server.url, "Events")
 
 
 def test_a_server_of_xrootd_outside_gives_nothing_from_a_private_network(xrootd: XRootD, path: Path) -> None:
-    """The client follows before anybody is asked; what it brings is thrown away."""
-    with LeadingXRootD(xrootd.serve(path, "inside.root")) as server:
+    """XRootD's client follows without a check in between; the result is discarded."""
+    with RedirectingXRootD(xrootd.serve(path, "inside.root")) as server:
         assert opened(server.url, "Events").entries == 1000
         with pytest.raises(RequestError, match="a private address"):
-            open_root(Door(server.url, private=False))
+            open_root(Endpoint(server.url, private=False))
 
 
 @pytest.mark.parametrize("ending", ["meta4", "metalink"])
@@ -233,7 +233,7 @@ def test_a_list_of_servers_is_read_as_the_file_that_it_is(ending: str, xrootd: X
         '<?xml version="1.0" encoding="utf-8"?><metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="x">'
         f"<url>file://localhost{path}</url></file></metalink>"
     )
-    with pytest.raises(RequestError, match="is no whole ROOT file"):
+    with pytest.raises(RequestError, match="is not a complete ROOT file"):
         opened(xrootd.serve(metalink, f"x.{ending}"), "Events")
 
 
@@ -252,8 +252,8 @@ def test_a_list_of_servers_is_read_as_the_file_that_it_is(ending: str, xrootd: X
         "file:///etc/passwd",
     ],
 )
-def test_a_web_server_leads_to_no_host_that_is_written_in_another_way(to: str, untouched: Untouched) -> None:
-    with Pages(to=to.format(place=f"{OURS}:{untouched.port}", port=untouched.port)) as server:
+def test_a_web_server_leads_to_no_host_that_is_written_in_another_way(to: str, untouched: UnusedServer) -> None:
+    with Pages(to=to.format(place=f"{LOOPBACK}:{untouched.port}", port=untouched.port)) as server:
         with pytest.raises((RequestError, UnavailableError)) as refused:
             opened(f"http://{server.place}/x.root", "Events")
         assert "secret" not in str(refused.value)
@@ -263,7 +263,7 @@ def test_a_web_server_leads_to_no_host_that_is_written_in_another_way(to: str, u
 def test_a_key_of_a_bucket_leads_into_no_other_bucket(
     s3_url: str, s3_server: dict[str, str], path: Path, tmp_path: Path
 ) -> None:
-    """Some servers of S3 take '..' in a path for what it is on a disk."""
+    """Some S3 servers resolve '..' in a path as on a disk."""
     s3_client(s3_server).upload_file(str(path), "tests", f"{s3_url.removeprefix('s3://tests/')}/x.root")
     store = open_store(f"{s3_url}/store")
     for key in ("../tests", "a/../../tests", "..;/tests", "%2e%2e/tests", "..\\tests", "./../tests", "..%2ftests"):
@@ -279,7 +279,7 @@ def test_a_key_of_a_bucket_leads_into_no_other_bucket(
 
 @pytest.mark.parametrize("address", HIDING)
 def test_news_of_a_file_elsewhere_is_no_news_of_an_allowed_one(address: str) -> None:
-    url = address.format(place=f"{OURS}:1")
+    url = address.format(place=f"{LOOPBACK}:1")
     news = news_in(CloudEvent("t", "/x", "x", "1", {"url": url}))
     assert not news.files
     assert len(news.ignored) == 1
@@ -295,9 +295,9 @@ def test_a_notification_of_s3_names_a_bucket_and_nothing_else() -> None:
     "url", ["http://allowed.example?@{place}/", "http://allowed.example\\@{place}/", "http://a@{place}/"]
 )
 def test_a_webhook_hides_no_other_host(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer_in_turn(monkeypatch, "allowed.example", PUBLIC)
+    resolve_in_turn(monkeypatch, "allowed.example", PUBLIC)
     with pytest.raises(RequestError):
-        check_webhook(url.format(place=f"{OURS}:1"), False)
+        check_webhook(url.format(place=f"{LOOPBACK}:1"), False)
 
 
 def test_no_record_has_what_a_query_or_a_user_may_hold(tmp_path: Path) -> None:

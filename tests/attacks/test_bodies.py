@@ -1,4 +1,4 @@
-"""Small bodies that would take gigabytes of memory or disk: refused by the real functions, in bounded memory."""
+"""Small bodies that unpack to gigabytes of memory or disk: the real functions refuse them in bounded memory."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ from support.servers import LIMIT_S
 
 MB = 1_000_000
 MOST_MB = 100
-"""Memory that a refused body may take, once the function has answered something: 50 MB of it are noise of the heap."""
+"""Memory that a refused body may take after a first request; 50 MB of it are noise of the heap."""
 ZEROS_MB = 900
 SPOOL = 20 * MB
 JSON = {"Content-Type": "application/json"}
@@ -48,22 +48,22 @@ class Running:
         return int(self.url.rpartition(":")[2])
 
     def processes(self) -> list[psutil.Process]:
-        """gunicorn, the process that answers, and the confined workers."""
+        """Return gunicorn, the process that answers, and the confined workers."""
         parent = psutil.Process(self.process._process.pid)
         return [parent, *parent.children(recursive=True)]
 
     def took_mb(self, attack: Callable[[], object]) -> float:
-        """Peak of the memory of its processes during an attack, above what they had before."""
+        """Return by how much an attack raises the peak memory of the processes."""
         before = {}
         for one in self.processes():
-            Path(f"/proc/{one.pid}/clear_refs").write_text("5")  # the peak begins anew
+            Path(f"/proc/{one.pid}/clear_refs").write_text("5")  # resets the peak
             before[one] = one.memory_info().rss
         attack()
         peaks = {one: Path(f"/proc/{one.pid}/status").read_text() for one in before}
         return sum(int(peak.split("VmHWM:")[1].split()[0]) * 1024 - before[one] for one, peak in peaks.items()) / MB
 
     def disk_bytes(self) -> int:
-        """Size of its temporary files, also of those that have no name any more."""
+        """Return the size of its temporary files, including removed ones that are still open."""
         files = [path.stat() for path in self.scratch.rglob("*") if path.is_file()]
         for worker in self.processes():
             for place in Path(f"/proc/{worker.pid}/fd").iterdir():
@@ -77,7 +77,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
-    """Starts a function."""
+    """Start a function."""
     running: list[Process] = []
 
     def started(name: str, **variables: str) -> Running:
@@ -116,7 +116,7 @@ def predict(start: Callable[..., Running]) -> Running:
 
 @pytest.fixture(scope="module")
 def small(start: Callable[..., Running]) -> Running:
-    """runs with little room on its disk."""
+    """Run `runs` with little disk space."""
     return start("runs", HEPFAAS_SPOOL_BYTES=str(SPOOL))
 
 
@@ -124,7 +124,7 @@ def small(start: Callable[..., Running]) -> Running:
 
 
 def squeezed(*parts: bytes | int) -> bytes:
-    """gzip of bytes, and of so many zeros, made without as many in memory."""
+    """Return the gzip of bytes followed by this many zeros, without holding the zeros in memory."""
     out, crc, size = io.BytesIO(), 0, 0
     out.write(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")
     million = bytes(MB)
@@ -156,24 +156,24 @@ def padded(data: bytes) -> bytes:
 
 
 def tar(*files: tuple[str, bytes]) -> bytes:
-    """A tar.gz."""
+    """Return a tar.gz."""
     return squeezed(b"".join(head(name, len(data)) + padded(data) for name, data in files) + bytes(1024))
 
 
 def with_header(kind: bytes) -> bytes:
-    """A member behind an extended header of 900 MB."""
+    """Return a member behind an extended header of 900 MB."""
     size = ZEROS_MB * MB // 512 * 512
     return squeezed(head("././@PaxHeader", size, kind), size, head("model.py") + bytes(1024))
 
 
 def with_headers(kind: bytes, count: int) -> bytes:
-    """A member behind many extended headers."""
+    """Return a member behind many extended headers."""
     one = head("h", 20, kind) + padded(b"20 comment=12345678\n")
     return squeezed(one * count + head("model.py") + bytes(1024))
 
 
 def with_global_headers() -> bytes:
-    """Headers that hold for all members, each with other keys, before each of many members."""
+    """Return many members, each after a global header with other keys."""
 
     def records(number: int) -> bytes:
         record = b"60000 k%d=" % number
@@ -217,14 +217,14 @@ TEXTS = ("files.txt", "labels.txt", "model.py", "params.json", "submit.json")
 
 
 def _signed(block: bytes, place: int, data: bytes) -> bytes:
-    """A header with some bytes changed, and a checksum that is right."""
+    """Return a header with changed bytes and a correct checksum."""
     block = block[:place] + data + block[place + len(data) :]
     block = block[:148] + b" " * 8 + block[156:]
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 def form(*parts: tuple[str, str | None, bytes]) -> bytes:
-    """A form of (name, file name, content)."""
+    """Return a form of (name, file name, content)."""
     out: list[bytes] = []
     for name, file, data in parts:
         called = f'; filename="{file}"'.encode() if file is not None else b""
@@ -241,7 +241,7 @@ def sent(one: Running, path: str, body: bytes, headers: dict[str, str], method: 
 
 
 def check_refused(one: Running, *requests: tuple[str, bytes, dict[str, str]], statuses: set[int]) -> None:
-    """Each is refused in little memory with words, leaves no file, and the function answers afterwards."""
+    """Check that each body is refused with a message in little memory, leaves no file, and that the function lives."""
     answers: list[httpx.Response] = []
     took = one.took_mb(lambda: answers.extend(sent(one, path, body, headers) for path, body, headers in requests))
     for answer in answers:
@@ -272,7 +272,7 @@ def test_no_archive_takes_much_memory_of_predict(predict: Running, kind: str) ->
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_of_a_folder_that_unpacks_to_gigabytes_is_not_read(start: Callable[..., Running], name: str) -> None:
-    """The ratio alone would let it pass: so it is at most 99 MB of zeros."""
+    """At most 99 MB of zeros, since the ratio alone would allow it."""
     one = start("runs")
     others = [("files.txt", b"a.root\nb.root\n"), ("labels.txt", b"0\n1\n"), ("model.py", b"x"), ("a.root", b"x")]
     packed = b"".join(head(other, len(data)) + padded(data) for other, data in others if other != name)
@@ -291,7 +291,7 @@ def test_a_folder_of_the_old_api_is_not_read_into_memory(runs: Running) -> None:
 
 
 def test_an_archive_that_is_good_is_taken_however_it_is_packed(runs: Running) -> None:
-    """GNU, PAX and ustar, long names, gzip in parts, no end: what tar and Python make."""
+    """GNU, PAX and ustar, long names, gzip in parts, without an end: as tar and Python write them."""
     files = {"files.txt": b"root://127.0.0.1//a\nroot://127.0.0.1//b\n", "labels.txt": b"0\n1\n", "model.py": b"x = 1"}
     long = "/".join(["folder" * 5] * 6) + "/näme.py"
     for kind in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT):
@@ -305,7 +305,7 @@ def test_an_archive_that_is_good_is_taken_however_it_is_packed(runs: Running) ->
         parts = gzip.compress(whole[:700]) + gzip.compress(whole[700:]) + bytes(100)
         for body in (whole, gzip.compress(whole), parts, whole.rstrip(b"\0") + bytes(-len(whole.rstrip(b"\0")) % 512)):
             answer = sent(runs, "/v1/runs", body, GZIP)
-            # all is right but for the addresses, which are private
+            # valid except for the addresses, which are private
             assert (answer.status_code, "private" in answer.text) == (422, True), answer.text
 
 
@@ -356,7 +356,9 @@ def test_addresses_that_a_redirector_makes_long_are_refused(runs: Running) -> No
     }
     body = json.dumps({**job, "params": params, "name": "m"}).encode()
     assert len(body) < MB
-    assert "'redirector' counts once for each file" in sent(runs, "/v1/runs", body, JSON).text  # no host is asked
+    assert (
+        "'redirector' counts once for each file" in sent(runs, "/v1/runs", body, JSON).text
+    )  # without a look-up of any host
     check_refused(runs, ("/v1/runs", body, JSON), statuses={422})
 
 
@@ -404,7 +406,7 @@ def test_json_of_predict_that_has_no_events_is_small(predict: Running, method: s
     assert (answers[0].status_code, took < MOST_MB) == (413, True), (answers[0].text, took)
 
 
-# bodies that nobody asked for
+# unexpected bodies
 
 
 @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ def test_what_follows_an_archive_is_not_kept(runs: Running) -> None:
 
 
 def poured(one: Running, method: str, path: str, size: int, announced: int | None, kind: str = "text/plain") -> bytes:
-    """A request with much of a body, sent for as long as it is taken; the first of what is answered."""
+    """Send a large body for as long as the server reads it; return the beginning of the answer."""
     length = "Transfer-Encoding: chunked" if announced is None else f"Content-Length: {announced}"
     piece = b"a" * MB if announced is not None else b"%x\r\n" % MB + b"a" * MB + b"\r\n"
     with socket.create_connection(("127.0.0.1", one.port), timeout=LIMIT_S) as wire:
@@ -518,7 +520,7 @@ def upload(one: Running, size: int) -> httpx.Response:
 
 
 def test_many_large_uploads_at_once_stay_within_the_budget_of_the_disk(small: Running) -> None:
-    """Slow ones, so that all are under way: those beyond the budget are told to come again."""
+    """Slow uploads, so that all are in progress at once: those beyond the budget get 503."""
     go_on, over, most = threading.Barrier(16), threading.Event(), [0]
 
     def watch() -> None:
@@ -537,7 +539,7 @@ def test_many_large_uploads_at_once_stay_within_the_budget_of_the_disk(small: Ru
             with httpx.Client(timeout=LIMIT_S) as client:
                 answer = client.post(f"{small.url}/upload?name=x", content=pieces(), headers=FORM)
         except httpx.HTTPError:
-            return 503, "1"  # cut off while it still sent
+            return 503, "1"  # the server closed the connection while this side sent
         return answer.status_code, answer.headers.get("Retry-After", "")
 
     watching = threading.Thread(target=watch)

@@ -1,4 +1,4 @@
-"""Files and bodies that unpack to gigabytes, and workers that were taken over while they read them."""
+"""Files and bodies that unpack to gigabytes, and workers that such files have taken over."""
 
 import asyncio
 import collections
@@ -17,12 +17,12 @@ import pytest
 import uproot
 from attacks import hostile_workers
 from hepfaas.datasets.byte_source import MemorySource
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import RootFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import unpacked
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import inference, versions
 from hepfaas.models.inference import ConfinedModel, Graph, GraphError
 from hepfaas.models.versions import Version
@@ -39,7 +39,7 @@ from support.identities import Process, function
 from support.servers import LIMIT_S
 
 BOMB_BYTES, MEMORY_MB = 600_000_000, 300
-"""What a body unpacks to, and what the process that reads it may take."""
+"""Unpacked size of a body, and memory limit of the process that reads it."""
 
 TESTS = Path(__file__).parents[1]
 
@@ -52,7 +52,7 @@ def peak_mb(process: int | str) -> float:
 
 @pytest.fixture(scope="module")
 def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ROOT file of 2 MB with one basket whose header is honest and whose zlib stream gives 600 MB."""
+    """A ROOT file of 2 MB with one basket, whose header is correct and whose zlib stream unpacks to 600 MB."""
     path = tmp_path_factory.mktemp("bomb") / "bomb.root"
     noise = np.random.default_rng(1).integers(0, 2**60, 250_000)
     with uproot.recreate(path, compression=uproot.ZLIB(1)) as file:
@@ -71,7 +71,7 @@ def bomb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def publish(folder: Path) -> None:
     """Put a model of one branch into the store of a folder."""
-    spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1, "int64"),))
+    spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1, type="int64"),))
     store = open_store(f"{folder}/store/local")
     card = {"name": "m", "n_features": 1, "outputs": 1, "labels": [0, 1], "recipe": {"tree": "Events"}}
     files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: doubling(1)}
@@ -80,7 +80,7 @@ def publish(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def predict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """`predict` with a model of one branch."""
+    """Run `predict` with a model of one branch."""
     folder = tmp_path_factory.mktemp("files")
     publish(folder)
     with function(folder, "predict", HEPFAAS_WORKER_MEMORY_MB=str(MEMORY_MB)) as process:
@@ -99,7 +99,7 @@ def test_a_body_that_unpacks_to_gigabytes_meets_the_limit_of_its_process(predict
     before = {process: peak_mb(process) for process in fronts}
     answer = ask()
     assert answer.status_code in (413, 422), answer.text
-    assert "takes more memory to read than there is" in answer.json()["error"]
+    assert "takes more memory to read than is available" in answer.json()["error"]
     for process in fronts:
         assert peak_mb(process) < before[process] + 150
 
@@ -109,7 +109,7 @@ def test_a_file_that_unpacks_to_gigabytes_fails_its_step_and_nothing_else(bomb: 
     file = opened(str(bomb), "Events", reading)
     before = peak_mb("self")
     with pytest.raises(RequestError, match="bomb.root"):
-        read(str(bomb), file.identity, "Events", ["met"], EntryRange(0, file.entries), reading)
+        read(str(bomb), file.identity, "Events", branches=["met"], entries=EntryRange(0, file.entries), reading=reading)
     assert peak_mb("self") < before + 60
 
 
@@ -148,7 +148,7 @@ def test_a_host_whose_name_resolves_slowly_holds_up_no_other_request(
 
 @pytest.fixture(scope="module")
 def hostile_server() -> Iterator[ForkServer]:
-    """A fork server that has the programs of `hostile_workers`."""
+    """Run a fork server with the programs of `hostile_workers`."""
     path = processes.ENVIRONMENT["PYTHONPATH"]
     processes.ENVIRONMENT["PYTHONPATH"] = f"{path}:{TESTS}"
     server = ForkServer()
@@ -162,7 +162,7 @@ def hostile_server() -> Iterator[ForkServer]:
 def test_answers_of_a_worker_that_was_taken_over_cost_its_own_call(hostile_server: ForkServer, attack: str) -> None:
     before = peak_mb("self")
     source = MemorySource(b"x" * 100)
-    file = RootFile.__new__(RootFile)  # its worker answers no `open`
+    file = RootFile.__new__(RootFile)  # its worker does not answer `open`
     file.source, file._name = source, "x.root"
     with TaskWorker(hostile_server, "attacks.hostile_workers", Memory()) as worker:
         file._worker = worker
@@ -202,7 +202,7 @@ def test_an_inference_worker_that_was_taken_over_costs_its_own_rows(
     monkeypatch.setattr(inference, "WORKER", "attacks.hostile_inference")
     model = ConfinedModel(hostile_server, Graph(doubling(3), (3,), 3, "model 'x/1'"), Memory())
     features = np.ones((rows, 3), dtype=np.float32)
-    if rows == 1:  # more answers than questions: scores are its own rows' at the worst
+    if rows == 1:  # more answers than requests: at worst the scores belong to its own rows
         assert model.predict(features).shape == (1, 3)
     else:
         with pytest.raises(GraphError, match="model 'x/1'") as error:

@@ -1,4 +1,4 @@
-"""A few owners hold as many streams as they can: another one's stream is served all the same."""
+"""A few owners hold as many streams as they can; another owner's stream is still served."""
 
 import time
 from collections import Counter
@@ -75,7 +75,7 @@ def test_whoever_follows_less_than_half_of_the_largest_owner_is_let_in(moves: li
         except UnavailableError:
             assert before[owner] + 1 >= max(before.values())
         assert before[owner] <= active(joined)[owner]
-        for one in [one for one in joined if one.is_displaced()]:  # it ends at its next look
+        for one in [one for one in joined if one.is_displaced()]:  # it ends at its next check
             one.leave()
             joined.remove(one)
         assert active(joined).total() <= MOST_FOLLOWERS
@@ -89,7 +89,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Process]:
-    """The function `runs`, and an unfinished run of each owner with one entry in its log."""
+    """Run the function `runs`, with an unfinished run of each owner that has one entry in its log."""
     folder = tmp_path_factory.mktemp("followers")
     recipe = Recipe("long", (LabelledFile("root://h//a", 0),), "blobs/x")
     for subject in OWNERS:
@@ -102,7 +102,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[P
 
 
 def opened(stack: ExitStack, client: httpx.Client, url: str, headers: dict[str, str]) -> httpx.Response:
-    """A stream, once there is a place for it: the server notices at its next write that a client has gone."""
+    """Open a stream as soon as there is room for it: the server notices a closed client only at its next write."""
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         answer = stack.enter_context(client.stream("GET", url, headers=headers))
@@ -124,7 +124,7 @@ def test_a_third_owner_follows_his_run_and_the_displaced_client_goes_on_behind_i
         streams = [opened(stack, client, url, of[subject]) for subject in "ab" for _ in range(MOST_OF_ONE)]
         mine = stack.enter_context(client.stream("GET", url, headers=of["c"]))
         assert mine.status_code == 200, mine.read()
-        first = streams[0].read().decode()  # it ends, though the run does not
+        first = streams[0].read().decode()  # the stream ends although the run does not
         mark = f"{2_000_000:017d}-survey-{'0' * 12}"
         assert (f"id: {mark}" in first) if path == "events" else first.endswith(f"more by ?follow=1&after={mark}\n")
         streams[5].close()

@@ -1,4 +1,4 @@
-"""What `advance` does with events of somebody who has the key of one step function, or none."""
+"""`advance` and events from a sender that has the key of one step function, or none."""
 
 import json
 import os
@@ -24,11 +24,20 @@ from hepfaas.steps.objects import encoded
 from support.servers import TOP
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
-FORGED = Publish("job", "{}", *(f"steps/{kind}/1" for kind in ("sum", "spec", "train", "export", "evaluate")), None)
+FORGED = Publish(
+    name="job",
+    recipe="{}",
+    data="steps/sum/1",
+    spec="steps/spec/1",
+    checkpoint="steps/train/1",
+    export="steps/export/1",
+    evaluate="steps/evaluate/1",
+    compare=None,
+)
 
 
 class World:
-    """A run whose files are open, so that surveys are next, and an `advance`."""
+    """A run whose files are opened, so that surveys are next, and an `advance`."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.sent = open_store(str(folder)), list[CloudEvent]()
@@ -42,7 +51,9 @@ class World:
         ]
         self.store.create(plan.open_levels(RECIPE, self.name.name)[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/me/{self.run}", b"")
-        self.advancing = Advancing(self.root, lambda owner: self.store, self, 4, 10.0, lambda: 1000.0)
+        self.advancing = Advancing(
+            self.root, lambda owner: self.store, self, max_scale=4, deadline_s=10.0, clock=lambda: 1000.0
+        )
 
     def send(self, event: CloudEvent) -> None:
         self.sent.append(event)
@@ -54,13 +65,13 @@ class World:
 
     def report(self, type_: str, by: str, step: Step, **more: Any) -> CloudEvent:
         data = {**self.name.to_json(), "step": step.key, "kind": step.kind, "phase": "", "slice": [0, 0], **more}
-        return events.event(type_, by, step.key, self.name, data, "")
+        return events.event(type_, by, step.key, self.name, data=data)
 
     def task(self, step: Step) -> dict[str, Any]:
         return dict(events.requested(Task(self.name, step), "t", "", self.store).data)
 
     def surveys(self) -> list[Survey]:
-        submitted = events.event(events.RUN_SUBMITTED, "runs", "s", self.name, self.name.to_json(), "")
+        submitted = events.event(events.RUN_SUBMITTED, "runs", "s", self.name)
         tasks = (events.task_of(event.data, self.store) for event in self.handled(submitted))
         return [task.step for task in tasks if isinstance(task.step, Survey)]
 
@@ -77,7 +88,7 @@ def test_a_task_that_waited_is_sent_if_the_run_has_it_and_not_else(world: World)
         honest = world.report(type_, "survey", made, then=world.task(waiting), **more)
         assert [event.subject for event in world.handled(honest)] == [waiting.key]
         assert world.handled(world.report(type_, "survey", made, then=world.task(FORGED), **more)) == []
-        elsewhere = world.task(replace(waiting, url="root://h//another"))  # where it is read is no part of the key
+        elsewhere = world.task(replace(waiting, url="root://h//another"))  # the address is not part of the key
         (sent,) = world.handled(world.report(type_, "survey", made, then=elsewhere, **more))
         assert events.task_of(sent.data, world.store).step == waiting
 
@@ -92,18 +103,18 @@ def test_a_task_of_another_run_is_not_sent_on_the_word_of_this_one(world: World)
 
 
 def dead(event: CloudEvent) -> CloudEvent:
-    """The event as a dead letter of a broker: 422, as if its step could not be done."""
+    """Return the event as a broker's dead letter with 422, as if its step could not be done."""
     extensions = {"knativeerrordest": "http://f/", "knativeerrorcode": "422", "knativeerrordata": ""}
     return replace(event, extensions={**event.extensions, **extensions})
 
 
 @pytest.mark.parametrize("type_", [events.RUN_SUBMITTED, events.RUN_REQUESTED, events.PHASE_COMPLETED])
 def test_only_a_dead_task_fails_an_attempt(world: World, type_: str) -> None:
-    """What needs no signature, or another's, is a reason to look, also where it says that it is a dead letter."""
+    """An unsigned event, or one with another key, only causes a look, even if it claims to be a dead letter."""
     survey, *_ = world.surveys()
     records_before = set(world.store.keys("runs/"))
     forged = dead(CloudEvent(type_, "/hepfaas/runs", "s", "1", world.task(survey)))
-    with suppress(RequestError):  # nobody asked for the run
+    with suppress(RequestError):  # the run was not requested
         world.handled(forged)
     assert set(world.store.keys("runs/")) == records_before
     task = events.requested(Task(world.name, survey), "advance", "", world.store)
@@ -122,7 +133,7 @@ def test_a_dead_letter_is_about_a_step_of_the_function_whose_key_signed_it(world
 
 
 def test_advance_itself_refuses_what_another_functions_key_has_signed(tmp_path: Path) -> None:
-    """The function as it runs, with keys of its own for each step function."""
+    """The real function, with a key for each step function."""
     code = """
 import os, sys, json
 sys.argv = ["x"]
@@ -145,7 +156,7 @@ for headers, body in json.loads(sys.stdin.read()):
         signed(replace(good, source="/hepfaas/apply"), keys["apply"]),
         signed(good, "key-of-advance".ljust(32, "x")),
         good,
-        events.event(events.RUN_SUBMITTED, "runs", "s", world.name, world.name.to_json(), ""),
+        events.event(events.RUN_SUBMITTED, "runs", "s", world.name),
     ]
     wire = [(headers, body.decode()) for headers, body in map(on_the_wire, sent)]
     environ = {

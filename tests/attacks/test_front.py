@@ -17,12 +17,11 @@ import httpx
 import psutil
 import pytest
 from hepfaas import Client
-from hepfaas.client import packed
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
-from hepfaas.serving.open_inference_grpc import inference
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import function
-from support.jobs import small_job
+from support.jobs import packed, small_job
 from support.servers import LIMIT_S
 from support.system import System
 
@@ -83,7 +82,7 @@ FOREIGN_HOSTS = (
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system started with --token."""
+    """Run a system with --token."""
     system = System(tmp_path_factory.mktemp("locked") / "up")
     system.options = replace(system.options, token=True)
     with system:
@@ -92,7 +91,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def run(system: System, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run of the user's, and a folder of his that is called 'kept'."""
+    """Make a run of the user, and a folder named 'kept'."""
     folder = small_job(tmp_path_factory.mktemp("job") / "victim", seed=71)
     files = {"file": ("job.tar.gz", packed(folder))}
     httpx.post(f"{system.url}/upload?name=kept", files=files, timeout=LIMIT_S).raise_for_status()
@@ -101,13 +100,13 @@ def run(system: System, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def state(system: System) -> Any:
-    """What the user has: runs, folders and rules."""
+    """Return the user's runs, folders and rules."""
     keys = sorted(key for key in system.store().keys("") if key.startswith(("folders/", "newest/", "rules/")))
     return keys, [system.store().get(key) for key in keys if key.startswith("folders/")]
 
 
 def raw(port: int, request: bytes, tls: bool = False) -> bytes:
-    """What a server answers to some bytes; b'' where it closes the connection or refuses TLS without a certificate."""
+    """Return a server's answer to these bytes; b'' if it closes the connection or refuses TLS without a certificate."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             if not tls:
@@ -230,7 +229,7 @@ def test_two_hosts_are_both_looked_at(system: System) -> None:
 
 
 def test_behind_the_door_functions_refuse_the_same(system: System) -> None:
-    """They listen at ports of their own, which a page may find."""
+    """Functions listen on their own ports, which a page can find."""
     for name in ("runs", "intake", "predict"):
 
         async def asked(name: str = name) -> list[int]:
@@ -326,7 +325,7 @@ def test_pages_are_styled_by_what_their_policy_allows(system: System) -> None:
 
 
 def test_the_address_of_the_store_is_told_to_nobody(system: System, tmp_path: Path) -> None:
-    """Nor other places inside: folders and ports of this machine."""
+    """The same for other internals: folders and ports of this machine."""
     store, folder = system.up.store, str(system.up.options.folder)
     inside = [store.url, store.variables["AWS_ENDPOINT_URL"], folder, "Traceback", " object at 0x", "site-packages"]
     infer = {"inputs": [{"name": "features", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]}
@@ -357,7 +356,7 @@ def test_the_address_of_the_store_is_told_to_nobody(system: System, tmp_path: Pa
                 answer = httpx.get(served.url + path, timeout=LIMIT_S)
                 assert answer.status_code >= 400
                 assert not [place for place in ("s3://", "127.0.0.1", "AWS_") if place in answer.text], answer.text
-            end = time.monotonic() + LIMIT_S  # lines of the log are written a moment later
+            end = time.monotonic() + LIMIT_S  # the log is written a moment later
             while store.url.encode() not in served.log.read_bytes():
                 assert time.monotonic() < end, "the operator's log does tell"
                 time.sleep(0.05)
@@ -490,7 +489,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelMetadata",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=inference("ModelMetadataResponse").FromString,
+            response_deserializer=inference.ModelMetadataResponse.FromString,
         )
         expected = {
             None: grpc.StatusCode.UNAUTHENTICATED,
@@ -501,7 +500,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
         for sent, code in expected.items():
             metadata = () if sent is None else (("authorization", sent),)
             with pytest.raises(grpc.RpcError) as error:
-                call(inference("ModelMetadataRequest")(name="none"), metadata=metadata, timeout=LIMIT_S)
+                call(inference.ModelMetadataRequest(name="none"), metadata=metadata, timeout=LIMIT_S)
             assert error.value.code() == code, sent
             assert str(tmp_path) not in (error.value.details() or "")
 
@@ -509,7 +508,7 @@ def test_grpc_takes_the_token_in_its_metadata(tmp_path: Path) -> None:
 def test_the_token_and_an_issuer_exclude_each_other(tmp_path: Path) -> None:
     system = System(tmp_path / "up", HEPFAAS_ISSUER="https://iam.example", HEPFAAS_AUDIENCE="training")
     system.options = replace(system.options, token=True)
-    with pytest.raises(RequestError, match="leave --token out"):
+    with pytest.raises(RequestError, match="remove --token"):
         system.__enter__()
     system._loop.call_soon_threadsafe(system._loop.stop)
     system._thread.join(timeout=LIMIT_S)

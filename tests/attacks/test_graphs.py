@@ -1,4 +1,4 @@
-"""Graphs made to read, crash, hang or fill the process that runs them: a tenant's own requests fail, nothing else."""
+"""Graphs that read, crash, hang or fill the process that runs them: only the tenant's own requests fail."""
 
 import os
 import re
@@ -23,7 +23,8 @@ from hepfaas.models.versions import Version
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.serving.open_inference_grpc import health, inference
+from hepfaas.serving import health_pb2 as health
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import Issuer, Process, function
 from support.servers import LIMIT_S
 
@@ -32,14 +33,14 @@ MUTATED = 20_000 if ALL else 150
 SEED = 13
 REASON = "ended|cannot be computed|refused"
 CACHE = {"HEPFAAS_PREDICT_CACHE_BYTES": "3e6"}
-"""Graphs are dropped again, so that memory tells what is left behind."""
+"""Graphs are dropped again, so that memory shows what remains."""
 
 FIXTURES = Path(__file__).parents[1] / "models" / "graphs"
 
 
 @dataclass
 class Site:
-    """predict and predict-grpc, an issuer, and the stores of two tenants: mallory attacks, alice has a model."""
+    """`predict` and `predict-grpc`, an issuer, and the stores of two tenants: mallory attacks, alice has a model."""
 
     folder: Path
     issuer: Issuer
@@ -98,7 +99,7 @@ def private_mb(process: int) -> float:
 
 @contextmanager
 def alice_goes_on(site: Site, least: int) -> Iterator[list[int]]:
-    """Alice asks all the time meanwhile; each of her answers must be right, and at least so many must come."""
+    """Alice sends requests all the time; each answer must be right, and at least this many must arrive."""
     statuses: list[int] = []
     over = threading.Event()
 
@@ -157,7 +158,7 @@ def test_a_process_that_crashes_costs_its_own_requests(site: Site) -> None:
 
 
 def crashed(site: Site, name: str) -> httpx.Response:
-    """Ask for rows that are never computed; the process that tries crashes."""
+    """Request rows that are never computed; the process that tries crashes."""
     answers: list[httpx.Response] = []
     before = set(workers(site))
     asking = threading.Thread(target=lambda: answers.append(site.ask("mallory", name, 1e9, 0)))
@@ -186,7 +187,7 @@ def test_a_graph_that_takes_memory_by_request_meets_the_limit_of_its_process(sit
     site.publish("mallory", "fills", hostile.takes_memory_by_request(), 1, 1)
     before = site.memory_mb()
     with alice_goes_on(site, 1):
-        for size in (6e8, 9e8):  # of float32: more than a worker may have
+        for size in (6e8, 9e8):  # in float32 more than a worker may have
             answer = site.ask("mallory", "fills", size)
             assert answer.status_code == 400, answer.text
             assert re.search(REASON, answer.json()["error"]), answer.text
@@ -213,15 +214,15 @@ def test_a_damaged_graph_costs_grpc_nothing_either(site: Site) -> None:
     token = site.issuer.token("mallory", aud="inference")
     with grpc.insecure_channel(site.grpc.url.removeprefix("http://")) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        contents = inference("Contents")(fp32_contents=[1, 1])
-        tensor = inference("Tensor")(name="features", datatype="FP32", shape=[1, 2], contents=contents)
-        request = inference("ModelInferRequest")(model_name="splits", inputs=[tensor]).SerializeToString()
+        contents = inference.Contents(fp32_contents=[1, 1])
+        tensor = inference.Tensor(name="features", datatype="FP32", shape=[1, 2], contents=contents)
+        request = inference.ModelInferRequest(model_name="splits", inputs=[tensor]).SerializeToString()
         with pytest.raises(grpc.RpcError) as error:
             infer(request, timeout=60, metadata=[("authorization", f"Bearer {token}")])
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         assert "model 'splits/1' cannot be computed" in error.value.details()
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        answer = health("HealthCheckResponse").FromString(check(b"", timeout=60))
+        answer = health.HealthCheckResponse.FromString(check(b"", timeout=60))
         assert answer.status == 1
 
 
@@ -245,7 +246,7 @@ def test_workers_have_no_secret_no_right_and_no_descriptor_but_their_own(site: S
 
 
 OWN = ("socket:", "/dev/null", "/memfd:hepfaas", "/proc/")
-"""The channel, the shared memory, and the places of which Landlock was told."""
+"""Descriptors of the channel, of shared memory, and of the paths of the Landlock rules."""
 
 
 def workers(site: Site) -> list[int]:

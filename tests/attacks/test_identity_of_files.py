@@ -1,4 +1,4 @@
-"""A member of a group tries to make their file be taken for another member's, to poison what the group shares."""
+"""A group member tries to pass a file off as another member's, to poison the results that the group shares."""
 
 import hashlib
 import os
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError
@@ -24,7 +24,7 @@ from hepfaas.local.workers import perform
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
-from hepfaas.runs.ledger import ledger
+from hepfaas.runs.ledger import CountedPart, ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import open_part, result_if_there, result_of
 from support.servers import XRootD, XRootDCache, s3_client
@@ -32,14 +32,14 @@ from support.servers import XRootD, XRootDCache, s3_client
 EVENTS, BASKET = 4_000, 1_000
 ALL = EntryRange(0, EVENTS)
 LARGE = Reading(hashed_bytes=0)
-"""Takes every file on a server for one that is too large to be fetched whole."""
+"""Treat every file on a server as too large to be fetched whole."""
 
 CHANGED = "has changed since the run opened it|was changed while it was read"
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file whose baskets all have the same size."""
+    """Write a file whose baskets all have the same size."""
     path = tmp_path_factory.mktemp("honest") / "signal.root"
     rng = np.random.default_rng(1)
     with uproot.recreate(path, compression=None) as file:
@@ -53,7 +53,7 @@ HOW = ("two baskets swapped", "one byte of a basket", "three bytes, and the same
 
 
 def poisoned(honest: Path, how: str, folder: Path) -> Path:
-    """A copy with equal size, UUID and keys, and other events."""
+    """Write a copy with equal size, UUID and keys, but other events."""
     path, data = folder / honest.name, bytearray(honest.read_bytes())
     with uproot.open(honest) as file:
         branch = file["Events"]["met"]
@@ -64,7 +64,7 @@ def poisoned(honest: Path, how: str, folder: Path) -> Path:
         data[one], data[other] = data[other], data[one]
     elif how == HOW[1]:
         data[first + keylen + 40] ^= 0x40
-    else:  # both sums of Adler-32 stay
+    else:  # keeps both sums of Adler-32
         for place, change in ((40, 1), (44, -2), (48, 1)):
             data[first + keylen + place] += change
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -73,7 +73,7 @@ def poisoned(honest: Path, how: str, folder: Path) -> Path:
 
 
 class Web:
-    """A web server that gives one file after the other: each GET takes the next content, the last one stays."""
+    """A web server whose content changes: each GET returns the next content, finally always the last."""
 
     def __init__(self, *contents: bytes, headers: dict[str, str] | None = None) -> None:
         outer = self
@@ -108,7 +108,7 @@ class Web:
         self.url = f"http://127.0.0.1:{self._server.server_port}/signal.root"
 
     def etag(self) -> str:
-        """Of the content that comes next."""
+        """Header of the next content."""
         return f'"{hashlib.md5(self.contents[0], usedforsecurity=False).hexdigest()}"'
 
     def __enter__(self) -> "Web":
@@ -122,7 +122,7 @@ class Web:
 
 @pytest.fixture(scope="module")
 def other_xrootd() -> Iterator[XRootD]:
-    """The attacker's server."""
+    """Run the attacker's server."""
     with XRootD() as server:
         yield server
 
@@ -132,11 +132,11 @@ def header(url: str, reading: Reading | None = None) -> OpenedFile:
 
 
 def met(url: str, identity: str, reading: Reading | None = None) -> Any:
-    return read(url, identity, "Events", ["met"], ALL, reading or Reading())["met"]
+    return read(url, identity, "Events", branches=["met"], entries=ALL, reading=reading or Reading())["met"]
 
 
 def check_apart(theirs: str, mine: str, reading: Reading | None = None) -> None:
-    """Two files have the same size, UUID and keys; neither is taken for the other."""
+    """Two files with the same size, UUID and keys are distinguished."""
     victim, attacker = header(theirs, reading), header(mine, reading)
     assert victim.fingerprint == attacker.fingerprint
     assert victim.identity != attacker.identity
@@ -206,7 +206,7 @@ def test_one_content_is_one_file_wherever_it_lies(
 def test_the_address_of_an_upload_counts_in_the_owners_own_store_alone(
     honest: Path, tmp_path: Path, s3_url: str, s3_server: dict[str, str]
 ) -> None:
-    """An attacker puts a poisoned copy into a bucket of theirs, under the key that an honest upload would have."""
+    """An attacker puts a poisoned copy into their own bucket, under the key of an honest upload."""
     digest = hashlib.sha256(honest.read_bytes()).hexdigest()
     url = put(s3_url, s3_server, f"uploads/{digest}/signal.root", poisoned(honest, HOW[0], tmp_path))
     for own in ("", f"{s3_url[:-1]}/"):
@@ -218,7 +218,7 @@ def test_the_address_of_an_upload_counts_in_the_owners_own_store_alone(
 
 
 def test_a_large_file_of_a_federation_is_one_file_at_all_its_doors(honest: Path, xrootd: XRootD) -> None:
-    """Servers of a federation state different versions: modification times, ETags."""
+    """Servers of a federation report different modification times and ETags."""
     url = "root://federation.example//store/signal.root"
     xrootd.serve(honest)
     with Web(honest.read_bytes()) as web:
@@ -234,7 +234,7 @@ def test_a_large_file_of_a_federation_is_one_file_at_all_its_doors(honest: Path,
 
 
 def test_files_with_the_same_checksum_are_two_files(honest: Path, tmp_path: Path) -> None:
-    """Real servers state the same Adler-32, which nobody had to lie about."""
+    """Real servers report the same Adler-32, without a lie."""
     from XRootD import client
     from XRootD.client.flags import QueryCode
 
@@ -260,7 +260,7 @@ def test_a_server_that_shows_the_honest_file_first_is_found_out(how: str, honest
 
 
 def test_a_large_file_that_is_not_what_it_was_counts_for_its_address_alone(honest: Path, tmp_path: Path) -> None:
-    """A server that lies about everything gets results under the name of its own address."""
+    """A server that lies about everything only gets results under its own address."""
     data, bad = honest.read_bytes(), poisoned(honest, HOW[0], tmp_path).read_bytes()
     with Web(data, headers={"ETag": '"1"'}) as theirs, Web(*[data] * 20, bad, headers={"ETag": '"1"'}) as mine:
         victim, attacker = header(theirs.url, LARGE).identity, header(mine.url, LARGE).identity
@@ -284,14 +284,14 @@ def test_a_large_file_whose_version_changes_while_it_is_read_is_refused(
     bad = poisoned(honest, HOW[0], tmp_path)
     with Web(honest.read_bytes()) as server:
         identity = header(server.url, LARGE).identity
-        read(server.url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)  # it is open from now on
+        read(server.url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)  # the file is open from here on
         server.contents = [bad.read_bytes()]
         for _ in range(2):
             with pytest.raises(RequestError, match=CHANGED):
                 met(server.url, identity, LARGE)
     url = put(s3_url, s3_server, "a.root", honest)
     identity = header(url, LARGE).identity
-    read(url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)
+    read(url, identity, "Events", branches=["mass"], entries=EntryRange(0, 10), reading=LARGE)
     put(s3_url, s3_server, "a.root", bad)
     for _ in range(2):
         with pytest.raises(RequestError, match=CHANGED):
@@ -309,7 +309,7 @@ def test_a_file_on_disk_that_is_replaced_between_open_and_read_is_refused(
         shutil.copy2(honest, path)
     identity, times = header(str(path)).identity, path.stat()
     if how.endswith("open"):
-        read(str(path), identity, "Events", ["mass"], EntryRange(0, 10))
+        read(str(path), identity, "Events", branches=["mass"], entries=EntryRange(0, 10))
     if how == "renamed":
         bad.replace(path)
     elif how == "behind a link":
@@ -348,12 +348,11 @@ def test_a_small_file_that_is_replaced_between_open_and_read_is_refused(
         met(url, identity)
 
 
-# Two jobs of one group: one store.
+# Two jobs of one group share a store.
 
 
 def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Reading) -> dict[str, np.ndarray[Any, Any]]:
-    """Does a job up to its training, and gives the features of each file as they are stored; the ledger must
-    hold."""
+    """Run a job up to its training and return the stored features of each file; the ledger must hold."""
     recipe = Recipe("job", tuple(LabelledFile(url, label) for label, url in enumerate(files)), "", range_events=BASKET)
     results = lambda key: result_if_there(key, store)  # noqa: E731
     while isinstance(coming := plan.next_steps(recipe, attempt, results), plan.Ready) and coming.phase != "train":
@@ -361,9 +360,10 @@ def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Readi
             tools = {"reading": reading} if step.kind in ("open", "survey", "prepare") else {}
             perform(step, store, **tools)
     assert isinstance(coming, plan.Ready)
-    inputs = plan.inputs(recipe, plan.opened_files(recipe, attempt, results))
+    inputs = plan.inputs(recipe, plan.headers(recipe, attempt, results))
     parts = result_of(coming.steps[0].data, store)["parts"]  # type: ignore[attr-defined]
-    assert ledger(inputs, parts, []).holds
+    counted = [CountedPart(part["file"], tuple(part["entries"]), part["rows"], part["id_sum"]) for part in parts]
+    assert ledger(inputs, counted, []).holds
     found = {}
     for file in inputs:
         mine = sorted((part for part in parts if part["file"] == file.identity), key=lambda part: part["entries"])

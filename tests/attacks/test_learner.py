@@ -1,5 +1,5 @@
-"""A model's code attacks its sandbox and the function that started it. No TensorFlow: a small process is shut in as the
-learner process is, or speaks in its place to the function's side."""
+"""A model's code attacks its sandbox and the function that started it. Without TensorFlow: a small process is confined
+like the learner process, or answers the client in its place."""
 
 import json
 import os
@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
-from hepfaas.learner.foreign import ForeignLearner
-from hepfaas.learner.learner import NO_MESSAGE, PACKAGES, Learner, LearnerSettings, Limits
+from hepfaas.learner.converter import Converter
+from hepfaas.learner.learner import INVALID_MESSAGE, PACKAGES, Learner, LearnerLimits, LearnerSettings
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Rows, Slice
 
@@ -87,19 +87,21 @@ while True:
         time.sleep(60)
 """
 )
-"""A process that has taken the place of the learner: it speaks on the wire itself. `attack` is the answer to what is
-asked first after `make`, or to `make`."""
+"""A process in the place of the learner, which writes to the socket itself. `attack` answers the first request after
+`make`, or `make` itself."""
 
 
 class Hostile(Learner):
-    """The function's side, whose learner process is hostile."""
+    """The client of a hostile learner process."""
 
     def __init__(self, attack: str, *, making: bool = False, **limits: Any) -> None:
         body = (attack.strip() or "pass").replace("\n", "\n    ")
         self._program = SPEAKING.replace("ATTACK", body).replace("MAKING", str(making))
-        settings = LearnerSettings({}, "model.py", 3, (0, 1), 100, 3, 1, False)
+        settings = LearnerSettings(
+            code={}, module="model.py", n_features=3, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False
+        )
         limits = {"memory_mb": MEMORY_MB * 8, "silence_s": 10, **limits}
-        super().__init__(settings, on_log=lambda line: None, limits=Limits(**limits))
+        super().__init__(settings, on_log=lambda line: None, limits=LearnerLimits(**limits))
 
     def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
         limits = [str(limit or 0) for limit in (self._limits.memory_mb, self._limits.cpus, self._limits.scratch_mb)]
@@ -117,13 +119,13 @@ class Hostile(Learner):
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = scratch.created()
+    made = scratch.create()
     yield made
     scratch.remove(made)
 
 
 def started(folder: Path, attack: str, memory_mb: int = MEMORY_MB) -> subprocess.Popen[str]:
-    """A process that is shut in as a learner is and then attacks. With no standard input it ends by itself."""
+    """Start a process that is confined like a learner and then attacks. It ends when its standard input closes."""
     return subprocess.Popen(
         [sys.executable, "-P", "-c", SHUT_IN + attack, "0", str(memory_mb), "0", "50"],
         cwd=folder,
@@ -144,7 +146,7 @@ def printed(folder: Path, attack: str) -> list[str]:
 
 
 def refusal(attack: str, use: Callable[[Learner], object], **more: Any) -> str:
-    """The error of a request that a hostile process answers; the process must have ended."""
+    """Return the error of a request that a hostile process answers; the process must have ended."""
     with Hostile(attack, **more) as learner:
         if not more.get("making"):
             learner.make()
@@ -199,9 +201,9 @@ C.syscall(93 if os.uname().machine == "aarch64" else 60, 0)
 
 @pytest.mark.parametrize("attack", [READ_ONLY, FIRST_ENDS.replace("BODY", READ_ONLY.strip().replace("\n", "\n    "))])
 def test_memory_that_was_written_and_made_read_only_counts(attack: str) -> None:
-    """Also where the first thread has ended, of which the kernel says nothing any more."""
+    """Also if the first thread has ended, so that the kernel reports nothing about it."""
     finding = refusal(attack, Learner.state, memory_mb=MEMORY_MB)
-    assert re.search(r"was ended: it took [\d,]+ MB with page tables; at most 200 MB are allowed", finding)
+    assert re.search(r"was stopped: it took [\d,]+ MB with page tables; at most 200 MB are allowed", finding)
 
 
 STACK = """
@@ -226,7 +228,7 @@ for _ in range(30_000):
 
 def test_thirty_thousand_threads_are_ended_with_the_reason() -> None:
     finding = refusal(THREADS, Learner.state)
-    assert re.search(r"was ended: it started [\d,]+ threads; at most 2,000 are allowed", finding)
+    assert re.search(r"was stopped: it started [\d,]+ threads; at most 2,000 are allowed", finding)
 
 
 HELD = """
@@ -266,7 +268,7 @@ for number in range(1, {confinement.LAST + 1}):
 
 
 def test_all_calls_that_are_not_listed_are_refused(folder: Path) -> None:
-    """Among them all that reach other processes, System V and POSIX objects by their number, or the whole machine."""
+    """Among them all calls that reach other processes, System V and POSIX objects by number, or the whole machine."""
     machine = os.uname().machine
     listed = confinement.calls(confinement.ALLOWED + confinement.SOMETIMES, machine)
     other = confinement.calls(confinement.NOT_THERE + " " + confinement.NOT_SUPPORTED, machine)
@@ -312,7 +314,7 @@ ATTEMPTS = {
 
 def test_what_stops_outlives_or_hoards_is_refused(folder: Path) -> None:
     attack = "".join(f"print(error_of(lambda: {attempt}), flush=True)\n" for attempt in ATTEMPTS.values())
-    # `setrlimit` above the hard limit is a ValueError of Python's
+    # Python turns EPERM of `setrlimit` above the hard limit into a ValueError
     attack = "setrlimit = resource.setrlimit\n" + attack.replace("resource.setrlimit", "higher")
     attack = (
         "def higher(what, limits):\n    try: setrlimit(what, limits)\n"
@@ -337,7 +339,7 @@ def test_a_removed_file_is_seen_through_a_symlinked_temporary_folder(
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "link"))
-    folder = scratch.created()
+    folder = scratch.create()
     with started(folder, MAPPED) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -358,7 +360,7 @@ def rows_of(batch: str) -> Rows:
 
 
 def fit(learner: Learner) -> None:
-    learner.fit(BLOCKS, rows_of, 1, True, lambda rows: None)
+    learner.fit(BLOCKS, rows_of, seed=1, first=True, on_rows=lambda rows: None)
 
 
 def validate(learner: Learner) -> None:
@@ -403,7 +405,7 @@ SLOW = {
 
 @pytest.mark.parametrize("attack", SLOW)
 def test_bytes_and_messages_without_progress_do_not_break_the_silence(attack: str) -> None:
-    assert "said nothing for 1 s and was ended" in refusal(attack, SLOW[attack], silence_s=1.2)
+    assert "did not answer for 1 s and was stopped" in refusal(attack, SLOW[attack], silence_s=1.2)
 
 
 @pytest.mark.parametrize("need", ["['other/0']", "['p/0', 'p/0']", "'p/0'", "[1]", "[['p/0']]", "None"])
@@ -412,7 +414,7 @@ def test_rows_of_others_are_not_fetched(need: str) -> None:
 
 
 def test_a_pass_that_is_said_to_be_done_before_it_took_its_rows_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hepfaas.learner.learner.SENT_S", 0.2)
+    monkeypatch.setattr("hepfaas.learner.learner.SENDER_END_S", 0.2)
     blocks = [[Slice("p/0", 0, 1)]]
 
     def large(batch: str) -> Rows:
@@ -421,7 +423,7 @@ def test_a_pass_that_is_said_to_be_done_before_it_took_its_rows_ends(monkeypatch
     done = FITTED.replace("20", "1")
     finding = refusal(
         f"answer({{'need': ['p/0']}})\nanswer({done})",
-        lambda learner: learner.fit(blocks, large, 1, True, lambda rows: None),
+        lambda learner: learner.fit(blocks, large, seed=1, first=True, on_rows=lambda rows: None),
     )
     assert "before it took the rows" in finding
 
@@ -462,7 +464,7 @@ def test_a_message_is_checked_before_anything_is_allocated(text: bytes, finding:
     with ours, theirs, ThreadPoolExecutor(1) as pool:
         tracemalloc.start()
         pool.submit(theirs.sendall, len(text).to_bytes(4, "little") + text)
-        with pytest.raises(NO_MESSAGE, match=finding):
+        with pytest.raises(INVALID_MESSAGE, match=finding):
             wire.receive(ours, wire.Room(2_000_000, 2, 200e6), time.monotonic() + 5)
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
         tracemalloc.stop()
@@ -470,7 +472,7 @@ def test_a_message_is_checked_before_anything_is_allocated(text: bytes, finding:
 
 ANSWERS = [
     ("WIRE.send(b'\\xff\\xff\\xff\\xff')", Learner.state, "a header of 4,294,967,295 bytes; at most 2,000,000"),
-    ("WIRE.send(b'\\x02\\0\\0\\0{]')", Learner.state, "an answer that is none"),
+    ("WIRE.send(b'\\x02\\0\\0\\0{]')", Learner.state, "an invalid answer"),
     ("answer({'names': []}, *[zeros('|u1', 60 * MB)] * 4)", Learner.state, "251 MB of arrays; at most 200 MB"),
     ("answer({}, zeros('<f4', 4, 3))", predict, "0 MB of arrays; at most 0 MB"),
     ("answer({}, zeros('<i4', 4, 2))", predict, "outputs that are not float32 of shape"),
@@ -487,8 +489,8 @@ def test_an_answer_is_limited_by_what_was_asked(attack: str, use: Callable[[Lear
     assert re.search(finding, refusal(attack, use))
 
 
-class HostileForeign(Hostile, ForeignLearner):
-    """As if a model that was made elsewhere had taken over its process."""
+class HostileConverter(Hostile, Converter):
+    """The client of a converter process that an uploaded model has taken over."""
 
 
 CONVERTED = "{'shape': SHAPE, 'integers': False, 'outputs': 2, 'parameters': 1, 'processor': '', 'versions': {}}"
@@ -497,7 +499,7 @@ CONVERTED = "{'shape': SHAPE, 'integers': False, 'outputs': 2, 'parameters': 1, 
 @pytest.mark.parametrize(
     ("shape", "finding"),
     [
-        ("[10 ** 6] * 3", "takes rows of 1,000,000,000,000,000,000 numbers; at most 10,000,000 are served"),
+        ("[10 ** 6] * 3", "takes rows of 1,000,000,000,000,000,000 numbers; at most 10,000,000 are supported"),
         ("[10 ** 100]", "shape"),
         ("[True]", "shape"),
         ("[-1, -4]", "shape"),
@@ -507,7 +509,7 @@ CONVERTED = "{'shape': SHAPE, 'integers': False, 'outputs': 2, 'parameters': 1, 
 )
 def test_a_row_of_a_model_that_was_made_elsewhere_is_bounded(shape: str, finding: str) -> None:
     attack = f"answer({CONVERTED.replace('SHAPE', shape)})"
-    with HostileForeign(attack, making=True) as learner, pytest.raises(RequestError, match=finding):
+    with HostileConverter(attack, making=True) as learner, pytest.raises(RequestError, match=finding):
         learner.convert()
 
 
@@ -544,7 +546,7 @@ def test_a_state_has_a_name_for_each_array(names: str) -> None:
 def test_a_variable_that_no_checkpoint_holds_is_named() -> None:
     with Hostile("answer({'names': ['a']}, zeros('<c16', 3))") as learner:
         learner.make()
-        with pytest.raises(RequestError, match="variable 'a' has type complex128; a checkpoint has numbers"):
+        with pytest.raises(RequestError, match="variable 'a' has type complex128; a checkpoint takes only"):
             learner.state()
 
 
@@ -557,7 +559,7 @@ def test_a_process_that_reads_nothing_does_not_hold_the_function() -> None:
     with Hostile("", silence_s=1) as learner:
         learner.make()
         learner._process.send_signal(signal.SIGSTOP)
-        with pytest.raises(RequestError, match="said nothing for 1 s"):
+        with pytest.raises(RequestError, match="did not answer for 1 s"):
             learner.load(weights)
 
 

@@ -1,4 +1,4 @@
-"""Each function has the Secrets that it needs and no more, and its key of the store does what it needs and no more."""
+"""Each function has only the Secrets that it needs, and its key of the store has only the rights that it needs."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from hepfaas.platform.cloud_events import CloudEvent, is_signed, signed
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.settings import Settings
 from support.rendered import of_kind
-from support.rights import OWNER, POLICY, Guarded, secret_variables, secrets_of, store_policies, values_of
+from support.rights import OWNER, POLICY, GuardedStore, secret_variables, secrets_of, store_policies, values_of
 from support.servers import TOP, s3_client
 
 POLICIES = store_policies()
@@ -24,12 +24,12 @@ HASH = "0" * 64
 SHORT = {"*run*": POLICIES.RUN, "*records*": POLICIES.RECORDS}
 ACTIONS = ("read", "write", "delete")
 MOST_POLICY_BYTES = 6_144
-"""Of a managed policy of AWS, white space left out:
+"""Largest managed policy of AWS, without white space:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 
 
 def table() -> dict[str, tuple[set[str], dict[str, set[str]]]]:
-    """Secrets and rights of each function, as docs/reference/identity.md has them."""
+    """Secrets and rights of each function, as documented in docs/reference/identity.md."""
     text = (TOP / "docs/reference/identity.md").read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \|(.*)\|(.*)\|(.*)\|(.*)\|$", text[text.index("## Keys of functions") :], re.M)
 
@@ -72,7 +72,7 @@ def test_no_two_functions_share_a_secret_of_the_store_or_of_events() -> None:
 
 
 def test_a_function_is_given_no_secret_beside_these() -> None:
-    """By no variable of another kind, and no mounted file."""
+    """Also by no other variable and no mounted file."""
     for name in FUNCTIONS:
         service = of_kind("base", "Service", "serving.knative.dev")[name]
         mentioned = set(re.findall(r"'(?:secret|secretName)': ", str(service)))
@@ -132,7 +132,7 @@ WRITES = {
     "predict": {"a graph", "a card", "an alias", "an upload", "a wish", "a waiting wish"},  # it deletes models
     "predict-grpc": set(),
 }
-"""What a key can change with SeaweedFS, which knows one right for writing and deleting."""
+"""Keys that an identity can change in SeaweedFS, which has one right for writing and deleting."""
 
 NOT_READ = {
     "survey": {"a graph", "a rule", "a result of train", "a folder"},
@@ -151,9 +151,9 @@ NOT_READ = {
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A SeaweedFS with the policy of the overlay, and an object of each kind, of a user and of a group."""
-    store = Guarded(tmp_path_factory.mktemp("guarded") / "seaweedfs")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedStore]:
+    """Run SeaweedFS with the policy of the overlay and an object of each kind, of a user and of a group."""
+    store = GuardedStore(tmp_path_factory.mktemp("guarded") / "seaweedfs")
     store.start()
     try:
         client = s3_client(store.variables)
@@ -181,7 +181,7 @@ def allowed(client: Any, call: str, **arguments: Any) -> bool:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_stolen_key_changes_and_reads_no_more_than_its_function(guarded: Guarded, function: str) -> None:
+def test_a_stolen_key_changes_and_reads_no_more_than_its_function(guarded: GuardedStore, function: str) -> None:
     client = s3_client(guarded.as_(function))
     for owner in (OWNER, GROUP):
         writes = {what for what in KEYS if allowed(client, "put_object", Key=key_of(what, owner), Body=b"secret")}
@@ -193,7 +193,7 @@ def test_a_stolen_key_changes_and_reads_no_more_than_its_function(guarded: Guard
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_policy_of_aws_is_no_wider(function: str) -> None:
-    """`*` and `?` of AWS are those of fnmatch: any characters, `/` among them, and one."""
+    """In AWS `*` matches any characters including `/`, and `?` one character, as in fnmatch."""
     for owner in (OWNER, GROUP):
         for what in set(KEYS) - WRITES[function]:
             for action in ("write", "delete"):
@@ -202,8 +202,8 @@ def test_the_policy_of_aws_is_no_wider(function: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["models", "default", "uploads", "asked", "blobs", "steps/predict", "runs"])
-def test_a_name_that_looks_like_a_room_opens_none(guarded: Guarded, folder: str) -> None:
-    """Names of rules, runs and hosts are users' own."""
+def test_a_name_that_looks_like_a_room_opens_none(guarded: GuardedStore, folder: str) -> None:
+    """Users choose the names of rules, runs and hosts."""
     for function in ("apply", "predict", "score"):
         client = s3_client(guarded.as_(function))
         for room in ("rules", "folders", "credentials", "idempotency"):

@@ -1,4 +1,4 @@
-"""The hostile graphs do what they say to a process that runs them unconfined: else other tests would show nothing."""
+"""The hostile graphs harm an unconfined process as described; otherwise other tests would prove nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECRET = b"Bearer of another tenant"
 
 
 def run(graph: bytes, row: Sequence[float]) -> subprocess.CompletedProcess[bytes]:
-    """Give a graph one row in a process of its own; it ends after 2 s."""
+    """Run a graph on one row in a separate process, for at most 2 s."""
     return subprocess.run([sys.executable, "-c", CHILD, str(list(row))], input=graph, capture_output=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""A tenant whose rules wait for many files: pings, which anybody may send, look at the rules of others in time."""
+"""A tenant whose rules wait for many files: pings, which anybody may send, still reach the rules of others in time."""
 
 import threading
 from pathlib import Path
@@ -43,7 +43,7 @@ class World:
         self.now = 1e9
         self.sent: list[tuple[float, CloudEvent]] = []
         root = open_store(str(folder))
-        self.intake = Intake(root, lambda owner: Slow(root.below(owner), self), self, True, lambda: self.now)  # type: ignore[arg-type, return-value]
+        self.intake = Intake(root, lambda owner: Slow(root.below(owner), self), self, True, clock=lambda: self.now)  # type: ignore[arg-type, return-value]
 
     def send(self, event: CloudEvent) -> None:
         self.sent.append((self.now, event))

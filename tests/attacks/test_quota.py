@@ -1,4 +1,4 @@
-"""Callers with the least rights make the service write: everything counts against the owner's limit, and ends."""
+"""Callers with few rights make the service write: everything counts against the owner's limit, and is bounded."""
 
 import io
 import json
@@ -19,8 +19,7 @@ from hepfaas.orchestration.requesting import Asking
 from hepfaas.orchestration.submitting import Submitting
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.identity import Quotas
-from hepfaas.platform.roles import Limits, Roles, owner_of
-from hepfaas.platform.settings import Settings
+from hepfaas.platform.roles import OwnerLimits, Roles, owner_of
 from hepfaas.platform.storage import LEAST_BYTES
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
@@ -45,12 +44,12 @@ class World:
     def __init__(self, folder: Path, size_bytes: float = BYTES, runs: float = 3) -> None:
         self.root, self.store = open_store(str(folder)), open_store(f"{folder}/me")
         self.sent: list[CloudEvent] = []
-        self._settings, self._roles = Settings(str(folder)), Roles(usual=Limits(runs, size_bytes))
+        self._roles = Roles(default=OwnerLimits(runs, size_bytes))
         self.start()
 
     def start(self) -> None:
         """New instances of the functions, which know nothing of what was counted before."""
-        self.quotas = Quotas(self._settings, self._roles, self.root)
+        self.quotas = Quotas(self._roles, self.root)
         self.intake = Intake(self.root, lambda owner: self.store, self, True, quotas=self.quotas)
         self.asking = Asking(self.root, self, "me", "predict", self.quotas)
         self.submitting = Submitting(self.root, self.store, self, "me", self.quotas)
@@ -63,12 +62,12 @@ class World:
         return set(self.root.keys(""))
 
     def fill(self) -> None:
-        """As much as the owner may have."""
+        """Fill the store up to the owner's limit."""
         self.store.create("blobs/full", bytes(BYTES))
         self.start()
 
     def grown(self, tries: int, act: Callable[[int], object]) -> int:
-        """Objects that come of doing something again and again, whatever is refused."""
+        """Repeat a call, also when it is refused; return the number of objects that it creates."""
         before = len(self.keys)
         for number in range(tries):
             try:
@@ -116,7 +115,7 @@ def test_files_that_wait_for_a_run_are_bounded_without_a_quota(tmp_path: Path, m
     world = World(tmp_path, float("inf"), float("inf"))
     world.intake.put("me", rules.rule_of("fresh", {**VALUES, "debounce_s": 0}))
     assert world.grown(50, lambda number: world.intake.take("me", news(number), "")) == 21  # and that the rule waits
-    with pytest.raises(ForbiddenError, match="has 20 files that no run has taken"):
+    with pytest.raises(ForbiddenError, match="has 20 files that wait for a run"):
         world.intake.take("me", news(-1), "")
     monkeypatch.setattr(rules, "MOST_WAITING", 21)
     assert len(world.intake.take("me", news(0, "s3://in/background.root"), "")) == 1
@@ -135,7 +134,9 @@ def test_batches_that_never_become_runs_end_at_the_limit(tmp_path: Path) -> None
     world = World(tmp_path)
     private = "http://127.0.0.1/in/"
     world.intake.put("me", rules.rule_of("fresh", {**VALUES, "prefix": private, "debounce_s": 0}))
-    strict = Intake(world.root, lambda owner: world.store, world, False, quotas=world.quotas)  # so each batch fails
+    strict = Intake(
+        world.root, lambda owner: world.store, world, False, quotas=world.quotas
+    )  # so that each batch fails
 
     def tell(number: int) -> None:
         strict.take("me", [*news(number, f"{private}signal.root"), *news(number, f"{private}background.root")], "")
@@ -155,7 +156,7 @@ def test_runs_that_news_begin_are_no_more_than_may_be_unfinished(tmp_path: Path)
     world.grown(20, tell)
     assert len(records.runs(world.store)) == 3
     assert len(list(world.store.keys("rules/fresh/batches/"))) <= 4
-    assert len(list(world.store.keys("idempotency/"))) <= 3 * 3  # nothing of those that were refused
+    assert len(list(world.store.keys("idempotency/"))) <= 3 * 3  # none of the refused ones
 
 
 def test_runs_that_are_asked_for_count_before_they_begin(tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_names_of_rules_are_bounded_without_a_quota(tmp_path: Path, monkeypatch:
 
     assert world.grown(10, put) == 10
     put(0)
-    with pytest.raises(ForbiddenError, match="there are or were 5 rules"):
+    with pytest.raises(ForbiddenError, match="there are 5 rules, deleted ones included"):
         put(99)
 
 
@@ -247,7 +248,7 @@ def test_an_alias_that_is_moved_again_and_again_is_two_objects(tmp_path: Path) -
 
 @dataclass(frozen=True)
 class Site:
-    """Functions that people call, where everybody may store little."""
+    """Functions that people call, with a small limit for each owner."""
 
     folder: Path
     issuer: Issuer
@@ -260,7 +261,7 @@ class Site:
         return {"Authorization": f"Bearer {self.issuer.token('alice', **{GROUPS: ['/cms']})}"}
 
     def used_bytes(self, subject: str) -> int:
-        """What somebody else stores."""
+        """An object that someone else stores."""
         return open_store(f"{self.folder}/store/{owner_of('user', self.issuer.url, subject)}").used_bytes()
 
     @property
@@ -332,7 +333,7 @@ def test_a_rules_token_and_a_member_at_the_limit_write_nothing_by_http(site: Sit
 
 
 def tarred(name: str, size: int) -> bytes:
-    """A small tar.gz with a job's folder, a file of zeros in it."""
+    """Return a small tar.gz with a job's folder that contains a file of zeros."""
     out = io.BytesIO()
     texts = {"model.py": MODEL, "files.txt": f"{name}\nb.root\n", "labels.txt": "0\n1\n", "b.root": "x"}
     with tarfile.open(fileobj=out, mode="w:gz") as archive:

@@ -1,4 +1,4 @@
-"""What one tenant takes of memory, workers, threads and descriptors of `predict`: others are answered meanwhile."""
+"""One tenant uses up memory, workers, threads and descriptors of `predict`; others still get answers."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ INFER = "/v2/models/{}/infer"
 
 
 DESCRIPTORS = 400
-"""That predict may have."""
+"""Descriptors that `predict` may open."""
 
 
 @dataclass
 class Site:
-    """predict and the stores of two tenants, each with a model 'good': mallory attacks."""
+    """`predict` and the stores of two tenants, each with a model 'good'; mallory attacks."""
 
     predict: Process
     stores: dict[str, Store] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Site:
         return httpx.post(f"{self.predict.url}{INFER.format(name)}", content=body, headers=headers, timeout=LIMIT_S)
 
     def begun(self, tenant: str, name: str, body: bytes, head: int, size: int) -> socket.socket:
-        """A request on a connection of its own, whose body has so many bytes, the first of which are sent."""
+        """Open a connection and send a request with the first bytes of a body of this length."""
         connection = socket.create_connection(("127.0.0.1", int(self.predict.url.rpartition(":")[2])), LIMIT_S)
         connection.sendall(
             f"POST {INFER.format(name)} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.tokens[tenant]}\r\n"
@@ -62,7 +62,7 @@ class Site:
 
 
 def binary(rows: int, features: int) -> tuple[int, bytes]:
-    """Length of the JSON of a request for rows of zeros, and its body."""
+    """Return the length of the JSON of a request for rows of zeros, and its body."""
     size = 4 * rows * features
     tensor = {"name": "features", "shape": [rows, features], "datatype": "FP32"}
     head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": size}}]}).encode()
@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def wait_for(site: Site, status: int, tenant: str, name: str, rows: int, features: int = 2) -> None:
-    """Ask until the answer has this status."""
+    """Send requests until the answer has this status."""
     end = time.monotonic() + LIMIT_S
     while (answer := site.ask(tenant, name, rows, features)).status_code != status:
         assert time.monotonic() < end, answer.text[:300]
@@ -121,6 +121,7 @@ def test_an_answer_that_nobody_reads_counts_until_its_client_goes(site: Site) ->
     wait_for(site, 200, "mallory", "wide-too", 24, 1)
 
 
+@pytest.mark.slow
 def test_small_models_do_not_take_all_descriptors(site: Site) -> None:
     servers = [one for one in psutil.Process(site.predict.pid).children() if "functions_framework" in one.cmdline()]
     for one in servers:
@@ -136,7 +137,7 @@ def test_models_that_are_loaded_at_once_do_not_add_up_in_memory(store: Store) ->
     reading: list[int] = []
 
     class Slow(FolderStore):
-        """Says how many graphs are read at a time."""
+        """Records how many graphs are read at a time."""
 
         def get(self, key: str) -> bytes:
             if not key.endswith(versions.GRAPH):
@@ -171,12 +172,12 @@ def test_an_owner_with_many_models_drops_no_models_of_others(store: Store) -> No
 
 
 async def warm(served: Served) -> None:
-    """What these versions compute does not matter here."""
+    """The outputs of these versions do not matter here."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """The store of an owner with six models of 100 bytes, and below it one of alice with one."""
+    """Return the store of an owner with six models of 100 bytes, and below it alice's store with one."""
     store = open_store(str(tmp_path))
     for owner, names in ((store, "abcdef"), (store.below("alice"), "a")):
         for name in names:

@@ -1,4 +1,4 @@
-"""Text of users that moves the cursor, hides, reorders or begins lines is shown escaped by commands and in logs."""
+"""Commands and logs escape users' text that moves the cursor, hides or reorders text, or starts lines."""
 
 import io
 import json
@@ -17,7 +17,7 @@ import pytest
 from hepfaas import Client
 from hepfaas.cli import main
 from hepfaas.client import Status
-from hepfaas.datasets.chosen import Branch
+from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.errors import RequestError
 from hepfaas.local import tables
@@ -38,17 +38,17 @@ ESCAPES = ("\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x9b2K", "\r", "\x08", "\x7f", 
 BIDI = ("\u202e", "\u202a", "\u2066", "\u2069", "\u200e", "\u200f", "\u061c")
 SEPARATORS = ("\u2028", "\u2029")
 HIDDEN = ("\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\U000e0041", "\U000e0100", "\ufe0f", "\u3164", "\u115f")
-SURROGATES = ("\udcff", "\ud800")  # this way round they are no pair
+SURROGATES = ("\udcff", "\ud800")  # in this order they are not a pair
 HOSTILE = "evil" + "".join((*ESCAPES, *BIDI, *SEPARATORS, *HIDDEN, *SURROGATES)) + "\t|"
 HOST = HOSTILE.translate({ord("["): None, ord("]"): None})
-"""The same without what makes an address of IPv6."""
+"""The same without the characters of an IPv6 address."""
 
 FAKE = "run long-1 completed"
 STEP = f"steps/train/{'0' * 64}"
 
 
 def check_shown(text: str) -> None:
-    """Nothing but printable characters and our line feeds, and no line that is the fake one."""
+    """Check that there are only printable characters and our own line feeds, and no faked line."""
     assert "evil" in text
     for line in text.split("\n"):
         assert line.isprintable(), ascii(line)
@@ -58,7 +58,7 @@ def check_shown(text: str) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
-    """The store of a run whose every text is hostile."""
+    """Return the store of a run in which every text is hostile."""
     found = open_store(f"{tmp_path}/local")
     recipe = Recipe("long", (LabelledFile(f"root://{HOST}//x.root", 0),), "blobs/x")
     by = {"name": HOSTILE, "subject": f"evil\n{FAKE}"}
@@ -97,7 +97,7 @@ def test_errors_of_commands_are_escaped(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def broken(folder: Path) -> None:
-    """The store of a run whose request no release wrote: reading it is a fault of ours."""
+    """Return the store of a run whose request no release has written, so that reading it is an internal error."""
     recipe = Recipe("x", (LabelledFile("root://h//a", 0),), "blobs/x")
     values = {**records.Request(recipe, 1.0).to_json(), f"evil\x1b[2J\u202e\n{FAKE}": 1}
     open_store(str(folder)).create("runs/x-1/request.json", json.dumps(values).encode())
@@ -112,18 +112,18 @@ def test_a_fault_of_ours_shows_no_escapes(tmp_path: Path, capsys: pytest.Capture
 def test_printed_lines_pass_for_no_line_of_ours(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log", "long-1", "--store", store]) == 0
     local = capsys.readouterr().out.splitlines()
-    remote = "".join(follow_log(open_store(f"{store}/local"), "long-1", "", False)).splitlines()
+    remote = "".join(follow_log(open_store(f"{store}/local"), "long-1")).splitlines()
     for lines in (local, remote):
         ours = [line for line in lines if not line.startswith(PRINTED)]
-        assert re.fullmatch(r"\d\d:\d\d:\d\d  train    000000000000     1.00 s", ours[0])
+        assert re.fullmatch(r"[0-9TZ: -]+  train    000000000000     1.00 s", ours[0])
         assert ours[1].startswith("          failed: evil")
         assert sum(line.startswith(PRINTED) for line in lines) >= 5
     assert [line[:15] for line in remote if not line.startswith(PRINTED)][2:] == ["run long-1 fail"]
 
 
 def test_the_log_that_a_person_curls_is_escaped(store: str) -> None:
-    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", "", False)))
-    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", "", True)))
+    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1")))
+    check_shown("".join(follow_log(open_store(f"{store}/local"), "long-1", follow=True)))
 
 
 def test_user_text_that_a_terminal_wraps_keeps_its_mark(
@@ -145,7 +145,7 @@ def test_user_text_that_a_terminal_wraps_keeps_its_mark(
 
 
 def read(terminal: int) -> str:
-    """All that was written to a terminal which is closed now."""
+    """Return everything written to a terminal that is now closed."""
     pieces = b""
     try:
         while piece := os.read(terminal, 65_536):
@@ -203,7 +203,7 @@ def test_names_of_branches_trees_and_columns_are_escaped() -> None:
 
 
 class Lying:
-    """A service whose every text is hostile, as one of an earlier release that escaped nothing."""
+    """A service in which every text is hostile, as of an earlier release without escaping."""
 
     def __init__(self) -> None:
         class Handler(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
-"""A system whose calls to the store, to the broker and to the functions meet planned faults, and what must hold then.
+"""A system with planned faults in its calls to the store, the broker and the functions, and the checks that must hold.
 
-Nothing here is used by the service but platform/faults.py, which a setting turns on.
+The service itself contains only platform/faults.py, which a setting turns on.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ import pytest
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
 from hepfaas.jobs.addresses import place_files
-from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import recipe_of
 from hepfaas.local import child
 from hepfaas.local.broker import Broker as LocalBroker
 from hepfaas.local.broker import Caller
@@ -28,7 +29,7 @@ from hepfaas.local.replicas import Replicas, kill
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.cloud_events import Broker
+from hepfaas.platform.cloud_events import HttpSender
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.views import overview
@@ -43,7 +44,7 @@ FUNCTION = "function "
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the n-th call at a site: one of tests/chaos/sites.py, or 'function <name>'."""
+    """A fault at the n-th call at a site: one of tests/chaos/sites.py, or 'function <name>'."""
 
     site: str
     kind: str
@@ -51,12 +52,12 @@ class Fault:
 
     @property
     def of_function(self) -> bool:
-        """Whether it happens between broker and function."""
+        """Whether the fault is between broker and function."""
         return self.site.startswith(FUNCTION)
 
 
 class FaultyCaller:
-    """Stands between broker and functions and does what is planned there."""
+    """Sits between broker and functions and makes the planned faults."""
 
     def __init__(self, below: Replicas, broker: LocalBroker) -> None:
         self._below, self._broker = below, broker
@@ -65,11 +66,11 @@ class FaultyCaller:
         self._calls: Counter[str] = Counter()
 
     def plan(self, faults: Sequence[Fault]) -> None:
-        """What is to happen from now on."""
+        """Set the plan from now on."""
         self.planned, self.fired, self._calls = list(faults), [], Counter()
 
     async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
-        """The function's answer. Raises: UnavailableError."""
+        """Return the function's answer. Raises: UnavailableError."""
 
         async def called() -> httpx.Response:
             return await self._below.call(name, headers, body, timeout_s)
@@ -87,7 +88,7 @@ class FaultyCaller:
         return answer
 
     async def _met(self, kind: str, name: str, called: Callable[[], Any]) -> httpx.Response | None:
-        """The answer, None if there is none."""
+        """Return the answer, or None without one."""
         if kind == "request lost":
             return None
         if kind == "broker restarted":
@@ -102,13 +103,13 @@ class FaultyCaller:
         return await called() if kind == "doubled" else answer
 
     async def _forgotten(self) -> httpx.Response | None:
-        """Nothing of what was under way is delivered or tried again."""
-        for task in self._broker._under_way - {asyncio.current_task()}:
+        """Drop all deliveries in progress and their retries."""
+        for task in self._broker._tasks - {asyncio.current_task()}:
             task.cancel()
         return httpx.Response(204)
 
     async def _killed(self, name: str, called: Callable[[], Any], after_s: float) -> httpx.Response | None:
-        """The function's processes are killed so long after one of them was given the event."""
+        """Kill the function's processes this long after one of them got the event."""
         call = asyncio.ensure_future(called())
         while not call.done() and not any(replica.busy for replica in self._below._replicas[name]):
             await asyncio.sleep(0.001)
@@ -126,7 +127,7 @@ class FaultyCaller:
 
 
 class Chaos(System):
-    """A system whose functions meet a plan of faults, and runs of one small job on it."""
+    """A system with a plan of faults, and runs of one small job on it."""
 
     def __init__(self, folder: Path) -> None:
         self.faults = folder / "faults"
@@ -157,22 +158,23 @@ class Chaos(System):
         self._children.undo()
 
     def begin(self, faults: Sequence[Fault], job: Path | None = None) -> tuple[str, str]:
-        """Begins a run of an owner of its own, and plans what it will meet."""
+        """Start a run of a new owner, and plan its faults."""
         self.runs += 1
         owner = f"owner{self.runs}"
         store = self.store(owner)
-        recipe, notes = recipe_of(job or self.job, {}, store, place_files(store, True))
+        sent = job_in(job or self.job, {})
+        recipe = recipe_of(sent, store, place_files(store, True))
         self.plan(faults)
-        return owner, self.submit(owner, records.Request(recipe, time.time(), notes, trace_of("")))
+        return owner, self.submit(owner, records.Request(recipe, time.time(), sent.notes, trace_of("")))
 
     def submit(self, owner: str, request: records.Request) -> str:
-        """Begins what an owner asks for."""
+        """Start a run of an owner."""
         variables = self.up.replicas._environ
-        sender = Broker(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
+        sender = HttpSender(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
         return Submitting(open_store(self.up.store.url), self.store(owner), sender, owner).submit(request)
 
     def plan(self, faults: Sequence[Fault]) -> None:
-        """What is to happen from now on; what was planned before and has not happened never will."""
+        """Set the plan from now on; faults planned before that have not happened are dropped."""
         inside = [fault for fault in faults if not fault.of_function]
         planned = [
             {"id": f"{self.runs}-{number}", "site": PACKAGE + fault.site, "kind": fault.kind, "nth": fault.nth}
@@ -184,18 +186,18 @@ class Chaos(System):
         self.caller.plan([fault for fault in faults if fault.of_function])
 
     def fired(self) -> list[Fault]:
-        """What has happened of the plan."""
+        """Return the faults of the plan that have happened."""
         met = {path.name for path in (self.faults / "met").iterdir()}
         happened = [one for number, one in enumerate(self._inside) if f"{self.runs}-{number}.{one.nth}" in met]
         return [*happened, *self.caller.fired]
 
     def hits(self) -> set[str]:
-        """Where all runs so far have called."""
+        """Return the sites at which all runs so far have called."""
         lines = (self.faults / "hits").read_text().split("\n")
         return {line.removeprefix(PACKAGE) for line in lines} - {""}
 
     def end(self, owner: str, run: str) -> records.End:
-        """Waits for the end of a run and until nothing of it is under way, and gives how it ended."""
+        """Wait for the end of a run and of all its work in progress; return how it ended."""
         store, end = self.store(owner), time.monotonic() + MOST_S
         while (ended := ended_of(store, run)) is None or self._is_active(owner, run) or self._is_busy():
             assert time.monotonic() < end, f"run {owner}/{run} does not end: {overview.status(store, run)}"
@@ -203,28 +205,28 @@ class Chaos(System):
         return ended
 
     def weights(self, owner: str, run: str) -> str:
-        """Waits for the end of a run that must succeed with nothing lost, and gives the hash of its weights."""
+        """Wait for a run that must succeed without loss; return the hash of its weights."""
         ended, store = self.end(owner, run), self.store(owner)
         assert ended.state == "completed", ended
         assert overview.verified(store, run).holds
-        assert overview.status(store, run)["phase"] == "finished"
+        assert isinstance(overview.status(store, run).stage, overview.Outcome)
         done = [entry.key for entry in records.log_of(store, run)]
         assert [key for key in done if store.size_bytes(key) is None] == [], "results that were there are lost"
         name, _, number = ended.model.partition("/")
         return weights_of(store, versions.Version(name, int(number)))
 
     def meet(self, faults: Sequence[Fault], what: str) -> list[Fault]:
-        """A run that meets these faults and gives the same weights; gives those that happened."""
+        """Check that a run with these faults gives the same weights; return the faults that happened."""
         owner, run = self.begin(faults)
         assert self.weights(owner, run) == self.undisturbed, f"{what}: {faults}"
         return self.fired()
 
     def calls_by(self, caller: Caller) -> None:
-        """Who calls the functions from now on."""
+        """Set the caller of the functions from now on."""
         self.up.broker._caller = caller
 
     def left_running(self) -> list[str]:
-        """Processes of the sessions that this system began, those of learners among them."""
+        """Return the processes of the sessions that this system started, including those of learners."""
         ours = {process.pid for process in self.started}
         found = []
         for folder in Path("/proc").iterdir():
@@ -240,11 +242,11 @@ class Chaos(System):
             return True
 
     def _is_busy(self) -> bool:
-        return bool(self.up.broker._under_way)
+        return bool(self.up.broker._tasks)
 
 
 def ended_of(store: Store, run: str) -> records.End | None:
-    """How a run ended; None also while the store is away."""
+    """Return how a run ended; None also while the store is unavailable."""
     try:
         return records.last_end(store, run)
     except UnavailableError:
@@ -252,5 +254,5 @@ def ended_of(store: Store, run: str) -> records.End | None:
 
 
 def weights_of(store: Store, version: versions.Version) -> str:
-    """Hash of the weights of a published model."""
+    """Return the hash of the weights of a published model."""
     return str(versions.card_of(store, version)["weights"])

@@ -1,4 +1,4 @@
-"""Where the functions of a run call the store and the broker, read from their code."""
+"""The sites where the functions of a run call the store and the broker, read from their code."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ MODULES = (
     "models/versions.py",
 )
 OTHERS = ("orchestration.intake", "orchestration.rules")
-"""Modules of `intake`, which gets the same pings and has no part in a run: tests/orchestration/test_intake.py"""
+"""Modules of `intake`, which gets the same pings but takes no part in a run: tests/orchestration/test_intake.py"""
 
 STORES = ("store", "_store", "root", "_root")
 METHODS = ("get", "get_range", "size_bytes", "create", "keys", "delete")
@@ -21,10 +21,10 @@ DELETED_OBJECTS = (
     "orchestration.advancing.Advancing._remake:send",
     "orchestration.advancing.Advancing._ask_again:send",
 )
-"""Calls that are made when objects are gone that were there."""
+"""Calls made only after objects have disappeared."""
 
 FAILING = ("orchestration.records.fail:create", "orchestration.advancing.Advancing._check_failed:size_bytes")
-"""Calls that are made when a step cannot be done."""
+"""Calls made only if a step cannot be done."""
 
 AFTER_A_FAULT = {
     "orchestration.records.trouble:create": (("steps.prepare.perform:create", "request lost"),),
@@ -32,7 +32,7 @@ AFTER_A_FAULT = {
     "models.versions.claim:get": (("models.versions.claim:create", "answer lost"),),
     "steps.learning.Learners.holding:get": (("steps.train.perform:create", "killed after"),),
 }
-"""Calls that are made when something else has gone wrong, and what leads there."""
+"""Calls made only after another error, and the cause."""
 
 NOT_IN_A_RUN = {
     "orchestration.records._write": "submitting, before a run is there",
@@ -52,28 +52,28 @@ NOT_IN_A_RUN = {
     "orchestration.advancing.Advancing._tell_webhook": "a run with a webhook: tests/orchestration/test_advancing.py",
     "orchestration.advancing.Advancing._look_at_all:delete": "no run: tests/orchestration/test_advancing.py",
     "orchestration.advancing.Advancing._remove": "runs that were deleted: tests/api/test_runs.py",
-    "models.versions._there": "lists of models",
+    "models.versions._published": "lists of models",
     "models.versions.add": "files that clients of TFaaS add: tests/api/test_mlaas4hep.py",
     "models.versions.card_of": "lists of models",
     "models.versions.files_of": "lists of models",
-    "models.versions.read": "predictions: tests/serving/test_predict.py",
-    "models.versions.delete": "predictions: tests/serving/test_predict.py",
-    "models.versions._aliased": "predictions: tests/serving/test_predict.py",
-    "models.versions._numbers_of": "predictions: tests/serving/test_predict.py",
-    "models.versions.aliases": "predictions: tests/serving/test_predict.py",
-    "models.versions.set_alias": "predictions: tests/serving/test_predict.py",
-    "models.versions.write_next": "aliases and the default model: tests/serving/test_predict.py",
-    "steps.predict.perform": "predictions: tests/serving/test_prediction_runs.py",
-    "steps.objects.open_scores": "predictions: tests/serving/test_prediction_runs.py",
+    "models.versions.read": "predictions: tests/serving/test_api.py",
+    "models.versions.delete": "predictions: tests/serving/test_api.py",
+    "models.versions._aliased": "predictions: tests/serving/test_api.py",
+    "models.versions._numbers_of": "predictions: tests/serving/test_api.py",
+    "models.versions.aliases": "predictions: tests/serving/test_api.py",
+    "models.versions.set_alias": "predictions: tests/serving/test_api.py",
+    "models.versions.write_next": "aliases and the default model: tests/serving/test_tfaas.py",
+    "steps.predict.perform": "predictions: tests/serving/test_run_requests.py",
+    "steps.objects.open_scores": "predictions: tests/serving/test_run_requests.py",
     "steps.convert.perform": "models that were uploaded: tests/serving/test_uploads.py",
     "steps.register.perform": "models that were uploaded: tests/serving/test_uploads.py",
     "steps.compare.perform": "runs that a rule began, with a gate: tests/orchestration/test_intake.py",
 }
-"""Functions, or single calls, where no run of the chaos tests comes, and why."""
+"""Functions, or single calls, that no run of the chaos tests reaches, and the reason."""
 
 
 def sites() -> set[str]:
-    """All of them, as platform/faults.py names them but for the package's name."""
+    """Return all sites, named as in platform/faults.py without the package's name."""
     return {site for module in MODULES for site in _in_module(module)}
 
 
@@ -101,17 +101,17 @@ def _calls(function: ast.FunctionDef) -> set[str]:
 
 
 def why_not(site: str) -> str | None:
-    """Why no run comes there; None if one must."""
+    """Return why no run reaches the site; None if one must."""
     return NOT_IN_A_RUN.get(site, NOT_IN_A_RUN.get(site.partition(":")[0]))
 
 
 def always() -> set[str]:
-    """Calls that a run makes when nothing goes wrong."""
+    """Return the calls of a run without errors."""
     apart = {*DELETED_OBJECTS, *FAILING, *AFTER_A_FAULT}
     return {site for site in sites() - apart if why_not(site) is None}
 
 
 def stale() -> set[str]:
-    """What is listed here and is not in the code."""
+    """Return the names listed here that are not in the code."""
     known = sites() | {site.partition(":")[0] for site in sites()}
     return {*NOT_IN_A_RUN, *DELETED_OBJECTS, *FAILING, *AFTER_A_FAULT} - known

@@ -1,6 +1,6 @@
-"""Faults at every call to the store, the broker and the functions: always the same weights, nothing lost, it ends.
+"""Faults at every call to the store, the broker and the functions: the run ends with the same weights and no loss.
 
-`make chaos` meets every site with every kind of fault, then 50 random plans; `make test` a sample of them.
+`make chaos` tests every site with every kind of fault, then 50 random plans; `make test-slow` a sample of them.
 HEPFAAS_CHAOS_SEED=n repeats a random plan.
 """
 
@@ -30,15 +30,15 @@ OF_FUNCTIONS = ("doubled", "killed during", "broker restarted")
 FUNCTIONS = ("survey", "prepare", "train", "score", "evaluate", "publish", "advance")
 A_RUN = 6
 OF_EACH_KIND = 2
-"""In the sample."""
+"""Number in the sample."""
 MOST_NTH = 4
 MOST_RUNS = 3
-"""How often a fault is planned before it counts as one that cannot happen."""
+"""Number of attempts after which a fault counts as impossible."""
 RANDOM_PLANS = 50
 AWAY_S = 20 if ALL else 4
 MAKERS = ("prepare", "export", "evaluate", "publish", "train")
 
-pytestmark = pytest.mark.timeout(3000)
+pytestmark = [pytest.mark.timeout(3000), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +52,26 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
 
 
 def kinds_at(site: str) -> tuple[str, ...]:
-    """What can happen at a site."""
+    """Return the faults that can happen at a site."""
     if site.startswith(FUNCTION):
         return (*KINDS, *OF_FUNCTIONS)
     return (*KINDS, *OF_SENDS) if site.endswith(":send") else KINDS
 
 
 def faults_at(site: str) -> list[Fault]:
-    """Each kind; in the sample one of them, another for each site."""
+    """Return each kind of fault; in the sample one, which differs between sites."""
     every = [Fault(site, kind) for kind in kinds_at(site)]
     return every if ALL else [every[len(site) % len(every)]]
 
 
 def faults_at_all(places: Sequence[str]) -> list[Fault]:
-    """Those at some sites; in the sample one of them."""
+    """Return the faults at these sites; in the sample one of them."""
     every = [fault for site in places for fault in faults_at(site)]
     return every if ALL else every[:1]
 
 
 def every_fault() -> list[Fault]:
-    """Each kind at each site where every run comes, and between the broker and each function."""
+    """Return each kind of fault at each site that every run reaches, and between the broker and each function."""
     places = [*sorted(always()), *(f"{FUNCTION}{name}" for name in FUNCTIONS)]
     return [Fault(site, kind) for site in places for kind in kinds_at(site)]
 
@@ -83,7 +83,7 @@ def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
 
 
 def meet_all(chaos: Chaos, faults: Sequence[Fault]) -> Counter[str]:
-    """Runs until each fault has happened; gives how many of each kind did."""
+    """Make runs until each fault has happened; return the number of each kind."""
     happened: Counter[str] = Counter()
     planned: Counter[Fault] = Counter()
     left = list(faults)
@@ -165,7 +165,7 @@ def test_random_plans_change_nothing(chaos: Chaos, capsys: pytest.CaptureFixture
 
 
 def random_plan(seed: int) -> list[Fault]:
-    """Faults anywhere, also at calls that are made only after others."""
+    """Faults anywhere, also at calls that follow only after other faults."""
     chooser = random.Random(seed)
     rare = [Fault(site, kind) for site in AFTER_A_FAULT for kind in kinds_at(site)]
     chosen = [*chooser.sample(every_fault(), A_RUN), *chooser.sample(rare, 2)]
@@ -187,7 +187,7 @@ def test_a_store_that_is_away_changes_nothing(chaos: Chaos) -> None:
 
 
 class Twice:
-    """Delivers every event twice at the same time; those to advance to two systems' advance."""
+    """Delivers every event twice at the same time; those for `advance` to the `advance` of two systems."""
 
     def __init__(self, one: Replicas, other: Replicas) -> None:
         self._one, self._other = one, other

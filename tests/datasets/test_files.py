@@ -1,4 +1,4 @@
-"""Lists as users of the original write them."""
+"""Lists as users of MLaaS4HEP write them."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_labels_are_whole_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "redirector", "found"),
+    ("path", "redirector", "location"),
     [
         ("/store/mc/x.root", AAA, f"{AAA}//store/mc/x.root"),
         ("/store/mc/x.root", f"{AAA}/", f"{AAA}//store/mc/x.root"),
@@ -31,9 +31,9 @@ def test_labels_are_whole_numbers() -> None:
     ],
 )
 def test_a_logical_name_gets_the_redirector_and_a_url_never(
-    path: str, redirector: str, found: str, tmp_path: Path
+    path: str, redirector: str, location: str, tmp_path: Path
 ) -> None:
-    assert located(path, tmp_path, redirector) == found
+    assert located(path, tmp_path, redirector) == location
 
 
 def test_a_file_in_the_folder_is_that_file(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_file_in_the_folder_is_that_file(tmp_path: Path) -> None:
     assert located(str(tmp_path / "a.root"), Path("/"), AAA) == str(tmp_path / "a.root")
 
 
-def test_without_a_redirector_a_missing_file_is_nowhere(tmp_path: Path) -> None:
+def test_without_a_redirector_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="file 'a.root' does not exist at '.*a.root', and 'redirector' .* is empty"):
         located("a.root", tmp_path, "")
 
@@ -55,11 +55,11 @@ def test_files_and_labels_pair_by_position() -> None:
     ("files", "labels", "message"),
     [
         ([], [], "the list of files is empty"),
-        (["a", "b"], [1], "the list of files has 2 and the list of labels 1; each file needs one label"),
+        (["a", "b"], [1], "the list of files has 2 entries, the list of labels 1; each file needs one label"),
         (["a", "b", "a"], [0, 1, 0], "file 'a' is listed twice, as number 1 and 3"),
         (["a", "b"], [1, 1], "all files have label 1; a classifier needs files of at least two labels"),
     ],
 )
-def test_what_does_not_pair_is_an_error(files: list[str], labels: list[int], message: str) -> None:
+def test_files_and_labels_that_do_not_pair_are_an_error(files: list[str], labels: list[int], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         paired(files, labels)

@@ -1,4 +1,4 @@
-"""ROOT files behind web servers: read by ranges, and what their servers may say instead."""
+"""ROOT files on web servers: reads by ranges, redirections and errors."""
 
 import re
 import ssl
@@ -13,10 +13,10 @@ import pytest
 import uproot
 import urllib3
 from hepfaas.datasets import http_source
-from hepfaas.datasets.addresses import check_file, is_private
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.address_checks import check_file, is_private
 from hepfaas.datasets.http_source import HttpSource
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.sources import EVERYTHING, Allowed, Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
@@ -24,7 +24,7 @@ from hepfaas.platform import web
 from hepfaas.platform.address import parsed
 from hepfaas.platform.time_limit import within
 from support import grid
-from support.hosts import OURS, PUBLIC, Trickling, answer_in_turn
+from support.hosts import LOOPBACK, PUBLIC, SlowServer, resolve_in_turn
 from support.servers import free_port
 
 Serve = Callable[..., str]
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def serve(path: Path) -> Iterator[Serve]:
-    """Starts a server that has the file, and gives the file's URL."""
+    """Start a server that has the file; return the file's URL."""
     servers: list[ThreadingHTTPServer] = []
 
     def started(status: int = 206) -> str:
@@ -62,9 +62,9 @@ def handler_of(data: bytes, status: int) -> type[BaseHTTPRequestHandler]:
             self.answer(data, 200 if status in (200, 206) else status, False)
 
         def do_GET(self) -> None:
-            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            if status == 206 and asked:
-                start, stop = int(asked[1]), min(int(asked[2]) + 1, len(data))
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if status == 206 and wanted:
+                start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(data))
                 self.answer(data[start:stop], 206, True, f"bytes {start}-{stop - 1}/{len(data)}")
             elif status == 206:
                 self.answer(data, 200, True)
@@ -86,16 +86,16 @@ def handler_of(data: bytes, status: int) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def test_a_file_behind_a_web_server_is_the_local_one(path: Path, serve: Serve) -> None:
+def test_a_file_on_a_web_server_equals_the_local_one(path: Path, serve: Serve) -> None:
     url = serve()
     local, remote = opened(str(path), "Events"), opened(url, "Events")
     assert remote.identity == local.identity
-    found = read(url, remote.identity, "Events", ["met"], EntryRange(10, 990))
-    assert found["met"].tolist() == list(range(10, 990))
+    arrays = read(url, remote.identity, "Events", branches=["met"], entries=EntryRange(10, 990))
+    assert arrays["met"].tolist() == list(range(10, 990))
 
 
 class Leading:
-    """A server that has nothing and leads elsewhere: to `to`, also relative to itself."""
+    """A server that redirects every request to `to`, which may be relative."""
 
     def __enter__(self) -> "Leading":
         outer = self
@@ -124,52 +124,54 @@ class Leading:
         self._server.server_close()
 
 
-def test_a_server_may_lead_to_the_one_that_has_the_file(path: Path, serve: Serve) -> None:
-    with Leading() as door:
-        door.to = serve()
-        found = read(door.url, opened(str(path), "Events").identity, "Events", ["met"], EntryRange(0, 1000))
-        assert len(found["met"]) == 1000
+def test_a_server_may_redirect_to_another_one(path: Path, serve: Serve) -> None:
+    with Leading() as leading:
+        leading.to = serve()
+        arrays = read(
+            leading.url, opened(str(path), "Events").identity, "Events", branches=["met"], entries=EntryRange(0, 1000)
+        )
+        assert len(arrays["met"]) == 1000
 
 
-def test_a_server_that_leads_in_a_circle_is_left(serve: Serve) -> None:
-    with Leading() as door:
+def test_a_server_that_redirects_in_a_circle_is_given_up(serve: Serve) -> None:
+    with Leading() as leading:
         with pytest.raises(RequestError, match="more than 5 times"):
-            opened(door.url, "Events")
-        assert door.asked == ["/events.root", *["/again"] * 5]
+            opened(leading.url, "Events")
+        assert leading.asked == ["/events.root", *["/again"] * 5]
 
 
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "root://h//x.root", "ftp://h/x"])
-def test_a_server_leads_to_web_servers_alone(to: str) -> None:
-    with Leading() as door:
-        door.to = to
-        with pytest.raises(RequestError, match=f"leads to '{to}', which is no"):
-            opened(door.url, "Events")
+def test_a_server_may_redirect_only_to_web_servers(to: str) -> None:
+    with Leading() as leading:
+        leading.to = to
+        with pytest.raises(RequestError, match=f"redirects to '{to}', which is not"):
+            opened(leading.url, "Events")
 
 
-def test_a_server_outside_does_not_lead_into_a_private_network(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in is outside by name alone: there is no public address on this machine."""
-    with Leading() as door:
-        port = door.url.split(":")[2].split("/")[0]
+def test_a_public_server_cannot_redirect_into_a_private_network(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is public by a patch: this machine has no public address."""
+    with Leading() as leading:
+        port = leading.url.split(":")[2].split("/")[0]
         monkeypatch.setattr(http_source, "is_private", lambda address: address.port != int(port))
-        door.to = serve()
-        with pytest.raises(RequestError, match=f"leads to '{door.to}', an address in a private network"):
-            opened(door.url, "Events")
+        leading.to = serve()
+        with pytest.raises(RequestError, match=f"redirects to '{leading.to}', an address in a private network"):
+            opened(leading.url, "Events")
 
 
-@pytest.mark.parametrize(("status", "said"), [(200, "no ranges"), (403, "answers 403"), (404, "does not exist|404")])
-def test_what_a_server_refuses_is_said_so(serve: Serve, status: int, said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+@pytest.mark.parametrize(("status", "message"), [(200, "no ranges"), (403, "answers 403"), (404, "does not exist|404")])
+def test_a_refusal_of_the_server_is_an_error(serve: Serve, status: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         opened(serve(status), "Events")
 
 
-def test_a_server_in_trouble_is_asked_again_later(serve: Serve) -> None:
+def test_a_server_error_is_temporary(serve: Serve) -> None:
     with pytest.raises(UnavailableError, match="does not answer"):
         opened(serve(503), "Events")
     with pytest.raises(UnavailableError, match="does not answer: Connection refused"):
         opened(f"http://127.0.0.1:{free_port()}/x.root", "Events")
 
 
-def test_addresses_in_private_networks_are_known() -> None:
+def test_private_addresses_are_recognised() -> None:
     for host in ("127.0.0.1:80", "[::1]", "[::ffff:10.0.0.1]", "[::10.0.0.1]", "[64:ff9b::a00:1]", "[2002:a00:1::]"):
         assert is_private(parsed(f"http://{host}/x"))
     assert not is_private(parsed("http://8.8.8.8/x"))
@@ -180,18 +182,18 @@ GET = b"HTTP/1.1 206 OK\r\nContent-Length: 4000\r\nContent-Range: bytes 0-3999/4
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"HEAD": b"HTTP/1.1 200 OK\r\nX-Long: "}, {"HEAD": HEAD}, {"HEAD": HEAD, "GET": GET}],
+    "answers", [{}, {"HEAD": b"HTTP/1.1 200 OK\r\nX-Long: "}, {"HEAD": HEAD}, {"HEAD": HEAD, "GET": GET}],
     ids=["status", "headers", "status of a range", "bytes of a range"],
 )  # fmt: skip
-def test_a_lone_server_that_trickles_is_left_and_so_is_its_connection(given: dict[str, bytes]) -> None:
-    with Trickling(**given) as server:
-        with pytest.raises(UnavailableError, match="does not answer|has not given what was asked for"):
-            opened(f"http://{OURS}:{server.port}/x.root", "Events", Reading(all_s=0.5))
-        assert server.left.wait(10)
-        assert len(server.asked) == (2 if "HEAD" in given and given["HEAD"] == HEAD else 1)
+def test_a_slow_server_is_given_up_and_its_connection_closed(answers: dict[str, bytes]) -> None:
+    with SlowServer(**answers) as server:
+        with pytest.raises(UnavailableError, match="does not answer|did not answer within"):
+            opened(f"http://{LOOPBACK}:{server.port}/x.root", "Events", Reading(all_s=0.5))
+        assert server.disconnected.wait(10)
+        assert len(server.requests) == (2 if "HEAD" in answers and answers["HEAD"] == HEAD else 1)
 
 
-def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Serve) -> None:
+def test_ranges_that_are_fetched_at_once_share_the_time_limit(serve: Serve) -> None:
     source = HttpSource(serve())
     ranges = [(0, 10), (100_000, 100_010)]
     source.size_bytes = 200_000
@@ -199,29 +201,29 @@ def test_ranges_that_are_fetched_at_once_have_the_time_of_all_together(serve: Se
         source.fetch(ranges)
 
 
-def test_a_name_that_leads_home_after_it_was_checked_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_becomes_private_after_the_check_is_not_read(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     port = serve().split(":")[2].split("/")[0]
     url = f"http://flips.example:{port}/events.root"
-    answered = answer_in_turn(monkeypatch, "flips.example", PUBLIC, OURS)
+    answered = resolve_in_turn(monkeypatch, "flips.example", PUBLIC, LOOPBACK)
     check_file(url, False, EVERYTHING, ())
     with pytest.raises(RequestError, match="'flips.example' is at 127.0.0.1, a private address"):
         opened(url, "Events", Reading(private=False))
-    assert answered == [PUBLIC, OURS]
+    assert answered == [PUBLIC, LOOPBACK]
     assert opened(url, "Events", Reading(private=True)).entries == 1000
 
 
-def test_what_the_operator_named_may_be_in_a_private_network(serve: Serve) -> None:
+def test_addresses_in_the_operators_file_may_be_private(serve: Serve) -> None:
     url = serve()
     port = url.split(":")[2].split("/")[0]
-    federation = Federation("tests", ("files.example",), (f"http://{OURS}:{port}",))
+    federation = Federation("tests", ("files.example",), (f"http://{LOOPBACK}:{port}",))
     assert opened("http://files.example/events.root", "Events", Reading(Sources((federation,)), private=False)).entries
-    listed = Sources(allowed=(Allowed(("http",), OURS, "/"),))
+    listed = Sources(allowed=(Allowed(("http",), LOOPBACK, "/"),))
     assert opened(url, "Events", Reading(listed, private=False)).entries
     with pytest.raises(RequestError, match="a private address"):
         opened(url, "Events", Reading(private=False))
 
 
-def test_a_connection_into_a_private_network_serves_nobody_who_may_not_go_there(serve: Serve) -> None:
+def test_a_connection_into_a_private_network_is_not_shared_with_other_readers(serve: Serve) -> None:
     url = serve()
     with within(10):
         web.request("GET", url, {"Range": "bytes=0-9"}, private=True).read()  # it is kept open
@@ -229,25 +231,25 @@ def test_a_connection_into_a_private_network_serves_nobody_who_may_not_go_there(
             web.request("GET", url, {}, private=False)
 
 
-def test_the_certificate_is_that_of_the_name_and_the_address_is_looked_up_once(
+def test_the_certificate_is_checked_for_the_name_which_is_resolved_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with grid.Authority() as authority:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.host(tmp_path))
-        server = ThreadingHTTPServer((OURS, 0), handler_of(b"0123456789", 206))
+        server = ThreadingHTTPServer((LOOPBACK, 0), handler_of(b"0123456789", 206))
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            answered = answer_in_turn(monkeypatch, "localhost", OURS, PUBLIC)
+            answered = resolve_in_turn(monkeypatch, "localhost", LOOPBACK, PUBLIC)
             answer = web.request(
                 "GET", f"https://localhost:{server.server_port}/x", {"Range": "bytes=2-4"}, private=True
             )
             assert answer.read() == b"234"
-            assert answered == [OURS]
-            answer_in_turn(monkeypatch, "another.example", OURS)
+            assert answered == [LOOPBACK]
+            resolve_in_turn(monkeypatch, "another.example", LOOPBACK)
             with pytest.raises(urllib3.exceptions.SSLError, match="another.example"):
                 web.request("GET", f"https://another.example:{server.server_port}/x", {}, private=True)
         finally:

@@ -1,4 +1,4 @@
-"""Reading real files, from disk and from a real XRootD server, and what is said when that fails."""
+"""Reads of real files, from disk and from a real XRootD server, and their errors."""
 
 import shutil
 import subprocess
@@ -9,8 +9,8 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.doors import Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError
@@ -64,7 +64,9 @@ def test_a_file_tells_its_branches_of_numbers_and_names_the_others(odd: Path) ->
 
 def test_what_is_read_is_what_was_written(odd: Path) -> None:
     file = opened(str(odd), "folder/events")
-    arrays = read(str(odd), file.identity, "folder/events", ["flag", "big", "vector", "pt"], EntryRange(2, 5))
+    arrays = read(
+        str(odd), file.identity, "folder/events", branches=["flag", "big", "vector", "pt"], entries=EntryRange(2, 5)
+    )
     assert arrays["flag"].tolist() == [True, True, False]
     assert arrays["big"].tolist() == [2, 2**63, 1]
     assert arrays["vector"].tolist() == [[4, 5], [0, 1], [2, 3]]
@@ -78,13 +80,13 @@ def test_a_copy_is_the_same_file_and_another_is_not(odd: Path, tmp_path: Path) -
     assert opened(str(SAMPLE), "Events").identity != identity
 
 
-def test_a_file_that_changed_is_said(odd: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_an_error(odd: Path, tmp_path: Path) -> None:
     path = tmp_path / "changed.root"
     shutil.copy(odd, path)
     identity = opened(str(path), "folder/events").identity
     shutil.copy(SAMPLE, path)
     with pytest.raises(RequestError, match="changed.root' has changed since the run opened it; start again"):
-        read(str(path), identity, "folder/events", ["pt"], EntryRange(0, 1))
+        read(str(path), identity, "folder/events", branches=["pt"], entries=EntryRange(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_files_of_experiments_are_read_whole(
     url = str(data / name)
     file = opened(url, tree)
     names = [branch.name for branch in file.branches]
-    arrays = read(url, file.identity, tree, names, EntryRange(0, entries))
+    arrays = read(url, file.identity, tree, branches=names, entries=EntryRange(0, entries))
     assert file.entries == entries
     assert {len(branch) for branch in arrays.values()} == {entries}
     for branch in file.branches:
@@ -112,14 +114,14 @@ def test_files_of_experiments_are_read_whole(
 
 
 def test_a_summary_has_every_tree(odd: Path) -> None:
-    found = {tree.name: tree for tree in trees_of(str(odd))}
-    assert set(found) == {"folder/events", "other"}
-    assert (found["folder/events"].entries, found["folder/events"].clusters) == (6, 2)
+    trees = {tree.name: tree for tree in trees_of(str(odd))}
+    assert set(trees) == {"folder/events", "other"}
+    assert (trees["folder/events"].entries, trees["folder/events"].clusters) == (6, 2)
     assert "ZSTD" in trees_of(str(SAMPLE))[0].compression
 
 
 def broken(path: Path, how: str) -> Path:
-    """A copy of the sample that is damaged."""
+    """Return a damaged copy of the sample."""
     data = bytearray(SAMPLE.read_bytes())
     if how == "cut in half":
         data = data[: len(data) // 2]
@@ -136,10 +138,10 @@ def broken(path: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("cut in half", r"is cut short: it has 521,996 of its 1,043,992 bytes; copy it anew"),
-        ("empty", r"is no whole ROOT file: .*; copy it anew"),
-        ("text", r"is no whole ROOT file: not a ROOT file"),
-        ("header only", r"(is no whole ROOT file|is cut short)"),
+        ("cut in half", r"is cut short: it has 521,996 of its 1,043,992 bytes; copy it again"),
+        ("empty", r"is not a complete ROOT file: .*; copy it again"),
+        ("text", r"is not a complete ROOT file: not a ROOT file"),
+        ("header only", r"(is not a complete ROOT file|is cut short)"),
     ],
 )
 def test_a_broken_file_is_an_error(how: str, message: str, tmp_path: Path) -> None:
@@ -155,8 +157,8 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     data[seek + 90 : seek + 130] = b"\xff" * 40
     path.write_bytes(data)
     file = opened(str(path), "Events")
-    with pytest.raises(RequestError, match=r"x.root' is no whole ROOT file: .*; copy it anew"):
-        read(str(path), file.identity, "Events", ["Muon_pt"], EntryRange(0, 5000))
+    with pytest.raises(RequestError, match=r"x.root' is not a complete ROOT file: .*; copy it again"):
+        read(str(path), file.identity, "Events", branches=["Muon_pt"], entries=EntryRange(0, 5000))
 
 
 @pytest.mark.parametrize(
@@ -169,18 +171,18 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
         ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees are read"),
     ],
 )
-def test_a_wrong_name_is_said_with_those_there_are(path: str, tree: str, message: str, odd: Path) -> None:
+def test_the_error_of_a_wrong_tree_lists_the_trees(path: str, tree: str, message: str, odd: Path) -> None:
     with pytest.raises(RequestError, match=message):
         opened(str(odd.parent / path), tree)
 
 
-def test_a_missing_branch_is_said_with_the_closest(odd: Path) -> None:
+def test_the_error_of_a_missing_branch_lists_the_closest(odd: Path) -> None:
     identity = opened(str(odd), "folder/events").identity
     with pytest.raises(RequestError, match=r"has no branch 'dubble'; closest: double"):
-        read(str(odd), identity, "folder/events", ["dubble"], EntryRange(0, 1))
+        read(str(odd), identity, "folder/events", branches=["dubble"], entries=EntryRange(0, 1))
 
 
-def test_other_protocols_are_refused_naming_those_that_are_read() -> None:
+def test_the_error_of_another_protocol_lists_the_supported_ones() -> None:
     with pytest.raises(RequestError, match=r"addresses of files are root://, s3://, http\(s\):// or dav\(s\)://"):
         opened("ftp://host/x.root", "Events")
 
@@ -191,8 +193,11 @@ def test_a_remote_file_is_the_local_one(xrootd: XRootD) -> None:
     assert remote.identity == local.identity
     assert remote.branches == local.branches
     names = [branch.name for branch in local.branches]
-    here, there = (read(where, local.identity, "Events", names, EntryRange(500, 3500)) for where in (str(SAMPLE), url))
-    assert all(here[name].tolist() == there[name].tolist() for name in names)
+    local_arrays, remote_arrays = (
+        read(where, local.identity, "Events", branches=names, entries=EntryRange(500, 3500))
+        for where in (str(SAMPLE), url)
+    )
+    assert all(local_arrays[name].tolist() == remote_arrays[name].tolist() for name in names)
 
 
 def test_a_file_missing_on_its_server_is_an_error(xrootd: XRootD) -> None:
@@ -207,22 +212,22 @@ def test_a_broken_file_on_a_server_is_an_error(xrootd: XRootD, tmp_path: Path) -
 
 
 @pytest.mark.timeout(180)
-def test_a_server_that_is_away_is_unavailable() -> None:
+def test_a_server_that_does_not_answer_is_unavailable() -> None:
     with pytest.raises(UnavailableError, match=r"the server of 'root://127.0.0.1:1//x.root' does not answer"):
         opened("root://127.0.0.1:1//x.root", "Events")
 
 
-def test_a_server_that_goes_away_while_we_read_is_unavailable() -> None:
+def test_a_server_that_stops_during_a_read_is_unavailable() -> None:
     by_ranges = Reading(hashed_bytes=0)
     with XRootD() as server:
         url = server.serve(SAMPLE)
         identity = opened(url, "Events", by_ranges).identity
-        read(url, identity, "Events", ["Muon_pt"], EntryRange(0, 1000), by_ranges)
+        read(url, identity, "Events", branches=["Muon_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
     with pytest.raises(UnavailableError, match="does not answer"):
-        read(url, identity, "Events", ["Jet_pt"], EntryRange(0, 1000), by_ranges)
+        read(url, identity, "Events", branches=["Jet_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
 
 
-def test_uproot_is_imported_by_this_room_alone() -> None:
+def test_only_the_rooms_datasets_and_scores_import_uproot() -> None:
     root = Path(__file__).parents[2] / "shared" / "hepfaas"
-    found = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
-    assert {Path(line).parent.name for line in found.stdout.split()} == {"datasets", "scores"}
+    result = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
+    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "scores"}

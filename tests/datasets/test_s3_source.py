@@ -1,11 +1,11 @@
-"""ROOT files in buckets are read as those on disk, in few requests."""
+"""ROOT files in buckets give the same values as on disk, in few requests."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_BYTES, together
+from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_REQUEST_BYTES, together
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
@@ -18,7 +18,7 @@ pairs = st.tuples(st.integers(0, 10**8), st.integers(1, 10**7)).map(lambda pair:
 
 @pytest.fixture
 def place(tmp_path: Path, s3_url: str, s3_server: dict[str, str]) -> tuple[Path, str]:
-    """A file on disk and the same in a bucket."""
+    """Return a file on disk and its copy in a bucket."""
     path = tmp_path / "events.root"
     with uproot.recreate(path) as file:
         file.mktree("Events", {"met": "float32", "event": "int64"})
@@ -30,16 +30,16 @@ def place(tmp_path: Path, s3_url: str, s3_server: dict[str, str]) -> tuple[Path,
     return path, f"s3://tests/{key}"
 
 
-def test_a_file_in_a_bucket_is_the_local_one(place: tuple[Path, str]) -> None:
+def test_a_file_in_a_bucket_equals_the_local_one(place: tuple[Path, str]) -> None:
     path, url = place
     local, remote = opened(str(path), "Events"), opened(url, "Events")
     assert remote.identity == local.identity
     assert remote.branches == local.branches
-    found = read(url, remote.identity, "Events", ["met", "event"], EntryRange(150, 850))
-    assert found["event"].tolist() == list(range(150, 850))
+    arrays = read(url, remote.identity, "Events", branches=["met", "event"], entries=EntryRange(150, 850))
+    assert arrays["event"].tolist() == list(range(150, 850))
 
 
-def test_a_file_that_is_not_there_is_named(s3_url: str) -> None:
+def test_a_missing_file_is_named(s3_url: str) -> None:
     with pytest.raises(RequestError, match=r"'s3://tests/.*none.root' does not exist"):
         opened(f"{s3_url}/none.root", "Events")
 
@@ -49,7 +49,7 @@ def test_every_range_is_in_one_group_and_no_group_is_too_large(ranges: list[tupl
     groups = together(ranges)
     assert sorted(one for group in groups for one in group) == sorted(set(ranges))
     for group in groups:
-        assert len(group) == 1 or max(stop for _, stop in group) - group[0][0] <= MOST_BYTES
+        assert len(group) == 1 or max(stop for _, stop in group) - group[0][0] <= MOST_REQUEST_BYTES
 
 
 def test_neighbours_are_fetched_together() -> None:

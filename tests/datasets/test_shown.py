@@ -1,4 +1,4 @@
-"""Credentials of owners, shown to real servers that ask for them: to those alone, and for those owners alone."""
+"""Credentials of owners with real servers: each is sent only to its host and only for its owner."""
 
 import secrets
 import ssl
@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hepfaas.datasets import doors
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets import reading as reading_module
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential
@@ -22,8 +22,8 @@ ALL = EntryRange(0, 100)
 
 
 def showing(host: str, kind: str, secret: str) -> Reading:
-    found = Credential(host, kind, secret)
-    return Reading(credential=lambda asked: found if asked == host else None)
+    credential = Credential(host, kind, secret)
+    return Reading(credential=lambda name: credential if name == host else None)
 
 
 @pytest.fixture(scope="module")
@@ -34,36 +34,36 @@ def authority() -> Iterator[grid.Authority]:
 
 @pytest.fixture
 def with_tokens() -> Iterator[tuple[XRootD, bytes]]:
-    """A server whose files are read with a token of its own alone, and the secret that makes tokens."""
+    """A server whose files need one of its own tokens, and the secret that makes tokens."""
     secret = secrets.token_bytes(32)
     with grid.with_macaroons(secret) as server:
         yield server, secret
 
 
-def test_a_token_opens_a_file_behind_xrootd_and_no_message_has_it(with_tokens: tuple[XRootD, bytes]) -> None:
+def test_a_token_opens_a_file_on_xrootd_and_no_message_has_it(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
     url = server.serve(SAMPLE)
-    alice = showing("127.0.0.1", "bearer", grid.reading(secret))
+    alice = showing("127.0.0.1", "bearer", grid.read_token(secret))
     identity = opened(url, "Events", alice).identity
-    assert len(read(url, identity, "Events", ["Muon_pt"], ALL, alice)["Muon_pt"]) == 100
-    false = grid.reading(bytes(32))
+    assert len(read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)["Muon_pt"]) == 100
+    false = grid.read_token(bytes(32))
     with pytest.raises(RequestError, match="its server refuses") as refused:
         opened(url, "Events", showing("127.0.0.1", "bearer", false))
     assert false not in str(refused.value)
     assert false not in repr(refused.value.__cause__)
     with pytest.raises(RequestError, match="does not exist") as missing:
         opened(server.url("nothing.root"), "Events", alice)
-    assert grid.reading(secret)[:40] not in str(missing.value)
+    assert grid.read_token(secret)[:40] not in str(missing.value)
 
 
-def test_what_one_owner_opened_is_not_lent_to_another(with_tokens: tuple[XRootD, bytes]) -> None:
+def test_an_open_file_is_not_shared_between_owners(with_tokens: tuple[XRootD, bytes]) -> None:
     server, secret = with_tokens
-    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.reading(secret))
+    url, alice = server.serve(SAMPLE), showing("127.0.0.1", "bearer", grid.read_token(secret))
     identity = opened(url, "Events", alice).identity
-    read(url, identity, "Events", ["Muon_pt"], ALL, alice)
+    read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=alice)
     for bob in (Reading(), showing("127.0.0.1", "bearer", "of-bob")):
         with pytest.raises(RequestError, match="its server refuses"):
-            read(url, identity, "Events", ["Muon_pt"], ALL, bob)
+            read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=bob)
 
 
 def test_owners_log_in_with_their_own_proxies_in_one_process(
@@ -75,15 +75,17 @@ def test_owners_log_in_with_their_own_proxies_in_one_process(
         readings = {who: showing("localhost", "x509", authority.proxy(who)) for who in ("alice", "bob")}
         for reading in (*readings.values(), *readings.values()):
             identity = opened(url, "Events", reading).identity
-            assert len(read(url, identity, "Events", ["Muon_pt"], ALL, reading)["Muon_pt"]) == 100
+            assert (
+                len(read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=reading)["Muon_pt"]) == 100
+            )
         with pytest.raises(RequestError, match="its server refuses"):
             opened(url, "Events")
-        logins = [line.rpartition(" login as ")[2] for line in server.said().splitlines() if " login as " in line]
+        logins = [line.rpartition(" login as ")[2] for line in server.log_text().splitlines() if " login as " in line]
         assert len(logins) == len(set(logins)) == 2
 
 
 class Keeper(ThreadingHTTPServer):
-    """Has the sample for who shows the token; leads all who ask for /away elsewhere. Remembers what was shown."""
+    """Serve the sample to callers with the token; redirect /away. Record the tokens."""
 
     def __init__(self, wanted: str = "") -> None:
         self.wanted, self.shown, self.away = wanted, list[str | None](), ""
@@ -130,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("scheme", ["http", "dav"])
-def test_a_token_is_shown_to_its_host_and_not_where_that_leads(scheme: str) -> None:
+def test_a_token_is_sent_to_its_host_and_not_to_the_target_of_a_redirection(scheme: str) -> None:
     with Keeper("of-alice") as here, Keeper() as elsewhere:
         here.away = f"http://localhost:{elsewhere.server_port}/x.root"
         alice = showing("127.0.0.1", "bearer", "of-alice")
@@ -143,15 +145,15 @@ def test_a_token_is_shown_to_its_host_and_not_where_that_leads(scheme: str) -> N
             opened(f"{door}/x.root", "Events")
 
 
-def test_a_token_is_not_shown_in_clear_to_a_public_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address is public by name alone: none is reached from here."""
-    monkeypatch.setattr(doors, "is_private", lambda url: False)
+def test_a_token_is_not_sent_unencrypted_to_a_public_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is public by a patch: no public address is reached from here."""
+    monkeypatch.setattr(reading_module, "is_private", lambda url: False)
     for url, safe in (("http://host.example/x", "https"), ("root://host.example//x", "roots")):
         with pytest.raises(RequestError, match=f"without encryption.*name it by {safe}://"):
             opened(url, "Events", showing("host.example", "bearer", "of-alice"))
 
 
-def test_a_web_server_that_asks_for_a_certificate_gets_the_owners(
+def test_a_web_server_that_requests_a_certificate_gets_the_owners(
     authority: grid.Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))

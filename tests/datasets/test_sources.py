@@ -1,4 +1,4 @@
-"""The operator's file: what is wrong with it, which doors a file has, and which addresses somebody may read."""
+"""The operator's file of sources: its errors, the endpoints of a file, and the addresses that may be read."""
 
 import json
 from pathlib import Path
@@ -35,18 +35,18 @@ def sources() -> Sources:
     return sources_of(FILE, ISSUER)
 
 
-def test_those_of_the_manifests_are_understood() -> None:
+def test_the_sources_in_the_manifests_are_valid() -> None:
     folder = Path(__file__).parents[2] / "manifests"
     assert sources_in(str(folder / "base/sources.json"), ISSUER) == Sources()
     site = sources_in(str(folder / "overlays/site/sources.json"), ISSUER)
-    assert tuple(map(str, site.doors(parsed("root://cms-xrd-global.cern.ch//store/x.root")))) == (
+    assert tuple(map(str, site.endpoints(parsed("root://cms-xrd-global.cern.ch//store/x.root")))) == (
         "root://xrootd-cache.hepfaas.svc.cluster.local//store/x.root",
         "root://xrootd-cms.infn.it//store/x.root",
     )
 
 
 @pytest.mark.parametrize(
-    ("url", "doors"),
+    ("url", "endpoints"),
     [
         (
             "root://global.example:1094//store/a%b.root",
@@ -64,8 +64,8 @@ def test_those_of_the_manifests_are_understood() -> None:
         ("s3://bucket/x.root", ["s3://bucket/x.root"]),
     ],
 )
-def test_the_doors_of_a_file(url: str, doors: list[str], sources: Sources) -> None:
-    assert list(map(str, sources.doors(parsed(url)))) == doors
+def test_the_endpoints_of_a_file(url: str, endpoints: list[str], sources: Sources) -> None:
+    assert list(map(str, sources.endpoints(parsed(url)))) == endpoints
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_doors_of_a_file(url: str, doors: list[str], sources: Sources) -> No
         ("root://global.example.///store//x.root", [CMS]),
     ],
 )
-def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+def test_listed_addresses_may_be_read(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     sources.check(parsed(url), groups)
 
 
@@ -98,10 +98,10 @@ def test_what_is_listed_may_be_read(url: str, groups: list[tuple[str, str]], sou
         ("root://ported.example:1095//x", [("https://else.example/", "/atlas")]),
     ],
 )
-def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
+def test_other_addresses_are_refused_with_the_list(url: str, groups: list[tuple[str, str]], sources: Sources) -> None:
     with pytest.raises(ForbiddenError) as refused:
         sources.check(parsed(url), groups)
-    assert f"'{url}' is not among what you may read here: " in str(refused.value)
+    assert f"'{url}' is not among the addresses that you may read: " in str(refused.value)
     assert "root|https://open.example//eos/open data/, s3://bucket/" in str(refused.value)
     assert ("root|roots://global.example//store/" in str(refused.value)) == (CMS in groups)
     assert ("ported.example" in str(refused.value)) == (groups == [("https://else.example/", "/atlas")])
@@ -116,44 +116,45 @@ def test_what_is_not_listed_is_refused_with_the_list(url: str, groups: list[tupl
         ("s3://other/", False),
     ],
 )
-def test_a_rules_prefix_must_begin_something_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
+def test_the_prefix_of_a_rule_must_start_an_address_that_may_be_read(prefix: str, may: bool, sources: Sources) -> None:
     if may:
         sources.check(parsed(prefix), [CMS], is_prefix=True)
     else:
-        with pytest.raises(ForbiddenError, match="not among what you may read"):
+        with pytest.raises(ForbiddenError, match="not among the addresses that you may read"):
             sources.check(parsed(prefix), [CMS], is_prefix=True)
 
 
 def test_without_a_list_everything_may_be_read() -> None:
     sources_of({"federations": FILE["federations"]}, ISSUER).check(parsed("root://anywhere//a/b"), [])
-    with pytest.raises(ForbiddenError, match="may read here: nothing"):
+    with pytest.raises(ForbiddenError, match="that you may read: none"):
         sources_of({"allowed": []}, ISSUER).check(parsed("root://anywhere//a"), [])
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ([], "it is no JSON object"),
+        ([], "it is not a JSON object"),
         ({"federation": []}, "it has the unknown key 'federation'; closest: federations"),
-        ({"federations": {}}, "'federations' is no list of objects"),
+        ({"federations": {}}, "'federations' is not a list of objects"),
         ({"federations": [{"hosts": ["h"]}]}, "a federation has no 'name'"),
         ({"federations": [{"name": "f", "cache": []}]}, "unknown key 'cache'; closest: caches"),
         ({"federations": [{"name": "f", "hosts": ["h"]}]}, "federation 'f' needs 'hosts', and 'caches' or 'origins'"),
-        ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of texts"),
+        ({"federations": [{"name": "f", "hosts": "h"}]}, "federation 'f': 'hosts' is a list of strings"),
         ({"federations": [{"name": "f", "hosts": ["h/x"]}]}, "a host is a name, or name:port"),
-        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is no door"),
-        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is no door"),
-        ({"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]}, "host 'h' stands twice"),
-        ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' has some of root, roots"),
-        ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' begins with one '/'"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["cache:1094"]}]}, "'cache:1094' is not an endpoint"),
+        ({"federations": [{"name": "f", "hosts": ["h"], "caches": ["root://u@c"]}]}, "'root://u@c' is not an endpoint"),
+        (
+            {"federations": 2 * [{"name": "f", "hosts": ["h"], "caches": ["root://c"]}]},
+            "host 'h' is in the federations twice",
+        ),
+        ({"allowed": [{"host": "h", "schemes": ["ftp"]}]}, "host 'h': 'schemes' takes root, roots"),
+        ({"allowed": [{"host": "h", "schemes": ["root"], "path": "store"}]}, "'path' starts with one '/'"),
         ({"allowed": [{"host": "h", "schemes": ["root"], "group": []}]}, "unknown key 'group'; closest: groups"),
     ],
 )
-def test_what_is_wrong_with_the_file_is_said(values: Any, said: str, tmp_path: Path) -> None:
+def test_the_error_says_what_is_wrong_with_the_file(values: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "sources.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(
-        RequestError, match="HEPFAAS_SOURCES: '.*sources.json' does not say where files are read: "
-    ) as it:
+    with pytest.raises(RequestError, match="HEPFAAS_SOURCES: '.*sources.json' is not a file of sources: ") as it:
         sources_in(str(path), ISSUER)
-    assert said in str(it.value)
+    assert message in str(it.value)

@@ -8,7 +8,7 @@ from pathlib import Path
 from hepfaas.cli import main
 from hepfaas.models import versions
 from hepfaas.platform.stores import open_store
-from support.deployed import STEPS, Service, kn_update, kubectl, pods, run, wait_for_zero
+from support.deployed import STEPS, Service, kn_update, kubectl, n_pods, run, wait_for_zero
 from support.jobs import small_job
 
 
@@ -21,10 +21,10 @@ def test_a_run_scales_from_zero_to_several_and_back_and_gives_the_weights_of_the
     wait_for_zero(*STEPS)
     seen: list[int] = []
     name = service.submit(folder)
-    row = service.completed(name, lambda: seen.append(pods("prepare")))
+    row = service.completed(name, lambda: seen.append(n_pods("prepare")))
     assert service.weights(row) == embedded
     assert max(seen) > 1
-    assert service.holds(name)
+    assert service.ledger_holds(name)
     wait_for_zero(*STEPS)
 
 
@@ -74,6 +74,6 @@ def test_new_versions_of_all_while_a_run_is_in_flight(service: Service, tmp_path
     for function in (*STEPS, "advance"):
         kn_update(function, "--no-wait", "--env", f"UPGRADED={time.time()}")
     row = service.completed(name)
-    assert service.holds(name)
+    assert service.ledger_holds(name)
     assert row["model"].startswith("upgrade/")
     run("make", "deploy", "SITE=local")

@@ -104,7 +104,7 @@ def test_a_cache_killed_in_the_midst_is_left_for_the_origin(
             name = carol.submit(job)
             row = carol.completed(name, kill)
             log = carol.training.get(f"/v1/runs/{name}/log").text
-            assert carol.holds(name)
+            assert carol.ledger_holds(name)
             assert carol.weights(row) == embedded
     finally:
         kubectl("scale", "statefulset", "xrootd-cache", "--replicas=1")
@@ -161,7 +161,7 @@ def test_whatever_pods_are_killed_a_run_ends_with_the_same_weights(
             name = user.submit(job)
             row = user.completed(name, kill, patient=True)
             assert user.weights(row) == embedded
-            assert user.holds(name)
+            assert user.ledger_holds(name)
         print(json.dumps(dict(kill.killed)))  # noqa: T201
         if len(kill.killed) == len(KILLED) + 1 + len(BROKER) + 1:
             return

@@ -1,4 +1,4 @@
-"""The survey's law: however the entries were cut, the same is found."""
+"""The survey does not depend on how the entries are cut."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import awkward as ak
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, Survey, range_of, survey_of, total
+from hepfaas.features.branches import BranchRange, BranchSurvey, range_of, survey_of, total
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +18,8 @@ events = st.lists(st.lists(values, max_size=5), max_size=30)
 
 
 def jagged(lists: list[list[float]]) -> ak.Array:
-    counts = np.array([len(some) for some in lists], dtype=np.int64)
-    flat = np.array([value for some in lists for value in some], dtype=np.float32)
+    counts = np.array([len(values) for values in lists], dtype=np.int64)
+    flat = np.array([value for values in lists for value in values], dtype=np.float32)
     return ak.unflatten(flat, counts)
 
 
@@ -32,11 +32,11 @@ def test_the_range_does_not_depend_on_the_chunks(lists: list[list[float]], size:
 
 @given(events)
 def test_the_range_is_that_of_the_finite_values(lists: list[list[float]]) -> None:
-    found = range_of(jagged(lists))
-    finite = [float(np.float32(value)) for some in lists for value in some if math.isfinite(value)]
-    assert (found.low, found.high) == (min(finite, default=math.inf), max(finite, default=-math.inf))
-    assert found.multiplicity == max(map(len, lists), default=0)
-    assert found.n_missing == sum(not math.isfinite(value) for some in lists for value in some)
+    branch_range = range_of(jagged(lists))
+    finite = [float(np.float32(value)) for values in lists for value in values if math.isfinite(value)]
+    assert (branch_range.low, branch_range.high) == (min(finite, default=math.inf), max(finite, default=-math.inf))
+    assert branch_range.multiplicity == max(map(len, lists), default=0)
+    assert branch_range.n_missing == sum(not math.isfinite(value) for values in lists for value in values)
 
 
 @given(st.permutations(range(6)))
@@ -51,21 +51,33 @@ def test_surveys_add_up_in_any_order(order: list[int]) -> None:
 
 def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
     survey = survey_of("f", {"empty": jagged([[], []]), "nan": ak.Array([math.nan, math.nan])}, 2)
-    assert Survey.from_json(json.loads(json.dumps(survey.to_json(), allow_nan=False))) == survey
+    assert BranchSurvey.from_json(json.loads(json.dumps(survey.to_json(), allow_nan=False))) == survey
 
 
 @pytest.mark.parametrize(
-    ("branch", "found"),
+    ("branch", "expected"),
     [
-        (ak.Array([True, False]), BranchRange(False, 0, 1, 1, 0, "bool")),
-        (ak.Array(np.array([3, -7], dtype=np.int16)), BranchRange(False, -7, 3, 1, 0, "int16")),
-        (ak.Array(np.array([2**63], dtype=np.uint64)), BranchRange(False, 2.0**63, 2.0**63, 1, 0, "uint64")),
-        (ak.Array([])[:0], BranchRange(False, math.inf, -math.inf, 0, 0, "float64")),
-        (ak.Array([[True], [False, True]]), BranchRange(True, 0, 1, 2, 0, "bool")),
+        (ak.Array([True, False]), BranchRange(jagged=False, low=0, high=1, multiplicity=1, n_missing=0, type="bool")),
+        (
+            ak.Array(np.array([3, -7], dtype=np.int16)),
+            BranchRange(jagged=False, low=-7, high=3, multiplicity=1, n_missing=0, type="int16"),
+        ),
+        (
+            ak.Array(np.array([2**63], dtype=np.uint64)),
+            BranchRange(jagged=False, low=2.0**63, high=2.0**63, multiplicity=1, n_missing=0, type="uint64"),
+        ),
+        (
+            ak.Array([])[:0],
+            BranchRange(jagged=False, low=math.inf, high=-math.inf, multiplicity=0, n_missing=0, type="float64"),
+        ),
+        (
+            ak.Array([[True], [False, True]]),
+            BranchRange(jagged=True, low=0, high=1, multiplicity=2, n_missing=0, type="bool"),
+        ),
     ],
 )
-def test_any_type_of_number_has_a_range(branch: ak.Array, found: BranchRange) -> None:
-    assert range_of(branch) == found
+def test_any_type_of_number_has_a_range(branch: ak.Array, expected: BranchRange) -> None:
+    assert range_of(branch) == expected
 
 
 def test_a_branch_flat_here_and_jagged_there_is_named() -> None:

@@ -1,4 +1,4 @@
-"""The matrix is the original's, number by number, and the same however the events were cut."""
+"""The matrix equals the original's, number by number, and does not depend on how the events are cut."""
 
 import math
 
@@ -8,17 +8,17 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged
 from hepfaas.features.matrix import denormalise, matrix, surplus_events
-from hepfaas.features.spec import FeatureBranch, Spec, in_order
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, in_order
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-SPEC = Spec(
+SPEC = FeatureSpec(
     (
-        FeatureBranch("met", False, 2.0, 40.0, 1),
-        FeatureBranch("constant", False, 7.0, 7.0, 1),
-        FeatureBranch("mu_charge", True, -1.0, 1.0, 3),
-        FeatureBranch("mu_pt", True, 1.5, 99.25, 3),
+        FeatureBranch("met", jagged=False, low=2.0, high=40.0, width=1),
+        FeatureBranch("constant", jagged=False, low=7.0, high=7.0, width=1),
+        FeatureBranch("mu_charge", jagged=True, low=-1.0, high=1.0, width=3),
+        FeatureBranch("mu_pt", jagged=True, low=1.5, high=99.25, width=3),
     )
 )
 
@@ -38,16 +38,16 @@ def arrays(events: list[tuple[float, list[float]]]) -> dict[str, ak.Array]:
     }
 
 
-def row_by_row(branches: dict[str, ak.Array], spec: Spec) -> NDArray[np.float32]:
-    """The rules of MLaaS4HEP's reader, one event and one branch at a time, with NumPy's rules for each type."""
+def row_by_row(branches: dict[str, ak.Array], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Return the matrix by the rules of MLaaS4HEP's reader, event by event and branch by branch, with NumPy's types."""
     rows = []
     for event in range(len(branches["met"])):
         row: list[float] = []
         for branch in spec.branches:
             assert branch.low is not None
             assert branch.high is not None
-            found = branches[branch.name][event]
-            value = ak.to_numpy(found) if branch.jagged else np.float64(found)
+            values = branches[branch.name][event]
+            value = ak.to_numpy(values) if branch.jagged else np.float64(values)
             if branch.low != branch.high:
                 value = (value - branch.low) / (branch.high - branch.low)
             slots = np.full(branch.width, math.nan)
@@ -92,7 +92,7 @@ def test_denormalise_gives_the_values_back(events: list[tuple[float, list[float]
     np.testing.assert_allclose(values[:, 0], branches["met"], rtol=1e-5)
     np.testing.assert_array_equal(values[:, 1], 7)
     for row, (_, pt) in zip(values[:, 5:8], events, strict=True):
-        expected = [value if value > 1.5 else math.nan for value in pt]  # a true minimum cannot be told from padding
+        expected = [value if value > 1.5 else math.nan for value in pt]  # a true minimum looks like padding
         np.testing.assert_allclose(row[: len(pt)], expected, rtol=1e-4)
         assert np.isnan(row[len(pt) :]).all()
 
@@ -105,15 +105,20 @@ def test_values_beyond_the_width_are_left_out_and_their_events_known() -> None:
 
 
 def test_values_beyond_the_width_are_an_error_if_the_spec_says_so() -> None:
-    strict = Spec(SPEC.branches, surplus="error")
+    strict = FeatureSpec(SPEC.branches, surplus="error")
     with pytest.raises(RequestError, match="branch 'mu_charge' has 4 values in event 1 .* room for 3"):
         matrix(arrays([(3.0, [1.5]), (3.0, [1.5] * 4)]), strict)
 
 
 def test_infinite_values_and_branches_without_a_range_are_zero() -> None:
-    spec = Spec((FeatureBranch("a", False, 0.0, 1.0, 1), FeatureBranch("never", False, None, None, 1)))
-    found = matrix({"a": ak.Array([math.inf, 1e300]), "never": ak.Array([math.nan, 5.0])}, spec)
-    assert found.tolist() == [[0, 0], [0, 0]]
+    spec = FeatureSpec(
+        (
+            FeatureBranch("a", jagged=False, low=0.0, high=1.0, width=1),
+            FeatureBranch("never", jagged=False, low=None, high=None, width=1),
+        )
+    )
+    features = matrix({"a": ak.Array([math.inf, 1e300]), "never": ak.Array([math.nan, 5.0])}, spec)
+    assert features.tolist() == [[0, 0], [0, 0]]
 
 
 def test_no_events_give_no_rows() -> None:
@@ -123,7 +128,7 @@ def test_no_events_give_no_rows() -> None:
 def test_columns_are_named_after_branch_and_slot() -> None:
     assert SPEC.columns == ["met", "constant", *(f"mu_charge_{i}" for i in range(3)), *(f"mu_pt_{i}" for i in range(3))]
     assert SPEC.slots("mu_pt") == range(5, 8)
-    assert Spec.from_json(SPEC.to_json()) == SPEC
+    assert FeatureSpec.from_json(SPEC.to_json()) == SPEC
 
 
 def test_a_branch_that_is_no_feature_has_no_slots() -> None:

@@ -1,4 +1,4 @@
-"""The function that starts a model's code cannot be read by a process of its user; its master neither."""
+"""A process of the same user cannot read the memory of the function that starts users' code, nor of its master."""
 
 import os
 import subprocess
@@ -22,16 +22,14 @@ for pid in sys.argv[1:]:
 
 
 def as_a_user() -> list[str]:
-    """What a command begins with that is to have no privileges: root's processes see each other by theirs."""
+    """Return the start of a command without privileges: processes of root see each other through theirs."""
     if os.geteuid():
         return []
     return [server_binary("setpriv", "Debian util-linux"), "--bounding-set=-all", "--inh-caps=-all"]
 
 
 @pytest.mark.parametrize(("name", "seen"), [("train", "refused"), ("runs", "True")])
-def test_the_environment_of_the_function_train_is_seen_by_no_other_process(
-    name: str, seen: str, tmp_path: Path
-) -> None:
+def test_no_other_process_sees_the_environment_of_the_function_train(name: str, seen: str, tmp_path: Path) -> None:
     port = free_port()
     environ = {
         "FUNCTION_TARGET": name,

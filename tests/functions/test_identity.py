@@ -1,4 +1,4 @@
-"""The table of docs/reference/identity.md: what each caller gets, through oauth2-proxy and at the function itself."""
+"""Answers to each caller, through a real oauth2-proxy and directly: the table of docs/reference/identity.md."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Open
-from hepfaas.serving.open_inference_grpc import inference
+from hepfaas.serving import open_inference_pb2 as inference
 from support.identities import GROUPS, Issuer, Process, function, log_in, oauth2_proxy, provider
 from support.servers import LIMIT_S
 
@@ -44,7 +44,7 @@ ROLES = {
 
 @dataclass(frozen=True)
 class Site:
-    """The service as at a site: two functions that people call, each behind its proxy, and two that events call."""
+    """The service as at a site: two functions for people, each behind its proxy, and two for events."""
 
     folder: Path
     issuer: Issuer
@@ -99,7 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def _fill(site: Site) -> None:
-    """Something of alice: a run, a model and a rule."""
+    """Create a run, a model and a rule of alice."""
     store = site.store(site.owner("alice"))
     recipe = Recipe("mine", (LabelledFile("root://x//a.root", 1), LabelledFile("root://x//b.root", 0)), "blobs/0")
     assert records.create(store, records.Request(recipe, 1.0)) == "mine-1"
@@ -193,7 +193,7 @@ def test_a_token_for_training_is_refused_by_inference_and_the_other_way_round(si
         assert [ask(one.url, path[other], token).status_code for one in (foreign, foreign_proxy)] == [401, 401]
 
 
-def test_models_of_others_are_not_there_and_only_publishers_move_aliases(site: Site) -> None:
+def test_models_of_others_are_not_found_and_only_publishers_move_aliases(site: Site) -> None:
     alice, bob = (site.token(subject, "inference") for subject in ("alice", "bob"))
     publisher = site.token("alice", "inference", (GROUP, "/cms/mlaas/production"))
     for url in (site.predict.url, site.inference.url):
@@ -218,7 +218,7 @@ def test_models_of_others_are_not_there_and_only_publishers_move_aliases(site: S
     assert ask(site.predict.url, "/healthz").status_code == 204
 
 
-def test_a_person_logs_in_with_a_browser_and_is_who_his_token_says(site: Site) -> None:
+def test_a_person_who_logs_in_with_a_browser_is_the_owner_in_the_token(site: Site) -> None:
     claims = {"email": "carol@x.example", "preferred_username": "carol", GROUPS: [GROUP]}
     httpx.put(f"{site.provider.url}/users/carol", json=claims, timeout=LIMIT_S).raise_for_status()
     (site.folder / "both.json").write_text(json.dumps({**ROLES, "users": [GROUP, f"{site.provider.url} {GROUP}"]}))
@@ -285,7 +285,7 @@ def test_a_page_of_another_site_does_nothing_with_a_session(site: Site) -> None:
         assert program.get("/delete_folder?name=x").status_code == 404
 
 
-def test_an_admin_sees_and_cancels_what_is_anothers_and_does_no_more(site: Site) -> None:
+def test_an_admin_may_only_read_and_cancel_runs_of_others(site: Site) -> None:
     owner = site.owner("alice")
     admin = site.token("root", groups=(GROUP, "/cms/mlaas/admin"))
     headers = {"Authorization": f"Bearer {admin}", "Hepfaas-Owner": owner}
@@ -305,7 +305,7 @@ def test_an_admin_sees_and_cancels_what_is_anothers_and_does_no_more(site: Site)
         assert http.delete("/v1/rules/mine").status_code == 403
 
 
-def test_a_group_has_no_more_than_it_may(site: Site) -> None:
+def test_a_group_keeps_to_its_limits(site: Site) -> None:
     small, quick, full = (f"/cms/mlaas/{name}" for name in ("small", "quick", "full"))
     token = site.token(groups=(GROUP, small, quick, full))
     group = owner_of("group", site.issuer.url, small)
@@ -321,7 +321,7 @@ def test_a_group_has_no_more_than_it_may(site: Site) -> None:
         assert (refused.status_code, "is the limit" in refused.json()["error"]) == (403, True)
 
 
-def test_rules_are_their_owners_and_a_bucket_tells_news_with_the_token_of_one(site: Site) -> None:
+def test_rules_belong_to_their_owner_and_a_bucket_reports_files_with_the_token_of_one(site: Site) -> None:
     alice, bob = ({"Authorization": f"Bearer {site.token(subject)}"} for subject in ("alice", "bob"))
     record = {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "new"}, "object": {"key": "signal.root"}}}
     with httpx.Client(base_url=site.intake.url, timeout=LIMIT_S) as http:
@@ -360,6 +360,7 @@ def test_rules_are_their_owners_and_a_bucket_tells_news_with_the_token_of_one(si
         ("survey", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
         ("advance", {"HEPFAAS_EVENT_KEYS": KEYS[0]}, ""),
         ("runs", {"HEPFAAS_WITHOUT_IDENTITY": "1"}, ""),
+        ("advance", {"HEPFAAS_EVENT_KEYS": KEYS[0], "HEPFAAS_FAULTS": "/tmp/plan"}, "remove it"),
     ],
 )
 def test_on_knative_no_function_starts_open_to_everybody(
@@ -378,16 +379,24 @@ def post(url: str, event: CloudEvent) -> httpx.Response:
     return httpx.post(url, headers=headers, content=body, timeout=LIMIT_S)
 
 
-def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call(site: Site) -> None:
+def test_every_event_function_refuses_events_without_a_valid_signature(site: Site) -> None:
     name = RunName(site.owner("alice"), "none-1", 1)
-    step = Open("root://x//a.root", "Events", (), (), (), 10, "none-1/1")
+    step = Open(
+        url="root://x//a.root",
+        tree="Events",
+        selected=(),
+        excluded=(),
+        identifiers=(),
+        range_events=10,
+        attempt="none-1/1",
+    )
     event = requested(Task(name, step), "advance", "", site.store(name.owner))
     for function_ in (site.survey, site.advance):
         ours = signed(event, KEYS[0])
         dead = {"knativeerrordest": "http://survey", "knativeerrorcode": "422", "knativebrokerttl": "254"}
         good = (ours, signed(event, KEYS[1]), replace(ours, extensions={**ours.extensions, **dead}))
         for one in good:
-            answer = post(function_.url, one)  # it is ours, and there is no such run
+            answer = post(function_.url, one)  # it is signed, and there is no such run
             assert (answer.status_code, "no run 'none-1'" in answer.text) == (422, True)
         other_data = {**event.data, "run": "mine-1"}
         wrong = (
@@ -406,9 +415,17 @@ def test_an_event_that_is_not_ours_is_refused_by_every_function_that_events_call
         assert b"is not signed by this service" in function_.log.read_bytes()
 
 
-def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
+def test_an_unsigned_ping_only_makes_a_function_look(site: Site) -> None:
     name = RunName(site.owner("alice"), "mine-1", 1)
-    step = Open("root://x//a.root", "Events", (), (), (), 10, "mine-1/1")
+    step = Open(
+        url="root://x//a.root",
+        tree="Events",
+        selected=(),
+        excluded=(),
+        identifiers=(),
+        range_events=10,
+        attempt="mine-1/1",
+    )
     task = requested(Task(name, step), "advance", "", site.store(name.owner))
     before = set(open_store(f"{site.folder}/store").keys(name.owner))
     ping = CloudEvent(events.PING, "/apis/v1/namespaces/x/pingsources/y", "", "1", task.data)
@@ -418,11 +435,11 @@ def test_a_ping_has_no_signature_and_no_effect_but_a_look(site: Site) -> None:
     assert set(open_store(f"{site.folder}/store").keys(name.owner)) == before
 
 
-def test_a_wish_for_a_run_needs_no_key_and_begins_what_is_stored_alone(site: Site) -> None:
+def test_a_request_for_a_run_needs_no_key_and_begins_only_stored_requests(site: Site) -> None:
     name = RunName(site.owner("alice"), "wished-1", 1)
-    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name, name.to_json(), "")
+    wish = events.event(events.RUN_REQUESTED, "predict", "asked/wished-1", name)
     answer = post(site.advance.url, wish)
-    assert (answer.status_code, "nobody asked for a run 'wished-1'" in answer.text) == (422, True)
+    assert (answer.status_code, "no run 'wished-1' was requested" in answer.text) == (422, True)
     assert post(site.survey.url, wish).status_code == 403
 
 
@@ -436,9 +453,9 @@ def test_grpc_asks_for_a_token_in_its_metadata(site: Site) -> None:
                 call = channel.unary_unary(
                     "/inference.GRPCInferenceService/ModelMetadata",
                     request_serializer=lambda message: message.SerializeToString(),
-                    response_deserializer=inference("ModelMetadataResponse").FromString,
+                    response_deserializer=inference.ModelMetadataResponse.FromString,
                 )
-                request = inference("ModelMetadataRequest")(name="nothing")
+                request = inference.ModelMetadataRequest(name="nothing")
                 with pytest.raises(grpc.RpcError) as found:
                     call(request, metadata=pairs, timeout=LIMIT_S)
                 return found.value.code()

@@ -16,12 +16,12 @@ LATER = {
         "hepfaas.serving.uploads",
         "hepfaas.inputs.images",
         "hepfaas.inputs.raw_events",
-        "hepfaas.serving.prediction_runs",
-        "hepfaas.serving.prediction_answers",
+        "hepfaas.serving.run_requests",
+        "hepfaas.serving.run_results",
     ],
     "predict-grpc": ["hepfaas.inputs.raw_events"],
 }
-"""What is imported where it is asked for."""
+"""Modules that are imported on first use."""
 
 WITHOUT_ARRAYS = ("runs", "advance", "intake")
 
@@ -51,7 +51,7 @@ def packages_of(name: str) -> set[str]:
 
 
 def imported(name: str, *modules: str) -> set[str]:
-    """Packages that a function imports, in a process that finds only those of its lock."""
+    """Return the packages that a function imports in a process with only the packages of its lock."""
     command = [sys.executable, "-c", PROGRAM, name, str(ROOT), ",".join(packages_of(name)), ",".join(modules)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -61,28 +61,29 @@ def imported(name: str, *modules: str) -> set[str]:
 EVENTS = """
 import sys
 from types import SimpleNamespace
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
 from hepfaas.inputs.numbers import from_json
-spec = Spec((FeatureBranch("met", False, 0.0, 4.0, 1), FeatureBranch("pt", True, 0.0, 8.0, 2)))
+spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
+    FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None
-events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', "Events", hold)
+events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', hold=hold)
 assert features_of(served, events, hold).tolist() == [[0.25, 0.5, 0.25], [0.5, 0, 0]]
 tensors = {"met": from_json([1.0], "f4", "met"), "pt": from_json([[2.0, None]], "f4", "pt", null=True)}
-assert features_of_tensors(served, tensors).tolist() == [[0.25, 0.25, 0]]
+assert features_of_tensors(served, tensors, 1_000).tolist() == [[0.25, 0.25, 0]]
 print(*{"awkward", "uproot", "pyarrow", "pandas"} & set(sys.modules))
 """
 
 
 def test_lists_of_events_become_vectors_without_awkward() -> None:
-    """A new process answers them in half the time: nothing is read from a file or a table."""
+    """Without Awkward a new process answers in half the time."""
     done = subprocess.run([sys.executable, "-c", EVENTS], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_imports_what_its_extra_names_alone(name: str) -> None:
+def test_a_function_imports_only_what_its_extra_names(name: str) -> None:
     later = [f"hepfaas.steps.{kind}" for kind in DOES.get(name, ())] + LATER.get(name, [])
     found = imported(name, *later)
     assert "tensorflow" not in found

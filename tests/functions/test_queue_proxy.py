@@ -1,4 +1,4 @@
-"""`train` behind Knative's own queue-proxy: cut off at its time limit, asked again, and it ends all the same."""
+"""`train` behind Knative's queue-proxy: a step cut off at the time limit ends after the redelivery."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import pytest
 from hepfaas.cli import main
 from hepfaas.client import Client
 from hepfaas.errors import UnavailableError
@@ -28,7 +29,7 @@ TIMEOUT_S = 3
 
 @contextmanager
 def process(command: list[str], port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server of this test, in a session of its own."""
+    """Start a server of this test in a session of its own."""
     started = subprocess.Popen(
         command,
         env={**os.environ, **variables},
@@ -47,7 +48,7 @@ def process(command: list[str], port: int, **variables: str) -> Iterator[subproc
 
 @contextmanager
 def train_function(system: System, port: int, budget_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """The function as in a pod."""
+    """Start the function as in a pod."""
     variables = {
         **system.up.replicas._environ,
         "FUNCTION_TARGET": "train",
@@ -63,7 +64,7 @@ def train_function(system: System, port: int, budget_s: float) -> Iterator[subpr
 
 
 class ThroughTheProxy:
-    """Calls `train` through a queue-proxy, everything else as before; remembers what was answered."""
+    """Calls `train` through a queue-proxy and keeps its answers."""
 
     def __init__(self, system: System, url: str) -> None:
         self._below, self._url = system.up.replicas, url
@@ -81,6 +82,7 @@ class ThroughTheProxy:
         return answer
 
 
+@pytest.mark.slow
 def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "cut", seed=51, epochs=4)
     with System(tmp_path / "up") as system:
@@ -89,7 +91,7 @@ def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Pat
             through = ThroughTheProxy(system, proxy.url)
             system.up.broker._caller = through
             with Client(system.url) as client:
-                ended = client.wait(client.submit(folder), most_s=300)
+                ended = client.wait(client.submit(folder), timeout_s=300)
             assert ended.state == "completed", ended.error
             assert 504 in through.answers
             assert 204 in through.answers
@@ -99,7 +101,7 @@ def test_a_step_cut_off_by_the_proxy_is_finished_by_the_redelivery(tmp_path: Pat
 
 
 class Held:
-    """Keeps back the events for `train`."""
+    """Holds back the events for `train`."""
 
     def __init__(self, system: System) -> None:
         self._below = system.up.replicas
@@ -112,6 +114,7 @@ class Held:
         return await self._below.call(name, headers, body, timeout_s)
 
 
+@pytest.mark.slow
 def test_sigterm_lets_a_running_step_end(tmp_path: Path) -> None:
     folder = small_job(tmp_path / "term", seed=53)
     with System(tmp_path / "up") as system:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.inputs.decoded import MOST_FOOTER, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
+from hepfaas.inputs.decoded import MOST_FOOTER_BYTES, PAGE_BYTES, VALUE_BYTES, arrow_table, pages_of, parquet_table
 
 ROWS = 30_000
 TABLE = pa.table(
@@ -32,8 +32,8 @@ def arrow(is_file: bool, compression: str | None) -> bytes:
 @pytest.mark.parametrize("is_file", [False, True])
 def test_arrow_is_the_same_table_and_takes_as_much_however_it_is_written(is_file: bool, compression: str) -> None:
     held: list[int] = []
-    found = arrow_table(arrow(is_file, compression), is_file, held.append)
-    assert found.combine_chunks() == TABLE.combine_chunks()
+    table = arrow_table(arrow(is_file, compression), is_file, held.append)
+    assert table.combine_chunks() == TABLE.combine_chunks()
     values = 3 * ROWS + len(TABLE["lep_pt"].combine_chunks().flatten())
     assert VALUE_BYTES * values <= held[-1] < 1.1 * VALUE_BYTES * values
     assert held == sorted(held)
@@ -61,13 +61,13 @@ def test_parquet_is_read_in_part_and_takes_what_that_part_takes() -> None:
     out = io.BytesIO()
     pq.write_table(TABLE, out, row_group_size=11_000)
     held: list[int] = []
-    found = parquet_table(out.getvalue(), lambda names: [name for name in names if name != "event"], held.append)
-    assert found.combine_chunks() == TABLE.select(["met", "lep_pt"]).combine_chunks()
+    table = parquet_table(out.getvalue(), lambda names: [name for name in names if name != "event"], held.append)
+    assert table.combine_chunks() == TABLE.select(["met", "lep_pt"]).combine_chunks()
     assert max(held) < 4 * VALUE_BYTES * ROWS + VALUE_BYTES * ROWS + 1_000_000
 
 
 def test_a_footer_that_takes_much_itself_is_refused() -> None:
-    body = b"PAR1" + b"\0" * 20 + (MOST_FOOTER + 1).to_bytes(4, "little") + b"PAR1"
+    body = b"PAR1" + b"\0" * 20 + (MOST_FOOTER_BYTES + 1).to_bytes(4, "little") + b"PAR1"
     with pytest.raises(RequestError, match="footer has more than"):
         parquet_table(body, list, [].append)
 
@@ -84,16 +84,16 @@ def test_a_length_below_zero_in_arrow_takes_nothing_off_what_others_need() -> No
     assert out.getvalue().count(said) >= 2
     body = (-len(zeros)).to_bytes(8, "little", signed=True).join(out.getvalue().rsplit(said, 1))
     held: list[int] = []
-    with pytest.raises(RequestError, match="a negative length or place"):
+    with pytest.raises(RequestError, match="a negative length or offset"):
         arrow_table(body, False, held.append)
     assert held == [held[0]]  # of the schema alone
 
 
 def varint(number: int) -> bytes:
-    found = b""
+    encoded = b""
     while number > 127:
-        found, number = found + bytes([number & 127 | 128]), number >> 7
-    return found + bytes([number])
+        encoded, number = encoded + bytes([number & 127 | 128]), number >> 7
+    return encoded + bytes([number])
 
 
 def page(kind: int, *parts: tuple[int, int]) -> bytes:

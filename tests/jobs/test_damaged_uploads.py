@@ -13,7 +13,7 @@ from hepfaas.errors import RequestError
 from hepfaas.inputs.images import pixels
 from hepfaas.jobs.bundles import Bundle, bundle_in, files_of
 from hepfaas.platform.spool import Spool
-from hepfaas.serving import uploads as foreign
+from hepfaas.serving import uploads
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,7 +30,7 @@ MEMBERS = st.lists(st.tuples(NAMES, CONTENTS, st.sampled_from(tarfile.SUPPORTED_
 
 def _unpacked(file: io.BytesIO, folder: Path, most_bytes: int) -> Bundle:
     with Spool(10**9).share("owner") as share:
-        return foreign._unpacked(file, folder, most_bytes, share)
+        return uploads._unpack_tar(file, folder, most_bytes, share)
 
 
 def damaged(data: st.DataObject, whole: bytes) -> bytes:
@@ -47,7 +47,7 @@ def test_an_archive_whose_headers_are_no_text_is_refused(tmp_path: Path) -> None
     with tarfile.open(fileobj=out, mode="w") as tar:
         tar.addfile(header, io.BytesIO(told))
         tar.addfile(tarfile.TarInfo("m"))
-    with pytest.raises(RequestError, match="no whole tar.gz archive"):
+    with pytest.raises(RequestError, match="not a complete tar.gz archive"):
         _unpacked(io.BytesIO(out.getvalue()), tmp_path, 10_000)
 
 

@@ -1,4 +1,4 @@
-"""A model that tries what it may not, in the learner process: it gets nothing, is told why, and the limits hold."""
+"""A model that tries what is not allowed in the learner process: it fails with a reason, and the limits hold."""
 
 import contextlib
 import ctypes
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
-from hepfaas.learner.learner import Learner, LearnerSettings, Limits
+from hepfaas.learner.learner import Learner, LearnerLimits, LearnerSettings
 from hepfaas.sandbox import confinement
 from support import probes
 
@@ -75,13 +75,13 @@ WORDS = [
     rf"model.py line \d+, in <lambda>: PermissionDeniedError: .*/secret; Permission denied; {WHY}$",
     rf"model.py line \d+, in <lambda>: PermissionError: \[Errno 1\] Operation not permitted.*; {WHY}$",
     rf"model.py line \d+, in one_large_file: OSError: \[Errno 27\] File too large; {WHY}$",
-    r"model.py: the learner process was ended: \d+ files with \d+ MB in its folder; at most 20,000 files and 50 MB",
+    r"model.py: the learner process was stopped: \d+ files with \d+ MB in its folder; at most 20,000 files and 50 MB",
 ]
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a learner printed and how it refused, what was in its process, and what is left of its folder."""
+    """Output and refusals of a learner process, its open descriptors, and whether its folder is left."""
 
     lines: list[str]
     refusals: list[str]
@@ -100,17 +100,19 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
     code = MODEL.replace("FOREIGN/", f"{folder}/").replace('"FOREIGN"', f'"{folder}"')
     code = code.replace('TOKEN"', f'{ACCOUNT}"') if ACCOUNT.exists() else code.replace('"TOKEN"', '""')
     files = {"model.py": code.encode(), "probes.py": Path(probes.__file__).read_bytes()}
-    settings = LearnerSettings(files, "model.py", 6, (0, 1), 100, 3, 1, False)
+    settings = LearnerSettings(
+        code=files, module="model.py", n_features=6, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False
+    )
     refusals: list[str] = []
     try:
-        with Learner(settings, on_log=lines.append, limits=Limits(scratch_mb=50)) as worker:
+        with Learner(settings, on_log=lines.append, limits=LearnerLimits(scratch_mb=50)) as worker:
             worker.make()
-            open_now = [str(path.readlink()) for path in Path(f"/proc/{worker._process.pid}/fd").iterdir()]
+            descriptors = [str(path.readlink()) for path in Path(f"/proc/{worker._process.pid}/fd").iterdir()]
             for _ in WORDS:
                 with pytest.raises(RequestError) as caught:
                     worker.make()
                 refusals.append(str(caught.value))
-            yield Tried(lines, refusals, open_now, worker._scratch.exists())
+            yield Tried(lines, refusals, descriptors, worker._scratch.exists())
     finally:
         if ACCOUNT.exists():
             ACCOUNT.unlink()
@@ -118,14 +120,14 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
 
 
 def test_a_model_gets_nothing_that_is_not_its_own(tried: Tried) -> None:
-    found = dict(line.split(": ") for line in tried.lines if re.fullmatch(r"[\w'3_0 -]+: \w+( it)?", line))
-    assert len(found) > 60
-    of_its_own = {
+    results = dict(line.split(": ") for line in tried.lines if re.fullmatch(r"[\w'3_0 -]+: \w+( it)?", line))
+    assert len(results) > 60
+    allowed = {
         *("threads", "a pair of sockets", "write in its folder", "make folders", "move", "read Python's files"),
         *("read of processors", "signal itself", "random numbers"),
         *("disk space as the C library has it", "locks", "not wait"),
     }
-    assert {what for what, result in found.items() if result == "got it"} == of_its_own
+    assert {attempt for attempt, result in results.items() if result == "got it"} == allowed
     assert not any("secret" in line or "AWS" in line for line in tried.lines if line.startswith("variables"))
 
 
@@ -189,13 +191,13 @@ sys.stdin.read()
         ("keep_removed(1_100_000)", "^1 files with 1 MB in its folder"),
         ("go_on_without_the_first(1_100_000)", "^1 files with 1 MB in its folder"),
         ("map_removed()", "^it maps a file that it removed"),
-        ("nest(1_100)", "^its folder cannot be looked through: folders are nested too deep"),
+        ("nest(1_100)", "^its folder cannot be read: folders are nested too deeply"),
         ("os.symlink('/', 'top')", "^$"),
     ],
 )
 def test_what_is_hidden_from_a_listing_counts_too(call: str, finding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratch, "MOST_FILES", 100)
-    folder = scratch.created()
+    monkeypatch.setattr(scratch, "MAX_FILES", 100)
+    folder = scratch.create()
     command = [sys.executable, "-c", HOG.replace("{call}", call)]
     with subprocess.Popen(
         command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -209,7 +211,7 @@ def test_what_is_hidden_from_a_listing_counts_too(call: str, finding: str, monke
 
 
 def test_a_folder_that_is_gone_is_no_excess() -> None:
-    folder = scratch.created()
+    folder = scratch.create()
     scratch.remove(folder)
     assert scratch.excess(folder, os.getpid(), 1) == ""
 
@@ -217,7 +219,7 @@ def test_a_folder_that_is_gone_is_no_excess() -> None:
 KILLED = """
 import os
 from hepfaas.learner import scratch
-folder = scratch.created()
+folder = scratch.create()
 (folder / "left").write_text("")
 print(folder, flush=True)
 os._exit(0)
@@ -226,13 +228,13 @@ os._exit(0)
 
 def test_folders_of_killed_functions_are_removed_by_the_next() -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True, timeout=60)
-    left, old, young = Path(killed.stdout.strip()), scratch.created(), scratch.created()
-    scratch.remove(scratch.created())
+    left, old, young = Path(killed.stdout.strip()), scratch.create(), scratch.create()
+    scratch.remove(scratch.create())
     assert left.exists(), "another function may be about to hold it"
     for folder in (left, old):
-        os.utime(folder, (0, time.time() - scratch.LEFT_S - 1))
+        os.utime(folder, (0, time.time() - scratch.ABANDONED_S - 1))
     try:
-        scratch.remove(scratch.created())
+        scratch.remove(scratch.create())
         assert (left.exists(), old.exists(), young.exists()) == (False, True, True)
     finally:
         scratch.remove(old)

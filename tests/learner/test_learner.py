@@ -1,4 +1,4 @@
-"""The learner process: bit-identical training, users' errors told where they are, nothing of ours inside."""
+"""The learner process: bit-identical training, errors with their place in the user's code, an empty environment."""
 
 import re
 import struct
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.learner import scratch
-from hepfaas.learner.learner import Learner, LearnerSettings, Limits
+from hepfaas.learner.learner import Learner, LearnerLimits, LearnerSettings
 from hepfaas.models.litert import LiteRtModel
-from hepfaas.training.segments import Block, Part, Rows, Slice, blocks_of, rows_in
+from hepfaas.training.segments import Block, Rows, Slice, SplitPart, blocks_of, rows_in
 from numpy.typing import NDArray
 
 FEATURES, ROWS = 6, 5_300
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(5)
 X = RNG.random((ROWS, FEATURES), dtype=np.float32)
 Y = (X[:, 0] + 0.3 * X[:, 1] > 0.7).astype(np.int64)
 IDS = RNG.integers(0, 2**64, ROWS, dtype=np.uint64)
-PARTS = [Part("p", 0, range(2), 2_800), Part("q", 1, range(2), 2_500)]
+PARTS = [SplitPart("p", 0, range(2), 2_800), SplitPart("q", 1, range(2), 2_500)]
 
 MODEL = """
 import keras
@@ -48,20 +48,29 @@ def fetch(batch: str) -> Rows:
 
 
 def ignore(rows: int) -> None:
-    """Where nobody looks at the progress."""
+    """Ignore the progress."""
 
 
 def ignore_line(line: str) -> None:
-    """Where nobody reads the log."""
+    """Ignore the log."""
 
 
 def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
-    settings = LearnerSettings({"model.py": code.encode()}, "model.py", FEATURES, labels, 100, 3, 2, xla)
+    settings = LearnerSettings(
+        code={"model.py": code.encode()},
+        module="model.py",
+        n_features=FEATURES,
+        labels=labels,
+        batch_size=100,
+        seed=3,
+        threads=2,
+        xla=xla,
+    )
     return Learner(settings, on_log=more.pop("on_log", lambda line: None), **more)
 
 
 def epoch(number: int) -> list[list[Block]]:
-    """An epoch in two segments."""
+    """Return an epoch in two segments."""
     blocks = blocks_of(PARTS, number)
     half = [[piece for piece in block if piece.batch.startswith(part)] for part in "pq" for block in blocks]
     return [[half[0]], [half[1]]]
@@ -91,6 +100,7 @@ def warm(lines: list[str]) -> Iterator[Learner]:
         yield worker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True])
 def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: Learner, xla: bool) -> None:
     with learner(xla=xla) as one, learner(xla=xla, cache_bytes=0) as other:
@@ -108,6 +118,7 @@ def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: 
         assert same(one.state(), other.state())
 
 
+@pytest.mark.slow
 def test_a_slow_store_changes_nothing() -> None:
     def slow(batch: str) -> Rows:
         time.sleep(0.05)
@@ -117,7 +128,7 @@ def test_a_slow_store_changes_nothing() -> None:
     for source in (fetch, slow):
         with learner() as other:
             other.make()
-            other.fit(epoch(0)[0], source, 1, True, ignore)
+            other.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
             states.append(other.state())
     assert same(*states)
 
@@ -125,9 +136,9 @@ def test_a_slow_store_changes_nothing() -> None:
 def test_xla_compiles_once_whatever_a_block_leaves_to_the_next() -> None:
     with learner(xla=True) as worker:
         worker.make()
-        compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, 1, True, ignore).compile_s
+        compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, seed=1, first=True, on_rows=ignore).compile_s
         uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
-        assert worker.fit(uneven, fetch, 1, True, ignore).seconds < compile_s
+        assert worker.fit(uneven, fetch, seed=1, first=True, on_rows=ignore).seconds < compile_s
 
 
 RANDOM = """
@@ -148,8 +159,9 @@ def model(idim):
 """
 
 
+@pytest.mark.slow
 def test_randomness_of_the_users_own_is_the_same_in_another_process() -> None:
-    """Drawn when the file runs, when the graph is made, and in each update outside of Keras's seed generators."""
+    """Numbers are drawn when the file runs, when the graph is traced, and in each update without Keras's generators."""
     with learner(RANDOM) as one, learner(RANDOM) as other:
         one.make()
         fresh = one.state()
@@ -170,21 +182,21 @@ def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
     warm.make()
     seen: list[int] = []
     blocks = blocks_of(PARTS, 1)
-    fitted = warm.fit(blocks, fetch, 1, True, seen.append)
+    fitted = warm.fit(blocks, fetch, seed=1, first=True, on_rows=seen.append)
     assert fitted.rows == sum(seen) == rows_in(blocks) == ROWS
     assert fitted.id_sum == int(IDS.sum(dtype=np.uint64))
     assert set(fitted.metrics) == {"loss", "accuracy"}
     assert fitted.compile_s > 0
-    assert warm.fit(blocks, fetch, 1, False, ignore).compile_s == 0
+    assert warm.fit(blocks, fetch, seed=1, first=False, on_rows=ignore).compile_s == 0
 
 
 def test_blocks_of_any_size_follow_each_other(warm: Learner) -> None:
-    """Also one that is larger than those that `blocks_of` makes, for which a larger graph is made."""
+    """Also a block larger than any of `blocks_of`, which needs a larger graph."""
     large = [Slice("p/0", 0, 2_000)] * 17
     for block in ([Slice("p/0", 0, 1)], large, [Slice("q/0", 5, 5)], [Slice("p/0", 0, 150), Slice("q/1", 0, 350)]):
-        fitted = warm.fit([block], fetch, 1, True, ignore)
+        fitted = warm.fit([block], fetch, seed=1, first=True, on_rows=ignore)
         assert fitted.rows == rows_in([block])
-    assert warm.fit([], fetch, 1, True, ignore).rows == 0
+    assert warm.fit([], fetch, seed=1, first=True, on_rows=ignore).rows == 0
     assert warm.predict(X[:0]).shape == (0, 1)
 
 
@@ -238,7 +250,7 @@ def test_an_error_of_the_store_is_passed_on() -> None:
     with learner() as worker:
         worker.make()
         with pytest.raises(UnavailableError, match="the store is away"):
-            worker.fit(blocks_of(PARTS, 1), away, 1, True, ignore)
+            worker.fit(blocks_of(PARTS, 1), away, seed=1, first=True, on_rows=ignore)
         assert worker.closed
 
 
@@ -272,9 +284,9 @@ WRONG = {
     "    return n": "model.py: the network does not take 6 features: ",
     network("L.Reshape((2, 3))", BINARY): r"model.py: an event gives shape \(2, 3\); it must be a row of scores",
     "import os, signal\ndef model(idim): os.kill(os.getpid(), signal.SIGSEGV)": (
-        r"model.py: the learner process ended by signal 11 \(SIGSEGV\), for want of memory or by the model's own code"
+        r"model.py: the learner process ended by signal 11 \(SIGSEGV\). It ran out of memory, or the model's code ended"
     ),
-    "import os\nprint('so far')\nos._exit(3)": r".* ended with exit code 3, .* It said last:\n  so far",
+    "import os\nprint('so far')\nos._exit(3)": r".* ended with exit code 3\..* Its last output:\n  so far",
     "input()": "model.py line 1, in <module>: EOFError: EOF when reading a line",
 }
 
@@ -285,6 +297,7 @@ def refusal(code: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_code_that_is_wrong_is_told_where_and_what() -> None:
     with ThreadPoolExecutor(3) as pool:
         refusals = dict(zip(WRONG, pool.map(refusal, WRONG), strict=True))
@@ -295,13 +308,13 @@ def test_code_that_is_wrong_is_told_where_and_what() -> None:
 @pytest.mark.parametrize(
     ("output", "labels", "message"),
     [
-        ('L.Dense(1, activation="sigmoid")', (1, 2), "one output tells labels 0 and 1 apart; the labels are 1, 2"),
+        ('L.Dense(1, activation="sigmoid")', (1, 2), "one output separates labels 0 and 1; the labels are 1, 2"),
         (
             'L.Dense(1, activation="sigmoid")',
             (0, 1, 2),
-            "one output tells labels 0 and 1 apart; the labels are 0, 1, 2",
+            "one output separates labels 0 and 1; the labels are 0, 1, 2",
         ),
-        ('L.Dense(2, activation="softmax")', (0, 2), "2 outputs tell labels 0 to 1 apart; the labels are 0, 2"),
+        ('L.Dense(2, activation="softmax")', (0, 2), "2 outputs separate labels 0 to 1; the labels are 0, 2"),
     ],
 )
 def test_outputs_that_do_not_fit_the_labels_are_told(output: str, labels: tuple[int, ...], message: str) -> None:
@@ -349,7 +362,7 @@ def test_a_train_step_of_the_users_own_is_the_one_that_runs() -> None:
     with learner(OWN + OWN_STEP + MAKE) as worker:
         worker.make()
         before = worker.state()
-        fitted = worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
         assert fitted.metrics == {"added": 4.0}
         after = worker.state()
         updates = ROWS // 100
@@ -358,14 +371,14 @@ def test_a_train_step_of_the_users_own_is_the_one_that_runs() -> None:
 
 
 def test_a_fit_of_the_users_own_is_the_one_that_runs() -> None:
-    said: list[str] = []
-    with learner(OWN + OWN_FIT + MAKE, on_log=said.append) as worker:
+    lines: list[str] = []
+    with learner(OWN + OWN_FIT + MAKE, on_log=lines.append) as worker:
         assert worker.make().own_fit
-        fitted = worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+        fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
         worker.state()
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
-    assert said == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
+    assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
 
 
 LAYER = """
@@ -381,7 +394,7 @@ def model(idim):
 
 
 def fit(worker: Learner) -> None:
-    worker.fit(blocks_of(PARTS, 1), fetch, 1, True, ignore)
+    worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
 
 
 @pytest.mark.parametrize(
@@ -400,13 +413,13 @@ def fit(worker: Learner) -> None:
         (
             "return x + tf.reduce_sum(tf.linalg.svd(tf.reshape(x, (-1, 2, 3)), compute_uv=False))",
             Learner.export,
-            "model.py: LiteRT, which serves the network, has no operation Svd; make do without in the layers",
+            "model.py: LiteRT, which serves the network, has no operation Svd; use layers without it",
         ),
         (
             "counter.assign_add(1.0); return x\ncounter = tf.Variable(0.0, name='seen')",
             fit,
-            "model.py: the network uses variable 'seen:0' that is not its own and would not be kept; make it in a "
-            "layer by self.add_weight, and random generators as attributes of a layer",
+            "model.py: the network uses variable 'seen:0', which is not its own and would not be stored; "
+            "create it in a layer by self.add_weight, and random generators as its attributes",
         ),
     ],
 )
@@ -418,7 +431,16 @@ def test_a_layer_that_fails_in_the_graph_is_told(body: str, use: Callable[[Learn
 
 
 def test_code_outside_of_its_folder_is_refused() -> None:
-    settings = LearnerSettings({"../net.py": b""}, "../net.py", FEATURES, (0, 1), 100, 3, 1, False)
+    settings = LearnerSettings(
+        code={"../net.py": b""},
+        module="../net.py",
+        n_features=FEATURES,
+        labels=(0, 1),
+        batch_size=100,
+        seed=3,
+        threads=1,
+        xla=False,
+    )
     with pytest.raises(RequestError, match=r"code file '\.\./net\.py' lies outside its folder"):
         Learner(settings, on_log=ignore_line)
 
@@ -435,17 +457,19 @@ def model(idim): return helper.net(idim)
 def test_the_process_has_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("X509_USER_PROXY", "/tmp/x509up")
-    said: list[str] = []
+    lines: list[str] = []
     helper = network("L.Dense(1)", BINARY).replace("def model", "def net")
     code = {"sub/net.py": LOOKS.encode(), "helper.py": helper.encode()}
-    settings = LearnerSettings(code, "sub/net.py", FEATURES, (0, 1), 100, 3, 1, False)
-    with Learner(settings, on_log=said.append) as worker:
+    settings = LearnerSettings(
+        code=code, module="sub/net.py", n_features=FEATURES, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False
+    )
+    with Learner(settings, on_log=lines.append) as worker:
         worker.make()
         worker.state()
-    variables = said[0]
+    variables = lines[0]
     assert "AWS" not in variables
     assert "X509" not in variables
-    assert said[1] == "True ['helper.py', 'sub']"
+    assert lines[1] == "True ['helper.py', 'sub']"
 
 
 HANGS = """
@@ -457,12 +481,12 @@ while True:
 
 
 def test_code_that_hangs_is_ended() -> None:
-    said: list[str] = []
-    with learner(HANGS, limits=Limits(silence_s=3), on_log=said.append) as worker:
-        with pytest.raises(RequestError, match="said nothing for 3 s and was ended; does the model's code wait"):
+    lines: list[str] = []
+    with learner(HANGS, limits=LearnerLimits(silence_s=3), on_log=lines.append) as worker:
+        with pytest.raises(RequestError, match="did not answer for 3 s and was stopped; does the model's code wait"):
             worker.make()
         assert worker.closed
-    assert not assert_gone(said[0]).exists()
+    assert not assert_gone(lines[0]).exists()
 
 
 GREEDY = """
@@ -475,29 +499,30 @@ def model(idim):
 
 
 def test_code_that_takes_more_than_it_may_is_told_so() -> None:
-    said: list[str] = []
-    limits, told = Limits(memory_mb=1_500, cpus=1), r"MemoryError: .*1\.40 GiB.*; it may take 1,500 MB$"
-    with learner(GREEDY, limits=limits, on_log=said.append) as worker, pytest.raises(RequestError, match=told):
+    lines: list[str] = []
+    limits, message = LearnerLimits(memory_mb=1_500, cpus=1), r"MemoryError: .*1\.40 GiB.*; its limit is 1,500 MB$"
+    with learner(GREEDY, limits=limits, on_log=lines.append) as worker, pytest.raises(RequestError, match=message):
         worker.make()
-    assert said[0] == "1"
+    assert lines[0] == "1"
 
 
 def test_a_layer_that_takes_more_than_it_may_is_told_so() -> None:
     big = network("L.Dense(100_000), L.Dense(100_000), L.Dense(1)", BINARY)
-    told = r"OOM when allocating tensor with shape\[100000,100000\].*; it may take 1,500 MB$"
-    with learner(big, limits=Limits(memory_mb=1_500)) as worker, pytest.raises(RequestError, match=told):
+    message = r"OOM when allocating tensor with shape\[100000,100000\].*; its limit is 1,500 MB$"
+    with learner(big, limits=LearnerLimits(memory_mb=1_500)) as worker, pytest.raises(RequestError, match=message):
         worker.make()
 
 
 def test_a_network_is_trained_within_a_limit() -> None:
-    with learner(limits=Limits(memory_mb=1_500)) as worker:
+    with learner(limits=LearnerLimits(memory_mb=1_500)) as worker:
         worker.make()
         train(worker, range(1))
 
 
 ALONE = f"""
 from hepfaas.learner.learner import Learner, LearnerSettings
-settings = LearnerSettings({{"model.py": {HANGS!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
+settings = LearnerSettings(code={{"model.py": {HANGS!r}.encode()}},
+    module="model.py", n_features=6, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False)
 with Learner(settings, on_log=lambda line: print(line, flush=True)) as worker:
     worker.make()
 """
@@ -506,14 +531,14 @@ with Learner(settings, on_log=lambda line: print(line, flush=True)) as worker:
 def test_the_process_ends_when_the_function_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", ALONE], stdout=subprocess.PIPE, text=True) as function:
         assert function.stdout is not None
-        said = function.stdout.readline()
+        printed = function.stdout.readline()
         function.kill()
-        scratch.remove(assert_gone(said))  # else the next learner removes its folder
+        scratch.remove(assert_gone(printed))  # else the next learner removes its folder
 
 
-def assert_gone(said: str) -> Path:
-    """What `HANGS` said: its folder, which is given back, and its process."""
-    folder, pid = said.split()
+def assert_gone(printed: str) -> Path:
+    """Wait until the process of `HANGS` has ended; return its folder. printed: its line, '<folder> <process>'."""
+    folder, pid = printed.split()
     end = time.monotonic() + 10
     while runs(int(pid)):
         assert time.monotonic() < end, f"there is still {pid}"
@@ -545,16 +570,17 @@ MEASURED = f"""
 import re, resource, sys
 from hepfaas.errors import RequestError
 from hepfaas.learner.learner import Learner, LearnerSettings
-from hepfaas.learner.printed import Printed
-printed = Printed()
-settings = LearnerSettings({{"model.py": {FLOOD!r}.encode()}}, "model.py", 6, (0, 1), 100, 3, 1, False)
-with Learner(settings, on_log=printed.append) as worker:
+from hepfaas.learner.step_log import StepLog
+log = StepLog()
+settings = LearnerSettings(code={{"model.py": {FLOOD!r}.encode()}},
+    module="model.py", n_features=6, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False)
+with Learner(settings, on_log=log.append) as worker:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         worker.make()
     except RequestError as error:
         print(len(str(error)), str(error)[:60])
-lines = printed.taken()
+lines = log.take()
 print(lines[0], "|", lines[-1])
 print(sum(map(sys.getsizeof, lines)))
 print(*[line for line in lines if "left out here" in line])
@@ -563,7 +589,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_a_model_that_prints_without_end_costs_the_function_little() -> None:
-    """100 MB of lines, 100 MB in one, a million short ones: all are read, so that nothing waits, and little is kept."""
+    """100 MB of lines, one line of 100 MB, a million short ones: all are read, so that nothing blocks; few are kept."""
     done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     refused, ends, size_bytes, gap, grown_kb = done.stdout.splitlines()
@@ -588,9 +614,9 @@ def test_code_that_answers_in_the_learners_place_is_ended() -> None:
 
 
 def answered(message: bytes) -> str:
-    """What is told of code that writes this to the learner's socket."""
-    with learner(FORGED.replace("MESSAGE", repr(message)), limits=Limits(silence_s=30)) as worker:
-        with pytest.raises(RequestError, match=r"gave an answer that is none \(.*\) and was ended; does the") as caught:
+    """Return the error for code that writes this to the learner's socket."""
+    with learner(FORGED.replace("MESSAGE", repr(message)), limits=LearnerLimits(silence_s=30)) as worker:
+        with pytest.raises(RequestError, match=r"sent an invalid answer \(.*\) and was stopped; does") as caught:
             worker.make()
         assert worker.closed
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""The broker delivers as Knative's does: what is retried, what is dead, what a reply is."""
+"""The broker delivers as Knative's does: retries, dead letters, replies."""
 
 import asyncio
 import base64
@@ -10,13 +10,13 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.local.broker import MAX_TTL, Broker, Delivery, Trigger
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, read_event
 
-EVENT = CloudEvent("asked", "/t", "s", "1", {"run": "a"})
-TRIGGERS = (Trigger(frozenset({"asked"}), "does"), Trigger(frozenset({"replied"}), "hears"))
+EVENT = CloudEvent("requested", "/t", "s", "1", {"run": "a"})
+TRIGGERS = (Trigger(frozenset({"requested"}), "does"), Trigger(frozenset({"replied"}), "hears"))
 AWAY = -1
 
 
 class Caller:
-    """Answers from a list, and remembers what it was called with."""
+    """Answers from a list and keeps its calls."""
 
     def __init__(self, *answers: httpx.Response | int) -> None:
         self._answers = list(answers)
@@ -35,13 +35,13 @@ class Caller:
 
 
 def delivered(caller: Caller, event: CloudEvent = EVENT) -> Broker:
-    """Takes an event and waits until nothing is under way."""
+    """Take an event and wait for the end of all deliveries."""
 
     async def deliver() -> Broker:
         broker = Broker(TRIGGERS, "dead", caller, Delivery(retry=2, back_off_s=0.001, timeout_s=1))
         broker.take(event)
         async with asyncio.timeout(10):
-            while broker._under_way:
+            while broker._tasks:
                 await asyncio.sleep(0.001)
         return broker
 
@@ -88,7 +88,7 @@ def test_a_reply_that_is_an_event_is_delivered_with_one_pass_less() -> None:
 
 
 def test_an_event_that_passed_too_often_is_refused() -> None:
-    worn = CloudEvent("asked", "/t", "s", "1", {}, {"knativebrokerttl": "1"})
+    worn = CloudEvent("requested", "/t", "s", "1", {}, {"knativebrokerttl": "1"})
     with pytest.raises(RequestError, match="too often"):
         delivered(Caller(), worn)
 

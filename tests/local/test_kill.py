@@ -1,4 +1,4 @@
-"""A run killed again and again ends as if nothing had been: the same weights, and no finished step done twice."""
+"""A run that is killed again and again has the same weights, and no finished step is done twice."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 PHASES = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
 EACH, WRITES = 2, 5
@@ -36,19 +38,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(folder: Path, store: Path) -> subprocess.Popen[bytes]:
-    """The command, in a process group of its own."""
+    """Start the command in a process group of its own."""
     command = [sys.executable, "-m", "hepfaas", "train", str(folder), "--store", str(store), "--workers", "2"]
-    with (folder.parent / "said").open("wb") as said:
-        return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    with (folder.parent / "output").open("wb") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
 
 
 def finished(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Waits for the end of a run that must succeed."""
-    assert process.wait(timeout=LIMIT_S) == 0, (folder.parent / "said").read_text()
+    """Wait for the end of a run that must succeed."""
+    assert process.wait(timeout=LIMIT_S) == 0, (folder.parent / "output").read_text()
 
 
 def steps_there(store: Path) -> set[str]:
-    """Keys of the results in the store."""
+    """Return the keys of the results in the store."""
     return {
         f"steps/{kind}/{name}"
         for kind in names(store / "local" / "steps")
@@ -57,7 +59,7 @@ def steps_there(store: Path) -> set[str]:
 
 
 def names(folder: Path) -> list[str]:
-    """What is in a folder, nothing if there is none; quick, since phases of milliseconds are to be caught."""
+    """Return the names in a folder, none if it does not exist. Fast enough to catch phases of milliseconds."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries]
@@ -66,17 +68,17 @@ def names(folder: Path) -> list[str]:
 
 
 def half_written(store: Path) -> set[str]:
-    """Objects that somebody writes, or wrote when he was killed."""
+    """Return the objects that are being written, or were when their writer was killed."""
     return set(names(store / "local" / ".tmp"))
 
 
 def phase_of(store: Path) -> str:
-    """The first phase that is not done: the one that a process at work is in."""
-    there = {kind: len(names(store / "local" / "steps" / kind)) for kind in (*PHASES, "sum")}
+    """Return the phase of a running process: the first that is not complete."""
+    done = {kind: len(names(store / "local" / "steps" / kind)) for kind in (*PHASES, "sum")}
     sums = {"open": 1, "survey": 2, "prepare": 3, "score": 4}
     wanted = {"open": 2, "survey": 10, "spec": 1, "prepare": 10, "train": 4, "export": 1, "score": 10, "evaluate": 1}
     for phase in PHASES[:-1]:
-        if there[phase] < wanted[phase] or there["sum"] < sums.get(phase, 0):
+        if done[phase] < wanted[phase] or done["sum"] < sums.get(phase, 0):
             return phase
     return "publish"
 
@@ -87,7 +89,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class Killer:
-    """Kills runs at moments that are still wanted, and counts where it hit."""
+    """Kills runs at chosen moments, and counts the kills of each."""
 
     def __init__(self, seed: int) -> None:
         self._chooser = random.Random(seed)
@@ -96,11 +98,11 @@ class Killer:
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether every kind of moment was hit often enough."""
+        """Whether there were enough kills of each moment."""
         return all(self.hits[phase] >= EACH for phase in PHASES) and self.in_writes >= WRITES
 
     def strike(self, process: subprocess.Popen[bytes], store: Path) -> bool:
-        """Waits for a wanted moment and kills; False if the run ended first."""
+        """Wait for a chosen moment and kill; return False if the run ends first."""
         end = time.monotonic() + LIMIT_S
         left = half_written(store)
         delay = self._chooser.choice([0, 0, 0.002, 0.01, 0.05])
@@ -130,17 +132,17 @@ def weights(store: Path) -> str:
 
 
 def left_running(store: Path) -> list[str]:
-    """Command lines of processes that work for this store, and of learners without a parent."""
-    found = []
+    """Return the command lines of processes of this store, and of learners without a parent."""
+    commands = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode().split("\0")
             parent = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if str(store) in words or ("hepfaas.learner.confined" in words and parent == 1):
-            found.append(" ".join(words))
-    return found
+        if str(store) in words or ("hepfaas.learner" in words and parent == 1):
+            commands.append(" ".join(words))
+    return commands
 
 
 def test_kills_at_any_moment_change_nothing(folder: Path, undisturbed: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +164,7 @@ def test_kills_at_any_moment_change_nothing(folder: Path, undisturbed: str, caps
 
 
 def killed_until_it_ends(folder: Path, store: Path, killer: Killer) -> list[tuple[float, set[str]]]:
-    """Starts the command again and again; gives when it was killed and which steps were done by then."""
+    """Repeat the command and return the time of each kill with the steps that were done by then."""
     before: list[tuple[float, set[str]]] = []
     for _ in range(MOST_KILLS):
         process = started(folder, store)
@@ -174,11 +176,11 @@ def killed_until_it_ends(folder: Path, store: Path, killer: Killer) -> list[tupl
 
 
 def check_nothing_ran_twice(store: Path, before: list[tuple[float, set[str]]]) -> None:
-    """What was there at a kill was never done after it."""
+    """Steps that were done at a kill are not repeated."""
     opened = open_store(f"{store}/local")
     (run,) = records.runs(opened)
     done: list[Any] = list(records.log_of(opened, run))
     assert max(Counter(entry.key for entry in done).values()) == 1
-    for moment, there in before:
-        assert [entry.key for entry in done if entry.time > moment and entry.key in there] == []
+    for moment, keys in before:
+        assert [entry.key for entry in done if entry.time > moment and entry.key in keys] == []
     assert records.attempt_of(opened, run) == 2

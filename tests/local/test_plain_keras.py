@@ -1,4 +1,4 @@
-"""What comes out of our steps is as good as what plain Keras makes of the same events."""
+"""Models of our steps are as good as those of plain Keras on the same events."""
 
 import json
 import shutil
@@ -13,6 +13,8 @@ from hepfaas.models import versions
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.steps.objects import open_part, result_of
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 
@@ -35,7 +37,7 @@ print(json.dumps(found))
 
 
 def rows_of(store: Store, prepared: str, split: int) -> tuple[np.ndarray, np.ndarray]:
-    """All features and labels of a split."""
+    """Return all features and labels of a split."""
     batches = []
     for facts in result_of(prepared, store)["parts"]:
         part = open_part(facts["key"], facts["size_bytes"], store)

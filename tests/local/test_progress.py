@@ -1,4 +1,4 @@
-"""Long work tells how far it is, in plain lines where there is no terminal."""
+"""Progress of long work, in plain lines where there is no terminal."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ class Clock:
         return self.now
 
 
-def test_a_phase_is_told_at_times_and_at_its_end() -> None:
+def test_a_phase_is_shown_at_intervals_and_at_its_end() -> None:
     out, clock = io.StringIO(), Clock()
     with Progress(out, clock) as progress:
         progress.begin("survey", 0, 4_000, files_total=2)
@@ -44,7 +44,7 @@ def test_what_was_there_before_counts_as_done_but_not_as_speed() -> None:
 
 
 def whole(terminal: int) -> str:
-    """All that was written to a terminal which is closed now: it comes in pieces, and then EIO."""
+    """Return everything written to a terminal that is closed now; its end is EIO."""
     shown = b""
     try:
         while piece := os.read(terminal, 65_536):

@@ -1,4 +1,4 @@
-"""The same recipe gives the same weights, bit for bit, whoever did its steps, where, and in whatever order."""
+"""The same recipe gives the same weights, bit for bit, in any process and any order of its steps."""
 
 import dataclasses
 import hashlib
@@ -44,7 +44,7 @@ InOrder = Callable[[Sequence[Step]], Sequence[Step]]
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Two files whose epochs have two segments."""
+    """Return a recipe of two files whose epochs have two segments."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(4)
     for label, name in enumerate(("background", "signal")):
@@ -65,8 +65,10 @@ def with_code(store: Store, recipe: Recipe, code: bytes = MODEL) -> Recipe:
 
 
 def done(store: Store, recipe: Recipe, in_order: InOrder, forgetful: bool = False) -> list[Step]:
-    """Does a run in this process, its ready steps in an order of the test's; forgetful: each step of the learner in
-    a process of its own. Gives the steps that were done."""
+    """Do a run in this process, its ready steps in a chosen order, and return the steps.
+
+    forgetful: each step of the learner has a process of its own.
+    """
     steps: list[Step] = []
     learners = Learners(lambda line: None)
     while isinstance(coming := plan.next_steps(recipe, "run", lambda key: result_if_there(key, store)), plan.Ready):
@@ -103,6 +105,7 @@ def test_a_run_has_epochs_of_two_segments(first: tuple[str, list[Step], Store]) 
     assert kinds(first[1]).count("prepare") == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["reversed", "random", "a process for each step"])
 def test_the_order_and_the_process_change_nothing(
     how: str, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
@@ -115,6 +118,7 @@ def test_the_order_and_the_process_change_nothing(
     assert {step.key for step in steps} == {step.key for step in first[1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(
     workers: int, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
@@ -126,6 +130,7 @@ def test_the_number_of_workers_changes_nothing(
     assert result_of(key, store)["weights"] == first[0]
 
 
+@pytest.mark.slow
 def test_the_kind_of_store_changes_nothing(recipe: Recipe, first: tuple[str, list[Step], Store], s3_url: str) -> None:
     store = open_store(s3_url)
     run = records.start(store, records.Request(with_code(store, recipe), 0.0))
@@ -144,6 +149,7 @@ def test_more_epochs_train_those_that_are_missing(recipe: Recipe, first: tuple[s
     assert kinds(done(first[2], longer, lambda steps: steps)).count("train") == 3 * 2
 
 
+@pytest.mark.slow
 def test_the_cut_into_ranges_changes_no_spec(
     recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path
 ) -> None:
@@ -158,10 +164,11 @@ def test_the_cut_into_ranges_changes_no_spec(
     assert columns(store, steps) == columns(first[2], first[1])
 
 
+@pytest.mark.slow
 def test_a_deleted_part_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    asked = with_code(store, recipe)
-    run = records.start(store, records.Request(asked, 0.0))
+    coded = with_code(store, recipe)
+    run = records.start(store, records.Request(coded, 0.0))
     Loop(store, run, 1, Progress()).finish()
     for key in [next(store.keys("steps/prepare/")), *store.keys("steps/export/"), *store.keys("steps/publish/")]:
         store.delete(key)
@@ -170,7 +177,7 @@ def test_a_deleted_part_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
     for key in list(store.keys("steps/sum/")):
         if "threshold" in str(result_of(key, store)) or "histograms" in str(result_of(key, store)):
             store.delete(key)
-    again = records.start(store, records.Request(asked, 1.0))
+    again = records.start(store, records.Request(coded, 1.0))
     assert Loop(store, again, 1, Progress()).finish()["version"] == 1
     assert len(list(store.keys("steps/prepare/"))) == 10
 
@@ -193,7 +200,17 @@ def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
         branches, left_out, edges = root_worker.branches_of(file[tree])
         identity, size = identity_before(file), int(file.file.source.num_bytes)
-        return OpenedFile(identity, identity, url, tree, int(file[tree].num_entries), size, branches, left_out, edges)
+        return OpenedFile(
+            identity=identity,
+            fingerprint=identity,
+            url=url,
+            tree=tree,
+            entries=int(file[tree].num_entries),
+            size_bytes=size,
+            branches=branches,
+            left_out=left_out,
+            edges=edges,
+        )
 
 
 def read_before(
@@ -202,12 +219,13 @@ def read_before(
     """Return branches as they were read before."""
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
         assert identity_before(file) == identity
-        found: dict[str, ak.Array] = file[tree].arrays(
+        arrays: dict[str, ak.Array] = file[tree].arrays(
             list(branches), entry_start=entries.start, entry_stop=entries.stop, library="ak", how=dict, array_cache=None
         )
-        return found
+        return arrays
 
 
+@pytest.mark.slow
 def test_with_the_identity_of_before_the_weights_are_those_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +247,7 @@ def test_with_the_identity_of_before_the_weights_are_those_of_before(
     keys = [{step.key for step in steps if step.kind in ("survey", "spec", "prepare", "train")} for steps in runs]
     assert keys[0] == keys[1]
     assert hashlib.sha256("\n".join(sorted(keys[0])).encode()).hexdigest() == BEFORE
-    found = [weights(steps, store) for steps, store in zip(runs, stores, strict=True)]
-    assert found[0] == found[1]
-    assert found[2] != found[0]
+    hashes = [weights(steps, store) for steps, store in zip(runs, stores, strict=True)]
+    assert hashes[0] == hashes[1]
+    assert hashes[2] != hashes[0]
     assert not keys[2] & {key for key in keys[0] if "/train/" in key or "/prepare/" in key}

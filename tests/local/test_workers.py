@@ -1,4 +1,4 @@
-"""Workers do every step, whoever of them is killed, and say so when it is of no use."""
+"""Workers do every step although some are killed, and raise an error after the last attempt."""
 
 import os
 import signal
@@ -22,11 +22,14 @@ SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"
 def surveys() -> list[Survey]:
     file = opened(str(SAMPLE), "Events")
     ranges = [(start, start + 1_000) for start in range(0, 5_000, 1_000)]
-    return [Survey(file.identity, "Events", ("MET_pt", "Jet_pt"), found, str(SAMPLE)) for found in ranges]
+    return [
+        Survey(file=file.identity, tree="Events", branches=("MET_pt", "Jet_pt"), entries=found, url=str(SAMPLE))
+        for found in ranges
+    ]
 
 
 def children() -> list[int]:
-    """Worker processes of this one."""
+    """Return the worker processes of this process."""
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return [pid for pid in map(int, listed) if b"spawn_main" in command_line(pid)]
 
@@ -40,7 +43,7 @@ def command_line(pid: int) -> bytes:
 
 @contextmanager
 def killer(times: int) -> Iterator[None]:
-    """Kills workers as soon as they appear, so often."""
+    """Kill a number of workers, each as soon as it starts."""
     over = threading.Event()
 
     def kill() -> None:
@@ -59,7 +62,7 @@ def killer(times: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kills", [0, 1, 2])
-def test_every_step_is_done_whoever_is_killed(kills: int, surveys: list[Survey], tmp_path: Path) -> None:
+def test_every_step_is_done_although_workers_are_killed(kills: int, surveys: list[Survey], tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with Workers(1, store.url) as pool, killer(kills):
         done = [step.key for step, _ in pool.perform(surveys)]
@@ -68,30 +71,38 @@ def test_every_step_is_done_whoever_is_killed(kills: int, surveys: list[Survey],
     assert children() == []
 
 
-def test_a_step_whose_process_is_always_killed_is_given_up(
+def test_a_step_whose_process_is_always_killed_is_an_error(
     surveys: list[Survey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
     with (
         Workers(1, str(tmp_path)) as pool,
-        killer(workers.MOST_TRIES),
+        killer(workers.MAX_ATTEMPTS),
         pytest.raises(UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"),
     ):
         list(pool.perform(surveys))
 
 
-def test_what_a_step_misses_is_told_and_what_it_cannot_do_is_raised(surveys: list[Survey], tmp_path: Path) -> None:
+def test_missing_inputs_are_yielded_and_steps_that_cannot_succeed_raise(surveys: list[Survey], tmp_path: Path) -> None:
     with Workers(2, str(tmp_path)) as pool:
-        ((_, missing),) = pool.perform([Score("steps/export/nothing", "steps/prepare/nothing", 2, 0.5)])
+        ((_, missing),) = pool.perform(
+            [Score(export="steps/export/nothing", part="steps/prepare/nothing", n_classes=2, threshold=0.5)]
+        )
         assert isinstance(missing, MissingError)
         assert missing.key == "steps/export/nothing"
         with pytest.raises(RequestError, match="has changed since the run opened it"):
-            list(pool.perform([Survey("another", "Events", ("MET_pt",), (0, 10), str(SAMPLE))]))
+            list(
+                pool.perform(
+                    [Survey(file="another", tree="Events", branches=("MET_pt",), entries=(0, 10), url=str(SAMPLE))]
+                )
+            )
 
 
-def test_a_server_that_is_away_is_tried_again_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_retried_and_then_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
-    monkeypatch.setattr(workers, "MOST_TRIES", 2)
-    away = Survey("file", "Events", ("MET_pt",), (0, 10), "root://127.0.0.1:1//x.root")
+    monkeypatch.setattr(workers, "MAX_ATTEMPTS", 2)
+    away = Survey(file="file", tree="Events", branches=("MET_pt",), entries=(0, 10), url="root://127.0.0.1:1//x.root")
     with Workers(1, str(tmp_path)) as pool, pytest.raises(UnavailableError, match="root://127.0.0.1:1//x.root"):
         list(pool.perform([away]))

@@ -17,6 +17,8 @@ from support.identities import Issuer, Process, log_in, oauth2_proxy_program
 from support.rendered import of_kind, variables
 from support.servers import LIMIT_S, free_port
 
+pytestmark = pytest.mark.slow
+
 LIFE_S, ON_ITS_WAY_S = 10, 2
 """Of a token, and how long a request may be on its way from the proxy when its token ends."""
 SHORTEST_S = 300

@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 from hepfaas.errors import NotThereError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import served, versions
 from hepfaas.models.served import Loaded, Served
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 
-SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
+SPEC = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store with versions a/1, a/2, b/1 of 100 bytes, which compute nothing here."""
-    found = open_store(str(tmp_path))
+    store = open_store(str(tmp_path))
     for name, number in (("a", 1), ("a", 2), ("b", 1)):
         files = {versions.SPEC: json.dumps(SPEC.to_json()).encode(), versions.GRAPH: b"x" * 100}
-        versions.publish(found, Version(name, number), {"name": name, "n_features": 1, "outputs": 1}, files)
-    return found
+        versions.publish(store, Version(name, number), {"name": name, "n_features": 1, "outputs": 1}, files)
+    return store
 
 
 async def warm(served: Served) -> None:
@@ -39,10 +39,10 @@ def done(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 def test_asked_for_by_many_at_once_a_version_is_loaded_once(store: Store) -> None:
     async def work() -> Loaded:
         loaded = Loaded(1_000, warm)
-        found = await asyncio.gather(*(loaded.get(store, "a") for _ in range(20)))
-        assert len({id(one) for one in found}) == 1
-        assert found[0].version == Version("a", 2)
-        assert loaded.now(store, "a") is found[0]
+        versions_found = await asyncio.gather(*(loaded.get(store, "a") for _ in range(20)))
+        assert len({id(one) for one in versions_found}) == 1
+        assert versions_found[0].version == Version("a", 2)
+        assert loaded.now(store, "a") is versions_found[0]
         return loaded
 
     assert done(work).loads == 1
@@ -82,7 +82,7 @@ def test_a_name_points_elsewhere_once_it_is_looked_at_again(store: Store, monkey
         monkeypatch.setattr(served, "LOOK_S", 0.0)
         assert (await loaded.get(store, "a", "best")).version == Version("a", 1)
         versions.delete(store, Version("a", 1))
-        for number, because in (("best", ", which is what 'best' names"), ("1", "")):
+        for number, because in (("best", ", which the alias 'best' names"), ("1", "")):
             with pytest.raises(NotThereError, match=f"no model 'a/1'{because}; it has: a/2"):
                 await loaded.get(store, "a", number)
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 
-SPEC = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),))
+SPEC = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),))
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def test_a_doubled_publish_finds_its_own_version(store: Store) -> None:
 def test_many_at_once_get_a_version_each(store: Store) -> None:
     who = [f"step{number % 8}" for number in range(24)]
     with ThreadPoolExecutor(12) as pool:
-        found = list(pool.map(lambda one: versions.claim(open_store(store.url), "m", one), who))
-    assert len({version.number for version in found}) == len(set(zip(who, found, strict=True))) == 8
+        claims = list(pool.map(lambda one: versions.claim(open_store(store.url), "m", one), who))
+    assert len({version.number for version in claims}) == len(set(zip(who, claims, strict=True))) == 8
 
 
 def test_a_version_without_its_card_is_not_there_yet(store: Store) -> None:
@@ -61,10 +61,10 @@ def test_a_model_that_is_not_there_is_told_with_those_there_are(store: Store) ->
 
 
 def test_a_version_is_there_from_its_card_to_its_tombstone(store: Store) -> None:
-    there, claimed = published(store, "m", "a"), versions.claim(store, "m", "b")
-    assert (versions.is_there(store, there), versions.is_there(store, claimed)) == (True, False)
-    store.create(f"{there.prefix}{versions.TOMBSTONE}", b"")  # who deletes it was killed here
-    assert not versions.is_there(store, there)
+    visible, claimed = published(store, "m", "a"), versions.claim(store, "m", "b")
+    assert (versions.is_there(store, visible), versions.is_there(store, claimed)) == (True, False)
+    store.create(f"{visible.prefix}{versions.TOMBSTONE}", b"")  # who deletes it was killed here
+    assert not versions.is_there(store, visible)
     assert versions.versions(store) == []
 
 
@@ -79,6 +79,6 @@ def test_nobody_adds_a_file_under_a_name_that_means_something(store: Store, name
 def test_a_file_that_was_added_stays_as_it_is(store: Store) -> None:
     version = published(store, "m", "a")
     versions.add(store, version, "notes.txt", b"mine")
-    with pytest.raises(RequestError, match=r"'m/1' has a file 'notes\.txt', and a version never changes"):
+    with pytest.raises(RequestError, match=r"'m/1' has a file 'notes\.txt' already, and a version never changes"):
         versions.add(store, version, "notes.txt", b"others'")
     assert "notes.txt" in versions.files_of(store, version)

@@ -1,4 +1,4 @@
-"""What is sent, how much at a time, and what is done about what does not come. On a folder, with a clock of its own."""
+"""Which steps are sent, how many at a time, and what happens to late steps. On a folder, with a clock of its own."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ PING = CloudEvent(events.PING, "/p", "ping", "1", {})
 
 
 class Sent:
-    """Remembers events."""
+    """A sender that keeps its events."""
 
     def __init__(self) -> None:
         self.events: list[CloudEvent] = []
@@ -46,7 +46,9 @@ class World:
         self.stores: dict[str, Store] = {}
         self.run = self.begin("me")
         self.store = self.store_of("me")
-        self.advancing = Advancing(self.root, self.store_of, self.sent, max_scale, DEADLINE_S, lambda: self.now)
+        self.advancing = Advancing(
+            self.root, self.store_of, self.sent, max_scale=max_scale, deadline_s=DEADLINE_S, clock=lambda: self.now
+        )
 
     def store_of(self, owner: str) -> Store:
         return self.stores.setdefault(owner, open_store(f"{self.root.url}/{owner}"))
@@ -62,11 +64,11 @@ class World:
         return run
 
     def wake(self, type_: str = events.PHASE_COMPLETED) -> list[CloudEvent]:
-        """Gives advance an event of the run, and what it sent."""
+        """Handle an event of the run and return the events that this sends."""
         return self.handle(CloudEvent(type_, "/t", "s", "1", RunName("me", self.run, 1).to_json(), {}))
 
     def tell(self, task: CloudEvent) -> list[CloudEvent]:
-        """Gives advance the event that ends a slice, and what it sent."""
+        """Handle the event that ends a slice and return the events that this sends."""
         data = {key: task.data[key] for key in ("owner", "run", "attempt", "phase", "slice")}
         return self.handle(CloudEvent(events.STEP_COMPLETED, "/t", "s", "1", data, {}))
 
@@ -76,7 +78,7 @@ class World:
         return self.sent.events[before:]
 
     def do(self, event: CloudEvent) -> None:
-        """What a step function does with a task."""
+        """Do a task as a step function does."""
         self.store.create(event.subject, b"{}")
         for group in events.task_of(event.data, self.store).groups:
             if all(self.store.size_bytes(key) is not None for key in group):
@@ -92,7 +94,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def test_no_more_is_sent_than_the_window_allows(world: World) -> None:
+def test_at_most_a_window_of_steps_is_sent(world: World) -> None:
     first = world.wake()
     assert len(first) == 8
     assert world.wake() == []
@@ -103,7 +105,7 @@ def test_no_more_is_sent_than_the_window_allows(world: World) -> None:
     assert [len(world.tell(teller)) for teller in tellers] == [4, 4]
 
 
-def test_an_event_that_comes_twice_makes_room_once(world: World) -> None:
+def test_an_event_delivered_twice_makes_room_once(world: World) -> None:
     first = world.wake()
     for event in first:
         world.do(event)
@@ -114,7 +116,7 @@ def test_an_event_that_comes_twice_makes_room_once(world: World) -> None:
     assert world.tell(other) == world.tell(one) == []
 
 
-def test_a_lost_event_is_made_up_for_by_the_next_ping(world: World) -> None:
+def test_the_next_ping_replaces_a_lost_event(world: World) -> None:
     first = world.wake()
     for event in first[:4]:
         world.do(event)
@@ -122,7 +124,7 @@ def test_a_lost_event_is_made_up_for_by_the_next_ping(world: World) -> None:
     assert world.tell(first[3]) == world.handle(PING) == []
 
 
-def test_each_step_is_sent_once_and_all_are(world: World) -> None:
+def test_every_step_is_sent_once(world: World) -> None:
     waiting = world.wake()
     done: list[str] = []
     while waiting and len(done) < 39:
@@ -147,7 +149,7 @@ def test_every_event_has_the_trace_and_an_id_of_its_own(world: World) -> None:
     assert max(len(json.dumps(event.data)) for event in sent) < 8000
 
 
-def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World) -> None:
+def test_steps_without_a_result_are_sent_again_and_fail_the_run_in_the_end(world: World) -> None:
     first = world.wake()
     for event in first[1:]:
         world.do(event)
@@ -164,12 +166,12 @@ def test_what_does_not_come_is_sent_again_and_ends_the_run_at_last(world: World)
     sent = world.handle(PING)
     assert world.end
     assert world.end.state == "failed"
-    assert f"asked for {MOST_SENT} times" in world.end.error
+    assert f"sent {MOST_SENT} times" in world.end.error
     assert [event.type for event in sent] == ["org.hepfaas.run.failed"]
     assert world.root.size_bytes(f"active/me/{world.run}") is None
 
 
-def test_the_last_trouble_is_told_when_a_run_ends_for_want_of_a_result(world: World) -> None:
+def test_a_run_that_fails_for_lack_of_a_result_names_the_last_trouble(world: World) -> None:
     step = world.wake()[0].subject
     records.trouble(world.store, world.run, 1, step, world.now, "door 'x' is shut")
     for time in range(MOST_SENT):
@@ -179,7 +181,7 @@ def test_the_last_trouble_is_told_when_a_run_ends_for_want_of_a_result(world: Wo
     assert "door 'x' is shut" in world.end.error
 
 
-def test_a_failed_step_fails_the_run_unless_its_result_came_all_the_same(world: World) -> None:
+def test_a_failed_step_fails_the_run_unless_its_result_exists(world: World) -> None:
     first, second = world.wake()[:2]
     records.fail(world.store, world.run, 1, first.subject, "no branch 'x'")
     world.do(first)
@@ -198,14 +200,14 @@ def dead(event: CloudEvent, code: str, said: str) -> CloudEvent:
 
 
 @pytest.mark.parametrize("code", ["422", "500"])
-def test_a_dead_letter_that_no_wait_can_mend_ends_the_run_at_once_and_tells_why(world: World, code: str) -> None:
+def test_a_dead_letter_of_a_permanent_failure_ends_the_run_at_once_with_the_reason(world: World, code: str) -> None:
     first = world.wake()[0]
     world.handle(dead(first, code, "no branch 'x'"))
     assert world.end
     assert world.end.error == "step 'survey': no branch 'x'"
 
 
-def test_an_outage_that_every_step_of_a_slice_meets_is_waited_for(tmp_path: Path) -> None:
+def test_a_run_waits_for_an_outage_that_every_step_of_a_slice_meets(tmp_path: Path) -> None:
     world = World(tmp_path, max_scale=8)
     first = world.wake()
     assert len(first) == 16
@@ -223,15 +225,15 @@ def test_an_outage_that_every_step_of_a_slice_meets_is_waited_for(tmp_path: Path
     assert world.end is None
 
 
-def test_a_step_that_was_asked_for_by_who_missed_it_may_meet_an_outage_too(world: World) -> None:
+def test_a_step_that_remakes_a_missing_result_may_meet_an_outage_too(world: World) -> None:
     task = world.wake()[0]
     remade = replace(task, data={**task.data, "phase": "", "slice": [0, 0]})
     assert world.handle(dead(remade, "503", "the door is shut")) == []
     assert world.end is None
 
 
-def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(world: World) -> None:
-    first, why = world.wake()[0], "function 'survey' ends as it starts; log/survey.log tells why"
+def test_a_run_whose_function_never_answers_fails_with_the_error_of_the_broker(world: World) -> None:
+    first, why = world.wake()[0], "function 'survey' ends during its start; the reason is in log/survey.log"
     letter = dead(first, "-1", "")
     letter = replace(
         letter, extensions={**letter.extensions, "knativeerrordata": base64.b64encode(why.encode()).decode()}
@@ -247,7 +249,7 @@ def test_a_run_whose_function_never_answers_says_in_the_end_what_the_broker_saw(
     assert len(records.troubles(world.store, world.run, 1)) == MOST_SENT
 
 
-def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) -> None:
+def test_the_end_of_a_run_is_sent_once_and_a_late_event_changes_nothing(world: World) -> None:
     first = world.wake()[0]
     records.end(world.store, world.run, 1, records.End("cancelled", world.now))
     assert [event.type for event in world.wake()] == ["org.hepfaas.run.cancelled"]
@@ -255,14 +257,14 @@ def test_what_ended_is_told_once_and_a_late_event_changes_nothing(world: World) 
     assert world.handle(dead(first, "500", "late")) == []
 
 
-def test_a_run_that_cannot_be_looked_at_keeps_no_other_from_going_on(world: World) -> None:
+def test_a_broken_run_does_not_hold_up_the_others(world: World) -> None:
     world.root.create("active/me/alien-1", b"")
     with pytest.raises(RequestError, match="has no run 'alien-1'"):
         world.handle(PING)
     assert len([event for event in world.sent.events if event.type.endswith("survey.requested")]) > 0
 
 
-def test_runs_that_are_long_looked_at_are_so_in_turn(tmp_path: Path) -> None:
+def test_runs_that_take_long_to_look_at_take_turns(tmp_path: Path) -> None:
     world = World(tmp_path)
     owners = {"me", *(f"other{number}" for number in range(6))}
     for owner in owners - {"me"}:
@@ -281,7 +283,7 @@ def test_runs_that_are_long_looked_at_are_so_in_turn(tmp_path: Path) -> None:
     assert set.union(*looked_at) == owners
 
 
-def test_a_deleted_run_is_active_no_more_though_nobody_told_its_end(world: World) -> None:
+def test_a_deleted_run_is_not_active_even_if_its_end_was_never_sent(world: World) -> None:
     world.store.create(f"runs/{world.run}/deleted.json", json.dumps({"time": world.now}).encode())
     world.root.create(f"deleted/me/{world.run}", b"")
     world.now += 2 * DEADLINE_S + 1
@@ -290,7 +292,7 @@ def test_a_deleted_run_is_active_no_more_though_nobody_told_its_end(world: World
     assert list(world.store.keys(f"runs/{world.run}/")) == [f"runs/{world.run}/deleted.json"]
 
 
-def test_a_webhook_is_told_until_it_answers(tmp_path: Path) -> None:
+def test_a_webhook_is_called_until_it_answers(tmp_path: Path) -> None:
     world, told = World(tmp_path), Sent()
     urls: list[str] = []
 
@@ -308,7 +310,7 @@ def test_a_webhook_is_told_until_it_answers(tmp_path: Path) -> None:
 
 
 class Hooks:
-    """Webhooks that fail while they are to, and what had been sent when each was asked."""
+    """Webhooks that fail while `failing` is set, and how many events had been sent at each call."""
 
     run = ""
 
@@ -322,7 +324,7 @@ class Hooks:
 
 
 def ended_with_a_webhook(world: World, owner: str) -> Hooks:
-    """A run whose webhook is to be told."""
+    """Return webhooks, one of which belongs to a run that has ended."""
     hooks = Hooks(world)
     world.advancing._webhook = lambda url: hooks
     hooks.run = world.begin(owner, "https://hook")
@@ -330,8 +332,8 @@ def ended_with_a_webhook(world: World, owner: str) -> Hooks:
     return hooks
 
 
-def test_webhooks_are_told_after_all_runs_were_looked_at(world: World) -> None:
-    """The run 'me' is behind that of 'a' with the webhook."""
+def test_webhooks_are_called_after_the_look_at_all_runs(world: World) -> None:
+    """The run of 'me' comes after that of 'a' with the webhook."""
     hooks = ended_with_a_webhook(world, "a")
     world.handle(PING)
     assert "survey.requested" in world.sent.types()
@@ -344,20 +346,20 @@ def test_webhooks_are_told_after_all_runs_were_looked_at(world: World) -> None:
     assert len(hooks.sent) == 2
 
 
-def test_a_webhook_for_which_no_time_is_left_is_told_by_the_next_ping(
+def test_a_webhook_for_which_no_time_is_left_is_called_at_the_next_ping(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = ended_with_a_webhook(world, "a")
     hooks.failing = False
     with monkeypatch.context() as patched:
-        patched.setattr(advancing, "TELLING_S", 0.0)
+        patched.setattr(advancing, "HOOKS_S", 0.0)
         world.handle(PING)
     assert hooks.sent == []
     world.handle(PING)
     assert len(hooks.sent) == 1
 
 
-def test_an_event_is_done_though_a_webhook_does_not_answer_and_the_next_ping_tells_it(world: World) -> None:
+def test_an_event_is_handled_even_if_a_webhook_fails_and_the_next_ping_calls_it_again(world: World) -> None:
     hooks = ended_with_a_webhook(world, "me")
     run = hooks.run
     world.handle(CloudEvent(events.PHASE_COMPLETED, "/t", "s", "1", RunName("me", run, 1).to_json(), {}))
@@ -368,7 +370,7 @@ def test_an_event_is_done_though_a_webhook_does_not_answer_and_the_next_ping_tel
     assert list(world.root.keys("untold/")) == []
 
 
-def test_a_run_whose_webhook_is_dead_has_ended_for_all_else_and_is_told_for_an_hour(world: World) -> None:
+def test_a_run_with_a_dead_webhook_has_ended_and_its_webhook_is_called_for_an_hour(world: World) -> None:
     hooks = ended_with_a_webhook(world, "a")
     for _ in range(3):
         world.handle(PING)
@@ -381,7 +383,7 @@ def test_a_run_whose_webhook_is_dead_has_ended_for_all_else_and_is_told_for_an_h
     assert list(world.root.keys("untold/")) == []
 
 
-def test_a_run_that_is_tried_again_is_told_of_when_that_has_ended(world: World) -> None:
+def test_the_webhook_of_a_retried_run_is_called_when_the_retry_has_ended(world: World) -> None:
     hooks, store = ended_with_a_webhook(world, "a"), world.store_of("a")
     world.handle(PING)
     records.begin(store, hooks.run, 2)
@@ -395,18 +397,18 @@ def test_a_run_that_is_tried_again_is_told_of_when_that_has_ended(world: World) 
     assert list(world.root.keys("untold/")) == []
 
 
-def test_keys_that_name_no_run_keep_no_other_from_being_looked_at(world: World) -> None:
+def test_keys_that_name_no_run_do_not_hold_up_the_runs(world: World) -> None:
     for key in ("asked/x", "asked/a/b/c"):
         world.root.create(key, b"")
     world.root.create("asked/a/other-1", b"")
     world.store_of("a").create("asked/other-1", b"{}")
-    with pytest.raises(RequestError, match="what was asked for as 'asked/other-1' is no request of this release"):
+    with pytest.raises(RequestError, match="'asked/other-1' is not a request of this release"):
         world.handle(PING)
     assert "survey.requested" in world.sent.types()
     assert list(world.root.keys("asked/")) == ["asked/a/other-1"]
 
 
-def test_a_webhook_that_leads_into_a_private_network_is_given_up(world: World) -> None:
+def test_a_webhook_in_a_private_network_is_not_called_again(world: World) -> None:
     run = world.begin("a", "http://127.0.0.1:1/")
     records.end(world.store_of("a"), run, 1, records.End("failed", world.now, "why"))
     world.handle(PING)

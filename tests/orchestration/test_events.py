@@ -1,4 +1,4 @@
-"""What events carry: as the document says, traced, and never more than brokers take."""
+"""The data of events: valid by the schema, traced, and never larger than brokers take."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from hepfaas import Client
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import events
 from hepfaas.orchestration.events import RunName, Task
-from hepfaas.platform.cloud_events import MOST_BYTES, CloudEvent, on_the_wire, read_event
+from hepfaas.platform.cloud_events import MOST_DATA_BYTES, CloudEvent, on_the_wire, read_event
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import KINDS, Evaluate, Open, Step, Survey
 from support.jobs import small_job
@@ -24,12 +24,12 @@ BRANCHES = tuple(f"HLT_Path_with_a_long_name_v{number}" for number in range(3000
 
 
 def check(event: CloudEvent) -> None:
-    """Against the schema of its type."""
+    """Validate an event against the schema of its type."""
     name = event.type if event.type in SCHEMA["$defs"] else "org.hepfaas.<kind>.requested"
     jsonschema.validate(json.loads(json.dumps(event.data)), {**SCHEMA, "$ref": f"#/$defs/{name}"})
 
 
-def test_every_type_of_events_has_a_schema() -> None:
+def test_every_type_of_event_has_a_schema() -> None:
     types = {value for name, value in vars(events).items() if name.isupper() and str(value).startswith("org.hepfaas.")}
     assert types | {events.PING} <= set(SCHEMA["$defs"])
     assert set(SCHEMA["$defs"]["kind"]["enum"]) == set(KINDS) - {"sum"}
@@ -43,12 +43,13 @@ def test_every_type_of_events_has_a_schema() -> None:
         {"owner": "me", "run": "a", "attempt": 1, "token": "x"},
     ],
 )
-def test_the_schema_refuses_what_is_no_event(data: dict[str, Any]) -> None:
+def test_the_schema_refuses_invalid_events(data: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(CloudEvent(events.RUN_SUBMITTED, "/t", "s", "1", data))
 
 
-def test_all_events_of_runs_are_as_documented_and_of_the_trace_of_their_request(
+@pytest.mark.slow
+def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[CloudEvent] = []
@@ -62,9 +63,9 @@ def test_all_events_of_runs_are_as_documented_and_of_the_trace_of_their_request(
     broken = small_job(tmp_path / "broken", seed=81)
     (broken / "model.py").write_text("def model(idim):\n    return 1 / 0\n")
     with Client(system.url) as client:
-        client._http.headers["traceparent"] = TRACE
+        client._connection.http.headers["traceparent"] = TRACE
         runs = [client.submit(small_job(tmp_path / "good", seed=82)), client.submit(broken)]
-        assert [client.wait(run, most_s=300).state for run in runs] == ["completed", "failed"]
+        assert [client.wait(run, timeout_s=300).state for run in runs] == ["completed", "failed"]
     mine = [event for event in taken if event.data.get("run") in runs]
     for event in mine:
         check(event)
@@ -85,30 +86,43 @@ def test_all_events_of_runs_are_as_documented_and_of_the_trace_of_their_request(
 @pytest.mark.parametrize(
     "step",
     [
-        Survey("a", "Events", BRANCHES, (0, 1000), "root://h//a"),
-        Open("root://h//a", "Events", BRANCHES, (), (), 1000, "job-1/1"),
-        Evaluate("steps/score/1", tuple(f"steps/train/{number:064x}" for number in range(2000)), 7, ("a", "b")),
+        Survey(file="a", tree="Events", branches=BRANCHES, entries=(0, 1000), url="root://h//a"),
+        Open(
+            url="root://h//a",
+            tree="Events",
+            selected=BRANCHES,
+            excluded=(),
+            identifiers=(),
+            range_events=1000,
+            attempt="job-1/1",
+        ),
+        Evaluate(
+            score="steps/score/1",
+            epochs=tuple(f"steps/train/{number:064x}" for number in range(2000)),
+            best_epoch=7,
+            classes=("a", "b"),
+        ),
     ],
     ids=lambda step: step.kind,
 )
-def test_a_step_that_names_very_much_goes_by_its_key(step: Step, tmp_path: Path) -> None:
+def test_a_large_step_is_sent_as_the_key_of_a_blob(step: Step, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     task = Task(NAME, step, groups=((step.key,) * 16,) * 4, phase="p", slice=(0, 3))
     event = events.requested(task, "t", TRACE, store)
     check(event)
     headers, body = on_the_wire(event)
-    assert len(body) < MOST_BYTES / 4
+    assert len(body) < MOST_DATA_BYTES / 4
     arrived = read_event(headers, body)
     assert events.task_of(arrived.data, store) == task
     check(events.requested(Task(NAME, step, then=dict(event.data)), "t", TRACE, store))
     store.delete(arrived.data["step"]["blob"])
-    with pytest.raises(RequestError, match="is not there any more"):
+    with pytest.raises(RequestError, match="does not exist any more"):
         events.task_of(arrived.data, store)
     assert events.requested(task, "t", TRACE, store) == event
     assert events.task_of(arrived.data, store) == task
 
 
 @pytest.mark.parametrize("blob", ["../../x", "runs/a/request.json", 7, None])
-def test_a_step_is_read_from_blobs_alone(blob: Any, tmp_path: Path) -> None:
+def test_a_step_is_only_read_from_blobs(blob: Any, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no valid 'step'"):
         events.task_of({**NAME.to_json(), "step": {"kind": "survey", "blob": blob}}, open_store(str(tmp_path)))

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from hepfaas.client import Client
 from hepfaas.errors import RequestError
-from hepfaas.features.spec import FeatureBranch, Spec
+from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
 from hepfaas.orchestration import records, rules
 from hepfaas.orchestration.intake import Arrived, Intake, news_in, news_of
@@ -50,7 +50,7 @@ class World:
         self.root, self.now = open_store(str(folder)), 1000.0
         self.store = open_store(f"{folder}/me")
         self.sent: list[CloudEvent] = []
-        self.intake = Intake(self.root, lambda owner: self.store, self, True, lambda: self.now)
+        self.intake = Intake(self.root, lambda owner: self.store, self, True, clock=lambda: self.now)
         self.put(**changed)
 
     def put(self, **changed: object) -> None:
@@ -138,7 +138,7 @@ def test_a_batch_is_begun_by_the_rule_of_its_time_however_it_was_changed(
     world.intake.ping()
     (run,) = records.runs(world.store)
     assert records.request_of(world.store, run).recipe.epochs == PARAMS["epochs"]
-    assert rules.outcome(world.store, "fresh", 1) == {"run": run, "files": 2}
+    assert rules.outcome(world.store, "fresh", 1) == rules.Outcome(run, 2)
 
 
 def test_a_rule_that_fails_keeps_no_other_from_its_run(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_files_that_may_not_be_read_are_told_with_their_batch(tmp_path: Path) ->
     assert world.take("root://nowhere.invalid//signal.root", "root://nowhere.invalid//background.root?x=1") == []
     outcome = rules.outcome(world.store, "fresh", 1)
     assert outcome
-    assert "a token or a setting of the client in it" in outcome["error"]
+    assert "a token or a setting of the client in it" in outcome.error
     with pytest.raises(RequestError, match="cannot be read"):
         world.put(prefix="file://")
 
@@ -211,7 +211,7 @@ PAIR = ("s3://in/signal1.root", "s3://in/background1.root")
 
 def published(store: Store, number: int, steps: dict[str, str]) -> None:
     """A version of the rule's model, as far as a rule looks at it."""
-    spec = Spec((FeatureBranch("met", False, 0.0, 1.0, 1),), identifiers=("event",))
+    spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=1.0, width=1),), identifiers=("event",))
     version = versions.Version("fresh", number)
     card, files = {"steps": steps}, {versions.SPEC: json.dumps(spec.to_json()).encode()}
     versions.publish(store, version, card, files)
@@ -262,7 +262,7 @@ def test_a_version_of_an_earlier_release_is_told_with_the_batch(tmp_path: Path) 
     assert world.take(*PAIR) == []
     outcome = rules.outcome(world.store, "fresh", 1)
     assert outcome
-    assert "published by an earlier release" in outcome["error"]
+    assert "published by an earlier release" in outcome.error
 
 
 def test_a_gate_whose_files_may_not_be_read_is_refused_with_its_rule(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_each_file_is_new_in_one_batch_whatever_the_order_and_however_often_it_i
         begun = [run for run in records.runs(world.store) if not records.is_deleted(world.store, run)]
         assert {event.data["run"] for event in world.sent} == set(begun)
         assert [rules.outcome(world.store, "fresh", number) for number in numbers] == [
-            {"run": run, "files": len(files_of(world.store, run))} for run in begun
+            rules.Outcome(run, len(files_of(world.store, run))) for run in begun
         ]
         runs = [files_of(world.store, run) for run in begun]
         told_of = [url for files in runs for url, _ in files]
@@ -385,7 +385,7 @@ def test_notifications_are_read_in_the_forms_of_servers() -> None:
     found = news_of(wrapped)
     assert found.files == (Arrived("s3://in/a b/ä.root", "7", "ObjectCreated:Put"),)
     assert [why.partition("' ")[2] for why in found.ignored] == [
-        "was not made: ObjectRemoved:Delete",
+        "was not created: ObjectRemoved:Delete",
         "does not end in .root",
         "is empty",
         "has more than 2000 characters, or one that cannot be printed",
@@ -528,6 +528,7 @@ def test_what_nobody_would_send_is_no_fault_of_ours_and_a_refused_one_writes_not
     sent()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_model_is_continued_and_one_that_is_worse_is_refused(system: System, tmp_path: Path) -> None:
     client = s3_client(system.up.store.variables)
@@ -542,7 +543,7 @@ def test_a_model_is_continued_and_one_that_is_worse_is_refused(system: System, t
         """The run of one night's files, whose distributions are shifted so."""
         news = [stored(f"{night}/signal.root", 1, signal), stored(f"{night}/background.root", 2, background)]
         (run,) = http.post("/v1/notifications", json={"Records": news}).json()["runs"]
-        return dict(service.wait(run, most_s=200).values)
+        return dict(service.wait(run, timeout_s=200).values)
 
     stored("fixed/signal.root", 3, 3.0)
     stored("fixed/background.root", 4, 0.0)
@@ -589,7 +590,7 @@ def test_files_in_a_bucket_become_a_model_with_the_trace_of_the_notification(sys
         (run,) = told.json()["runs"]
         assert http.post("/v1/notifications", json={"Records": found}).json()["runs"] == []
         with Client(system.url) as service:
-            assert service.wait(run, most_s=300).model == "arrived/1"
+            assert service.wait(run, timeout_s=300).model == "arrived/1"
         event = {"ce-type": "t", "ce-source": "s3://arrivals", "ce-subject": "signal2.root", "ce-id": "1"}
         sent = http.post("/v1/events", json={}, headers={**event, "ce-specversion": "1.0"})
         assert sent.status_code == 204

@@ -1,4 +1,4 @@
-"""A run that is asked for by who may write its wishes alone, and begun by another."""
+"""Runs that one function requests and another begins."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,32 +15,32 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.prediction import Prediction
-from hepfaas.serving.prediction_runs import MOST_HEADERS, looked_at
+from hepfaas.serving.run_requests import MOST_HEADERS, FileEntries, look
 from hepfaas.views import overview
+from support.crashing import Crash, CrashingStore, RecordingSender
 from support.jobs import write_root
-from support.mortal import Killed, Mortal, Taken
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("root://h//a.root",), "Events", ("met",), ())
 WISH = Request(RECIPE, 1000.0, trace="00-1-2-01")
 
 
 class Place:
-    """A store above all owners, what asks there for owner 'me', and what was sent."""
+    """A store above all owners, the requests of owner 'me' in it, and the events sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), Taken()
+        self.root, self.store, self.taken = open_store(str(folder)), open_store(f"{folder}/me"), RecordingSender()
         self.asking = Asking(self.root, self.taken, "me", "predict")
 
     def there(self) -> list[str]:
         return sorted(self.root.keys(""))
 
     def handle(self, event: CloudEvent) -> None:
-        """What `advance` does with an event."""
+        """Handle an event as `advance` does."""
 
         def store_of(owner: str) -> Store:
             return open_store(f"{self.root.url}/{owner}")
 
-        Advancing(self.root, store_of, self.taken, 4, 300).handle(event)
+        Advancing(self.root, store_of, self.taken, max_scale=4, deadline_s=300).handle(event)
 
 
 @pytest.fixture
@@ -48,13 +48,15 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_who_asks_writes_nothing_but_its_wish(place: Place) -> None:
+def test_a_requesting_function_writes_only_its_request(place: Place) -> None:
     run = place.asking.ask(WISH)
     assert place.there() == [f"asked/me/{run}", f"me/asked/{run}"]
     (event,) = place.taken.events
     assert (event.type, event.source, event.trace) == (RUN_REQUESTED, "/hepfaas/predict", WISH.trace)
     assert event.data == {"owner": "me", "run": run, "attempt": 1}
-    assert overview.pending(place.store, run) == {**overview.pending(place.store, run), "run": run, "state": "pending"}
+    pending = overview.pending(place.store, run)
+    assert pending
+    assert (pending.run, pending.state) == (run, "pending")
 
 
 def test_doubled_and_late_events_make_one_run(place: Place) -> None:
@@ -86,7 +88,7 @@ def test_a_late_event_does_not_bring_a_deleted_run_back(place: Place) -> None:
     assert overview.pending(place.store, run) is None
 
 
-def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
+def test_the_ping_begins_a_requested_run_whose_event_was_lost(place: Place) -> None:
     class Away:
         def send(self, event: CloudEvent) -> None:
             raise UnavailableError("the broker does not answer")
@@ -100,10 +102,10 @@ def test_the_ping_begins_what_was_asked_for_and_not_told(place: Place) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_who_asks_again_after_a_kill_gets_one_run(place: Place, nth: int, after: bool) -> None:
-    mortal = replace(place.asking, root=Mortal(place.root, nth, after))  # type: ignore[arg-type]
-    with pytest.raises(Killed):
-        mortal.ask(WISH, "key")
+def test_a_request_repeated_after_a_kill_gives_one_run(place: Place, nth: int, after: bool) -> None:
+    crashing = replace(place.asking, root=CrashingStore(place.root, nth, after))  # type: ignore[arg-type]
+    with pytest.raises(Crash):
+        crashing.ask(WISH, "key")
     run = place.asking.ask(WISH, "key")
     place.handle(place.taken.events[-1])
     assert records.runs(place.store) == [run]
@@ -118,9 +120,9 @@ def test_a_key_is_for_one_request_and_other_requests_have_other_names(place: Pla
     assert len({run, place.asking.ask(WISH, "other"), place.asking.ask(WISH), place.asking.ask(WISH)}) == 4
 
 
-def test_a_run_that_nobody_asked_for_is_refused(place: Place) -> None:
+def test_a_run_without_a_request_is_refused(place: Place) -> None:
     name = {"owner": "me", "run": "m-scores-1", "attempt": 1}
-    with pytest.raises(RequestError, match="nobody asked for a run 'm-scores-1'"):
+    with pytest.raises(RequestError, match="no run 'm-scores-1' was requested"):
         place.handle(CloudEvent(RUN_REQUESTED, "/x", "s", "1", name))
 
 
@@ -129,10 +131,10 @@ def test_headers_are_read_until_it_is_clear_whether_files_are_long(tmp_path: Pat
     for number in range(MOST_HEADERS + 1):
         files.append(str(tmp_path / f"{number}.root"))
         write_root(Path(files[-1]), number, 0.0, 10)
-    assert looked_at(files[:3], "Events", None, 30)[1] is False
-    headers, is_long = looked_at(files[:3], "Events", None, 19)
+    assert look(FileEntries(files[:3], "Events"), 30)[1] is False
+    headers, is_long = look(FileEntries(files[:3], "Events"), 19)
     assert (len(headers), is_long) == (2, True)
-    assert looked_at(files[:3], "Events", (8, 100), 6)[1] is False
-    assert looked_at(files[:3], "Events", (8, 100), 5)[1] is True
-    assert looked_at(["root://nowhere//x.root"], "Events", (0, 10), 10) == ({}, False)
-    assert looked_at(files, "Events", None, 1_000_000)[1] is True
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 6)[1] is False
+    assert look(FileEntries(files[:3], "Events", (8, 100)), 5)[1] is True
+    assert look(FileEntries(["root://nowhere//x.root"], "Events", (0, 10)), 10) == ({}, False)
+    assert look(FileEntries(files, "Events"), 1_000_000)[1] is True

@@ -21,7 +21,7 @@ GATE = {"files": SAMPLE, "fall": 0.01}
     ("changed", "said"),
     [
         ({"prefix": "in/"}, "needs 'prefix'"),
-        ({"labels": {"x": 1}}, "two or more"),
+        ({"labels": {"x": 1}}, "two labels or more"),
         ({"labels": {"x": 1, "y": True}}, "needs 'labels'"),
         ({"job": {"files": []}}, "needs 'job'"),
         ({"files": "some"}, "'new', 'all' or 'continue'"),
@@ -33,8 +33,8 @@ GATE = {"files": SAMPLE, "fall": 0.01}
         ({"gate": {**GATE, "files": []}}, "needs 'gate'"),
         ({"gate": {**GATE, "metric": "loss"}}, "needs 'gate'"),
         ({"gate": {**GATE, "most": 1}}, "needs 'gate'"),
-        ({"gate": {**GATE, "files": ["s3://in/signal.root"]}}, "must be of every label"),
-        ({"gate": {**GATE, "files": [*SAMPLE, "s3://in/other.root"]}}, "each must have one"),
+        ({"gate": {**GATE, "files": ["s3://in/signal.root"]}}, "needs files of every label"),
+        ({"gate": {**GATE, "files": [*SAMPLE, "s3://in/other.root"]}}, "each of its files must have one"),
     ],
 )
 def test_a_wrong_rule_is_refused_naming_the_key(changed: dict[str, Any], said: str) -> None:

@@ -1,4 +1,4 @@
-"""A request that is sent again makes no second run, whoever is killed when."""
+"""A repeated request makes no second run, wherever a process was killed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,43 +9,43 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
-from hepfaas.platform.storage import Data, Staged
+from hepfaas.platform.storage import Data, StagedStore
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from support.mortal import Killed, Mortal, Taken
+from support.crashing import Crash, CrashingStore, RecordingSender
 
 RECIPE = Recipe("job", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
 REQUEST = records.Request(RECIPE, 1000.0)
 WRITES = 5
 
 
-def submitting(store: object, root: Path, sender: Taken) -> Submitting:
+def submitting(store: object, root: Path, sender: RecordingSender) -> Submitting:
     return Submitting(open_store(str(root)), store, sender, "me")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", range(1, WRITES + 1))
 def test_a_kill_at_any_write_leaves_one_run_and_no_other(tmp_path: Path, nth: int, after: bool) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
-    with pytest.raises(Killed):
-        submitting(Mortal(store, nth, after), tmp_path, sender).submit(REQUEST, "key")
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
+    with pytest.raises(Crash):
+        submitting(CrashingStore(store, nth, after), tmp_path, sender).submit(REQUEST, "key")
     assert submitting(store, tmp_path, sender).submit(replace(REQUEST, created=2000.0), "key") == "job-1"
     assert records.runs(store) == ["job-1"]
     assert list(open_store(str(tmp_path)).keys("active/")) == ["active/me/job-1"]
     assert {event.data["run"] for event in sender.events} == {"job-1"}
 
 
-def test_a_name_that_another_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
-    with pytest.raises(Killed):  # the name 'job-1' is claimed, and nothing made of it
-        submitting(Mortal(store, 2, True), tmp_path, sender).submit(REQUEST, "key")
+def test_a_name_taken_by_another_request_is_skipped(tmp_path: Path) -> None:
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
+    with pytest.raises(Crash):  # the name 'job-1' is claimed, and nothing made of it
+        submitting(CrashingStore(store, 2, True), tmp_path, sender).submit(REQUEST, "key")
     assert submitting(store, tmp_path, sender).submit(REQUEST) == "job-1"
     assert submitting(store, tmp_path, sender).submit(REQUEST, "key") == "job-2"
     assert submitting(store, tmp_path, sender).submit(REQUEST, "key") == "job-2"
 
 
-def test_many_at_once_make_one_run_for_each_key(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
+def test_concurrent_submissions_make_one_run_for_each_key(tmp_path: Path) -> None:
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
     keys = [f"key{number % 4}" for number in range(32)]
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(lambda key: submitting(store, tmp_path, sender).submit(REQUEST, key), keys))
@@ -54,8 +54,8 @@ def test_many_at_once_make_one_run_for_each_key(tmp_path: Path) -> None:
     assert records.runs(store) == sorted(set(runs))
 
 
-class Counting(Staged):
-    """A store in memory over an empty one that counts what it is asked and what it lists."""
+class Counting(StagedStore):
+    """A store in memory that counts its calls and the keys that it lists."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(open_store(str(folder)))
@@ -76,7 +76,7 @@ class Counting(Staged):
             yield key
 
 
-def test_a_thousand_earlier_runs_make_no_submission_dear(tmp_path: Path) -> None:
+def test_a_submission_is_cheap_after_a_thousand_runs(tmp_path: Path) -> None:
     store = Counting(tmp_path)
     for number in range(1, 1001):
         assert records.create(store, REQUEST) == f"job-{number}"
@@ -87,7 +87,7 @@ def test_a_thousand_earlier_runs_make_no_submission_dear(tmp_path: Path) -> None
     assert store.asked < 50
 
 
-def test_the_number_of_a_run_that_was_deleted_is_never_given_again(tmp_path: Path) -> None:
+def test_the_number_of_a_deleted_run_is_never_reused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     runs = [records.create(store, REQUEST) for _ in range(5)]
     for run in runs[1:]:
@@ -97,7 +97,7 @@ def test_the_number_of_a_run_that_was_deleted_is_never_given_again(tmp_path: Pat
     assert records.runs(store) == ["job-1", "job-6"]
 
 
-def test_a_run_of_this_machine_that_has_not_completed_goes_on_under_its_name(tmp_path: Path) -> None:
+def test_an_unfinished_local_run_goes_on_under_its_name(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     first, other = records.start(store, REQUEST), replace(REQUEST, created=2000.0, recipe=replace(RECIPE, epochs=3))
     assert (first, records.start(store, other), records.start(store, REQUEST)) == ("job-1", "job-2", "job-1")
@@ -105,9 +105,9 @@ def test_a_run_of_this_machine_that_has_not_completed_goes_on_under_its_name(tmp
     assert records.start(store, REQUEST) == "job-3"
 
 
-def test_a_run_goes_on_whose_maker_was_killed_before_it_was_listed(tmp_path: Path) -> None:
-    store = Mortal(open_store(str(tmp_path)), 2, False)
-    with pytest.raises(Killed):
+def test_a_run_whose_creator_was_killed_before_listing_it_goes_on(tmp_path: Path) -> None:
+    store = CrashingStore(open_store(str(tmp_path)), 2, False)
+    with pytest.raises(Crash):
         records.start(store, REQUEST)  # type: ignore[arg-type]
     assert records.runs(open_store(str(tmp_path))) == []
     assert records.start(open_store(str(tmp_path)), REQUEST) == "job-1"
@@ -115,7 +115,7 @@ def test_a_run_goes_on_whose_maker_was_killed_before_it_was_listed(tmp_path: Pat
 
 
 def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    store, sender = open_store(f"{tmp_path}/me"), Taken()
+    store, sender = open_store(f"{tmp_path}/me"), RecordingSender()
     submitting(store, tmp_path, sender).submit(REQUEST, "key")
     other = replace(REQUEST, recipe=replace(RECIPE, epochs=3))
     with pytest.raises(RequestError, match="was used for another submission"):
@@ -134,7 +134,7 @@ def test_the_key_of_another_recipe_is_refused(tmp_path: Path) -> None:
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y",
     ],
 )
-def test_what_is_no_trace_context_is_replaced_by_a_new_one(sent: str) -> None:
+def test_an_invalid_trace_context_is_replaced_by_a_new_one(sent: str) -> None:
     made = trace_of(sent)
     assert made != sent
     assert trace_of(made) == made

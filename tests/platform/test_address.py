@@ -1,4 +1,4 @@
-"""The parser of addresses: what it accepts means the same to every client, and the rest is refused with reasons."""
+"""The parser of addresses: every client reads accepted ones in the same way; others are refused with the reason."""
 
 import io
 import ipaddress
@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from hepfaas.errors import RequestError
-from hepfaas.platform.address import PORTS, SCHEMES, WEB, XROOTD, Address, led_to, parsed, place_of
+from hepfaas.platform.address import PORTS, SCHEMES, WEB, XROOTD, Address, parsed, place_of, redirect_target
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from urllib3 import HTTPResponse
@@ -57,7 +57,7 @@ texts = st.one_of(nasty, likely, harmless, in_ipv6, st.text(max_size=40))
 
 @pytest.fixture(scope="module")
 def sent_by_boto3():  # type: ignore[no-untyped-def]  # a function of bucket and key
-    """Gives the URL that boto3 makes of a bucket and a key."""
+    """Return the URL that boto3 makes from a bucket and a key."""
     client = boto3.Session().client(
         "s3",
         region_name="us-east-1",
@@ -153,9 +153,9 @@ def test_a_host_is_a_name_or_an_address_in_its_one_form(text: str) -> None:
 
 
 @given(st.sampled_from(["https://first.example/a/b", "http://first.example:8080/"]), texts)
-def test_where_a_web_server_leads_is_read_in_the_same_way_too(first: str, location: str) -> None:
+def test_the_target_of_a_redirection_is_read_in_the_same_way(first: str, location: str) -> None:
     try:
-        address = led_to(parsed(first), location)
+        address = redirect_target(parsed(first), location)
     except RequestError:
         return
     read = parse_url(str(address))
@@ -214,7 +214,7 @@ def test_the_normal_form(text: str, normal: str) -> None:
         "s3://bucket/a\\b",
     ],
 )
-def test_a_path_that_two_servers_could_take_differently_is_refused(text: str) -> None:
+def test_a_path_that_two_servers_could_read_differently_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="write the plain path"):
         parsed(text)
 
@@ -222,43 +222,43 @@ def test_a_path_that_two_servers_could_take_differently_is_refused(text: str) ->
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("http://HOST?/ok/a", "between '://' and the path stands a host"),
-        ("http://HOST#/ok/a", "between '://' and the path stands a host"),
-        ("http://HOST\\@evil.example/ok/a", "a token or a setting"),
+        ("http://HOST?/ok/a", "goes between '://' and the path"),
+        ("http://HOST#/ok/a", "goes between '://' and the path"),
+        ("http://HOST\\@evil.example/ok/a", "a token or a client option"),
         ("http://user@host/x", "has a user"),
-        ("http://host:0/x", "stands a host"),
-        ("http://host:080/x", "stands a host"),
-        ("http://host:/x", "stands a host"),
+        ("http://host:0/x", "or host:port, goes between"),
+        ("http://host:080/x", "or host:port, goes between"),
+        ("http://host:/x", "or host:port, goes between"),
         ("http://127.1/x", "IPv4 is four decimal numbers"),
         ("http://2130706433/x", "IPv4 is four decimal numbers"),
         ("http://0x7f000001/x", "IPv4 is four decimal numbers"),
         ("http://0177.0.0.1/x", "IPv4 is four decimal numbers"),
         ("http://127.0.0.1.5/x", "IPv4 is four decimal numbers"),
         ("http://a.0x1/x", "IPv4 is four decimal numbers"),
-        ("http://[fe80::1%25lo]/x", "stands a host"),
-        ("http://[::1]x/x", "stands a host"),
-        ("http://[1]/x", "is no IPv6 address"),
-        ("http://bücher.example/x", "stands a host"),
-        ("http://１２７.0.0.1/x", "stands a host"),
-        ("http://a..b/x", "is no name of a host"),
-        ("http://-a/x", "is no name of a host"),
-        ("s3://bucket?x/key", "stands the name of a bucket"),
-        ("s3://a..b/key", "stands the name of a bucket"),
-        ("s3://bucket:80/key", "stands the name of a bucket"),
-        ("https://host/x.root?download=1", "goes on with a query"),
+        ("http://[fe80::1%25lo]/x", "or host:port, goes between"),
+        ("http://[::1]x/x", "or host:port, goes between"),
+        ("http://[1]/x", "is not an IPv6 address"),
+        ("http://bücher.example/x", "or host:port, goes between"),
+        ("http://１２７.0.0.1/x", "or host:port, goes between"),
+        ("http://a..b/x", "is not a host name"),
+        ("http://-a/x", "is not a host name"),
+        ("s3://bucket?x/key", "the name of a bucket goes between"),
+        ("s3://a..b/key", "the name of a bucket goes between"),
+        ("s3://bucket:80/key", "the name of a bucket goes between"),
+        ("https://host/x.root?download=1", "has a query"),
         ("root://host//x\r\n.root", "control characters"),
         (" root://host//x.root", "spaces at its ends"),
         ("root://host//x.root ", "spaces at its ends"),
         ("root://host//x\u202etoor", "control characters"),
         ("https://host/100%", "encodes nothing"),
-        ("https://host/%ff", "no UTF-8"),
+        ("https://host/%ff", "not UTF-8"),
         ("root://host//" + 5_000 * "x", "at most 4096"),
         ("/etc/passwd", "cannot be read"),
         ("//host/x", "cannot be read"),
         ("localfile://host/x", "cannot be read"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(RequestError, match=reason):
         parsed(text)
 
@@ -277,7 +277,7 @@ def test_what_is_no_address_is_refused_with_the_reason(text: str, reason: str) -
         "s3://me:hidden@bucket/x",
     ],
 )
-def test_no_message_repeats_what_may_be_a_secret(text: str) -> None:
+def test_no_message_repeats_a_possible_secret(text: str) -> None:
     with pytest.raises(RequestError) as refused:
         parsed(text)
     assert "hid" not in str(refused.value)
@@ -290,6 +290,6 @@ def test_a_webhook_may_have_a_query_which_is_strict() -> None:
             parsed(f"https://host/hook?{query}", with_query=True)
 
 
-def test_where_files_are_is_told_for_old_records_too() -> None:
-    told = {"root://h:1094//x": "h", "s3://b/k": "b", "/disk/x": "disk", "root://u@h//x?authz=secret": "unknown"}
-    assert {url: place_of(url) for url in told} == told
+def test_the_host_of_a_file_is_known_for_old_records_too() -> None:
+    places = {"root://h:1094//x": "h", "s3://b/k": "b", "/disk/x": "disk", "root://u@h//x?authz=secret": "unknown"}
+    assert {url: place_of(url) for url in places} == places

@@ -1,4 +1,4 @@
-"""Owners' credentials in a store: sealed for one owner and one host, told without the secret, refused with reasons."""
+"""Credentials of owners in a store: encrypted for one owner and one host, listed without the secret."""
 
 import base64
 import json
@@ -33,43 +33,43 @@ def jwt(ends: float) -> str:
     return f"e30.{body}.c2ln"
 
 
-def test_what_is_kept_is_given_back_and_stands_nowhere_in_clear(tmp_path: Path) -> None:
+def test_a_credential_is_read_as_it_was_stored_and_is_never_in_clear_text(tmp_path: Path) -> None:
     mine = vault(tmp_path)
     mine.put(Credential("host.example", "bearer", SECRET))
-    found = mine.get("host.example")
-    assert found
-    assert found.secret == SECRET
+    credential = mine.get("host.example")
+    assert credential
+    assert credential.secret == SECRET
     assert mine.get("other.example") is None
     stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert stored
     for text in (SECRET, base64.b64encode(SECRET.encode()).decode()[:-4]):
         assert text.encode() not in stored
-    assert SECRET not in repr(found)
+    assert SECRET not in repr(credential)
     assert KEY.hex() not in repr(mine)
     assert repr(KEY) not in repr(mine)
 
 
-def test_a_key_is_changed_while_what_was_sealed_before_is_read(tmp_path: Path) -> None:
+def test_old_credentials_are_read_after_a_change_of_the_key(tmp_path: Path) -> None:
     new = bytes(reversed(KEY))
     vault(tmp_path).put(Credential("old.example", "bearer", SECRET))
     both = Vault(open_store(str(tmp_path / "alice")), "alice", (new, KEY))
     both.put(Credential("new.example", "bearer", SECRET))
     for host in ("old.example", "new.example"):
-        found = both.get(host)
-        assert found
-        assert found.secret == SECRET
+        credential = both.get(host)
+        assert credential
+        assert credential.secret == SECRET
     assert vault(tmp_path, key=new).get("new.example")
-    with pytest.raises(RequestError, match="sealed with another key"):
+    with pytest.raises(RequestError, match="encrypted with another key"):
         vault(tmp_path, key=new).get("old.example")
 
 
-def test_a_new_one_takes_the_place_of_the_one_before_and_a_deleted_one_is_gone(tmp_path: Path) -> None:
+def test_a_new_credential_replaces_the_previous_one_and_a_deleted_one_is_gone(tmp_path: Path) -> None:
     mine = vault(tmp_path)
     for secret in ("first", "second"):
         mine.put(Credential("host.example", "bearer", secret))
-    found = mine.get("host.example")
-    assert found
-    assert found.secret == "second"
+    credential = mine.get("host.example")
+    assert credential
+    assert credential.secret == "second"
     assert len(list(mine.store.keys("credentials/"))) == 1
     assert mine.delete("host.example")
     assert not mine.delete("host.example")
@@ -78,7 +78,7 @@ def test_a_new_one_takes_the_place_of_the_one_before_and_a_deleted_one_is_gone(t
 
 
 @pytest.mark.parametrize("changed", ["owner", "host", "key", "expires"])
-def test_it_opens_for_its_owner_and_host_alone(changed: str, tmp_path: Path) -> None:
+def test_it_can_be_decrypted_only_for_its_owner_and_host(changed: str, tmp_path: Path) -> None:
     vault(tmp_path).put(Credential("host.example", "bearer", SECRET))
     place = tmp_path / "alice" / "credentials"
     host, other = "host.example", vault(tmp_path)
@@ -93,11 +93,11 @@ def test_it_opens_for_its_owner_and_host_alone(changed: str, tmp_path: Path) -> 
     else:
         (file,) = [path for path in place.rglob("*") if path.is_file()]
         file.write_text(json.dumps({**json.loads(file.read_text()), "expires": time.time() + 1e9}))
-    with pytest.raises(RequestError, match="was sealed with another key"):
+    with pytest.raises(RequestError, match="was encrypted with another key"):
         other.get(host)
 
 
-def test_when_it_ends_is_read_from_it(authority: grid.Authority) -> None:
+def test_the_expiry_is_read_from_the_secret(authority: grid.Authority) -> None:
     ends = float(int(time.time()) + 1000)
     assert credential_of({"host": "h", "kind": "bearer", "secret": jwt(ends)}).expires == ends
     assert (
@@ -110,41 +110,41 @@ def test_when_it_ends_is_read_from_it(authority: grid.Authority) -> None:
     assert proxy.expires == (grid.NOW + grid.DAY).replace(microsecond=0).timestamp()
 
 
-def test_one_that_has_expired_is_not_shown_and_says_so(tmp_path: Path) -> None:
+def test_an_expired_credential_is_an_error(tmp_path: Path) -> None:
     mine = vault(tmp_path)
     mine.put(Credential("host.example", "bearer", SECRET, time.time() - 1))
     with pytest.raises(RequestError, match="credential for host 'host.example' expired at .*Z; POST /v1/credentials"):
         mine.get("host.example")
-    assert [found.told()["host"] for found in mine.all()] == ["host.example"]
+    assert [credential.to_json()["host"] for credential in mine.all()] == ["host.example"]
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"secert": "x"}, "unknown key 'secert'; a credential has host, kind, secret, expires"),
         ({"host": "h:1094"}, "'host' is the name of the server"),
         ({"host": "../h"}, "'host' is the name of the server"),
         ({"kind": "password"}, "'kind' takes bearer or x509"),
         ({"secret": ""}, "'secret' is the token"),
-        ({"secret": "two words"}, "no bearer token"),
+        ({"secret": "two words"}, "not a bearer token"),
         ({"secret": "x" * 70_000}, "at most 64000 bytes"),
-        ({"kind": "x509", "secret": "no PEM"}, "'secret' is no X509 proxy: PEM"),
+        ({"kind": "x509", "secret": "no PEM"}, "'secret' is not an X509 proxy: PEM"),
         ({"expires": "tomorrow"}, "'expires' takes seconds"),
         ({"expires": float("nan")}, "'expires' takes seconds"),
         ({"expires": 1e300}, "'expires' takes seconds"),
-        ({"expires": 1}, "has expired already"),
+        ({"expires": 1}, "has already expired"),
     ],
 )
-def test_what_is_no_credential_is_refused(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_a_wrong_credential_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         credential_of({"host": "host.example", "kind": "bearer", "secret": "x", **values})
 
 
 def test_a_proxy_needs_its_own_key_and_must_not_have_expired(authority: grid.Authority) -> None:
-    with pytest.raises(RequestError, match="expired already"):
+    with pytest.raises(RequestError, match="already expired"):
         credential_of({"host": "h", "kind": "x509", "secret": authority.proxy("alice", -grid.DAY)})
     certificate = authority.person("alice").partition("-----BEGIN RSA")[0]
-    with pytest.raises(RequestError, match="its key is that of another certificate"):
+    with pytest.raises(RequestError, match="its key belongs to another certificate"):
         credential_of({"host": "h", "kind": "x509", "secret": certificate + grid.pem(grid.new_key())})
 
 

@@ -40,3 +40,14 @@ def test_a_listing_whose_answer_is_lost_gives_no_key(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="got no answer"):
         store.keys("")
     assert list(store.keys("")) == ["a"]
+
+
+def test_the_store_of_an_owner_meets_the_plan_of_the_store_above(tmp_path: Path) -> None:
+    (tmp_path / "met").mkdir()
+    site = f"{__name__}.{test_the_store_of_an_owner_meets_the_plan_of_the_store_above.__name__}:used_bytes"
+    (tmp_path / "plan.json").write_text(json.dumps([{"id": "f", "site": site, "kind": "answer lost"}]))
+    root = FaultyStore(FolderStore(tmp_path / "store"), Plan(tmp_path))
+    root.create("me/a", bytes(2_000))
+    with pytest.raises(UnavailableError, match="got no answer"):
+        root.below("me").used_bytes()
+    assert root.below("me").used_bytes() == 2_000

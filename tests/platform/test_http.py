@@ -1,4 +1,4 @@
-"""Functions that events call: one event at a time, and what is said while one does not end."""
+"""Functions that events call: one event at a time, and the answers while one does not end."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ EVENT = on_the_wire(CloudEvent("org.hepfaas.x", "/hepfaas/y", "steps/x/1", "7", 
 
 
 class Held:
-    """A function that is in the midst of an event until it is let go."""
+    """A function that handles one event until it is released."""
 
     def __init__(self, deadline_s: float) -> None:
         self.begun, self.go = threading.Event(), threading.Event()
@@ -57,17 +57,17 @@ def in_an_event(deadline_s: float) -> Iterator[Held]:
     assert answers == [204]
 
 
-def test_an_event_behind_one_that_does_not_end_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_after_one_that_does_not_end_must_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "WAIT_S", 0.1)
     with in_an_event(300) as held:
         headers, body = EVENT
         answer = held.client().post("/", headers=headers, data=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-        assert "still does what it was asked for before" in answer.json["error"]
+        assert "still handles an earlier event" in answer.json["error"]
     assert held.post() == 204
 
 
-def test_a_process_says_that_it_is_well_while_an_event_runs_and_not_when_it_never_ends(
+def test_a_process_is_healthy_while_an_event_runs_and_not_if_it_never_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with in_an_event(0) as held:

@@ -1,4 +1,4 @@
-"""Who asks: what a token must be, whose things it leads to, and how much he may have."""
+"""The identity of callers: valid tokens, owners, roles and limits."""
 
 import json
 import time
@@ -15,10 +15,10 @@ from hepfaas.errors import (
     UnavailableError,
 )
 from hepfaas.platform.folder import FolderStore
-from hepfaas.platform.identity import Identity, Presented, Quotas, Rate
+from hepfaas.platform.identity import Identity, IdentityHeaders, Quotas, Rate
 from hepfaas.platform.oidc import AGAIN_S, KEYS_S, MOST_KEYS_S
 from hepfaas.platform.oidc import Issuer as Keys
-from hepfaas.platform.roles import Limits, Roles, owner_of, roles_of
+from hepfaas.platform.roles import OwnerLimits, Roles, owner_of, roles_of
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import is_name
 from hypothesis import given
@@ -37,16 +37,18 @@ def settings(issuer: Issuer, **more: Any) -> Settings:
     return Settings("/nowhere", issuers=(issuer.url,), audiences=("training", "https://hepfaas.example"), **more)
 
 
-def bearer(token: str, group: str = "", owner: str = "") -> Presented:
-    return Presented(f"Bearer {token}", group, owner)
+def bearer(token: str, group: str = "", owner: str = "") -> IdentityHeaders:
+    return IdentityHeaders(f"Bearer {token}", group, owner)
 
 
 def test_without_an_issuer_everybody_is_the_owner_of_the_settings() -> None:
     identity = Identity(Settings("/nowhere", owner="me"))
-    assert identity.caller(Presented()).owner == identity.caller(Presented("Bearer x", "g", "o")).owner == "me"
+    assert (
+        identity.caller(IdentityHeaders()).owner == identity.caller(IdentityHeaders("Bearer x", "g", "o")).owner == "me"
+    )
 
 
-def test_a_good_token_tells_who_asks_whatever_signs_it(issuer: Issuer) -> None:
+def test_a_valid_token_identifies_the_caller_with_every_algorithm(issuer: Issuer) -> None:
     identity = Identity(settings(issuer))
     tokens = [issuer.token(alg=alg) for alg in ("RS256", "RS512", "PS256")] + [issuer.token(alg="ES256", key=1)]
     callers = [identity.caller(bearer(token)) for token in tokens]
@@ -56,7 +58,7 @@ def test_a_good_token_tells_who_asks_whatever_signs_it(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "said"),
+    ("claims", "message"),
     [
         ({"exp": int(time.time()) - 60}, "has expired"),
         ({"exp": None}, "'exp'"),
@@ -72,18 +74,16 @@ def test_a_good_token_tells_who_asks_whatever_signs_it(issuer: Issuer) -> None:
         ({"sub": ""}, "'sub'"),
         ({"sub": 5}, "'sub'"),
         ({"iss": "https://elsewhere.example"}, "of issuer 'https://elsewhere.example'"),
-        ({"iss": None}, "no JSON Web Token"),
-        ({"iss": ["x"]}, "no JSON Web Token"),
+        ({"iss": None}, "not a signed JSON Web Token"),
+        ({"iss": ["x"]}, "not a signed JSON Web Token"),
     ],
 )
-def test_a_token_that_does_not_hold_is_refused_with_the_reason(
-    issuer: Issuer, claims: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(UnauthenticatedError, match=said):
+def test_an_invalid_token_is_refused_with_the_reason(issuer: Issuer, claims: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnauthenticatedError, match=message):
         Identity(settings(issuer)).caller(bearer(issuer.token(**claims)))
 
 
-def test_a_token_that_nobody_signed_is_refused(issuer: Issuer) -> None:
+def test_a_forged_token_is_refused(issuer: Issuer) -> None:
     identity = Identity(settings(issuer))
     good = issuer.token()
     head, body, signature = good.split(".")
@@ -108,24 +108,24 @@ def test_a_token_that_nobody_signed_is_refused(issuer: Issuer) -> None:
             identity.caller(bearer(token))
     for header in ("", good, f"Basic {good}", f"Bearer {good},Bearer {good}"):
         with pytest.raises(UnauthenticatedError):
-            identity.caller(Presented(header))
-    assert identity.caller(Presented(f"bearer {good}")).subject == "alice"
+            identity.caller(IdentityHeaders(header))
+    assert identity.caller(IdentityHeaders(f"bearer {good}")).subject == "alice"
 
 
-def test_a_header_that_comes_twice_holds_nothing(issuer: Issuer) -> None:
+def test_a_repeated_header_is_invalid(issuer: Issuer) -> None:
     pair = (b"authorization", f"Bearer {issuer.token()}".encode())
     identity = Identity(settings(issuer))
-    assert identity.caller(Presented.in_pairs([(b"x-forwarded-user", b"root"), pair])).subject == "alice"
+    assert identity.caller(IdentityHeaders.from_pairs([(b"x-forwarded-user", b"root"), pair])).subject == "alice"
     with pytest.raises(UnauthenticatedError):
-        identity.caller(Presented.in_pairs([pair, pair]))
+        identity.caller(IdentityHeaders.from_pairs([pair, pair]))
 
 
-def test_keys_are_fetched_when_a_new_one_signs_but_not_for_everybody_who_names_one() -> None:
+def test_keys_are_fetched_for_a_new_key_but_not_for_every_unknown_one() -> None:
     now = 1000.0
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
         keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == 2
+        assert issuer.n_requests == 2
         issuer.keys.append(RSAKey.generate_key(2048, {"kid": "two"}))
         with pytest.raises(UnauthenticatedError, match="a key that issuer"):
             keys.key({"alg": "RS256", "kid": "two"})
@@ -134,27 +134,27 @@ def test_keys_are_fetched_when_a_new_one_signs_but_not_for_everybody_who_names_o
         for _ in range(10):
             with pytest.raises(UnauthenticatedError):
                 keys.key({"alg": "RS256", "kid": "nobody's"})
-        assert issuer.asked == 4
+        assert issuer.n_requests == 4
         with pytest.raises(UnauthenticatedError):
             keys.key({"alg": "ES256", "kid": "one"})
         with pytest.raises(UnauthenticatedError):
-            keys.key({"alg": "RS256"})  # two would fit
+            keys.key({"alg": "RS256"})  # two would match
 
 
-def test_the_keys_of_an_issuer_that_is_away_count_for_a_day() -> None:
+def test_the_keys_of_an_issuer_that_does_not_answer_are_used_for_a_day() -> None:
     now = 1000.0
     with Issuer() as issuer:
         keys = Keys(issuer.url, lambda: now)
-        issuer.away = True
-        with pytest.raises(UnavailableError, match="does not tell its keys: .* answers 503"):
+        issuer.is_away = True
+        with pytest.raises(UnavailableError, match="does not send its keys: .* answers 503"):
             keys.key({"alg": "RS256", "kid": "one"})
-        asked, issuer.away = issuer.asked, False
+        requests, issuer.is_away = issuer.n_requests, False
         with pytest.raises(UnavailableError):
             keys.key({"alg": "RS256", "kid": "one"})
-        assert issuer.asked == asked
+        assert issuer.n_requests == requests
         now += AGAIN_S
         keys.key({"alg": "RS256", "kid": "one"})
-        issuer.away = True
+        issuer.is_away = True
         now += KEYS_S + 1
         keys.key({"alg": "RS256", "kid": "one"})
         now += MOST_KEYS_S
@@ -162,12 +162,12 @@ def test_the_keys_of_an_issuer_that_is_away_count_for_a_day() -> None:
             keys.key({"alg": "RS256", "kid": "one"})
 
 
-def test_an_issuer_that_calls_itself_otherwise_is_none() -> None:
+def test_an_issuer_with_another_name_is_refused() -> None:
     with Issuer() as issuer, pytest.raises(UnavailableError, match="it calls itself"):
         Keys(f"{issuer.url}/").key({"alg": "RS256", "kid": "one"})
 
 
-def test_a_known_token_is_not_verified_again_and_ends_when_it_expires(issuer: Issuer) -> None:
+def test_a_known_token_is_not_verified_again_until_it_expires(issuer: Issuer) -> None:
     now = time.time()
     identity = Identity(settings(issuer), clock=lambda: now)
     presented = bearer(issuer.token(exp=int(now) + 100))
@@ -186,13 +186,13 @@ names = st.text(min_size=1, max_size=300)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "group"]), names, names), unique=True, min_size=2, max_size=2))
-def test_every_subject_and_group_of_every_issuer_is_an_owner_of_its_own(two: list[tuple[str, str, str]]) -> None:
+def test_every_subject_and_group_of_every_issuer_is_its_own_owner(two: list[tuple[str, str, str]]) -> None:
     owners = [owner_of(*one) for one in two]
     assert owners[0] != owners[1]
     assert all(is_name(owner) for owner in owners)
 
 
-def test_a_member_asks_for_his_group_and_nobody_else_does(issuer: Issuer) -> None:
+def test_only_a_member_acts_for_a_group(issuer: Issuer) -> None:
     identity = Identity(settings(issuer))
     iam = issuer.token(**{GROUPS: ["/cms", "/cms/mlaas"]})
     keycloak = issuer.token("bob", groups=["/cms/mlaas"])
@@ -204,11 +204,11 @@ def test_a_member_asks_for_his_group_and_nobody_else_does(issuer: Issuer) -> Non
             identity.caller(bearer(token, "/atlas"))
 
 
-def test_roles_go_by_group(issuer: Issuer, tmp_path: Path) -> None:
+def test_groups_give_roles(issuer: Issuer, tmp_path: Path) -> None:
     roles = {"users": ["/cms"], "publishers": ["/cms/production"], "admins": ["/cms/admin"]}
     (tmp_path / "roles.json").write_text(json.dumps(roles))
     identity = Identity(settings(issuer, roles=str(tmp_path / "roles.json")))
-    with pytest.raises(ForbiddenError, match="in no group that may use this service; the token tells no groups"):
+    with pytest.raises(ForbiddenError, match="in no group that may use this service; the token has no groups"):
         identity.caller(bearer(issuer.token()))
     user = identity.caller(bearer(issuer.token(groups=["/cms"])))
     assert (user.is_publisher, user.is_admin) == (False, False)
@@ -225,35 +225,35 @@ def test_roles_go_by_group(issuer: Issuer, tmp_path: Path) -> None:
     assert not identity.caller(bearer(admin, owner=own)).visits
 
 
-def test_a_group_is_one_of_the_first_issuer_unless_its_own_is_named() -> None:
-    found = roles_of({"admins": ["/ops", "https://b.example /ops"]}, "https://a.example")
-    assert found.admins == {("https://a.example", "/ops"), ("https://b.example", "/ops")}
+def test_a_group_is_of_the_first_issuer_unless_another_is_named() -> None:
+    roles = roles_of({"admins": ["/ops", "https://b.example /ops"]}, "https://a.example")
+    assert roles.admins == {("https://a.example", "/ops"), ("https://b.example", "/ops")}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"admin": []}', "unknown key 'admin'; closest: admins"),
         ('{"admins": "all"}', "are lists of groups"),
         ('{"limits": {"*": {"runs": "4"}}}', "the limits of '*' are numbers"),
         ('{"limits": {"*": {"cpus": 4}}}', "cpus"),
-        ("[]", "does not say who may do what"),
-        ("{", "does not say who may do what"),
+        ("[]", "is not a file of roles"),
+        ("{", "is not a file of roles"),
     ],
 )
-def test_a_file_of_roles_that_says_nothing_is_refused_at_once(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_file_of_roles_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "roles.json").write_text(text)
-    with pytest.raises(RequestError) as found:
+    with pytest.raises(RequestError) as refused:
         Identity(Settings(str(tmp_path), roles=str(tmp_path / "roles.json")))
-    assert said in str(found.value)
+    assert message in str(refused.value)
 
 
-def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path) -> None:
+def test_runs_bytes_and_requests_of_an_owner_are_limited(tmp_path: Path) -> None:
     roles = roles_of({"limits": {"*": {"runs": 2}, "/cms": {"bytes": 5_000, "requests_per_s": 5}}}, "https://a.example")
     group = owner_of("group", "https://a.example", "/cms")
-    assert roles.limits_of(group) == Limits(bytes=5_000, requests_per_s=5)
+    assert roles.limits_of(group) == OwnerLimits(bytes=5_000, requests_per_s=5)
     root = FolderStore(tmp_path)
-    quotas = Quotas(Settings(str(tmp_path)), roles, root)
+    quotas = Quotas(roles, root)
     root.create("active/alice/a-1", b"")
     root.create("active/alice-2/a-1", b"")
     quotas.check_runs("alice")
@@ -265,14 +265,17 @@ def test_an_owner_has_no_more_runs_bytes_and_requests_than_he_may(tmp_path: Path
     quotas.check_bytes(group)
     root.create(f"{group}/models/n", b"")
     with pytest.raises(ForbiddenError, match=r"and 0\.000 GB is the limit"):
-        Quotas(Settings(str(tmp_path)), roles, root).check_bytes(group)
-    with pytest.raises(ForbiddenError, match="may begin no runs"):
-        Quotas(Settings(str(tmp_path)), Roles(usual=Limits(runs=0)), root).check_runs("carol")
+        Quotas(roles, root).check_bytes(group)
+    with pytest.raises(ForbiddenError, match="may not start runs"):
+        Quotas(Roles(default=OwnerLimits(runs=0)), root).check_runs("carol")
 
 
-def test_a_rate_of_requests_is_an_owners_own() -> None:
+def test_each_owner_has_a_rate_of_requests() -> None:
     identity = Identity(Settings("/nowhere"), most_rate=1)
-    alice, bob = identity.caller(Presented()), Identity(Settings("/nowhere", owner="bob")).caller(Presented())
+    alice, bob = (
+        identity.caller(IdentityHeaders()),
+        Identity(Settings("/nowhere", owner="bob")).caller(IdentityHeaders()),
+    )
     identity.admit(alice)
     with pytest.raises(LimitError, match="more than 1 requests a second"):
         identity.admit(alice)
@@ -283,54 +286,54 @@ def test_a_rate_of_requests_is_an_owners_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"HEPFAAS_ISSUER": "https://iam.example"}, "go together"),
         ({"HEPFAAS_AUDIENCE": "training"}, "go together"),
         ({"HEPFAAS_ISSUER": "iam.example", "HEPFAAS_AUDIENCE": "x"}, "an issuer is an https:// address"),
         ({"HEPFAAS_EVENT_KEYS": "short"}, "of 32 characters or more"),
         ({"HEPFAAS_EVENT_KEYS": ",".join(["k" * 32] * 3)}, "one key or two"),
-        ({"HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=,short"}, "HEPFAAS_CREDENTIALS_KEY is no key"),
+        ({"HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=,short"}, "HEPFAAS_CREDENTIALS_KEY is not a key"),
     ],
 )
-def test_half_a_setting_is_refused_at_once(variables: dict[str, str], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_incomplete_settings_are_refused_at_once(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         Identity(Settings.from_environ(variables))
 
 
 OPEN = {"K_SERVICE": "runs", "HEPFAAS_ISSUER": "", "HEPFAAS_AUDIENCE": ","}
-"""What a function is given by manifests/base, where an overlay forgets ConfigMap 'identity'."""
+"""The variables of a function in manifests/base, if an overlay does not set ConfigMap 'identity'."""
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         (OPEN, "HEPFAAS_ISSUER is empty.*ConfigMap 'identity'"),
         ({**OPEN, "HEPFAAS_AUDIENCE": "x"}, "HEPFAAS_ISSUER is empty"),
         ({**OPEN, "HEPFAAS_ISSUER": "https://iam.example"}, "HEPFAAS_AUDIENCE go together.*ConfigMap 'identity'"),
     ],
 )
-def test_nobody_is_an_admin_on_knative_because_a_setting_is_empty(variables: dict[str, str], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_nobody_is_an_admin_on_knative_because_a_setting_is_empty(variables: dict[str, str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         Identity(Settings.from_environ(variables))
 
 
-def test_an_operator_may_say_that_everybody_is_meant() -> None:
+def test_an_operator_may_open_the_service_to_everybody() -> None:
     settings = Settings.from_environ({**OPEN, "HEPFAAS_WITHOUT_IDENTITY": "1"})
-    assert Identity(settings).caller(Presented()).owner == "local"
+    assert Identity(settings).caller(IdentityHeaders()).owner == "local"
     assert settings.keys_of_events() == ()
 
 
 def test_events_have_keys_on_knative() -> None:
     with pytest.raises(RequestError, match="HEPFAAS_EVENT_KEYS is empty.*Secret 'event-keys'"):
         Settings.from_environ({"K_SERVICE": "survey"}).keys_of_events()
-    found = Settings.from_environ({"K_SERVICE": "survey", "HEPFAAS_EVENT_KEYS": "k" * 32})
-    assert found.keys_of_events() == ("k" * 32,)
+    settings = Settings.from_environ({"K_SERVICE": "survey", "HEPFAAS_EVENT_KEYS": "k" * 32})
+    assert settings.keys_of_events() == ("k" * 32,)
     assert Settings.from_environ({}).keys_of_events() == ()
 
 
 def test_a_secret_is_not_shown_with_the_settings() -> None:
-    found = Settings.from_environ({"HEPFAAS_EVENT_KEYS": "k" * 32, "HEPFAAS_TOKEN": "t" * 9})
-    assert found.event_keys == ("k" * 32,)
-    assert "kkk" not in repr(found)
-    assert "ttt" not in repr(found)
+    settings = Settings.from_environ({"HEPFAAS_EVENT_KEYS": "k" * 32, "HEPFAAS_TOKEN": "t" * 9})
+    assert settings.event_keys == ("k" * 32,)
+    assert "kkk" not in repr(settings)
+    assert "ttt" not in repr(settings)

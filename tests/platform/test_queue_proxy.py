@@ -1,4 +1,4 @@
-"""What the queue-proxy of the tests does before a function: time limit and queue, as in a pod."""
+"""The queue-proxy of the tests before a function: time limit and queue, as in a pod."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def sleep(request):
 
 @pytest.fixture(scope="module")
 def sleeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Port of a function with four threads that sleeps as long as it is asked to and says from when to when."""
+    """Return the port of a function with four threads that sleeps as requested and answers with start and end."""
     program()
     source, port = tmp_path_factory.mktemp("sleeper") / "main.py", free_port()
     source.write_text(SLEEPER)
@@ -48,8 +48,8 @@ def two_at_once(url: str, seconds: float) -> list[httpx.Response]:
 
 
 def overlap(answers: list[httpx.Response]) -> bool:
-    """Whether the function ran both calls at one time."""
-    first, second = sorted((answer.json() for answer in answers), key=lambda said: said["began"])
+    """Return whether the function ran both calls at the same time."""
+    first, second = sorted((answer.json() for answer in answers), key=lambda answer: answer["began"])
     return bool(second["began"] < first["ended"])
 
 

@@ -1,4 +1,4 @@
-"""One suite for both stores: an object is whole or not there, and of many creators one succeeds."""
+"""One suite for both stores: an object exists whole or not at all, and of many concurrent creators one succeeds."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from functions_framework import create_app
 from hepfaas.errors import MissingError, RequestError, UnavailableError
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.storage import Store, probe
 from hepfaas.platform.stores import open_store
 from moto.server import ThreadedMotoServer
@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("s3_url"))
 
 
-def test_what_is_created_is_read_whole_and_in_parts(store: Store) -> None:
+def test_an_object_is_read_whole_and_in_parts(store: Store) -> None:
     data = bytes(range(256)) * 50
     assert store.create("steps/survey/ab", memoryview(data))
     assert store.get("steps/survey/ab") == data
@@ -49,7 +49,7 @@ def test_the_second_creator_changes_nothing(store: Store) -> None:
     assert store.get("a") == b"first"
 
 
-def test_what_is_not_there_is_said_so(store: Store) -> None:
+def test_a_missing_object_is_an_error(store: Store) -> None:
     store.create("a/b", b"")
     for key in ("nothing", "a", "a/b/c"):
         assert store.size_bytes(key) is None
@@ -87,7 +87,7 @@ def test_of_sixteen_creators_one_succeeds(store: Store) -> None:
         assert store.get(f"race/{turn}") == offers[won.index(True)]
 
 
-def test_a_good_store_passes_the_probe_and_keeps_nothing_of_it(store: Store) -> None:
+def test_a_good_store_passes_the_probe_which_leaves_no_object(store: Store) -> None:
     probe(store)
     assert list(store.keys("")) == []
 
@@ -103,7 +103,7 @@ for number in range(10_000):
 """
 
 
-def test_a_kill_at_any_moment_leaves_whole_objects_only(store: Store) -> None:
+def test_a_kill_at_any_moment_leaves_only_whole_objects(store: Store) -> None:
     chooser = random.Random(7)
     for turn in range(5):
         command = [sys.executable, "-c", WRITER, store.url, str(turn)]
@@ -119,7 +119,7 @@ def test_a_kill_at_any_moment_leaves_whole_objects_only(store: Store) -> None:
         assert hashlib.sha256(data[64:]).hexdigest().encode() == data[:64]
 
 
-def test_what_a_killed_process_left_is_swept_after_a_day(tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_removed_after_a_day(tmp_path: Path) -> None:
     open_store(str(tmp_path)).create("x", b"an object")
     old, young = tmp_path / ".tmp" / "old", tmp_path / ".tmp" / "young"
     for path in (old, young):
@@ -135,8 +135,8 @@ def test_a_store_where_a_file_is_names_the_place(tmp_path: Path) -> None:
         open_store(str(tmp_path / "file"))
 
 
-def test_an_address_of_another_kind_is_no_store() -> None:
-    with pytest.raises(RequestError, match="'gs://bucket' is no store; give a folder or s3://bucket/prefix"):
+def test_another_scheme_is_not_a_store() -> None:
+    with pytest.raises(RequestError, match="'gs://bucket' is not a store; give a folder or s3://bucket/prefix"):
         open_store("gs://bucket")
 
 
@@ -152,7 +152,7 @@ def small_disk(tmp_path: Path) -> Path:
     subprocess.run(["umount", str(path)], check=True)
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half(small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_partial_object(small_disk: Path) -> None:
     store = open_store(str(small_disk / "store"))
     assert store.create("small", b"x" * 1000)
     with pytest.raises(RequestError, match=r"cannot be written: No space left on device; .*free some space"):
@@ -161,19 +161,19 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(small_disk: Path) -> None:
     assert store.create("after", b"y" * 1000)
 
 
-def test_a_bucket_that_is_not_there_is_named(moto_url: str) -> None:
-    with pytest.raises(RequestError, match=r"store s3://nowhere/x: there is no bucket 'nowhere'; make it first"):
+def test_a_missing_bucket_is_named(moto_url: str) -> None:
+    with pytest.raises(RequestError, match=r"store s3://nowhere/x: bucket 'nowhere' does not exist; create it first"):
         open_store("s3://nowhere/x").create("a", b"")
 
 
-def test_wrong_credentials_are_said_and_not_shown(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_an_error_that_does_not_show_them(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
     with pytest.raises(RequestError, match=r"refuses: SignatureDoesNotMatch; look at AWS_ACCESS_KEY_ID") as caught:
         open_store(s3_url).create("a", b"")
     assert "wrong-secret" not in str(caught.value)
 
 
-def test_no_credentials_are_asked_for(s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_credentials_are_an_error(s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -182,7 +182,7 @@ def test_no_credentials_are_asked_for(s3_url: str, monkeypatch: pytest.MonkeyPat
         open_store(s3_url).get("a")
 
 
-def test_a_server_that_is_away_is_unavailable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_unavailable(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="does not answer"):
@@ -220,7 +220,7 @@ def test_the_probe_refuses_a_store_that_ignores_the_condition(moto_url: str, mon
             probe(open_store(moto_url))
 
 
-def test_functions_that_begin_runs_refuse_such_a_store_until_it_is_another(
+def test_functions_that_start_runs_refuse_such_a_store_until_it_is_replaced(
     moto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEPFAAS_STORE", moto_url)
@@ -240,12 +240,12 @@ def test_functions_that_begin_runs_refuse_such_a_store_until_it_is_another(
     monkeypatch.setenv("AWS_ENDPOINT_URL", good)
     for client, (path, headers), status in zip(clients, asks, (404, 204, 204), strict=True):
         assert client.post(path, headers=headers, json={}).status_code == status
-    monkeypatch.setattr(outside, "probe", None)  # nobody calls it again
+    monkeypatch.setattr(backends, "probe", None)  # it is not called again
     assert clients[0].post(asks[0][0], json={}).status_code == 404
 
 
 class Forgetful:
-    """A server that passes every request on, but for the condition in it."""
+    """A proxy that removes the condition from every request."""
 
     def __init__(self, to: str) -> None:
         import http.client

@@ -1,4 +1,4 @@
-"""Runs of several kinds: each is read back as what it was, and those of earlier releases as trainings."""
+"""Runs of several kinds: each survives JSON, and those of earlier releases are trainings."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ CONVERSION = Conversion("m", "uploads/0", "keras", "m.keras", "", "", '{"name": 
 
 
 @pytest.mark.parametrize("recipe", [TRAINING, PREDICTION, CONVERSION])
-def test_a_request_is_read_back_as_what_it_was(recipe: AnyRecipe) -> None:
+def test_a_request_survives_json(recipe: AnyRecipe) -> None:
     request = Request(recipe, 1.0, ("note",), once="x")
     assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
 

@@ -1,4 +1,4 @@
-"""params.json: the original's keys mean what they meant, and a wrong one is named."""
+"""params.json: the keys of MLaaS4HEP keep their meaning, and errors name the key."""
 
 import json
 
@@ -22,7 +22,7 @@ OLD = {
 }
 
 
-def test_the_originals_example_is_understood_whole() -> None:
+def test_the_example_of_mlaas4hep_is_understood() -> None:
     params = params_of(json.dumps(OLD), "params.json")
     assert params.recipe == {
         "n_events": 3000,
@@ -43,14 +43,14 @@ def test_a_file_or_commas_may_name_the_excluded_branches() -> None:
     assert params_of('{"exclude_branches": "pt, eta"}', "p").recipe == {"excluded": ("pt", "eta")}
 
 
-def test_defaults_are_the_originals() -> None:
+def test_defaults_are_those_of_mlaas4hep() -> None:
     assert params_of("{}", "p").redirector == REDIRECTOR
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "params.json is no JSON: .* at line 1 column 2"),
+        ("{", "params.json is not JSON: .* at line 1 column 2"),
         ("[1]", "params.json holds a list; it must be one JSON object"),
         ('{"epoch": 5}', "params.json has the unknown key 'epoch'; closest: epochs"),
         ('{"zzzz": 5}', "params.json has the unknown key 'zzzz'; known: batch_size"),
@@ -59,7 +59,7 @@ def test_defaults_are_the_originals() -> None:
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
         (
             '{"preproc": "preproc.json"}',
-            "params.json: 'preproc' cannot be followed: cuts and new branches are not there",
+            "params.json: 'preproc' is refused: cuts and new branches are not supported",
         ),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),
@@ -76,6 +76,6 @@ def test_defaults_are_the_originals() -> None:
         ('{"order": "file"}', '\'order\' is "file" \\(text\\); it takes "sorted" or "tree"'),
     ],
 )
-def test_a_wrong_value_is_named_with_what_it_takes(text: str, message: str) -> None:
+def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         params_of(text, "params.json")

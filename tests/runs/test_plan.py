@@ -1,4 +1,4 @@
-"""The plan asks for what is missing, whatever the order, and for nothing that is there."""
+"""The plan requests missing results only, in whatever order they come."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def ranges(entries: int) -> list[list[int]]:
 
 
 class World:
-    """Results of steps as a store would hold them, made up from the step's names alone."""
+    """Results of steps as a store holds them, made from the fields of the step alone."""
 
     def __init__(self, recipe: Recipe = RECIPE, entries: dict[str, int] | None = None) -> None:
         self.recipe, self.entries = recipe, {"c.root": 3_000, "d.root": 1_000, **(entries or ENTRIES)}
@@ -68,7 +68,8 @@ class World:
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
-                part = {"key": step.key, "label": step.label, "rows": rows, "file": step.file}
+                part = {"key": step.key, "size_bytes": 1, "file": step.file, "entries": list(step.entries),
+                        "label": step.label, "rows": rows, "id_sum": 0, "order": "012"}  # fmt: skip
                 return {"parts": [part]}
             case Sum(of="open"):
                 return joined([self.results[key] for key in step.members])
@@ -113,7 +114,7 @@ def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None
 
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False))
-def test_a_deleted_result_is_asked_for_again_and_nothing_else(chooser: random.Random) -> None:
+def test_only_a_deleted_result_is_made_again(chooser: random.Random) -> None:
     world = World()
     world.finish()
     lost = chooser.choice([step for step in world.done if not isinstance(step, Open | Survey | Prepare | Score | Sum)])
@@ -123,7 +124,7 @@ def test_a_deleted_result_is_asked_for_again_and_nothing_else(chooser: random.Ra
     assert [step.key for step in world.done] == [lost.key]
 
 
-def test_a_lost_survey_costs_nothing_while_its_sum_is_there() -> None:
+def test_a_lost_survey_costs_nothing_while_its_sum_exists() -> None:
     world = World()
     world.finish()
     for step in [step for step in world.done if isinstance(step, Survey)]:
@@ -133,7 +134,7 @@ def test_a_lost_survey_costs_nothing_while_its_sum_is_there() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False))
-def test_who_makes_a_lost_result_can_be_told(chooser: random.Random) -> None:
+def test_the_plan_names_the_step_that_makes_a_lost_result(chooser: random.Random) -> None:
     world = World()
     world.finish()
     lost = chooser.choice([step for step in world.done if isinstance(step, Open | Survey | Prepare | Train | Sum)])
@@ -142,7 +143,7 @@ def test_who_makes_a_lost_result_can_be_told(chooser: random.Random) -> None:
     assert plan.maker(RECIPE, "run/1", world.results.get, lost.key) == lost
 
 
-def test_the_sum_of_what_was_opened_gives_it_back_and_holds_equal_lists_once() -> None:
+def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> None:
     step = World()
     one, two = (step.result(opening) for opening in plan.opens(RECIPE, "run/1"))
     other = {**two, "features": [["met", False]]}
@@ -232,10 +233,10 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
         assert base != changed
     elif name in MODEL_KEYS | {"threshold"}:
         assert base == changed
-    # the others change what open and spec find, which this world makes up
+    # the others change the results of open and spec, which are fixed in this world
 
 
-def test_more_steps_of_training_than_can_be_looked_at_are_refused() -> None:
+def test_too_many_train_steps_are_refused() -> None:
     world = World(dataclasses.replace(RECIPE, epochs=100_001))
     with pytest.raises(RequestError, match="100,001 epochs of 1 segments are more than 100,000 steps of training"):
         world.finish()
@@ -266,7 +267,7 @@ def test_a_model_that_the_gate_refuses_is_not_published() -> None:
     assert world.coming() == plan.Finished(None, {"passed": False})
 
 
-def test_what_the_gate_reads_is_made_again_if_it_is_lost() -> None:
+def test_lost_inputs_of_the_gate_are_made_again() -> None:
     world = World(GATED)
     world.finish()
     for step in world.done:
@@ -275,7 +276,7 @@ def test_what_the_gate_reads_is_made_again_if_it_is_lost() -> None:
 
 
 @pytest.mark.parametrize(("recipe", "lost"), [(CONTINUED, "spec"), (CONTINUED, "checkpoint"), (GATED, "export")])
-def test_what_an_earlier_version_was_made_of_is_not_made_again(recipe: Recipe, lost: str) -> None:
+def test_lost_results_of_an_earlier_version_are_not_made_again(recipe: Recipe, lost: str) -> None:
     world = World(recipe)
     del world.results[getattr(EARLIER, lost)]
     with pytest.raises(RequestError, match=f"the {lost} of model 'htautau/7' .* is not in the store any more"):
@@ -287,8 +288,8 @@ def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
-def test_where_a_file_lies_is_no_part_of_a_step() -> None:
-    one = Survey("id", "Events", ("met",), (0, 10), "a.root")
+def test_the_url_of_a_file_is_not_part_of_a_step() -> None:
+    one = Survey(file="id", tree="Events", branches=("met",), entries=(0, 10), url="a.root")
     assert one.key == dataclasses.replace(one, url="root://host//a.root").key
     assert one.key != dataclasses.replace(one, entries=(0, 11)).key
 
@@ -352,22 +353,29 @@ def test_files_with_other_branches_are_an_error(features: list[list[Any]], messa
         world.finish()
 
 
-def test_a_loss_that_is_no_number_ends_the_run() -> None:
+def test_a_loss_that_is_not_finite_fails_the_run() -> None:
     with pytest.raises(RequestError, match="the loss after epoch 2 is nan: the training diverged"):
         plan.best_epoch([0.5, float("nan")])
 
 
 TEXTS = st.text(max_size=5)
 STEPS = st.one_of(
-    st.builds(Survey, TEXTS, TEXTS, st.lists(TEXTS).map(tuple), st.tuples(st.integers(), st.integers()), TEXTS),
-    st.builds(Compare, TEXTS, st.sampled_from([0, 0.0, 1, 1.0, 0.1]), TEXTS, TEXTS, TEXTS),
+    st.builds(
+        Survey,
+        file=TEXTS,
+        tree=TEXTS,
+        branches=st.lists(TEXTS).map(tuple),
+        entries=st.tuples(st.integers(), st.integers()),
+        url=TEXTS,
+    ),
+    st.builds(Compare, metric=TEXTS, fall=st.sampled_from([0, 0.0, 1, 1.0, 0.1]), model=TEXTS, score=TEXTS, last=TEXTS),
     st.builds(Sum, TEXTS, st.lists(TEXTS).map(tuple)),
-    st.builds(Score, TEXTS, TEXTS, st.integers(), st.floats(0, 1)),
+    st.builds(Score, export=TEXTS, part=TEXTS, n_classes=st.integers(), threshold=st.floats(0, 1)),
 )
 
 
 @given(STEPS)
-def test_a_key_is_the_hash_of_the_names_as_plain_json(step: Step) -> None:
+def test_a_key_is_the_hash_of_the_fields_as_plain_json(step: Step) -> None:
     named = {item.name: getattr(step, item.name) for item in dataclasses.fields(step) if not item.metadata.get("hint")}
     text = json.dumps([step.kind, step.version, named], sort_keys=True)
     assert step.key == f"steps/{step.kind}/{hashlib.sha256(text.encode()).hexdigest()}"

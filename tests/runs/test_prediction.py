@@ -1,4 +1,4 @@
-"""The plan of a prediction run: which steps come next, from what is there."""
+"""The plan of a prediction run: the next steps, from the results that exist."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
-from hepfaas.runs.ledger import prediction_ledger
+from hepfaas.runs.ledger import CountedPart, prediction_ledger
 from hepfaas.runs.opened import joined
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.prediction import Prediction
@@ -15,7 +15,7 @@ from hepfaas.runs.steps import Open, Predict, step_from_json
 
 RECIPE = Prediction("m-scores", "m/1", "graph", "spec", ("a.root", "b.root"), "Events", ("met", "pt"), ("event",))
 HINTS = {"name", "model", "urls"}
-"""Where things are and what they are called; the rest is what scores depend on."""
+"""Fields on which scores do not depend."""
 
 
 def opened(identity: str, *ranges: tuple[int, int]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def opened(identity: str, *ranges: tuple[int, int]) -> dict[str, Any]:
 
 
 def coming(recipe: Prediction, files: list[dict[str, Any]], there: Mapping[str, Any] | None = None) -> Ready | Finished:
-    """What is next once these files are opened."""
+    """Return what comes next once these files are open."""
     ready = plan.next_steps(recipe, "m-1/1", lambda key: None)
     assert isinstance(ready, Ready)
     results = {ready.levels[-1][0].key: joined(files), **(there or {})}
@@ -60,14 +60,14 @@ def test_files_are_opened_first_and_then_scored_range_by_range() -> None:
     assert [step_from_json(step.to_json()) for step in steps] == steps
 
 
-def test_it_is_finished_when_the_sum_of_all_parts_is_there() -> None:
+def test_a_prediction_is_finished_when_the_sum_of_all_parts_exists() -> None:
     ready = coming(RECIPE, list(FILES))
     assert isinstance(ready, Ready)
     parts = {"parts": [{"rows": 13}]}
     assert coming(RECIPE, list(FILES), {ready.levels[-1][0].key: parts}) == Finished(scores=parts)
 
 
-def test_entries_are_those_of_each_file_and_none_is_no_step() -> None:
+def test_entries_apply_to_each_file_and_an_empty_range_has_no_step() -> None:
     steps = predicts(replace(RECIPE, entries=(2, 6)), *FILES)
     assert [(step.file, step.entries) for step in steps] == [("A", (2, 5)), ("A", (5, 6)), ("B", (2, 4))]
     assert coming(replace(RECIPE, entries=(20, 30)), list(FILES)) == Finished(scores={"parts": []})
@@ -98,13 +98,13 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     for name, value in other.items():
         changed = replace(RECIPE, **{name: value})
         same = {step.key for step in predicts(changed, *FILES)} == before
-        if name in ("identifiers", "range_events"):  # what is opened is another, and tells other ranges
+        if name in ("identifiers", "range_events"):  # these change the open step
             assert plan.next_steps(changed, "m-1/1", lambda key: None) != openings
         else:
             assert same == (name in HINTS), name
 
 
-def test_the_maker_of_a_part_that_is_gone_is_found() -> None:
+def test_the_plan_names_the_step_that_makes_a_lost_part() -> None:
     step = predicts(RECIPE, *FILES)[1]
     ready = plan.next_steps(RECIPE, "m-1/1", lambda key: None)
     assert isinstance(ready, Ready)
@@ -114,15 +114,15 @@ def test_the_maker_of_a_part_that_is_gone_is_found() -> None:
     assert plan.maker(RECIPE, "m-1/1", lambda key: None, step.key) is None
 
 
-def test_the_ledger_finds_what_is_missing_twice_or_cut() -> None:
+def test_the_ledger_finds_missing_doubled_and_cut_parts() -> None:
     file = Input("a.root", 0, "A", ((2, 5), (5, 9)))
 
     def findings(*parts: tuple[int, int, int]) -> tuple[str, ...]:
-        counted = [{"file": "A", "entries": [start, stop], "rows": [rows]} for start, stop, rows in parts]
+        counted = [CountedPart("A", (start, stop), (rows,)) for start, stop, rows in parts]
         return prediction_ledger([file], counted).findings
 
     assert findings((2, 5, 3), (5, 9, 4)) == ()
     assert "3 of its 7 events are scored" in findings((2, 5, 3))[0]
     assert "missing" in findings((2, 4, 2), (5, 9, 4))[0]
-    assert "there twice" in findings((2, 6, 4), (5, 9, 4))[0]
+    assert "counted twice" in findings((2, 6, 4), (5, 9, 4))[0]
     assert "has 3 rows" in findings((2, 5, 3), (5, 9, 3))[0]

@@ -1,4 +1,4 @@
-"""The two walls round a model's code, tried from inside; the learner itself in them: test_sandbox.py."""
+"""The confinement of a model's code, tried from inside; the learner in it: tests/learner/test_confined.py."""
 
 import os
 import re
@@ -22,7 +22,7 @@ it._prctl(it.PR_SET_NO_NEW_PRIVS, 1)
 whole = it._Program(len(code) // 8, ctypes.addressof(code))
 it._prctl(it.PR_SET_SECCOMP, it.SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(whole)))
 """
-"""Makes the kernel answer as one does that was built without Landlock."""
+"""Makes the kernel answer as if it was built without Landlock."""
 
 MAIN = Path(__file__).parents[2] / "functions" / "train" / "main.py"
 
@@ -36,7 +36,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def done(scratch: Path, program: str, **variables: str) -> str:
-    """What a program says that runs in a scratch folder, in a session of its own."""
+    """Return the output of a program that runs in a scratch folder, in its own session."""
     scratch.mkdir(exist_ok=True)
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -52,20 +52,20 @@ def done(scratch: Path, program: str, **variables: str) -> str:
 
 
 def probed(foreign: Path, walls: str, *parts: str) -> dict[str, str]:
-    """What came of each attempt."""
+    """Return the result of each attempt."""
     program = Path(probes.__file__).read_text()
     at = program.index('FOREIGN, TOKEN, PARENT = Path("/"), "", 1')
-    given = f"\nFOREIGN, PARENT = Path({str(foreign)!r}), {os.getpid()}\n"
+    names = f"\nFOREIGN, PARENT = Path({str(foreign)!r}), {os.getpid()}\n"
     head, tail = program[:at], program[at:].partition("\n")
-    whole = [head, tail[0], given, walls, tail[2], *(f"\n{part}()" for part in parts)]
-    said = done(foreign.parent / "scratch", "".join(whole))
-    found = dict(line.split(": ") for line in said.splitlines() if re.fullmatch(r"[\w'3_0 -]+: \w+( it)?", line))
-    assert len(found) == len(said.splitlines()), said
-    return found
+    whole = [head, tail[0], names, walls, tail[2], *(f"\n{part}()" for part in parts)]
+    output = done(foreign.parent / "scratch", "".join(whole))
+    results = dict(line.split(": ") for line in output.splitlines() if re.fullmatch(r"[\w'3_0 -]+: \w+( it)?", line))
+    assert len(results) == len(output.splitlines()), output
+    return results
 
 
-def test_without_walls_the_attempts_get_what_they_try(foreign: Path) -> None:
-    """So that those below could fail."""
+def test_without_confinement_the_attempts_succeed(foreign: Path) -> None:
+    """Without confinement the attempts succeed, so the tests below can fail."""
     got = probed(foreign, "", "files", "signals", "system", "allowed")
     refused = {what for what, result in got.items() if result != "got it"}
     assert refused <= {
@@ -78,7 +78,7 @@ def test_without_walls_the_attempts_get_what_they_try(foreign: Path) -> None:
 
 
 @LANDLOCK
-def test_within_them_nothing_is_got(foreign: Path) -> None:
+def test_with_confinement_no_attempt_succeeds(foreign: Path) -> None:
     confinement.hide()
     got = probed(foreign, CONFINED, "files", "parent", "signals", "system")
     assert len(got) > 50
@@ -104,11 +104,11 @@ def test_within_them_nothing_is_got(foreign: Path) -> None:
 
 
 @LANDLOCK
-def test_within_them_a_model_has_what_it_needs(foreign: Path) -> None:
+def test_with_confinement_a_model_has_what_it_needs(foreign: Path) -> None:
     assert set(probed(foreign, CONFINED, "allowed").values()) == {"got it"}
 
 
-def test_without_landlock_files_alone_are_open(foreign: Path) -> None:
+def test_without_landlock_only_files_are_open(foreign: Path) -> None:
     confinement.hide()
     got = probed(foreign, NO_LANDLOCK + CONFINED, "parent", "signals", "system", "allowed")
     may = {what for what, result in got.items() if result == "got it"}
@@ -119,9 +119,9 @@ def test_without_landlock_files_alone_are_open(foreign: Path) -> None:
 def test_the_function_refuses_to_start_without_landlock_unless_it_may(tmp_path: Path) -> None:
     program = f"import runpy\n{NO_LANDLOCK}\nrunpy.run_path({str(MAIN)!r})\nprint('started')"
     home = {"HOME": str(tmp_path)}
-    told = done(tmp_path, program, **home)
-    assert "RequestError: the kernel has no Landlock, which hides files from a model's code" in told
-    assert "set HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1" in told
+    output = done(tmp_path, program, **home)
+    assert "RequestError: the kernel has no Landlock, which hides files from a model's code" in output
+    assert "set HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1" in output
     assert done(tmp_path, program, HEPFAAS_LEARNER_WITHOUT_LANDLOCK="1", **home) == "started\n"
 
 
@@ -148,7 +148,7 @@ def test_the_numbers_are_those_of_the_kernel(machine: str, header: str) -> None:
     assert not missing & set(numbers)
 
 
-def test_an_error_of_the_walls_is_explained_and_no_other() -> None:
+def test_only_errors_of_the_confinement_are_explained() -> None:
     assert confinement.why(PermissionError(1, "Operation not permitted")) == f"; {confinement.WHY}"
     error = ValueError("no weights")
     error.__cause__ = OSError("[Errno -3] Temporary failure in name resolution")

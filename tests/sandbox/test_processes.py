@@ -1,4 +1,4 @@
-"""Workers are forked, ended and replaced, however many at once; none outlives the process that needs it."""
+"""Workers are forked, ended and replaced, also many at once; none outlives the process that uses it."""
 
 import os
 import signal
@@ -84,7 +84,7 @@ def test_a_fork_server_that_was_killed_is_started_again(server: ForkServer, grap
         model.close()
 
 
-def test_workers_end_with_the_process_that_needs_them() -> None:
+def test_workers_end_with_the_process_that_uses_them() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STARTS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -92,13 +92,13 @@ def test_workers_end_with_the_process_that_needs_them() -> None:
         server = int(parent.stdout.readline())
         wait_for("the worker has started", lambda: children(server))
         (worker,) = children(server)
-        os.kill(worker, signal.SIGSTOP)  # as one that hangs
+        os.kill(worker, signal.SIGSTOP)  # as if it hung
         parent.kill()
     for process in (server, worker):
         wait_for("it has ended", lambda process=process: not Path(f"/proc/{process}/cmdline").exists())
 
 
-def test_all_workers_together_keep_to_the_memory_they_may_have(server: ForkServer) -> None:
+def test_the_memory_of_all_workers_together_is_limited(server: ForkServer) -> None:
     graph = Graph(doubling(10_000_000), (10_000_000,), 10_000_000)  # a row is 40 MB, its tensors twice that
     memory = Memory(worker_mb=1_000, total_mb=150)
     models = [ConfinedModel(server, graph, memory) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""What is sent arrives, and an end in the midst of it is noticed."""
+"""Messages arrive as they were sent, and an end within a message is noticed."""
 
 import socket
 import threading
@@ -42,20 +42,20 @@ def test_arrays_larger_than_the_socket_arrive(pair: tuple[socket.socket, socket.
 
 
 @pytest.mark.parametrize("type_", ["O", "f8,O", "U4", "V2000000000", "f4,f4"])
-def test_addresses_and_the_like_are_not_taken(pair: tuple[socket.socket, socket.socket], type_: str) -> None:
+def test_arrays_of_objects_are_refused(pair: tuple[socket.socket, socket.socket], type_: str) -> None:
     text = f'[{{}}, [["{type_}", [1]]]]'.encode()
     pair[0].sendall(len(text).to_bytes(4, "little") + text + b"\x41" * 16)
-    with pytest.raises(ValueError, match="numbers alone are sent"):
+    with pytest.raises(ValueError, match="only numbers are sent"):
         wire.receive(pair[1])
 
 
-def test_numbers_that_numpy_has_not_are_sent_as_they_are(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_numbers_without_a_numpy_type_are_sent_as_they_are(pair: tuple[socket.socket, socket.socket]) -> None:
     wire.send(pair[0], {}, [np.array([b"\x80\x3f"], dtype="V2")])
     _, (got,) = wire.receive(pair[1])
     assert got.tobytes() == b"\x80\x3f"
 
 
-def test_an_end_in_the_midst_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_an_end_within_a_message_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].sendall(b"\x40\x00\x00\x00half")
     pair[0].close()
     with pytest.raises(EOFError):

@@ -52,10 +52,10 @@ def test_what_was_written_is_read_back(ending: str, tmp_path: Path) -> None:
     with score_file(path) as write:
         write(FIRST)
         write(SECOND)
-    found = READERS[ending](path)
+    columns = READERS[ending](path)
     for name, values in FIRST.items():
         expected = np.concatenate([values, SECOND[name]])
-        np.testing.assert_array_equal(np.asarray(found[name], dtype=expected.dtype), expected)
+        np.testing.assert_array_equal(np.asarray(columns[name], dtype=expected.dtype), expected)
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
 
 

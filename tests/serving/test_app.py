@@ -69,10 +69,10 @@ def test_more_requests_than_may_be_under_way_at_once_are_refused(tmp_path: Path)
             return {"type": "http.request", "body": b"{}", "more_body": False}
 
         scope = {"type": "http", "method": "POST", "path": "/json", "headers": [], "query_string": b""}
-        asked = [asyncio.create_task(app.answer(Request(scope, receive))) for _ in range(3)]
-        refused = await asked[2]
+        tasks = [asyncio.create_task(app.answer(Request(scope, receive))) for _ in range(3)]
+        refused = await tasks[2]
         bodies.set()
-        return [refused, *(await asyncio.gather(*asked[:2])), await app.answer(Request(scope, receive))]
+        return [refused, *(await asyncio.gather(*tasks[:2])), await app.answer(Request(scope, receive))]
 
     first, *others = asyncio.run(done())
     assert first.status_code == 429
@@ -86,7 +86,7 @@ def test_what_a_crowd_leaves_is_handed_back_once(
 ) -> None:
     app, handed_back = PredictApp(Settings(str(tmp_path))), []
     monkeypatch.setattr(predict_app, "SETTLE_S", 0.01)
-    monkeypatch.setattr(predict_app, "hand_back", lambda: handed_back.append(True))
+    monkeypatch.setattr(predict_app, "release_free_memory", lambda: handed_back.append(True))
 
     async def crowd() -> None:
         bodies = asyncio.Event()
@@ -96,11 +96,11 @@ def test_what_a_crowd_leaves_is_handed_back_once(
             return {"type": "http.request", "body": b"{}", "more_body": False}
 
         scope = {"type": "http", "method": "POST", "path": "/json", "headers": [], "query_string": b""}
-        asked = [asyncio.create_task(app.answer(Request(scope, receive))) for _ in range(many)]
+        tasks = [asyncio.create_task(app.answer(Request(scope, receive))) for _ in range(many)]
         await asyncio.sleep(0.1)
         assert not handed_back
         bodies.set()
-        await asyncio.gather(*asked)
+        await asyncio.gather(*tasks)
         await asyncio.sleep(0.1)
 
     asyncio.run(crowd())
@@ -150,8 +150,8 @@ def test_runs_that_were_asked_for_here_are_told_here_and_no_others(tmp_path: Pat
     trained = Recipe("m", (LabelledFile("root://h//a", 0), LabelledFile("root://h//b", 1)), "blobs/x")
     begun, training, deleted = (records.create(store, records.Request(one, 1.0)) for one in (scores, trained, scores))
     store.create(f"runs/{deleted}/deleted.json", b"{}")
-    asked = [records.Request(one, 1.0).to_json() for one in (scores, trained)]
-    for run, wish in zip(("m-scores-7", "m-7"), asked, strict=True):
+    requests = [records.Request(one, 1.0).to_json() for one in (scores, trained)]
+    for run, wish in zip(("m-scores-7", "m-7"), requests, strict=True):
         store.create(f"asked/{run}", json.dumps(wish).encode())
     app = PredictApp(Settings(str(tmp_path), predict_base="/tfaas"))
     for run, state in ((begun, "unfinished"), ("m-scores-7", "pending")):
@@ -161,8 +161,8 @@ def test_runs_that_were_asked_for_here_are_told_here_and_no_others(tmp_path: Pat
     others = [f"{run}{what}" for run in (training, deleted) for what in ("", "/scores", "/ledger")]
     for path in (*others, "m-7", "none-1", "..", "a b/scores"):
         answer = answered(app, f"/tfaas/v1/runs/{path}")
-        told = f"there is no prediction '{path.partition('/')[0]}' here"
-        assert (answer.status_code, told in bytes(answer.body).decode()) == (404, True), path
+        finding = f"there is no prediction '{path.partition('/')[0]}' here"
+        assert (answer.status_code, finding in bytes(answer.body).decode()) == (404, True), path
     early = answered(app, f"/tfaas/v1/runs/{begun}/scores")
     assert (early.status_code, "has not scored all events" in bytes(early.body).decode()) == (404, True)
 
@@ -200,10 +200,10 @@ def test_an_upload_that_takes_too_long_names_the_run_that_goes_on(tmp_path: Path
     run = re.search(r"run '(m-[0-9]+)' goes on", bytes(answer.body).decode())
     assert run
     assert taken == [("org.hepfaas.run.requested", f"asked/{run[1]}")]
-    asked = asking.asked_for(open_store(f"{tmp_path}/local"), run[1])
-    assert asked
-    assert isinstance(asked.recipe, Conversion)
-    assert (asked.recipe.format, asked.recipe.file) == ("frozen_graph", "m.pb")
+    request = asking.asked_for(open_store(f"{tmp_path}/local"), run[1])
+    assert request
+    assert isinstance(request.recipe, Conversion)
+    assert (request.recipe.format, request.recipe.file) == ("frozen_graph", "m.pb")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from socket import create_connection, create_server, socket
 
 import pytest
 import uvicorn
-from hepfaas.serving.connection import LISTENERS, Loop, straight_to
+from hepfaas.serving.connection import LISTENERS, ManyListenersLoop, protocol_for
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -57,7 +57,7 @@ def wire(app: App) -> Iterator[socket]:
     """A connection to a server of the app."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, http=straight_to(app, MOST), port=port, log_config=None, lifespan="off")
+        uvicorn.Config(app, http=protocol_for(app, MOST), port=port, log_config=None, lifespan="off")
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -82,7 +82,7 @@ def read_until(wire: socket, end: bytes) -> bytes:
     return data
 
 
-def asked(path: str, body: bytes = b"", **headers: str) -> bytes:
+def request(path: str, body: bytes = b"", **headers: str) -> bytes:
     lines = {"Host": "x", "Content-Length": str(len(body)), **{key.replace("_", "-"): headers[key] for key in headers}}
     head = "".join(f"{key}: {value}\r\n" for key, value in lines.items())
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
@@ -90,33 +90,33 @@ def asked(path: str, body: bytes = b"", **headers: str) -> bytes:
 
 def test_answers_without_a_body_and_with_one_are_whole(wire: socket) -> None:
     for body in (b"", b"x", b"HTTP/1.1 200 OK\r\n\r\n", b"y" * 300_000):
-        wire.sendall(asked("/", body))
+        wire.sendall(request("/", body))
         answer = read_until(wire, b"\r\n\r\n" + body)
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert f"content-length: {len(body)}\r\n".encode() in answer
 
 
 def test_requests_that_do_not_wait_are_answered_in_their_order(wire: socket) -> None:
-    wire.sendall(asked("/", b"one") + asked("/", b"two") + asked("/", b"three"))
+    wire.sendall(request("/", b"one") + request("/", b"two") + request("/", b"three"))
     assert read_until(wire, b"three").count(b"HTTP/1.1 200 OK") == 3
 
 
 def test_a_client_that_asks_whether_to_go_on_is_told_at_once(wire: socket) -> None:
-    wire.sendall(asked("/", b"body", Expect="100-continue").removesuffix(b"body"))
+    wire.sendall(request("/", b"body", Expect="100-continue").removesuffix(b"body"))
     assert read_until(wire, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     wire.sendall(b"body")
     assert read_until(wire, b"\r\n\r\nbody").startswith(b"HTTP/1.1 200 OK")
 
 
 def test_a_piece_comes_before_the_next_one_is_there(wire: socket, app: App) -> None:
-    wire.sendall(asked("/late"))
+    wire.sendall(request("/late"))
     assert read_until(wire, b"first\r\n").startswith(b"HTTP/1.1 200 OK")
     app.goes_on.set()
     assert read_until(wire, b"0\r\n\r\n") == b"6\r\nsecond\r\n0\r\n\r\n"
 
 
 def test_a_body_that_looks_like_a_head_comes_whole(wire: socket) -> None:
-    wire.sendall(asked("/heads") + asked("/heads", Connection="close"))
+    wire.sendall(request("/heads") + request("/heads", Connection="close"))
     answer = read_until(wire, 3 * LIKE_A_HEAD + b"")
     while piece := wire.recv(65536):
         answer += piece
@@ -128,34 +128,34 @@ def test_a_connection_too_many_is_refused_and_the_others_are_not(wire: socket) -
     with ExitStack() as open_ones:
         kept = [wire, *(open_ones.enter_context(create_connection(place, timeout=LIMIT_S)) for _ in range(MOST - 1))]
         for one in kept:
-            one.sendall(asked("/same", b"body"))
+            one.sendall(request("/same", b"body"))
             assert read_until(one, b"body").startswith(b"HTTP/1.1 200")
         with create_connection(place, timeout=LIMIT_S) as surplus:
-            surplus.sendall(asked("/same", b"body"))
+            surplus.sendall(request("/same", b"body"))
             answer = read_until(surplus, b"}")
             assert answer.startswith(b"HTTP/1.1 503")
             assert b"retry-after: 1" in answer.lower()
             assert b'{"error":"too many connections' in answer
             assert surplus.recv(1) == b""
         for one in kept:
-            one.sendall(asked("/same", b"again"))
+            one.sendall(request("/same", b"again"))
             assert read_until(one, b"again").startswith(b"HTTP/1.1 200")
 
 
 def test_a_crowd_is_let_in_many_at_a_time() -> None:
     many = 10 * LISTENERS
-    made: list[asyncio.BaseTransport] = []
+    transports: list[asyncio.BaseTransport] = []
 
     class Counting(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            made.append(transport)
+            transports.append(transport)
 
     async def rounds(listening: socket) -> int:
         server, passed = await asyncio.get_running_loop().create_server(Counting, sock=listening), 0
-        while len(made) < many and passed < 10 * many:
+        while len(transports) < many and passed < 10 * many:
             await asyncio.sleep(0)
             passed += 1
-        for transport in made:
+        for transport in transports:
             transport.close()
         server.close()
         await asyncio.wait_for(server.wait_closed(), LIMIT_S)
@@ -166,9 +166,9 @@ def test_a_crowd_is_let_in_many_at_a_time() -> None:
         place = listening.getsockname()
         for _ in range(many):
             open_ones.enter_context(create_connection(place, timeout=LIMIT_S))
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with asyncio.Runner(loop_factory=ManyListenersLoop) as runner:
             passed = runner.run(rounds(listening))
         assert passed < many / 4
-        assert len(made) == many
+        assert len(transports) == many
         with pytest.raises(ConnectionRefusedError):
             create_connection(place, timeout=LIMIT_S)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hepfaas.serving.tfaas_proto import message
+from hepfaas.serving import tfaas_pb2
 from numpy.typing import NDArray
 from PIL import Image
 from support import documents
@@ -157,8 +157,8 @@ def test_a_bundle_of_the_old_readme_answers_as_its_original(
     rows, expected = originals.answers["rows"], originals.answers["net"]
     for row, wanted in zip(rows[:3], expected, strict=False):
         assert near(http.post("/json", json={"values": row.tolist(), "model": "model"}).json(), wanted)
-    sent = message("Row")(value=rows[4].tolist(), model="model").SerializeToString()
-    answer = message("Predictions").FromString(http.post("/proto", content=sent).content)
+    sent = tfaas_pb2.Row(value=rows[4].tolist(), model="model").SerializeToString()
+    answer = tfaas_pb2.Predictions.FromString(http.post("/proto", content=sent).content)
     assert [one.label for one in answer.prediction] == ["0"]
     assert near([one.probability for one in answer.prediction], expected[4])
     inputs = [{"name": "features", "shape": [20, 5], "datatype": "FP32", "data": rows.tolist()}]
@@ -221,7 +221,7 @@ def test_raw_events_and_files_are_refused_with_the_way_out(uploaded: list[str], 
     for sent in ({"events": {"a": [1.0]}}, {"files": ["root://x//a.root"], "tree": "Events"}):
         answer = http.post("/v1/models/model/predict", json=sent)
         assert answer.status_code == 422
-        assert "came without a spec" in answer.json()["error"]
+        assert "was uploaded without a spec" in answer.json()["error"]
         assert "send vectors, to /json" in answer.json()["error"]
     inputs = [{"name": "a", "shape": [1], "datatype": "FP32", "data": [1]}]
     answer = http.post("/v2/models/model/infer", json={"inputs": inputs})
@@ -235,7 +235,7 @@ def test_raw_events_and_files_are_refused_with_the_way_out(uploaded: list[str], 
         ("several", {}, "it has 2 outputs: high, low, "),
         ("several", {"output_name": "middle"}, "it has no output 'middle'; it has: high, low"),
         ("several", {"input_name": "y"}, "it has no input 'y'; it has: x, serving_default_x"),
-        ("text", {}, "its input is string; numbers are served"),
+        ("text", {}, "its input is string; it must be numbers"),
         ("fixed", {}, "its input has shape [4, 2]; the first size must be open"),
         ("open", {}, "its input has shape [open, open, 2]"),
         ("cube", {}, "two rows give an array of shape [2, 2, 2, 1]"),
@@ -255,13 +255,14 @@ def test_outputs_and_whole_numbers_are_chosen_and_cast(originals: Originals, htt
     texts = {"params_json": json.dumps({"output_name": "high"}), "labels_txt": "background\nsignal\n"}
     assert http.post("/upload", content=originals.tar("several", **texts)).content == b""
     assert near(http.post("/json", json={"values": [2.5, 4.0], "model": "several"}).json(), [6.5])
-    sent = message("Row")(value=[2.5, 4.0], model="several").SerializeToString()
-    answer = message("Predictions").FromString(http.post("/proto", content=sent).content)
+    sent = tfaas_pb2.Row(value=[2.5, 4.0], model="several").SerializeToString()
+    answer = tfaas_pb2.Predictions.FromString(http.post("/proto", content=sent).content)
     assert [one.label for one in answer.prediction] == ["signal"]
     assert http.post("/upload", content=originals.tar("counts")).content == b""
     assert near(http.post("/json", json={"values": [3, 0, 8], "model": "counts"}).json(), [1.5, 0, 4])
 
 
+@pytest.mark.slow
 def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.Client) -> None:
     def refused(**request: Any) -> str:
         answer = http.post("/upload", **request)
@@ -280,13 +281,13 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
     assert "no whole tar.gz archive" in refused(content=b"nothing of the kind" * 99)
     assert "the upload has no models" in refused(content=packed(readme_txt="x"))
     assert "has 2 models" in refused(content=packed(a_pb="x", b_keras="x"))
-    assert "params.json is no JSON" in refused(content=packed(a_pb="x", params_json="{"))
+    assert "params.json is not JSON" in refused(content=packed(a_pb="x", params_json="{"))
     assert "'img_channels' is 7" in refused(content=packed(a_pb="x", params_json='{"img_channels": 7}'))
     assert "give one name" in refused(content=packed(a_pb="x", params_json='{"name": "other"}'))
     files = {"model": ("a.pb", graph)}
     assert "cannot name a model" in refused(data={"name": "../x"}, files=files)
     assert "the model has no name" in refused(files=files)
-    assert "base64, but 'model' is none" in refused(
+    assert "base64, but 'model' is not" in refused(
         data={"name": "x"}, files={"model": ("a.pb", b"$$$$")}, headers={"Content-Encoding": "base64"}
     )
     assert "larger than 2 MB" in refused(data={"name": "x"}, files={"model": ("a.pb", b"0" * (MOST_BYTES + 1))})
@@ -296,7 +297,7 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
     assert "no node 'nope' for its input; it could be: dense_4_input" in refused(data={"name": "x"}, files=several)
     several["params"] = ("p.json", b"{}")
     assert "names no output_node; it could be: output_node0, another_end" in refused(data={"name": "x"}, files=several)
-    assert "it is no graph of TensorFlow" in refused(data={"name": "x"}, files={"model": ("a.pb", b"\xff" * 99)})
+    assert "it is not a TensorFlow graph" in refused(data={"name": "x"}, files={"model": ("a.pb", b"\xff" * 99)})
     assert "cannot read it" in refused(data={"name": "x"}, files={"model": ("a.keras", b"x")})
 
 
@@ -316,7 +317,7 @@ def test_an_archive_writes_nothing_elsewhere_and_is_bounded(whole: System, http:
     outside = f"{folder}/escaped"
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
         link = ("m/link", b"", {"type": kind, "linkname": str(folder)})
-        assert "is no plain file" in refused(link, ("m/link/escaped", b"x", {}))
+        assert "is not a plain file" in refused(link, ("m/link/escaped", b"x", {}))
     for name in ("../../escaped", outside, "m/../../escaped", "m/\n"):
         assert "no name of a file inside" in refused((name, b"x", {}))
     assert "twice" in refused(("m/a.pb", b"x", {}), ("m/a.pb", b"y", {}))
@@ -329,6 +330,7 @@ def test_an_archive_writes_nothing_elsewhere_and_is_bounded(whole: System, http:
     assert list((folder / "tmp").glob("hepfaas-upload-*")) == []
 
 
+@pytest.mark.slow
 def test_uploads_at_once_disturb_no_other_and_the_same_name_makes_the_next_version(
     originals: Originals, http: httpx.Client
 ) -> None:
@@ -400,8 +402,8 @@ def test_models_from_elsewhere_stand_in_all_lists(uploaded: list[str], whole: Sy
 
 def test_base64_is_read_in_lines_and_blocks(tmp_path: Path) -> None:
     from hepfaas.platform.spool import Spool
-    from hepfaas.serving.uploads import BLOCK, _from_base64
+    from hepfaas.serving.uploads import BLOCK_BYTES, _from_base64
 
-    data = np.random.default_rng(1).bytes(2 * BLOCK + 5)
-    with (tmp_path / "out").open("w+b") as out, Spool(10 * BLOCK).share("one") as share:
+    data = np.random.default_rng(1).bytes(2 * BLOCK_BYTES + 5)
+    with (tmp_path / "out").open("w+b") as out, Spool(10 * BLOCK_BYTES).share("one") as share:
         assert _from_base64(io.BytesIO(base64.encodebytes(data)), out, share).read() == data

@@ -1,4 +1,4 @@
-"""evaluate refuses scores from which nothing can be concluded, and says what to change in the model."""
+"""evaluate refuses invalid scores, and its error says what to change in the model."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps import evaluate
 from hepfaas.steps.objects import encoded
@@ -15,18 +16,18 @@ from hepfaas.training.metrics import counts_of
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (np.nan, "the model's score of 1 held-back events is no number"),
+        (np.nan, "the model's score of 1 held-back events is NaN or infinite"),
         (3.5, "the model's score of 1 held-back events is below 0 or above 1.*end the network in a sigmoid"),
     ],
     ids=["not a number", "no probability"],
 )
-def test_scores_that_say_nothing_are_refused(score: float, message: str, tmp_path: Path) -> None:
+def test_invalid_scores_are_refused(score: float, message: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     counts = counts_of(
-        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([1, 1]), 2, logits=False
+        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([Split.TEST] * 2), 2, logits=False
     )
     store.create("steps/score/1", encoded(counts.to_json()))
-    step = Evaluate("steps/score/1", (), 0, ("background", "signal"))
+    step = Evaluate(score="steps/score/1", epochs=(), best_epoch=0, classes=("background", "signal"))
     with pytest.raises(RequestError, match=message):
         evaluate.perform(step, store)
     assert store.size_bytes(step.key) is None

@@ -1,7 +1,4 @@
-"""Requests that nobody would send: valid ones with something changed, cut off or put elsewhere; equal for equal seeds.
-
-A kind of body is a row of the table that `valid` gives.
-"""
+"""Fuzzed requests: valid ones with parts changed, cut off or moved. Equal seeds give equal requests."""
 
 import copy
 import gzip
@@ -30,23 +27,25 @@ NUMBERS = [0, -1, 1, 2**31, 2**63, -(2**70), 1e400, -1e308, 0.5, float("nan")]
 
 @dataclass(frozen=True)
 class Body:
-    """One request: a POST."""
+    """One POST request."""
 
     path: str
     body: bytes
     headers: Mapping[str, str]
 
 
-def changed(chooser: random.Random, rows: list[Body]) -> Body:
-    """One of the rows, changed in one to three ways."""
-    found = chooser.choice(rows)
-    body, headers, path = found.body, dict(found.headers), found.path
+def changed(chooser: random.Random, bodies: list[Body]) -> Body:
+    """Return one of the requests, changed in one to three ways."""
+    original = chooser.choice(bodies)
+    body, headers, path = original.body, dict(original.headers), original.path
     for _ in range(chooser.randint(1, 3)):
         match chooser.randint(0, 9):
             case 0 | 1 | 2 if body[:1] == b"{" and "Inference-Header-Content-Length" not in headers:
                 body = _changed_json(chooser, body)
             case 3:
-                headers["Content-Type"] = chooser.choice([*(row.headers.get("Content-Type", "") for row in rows), "x"])
+                headers["Content-Type"] = chooser.choice(
+                    [*(other.headers.get("Content-Type", "") for other in bodies), "x"]
+                )
             case 4:
                 headers["Inference-Header-Content-Length"] = chooser.choice(["0", "7", "-1", "x", str(len(body))])
             case 5:
@@ -55,26 +54,26 @@ def changed(chooser: random.Random, rows: list[Body]) -> Body:
                 headers["Content-Encoding"] = chooser.choice(["gzip", "base64", "br"])
                 body = gzip.compress(body, 1) if chooser.random() < 0.3 else body
             case _:
-                body = changed_bytes(chooser, body, chooser.choice(rows).body)
+                body = changed_bytes(chooser, body, chooser.choice(bodies).body)
     return Body(path, body, headers)
 
 
 def changed_bytes(chooser: random.Random, whole: bytes, other: bytes) -> bytes:
-    """Some bytes set, left out, doubled, cut off or taken from elsewhere."""
+    """Return the bytes with a part set, removed, repeated, cut off or taken from another body."""
     data = bytearray(whole)
     at = chooser.randint(0, len(data))
-    till = min(len(data), at + chooser.choice([1, 4, 64, 4096]))
+    end = min(len(data), at + chooser.choice([1, 4, 64, 4096]))
     match chooser.randint(0, 6):
         case 0:
             return chooser.randbytes(chooser.choice([0, 1, 30, 2000]))
         case 1:
             del data[at:]
         case 2:
-            del data[at:till]
+            del data[at:end]
         case 3:
-            data[at:at] = data[at:till] * chooser.choice([1, 2, 50])
+            data[at:at] = data[at:end] * chooser.choice([1, 2, 50])
         case 4:
-            data[at:till] = other[at:till]
+            data[at:end] = other[at:end]
         case 5:
             data[at : at + 4] = chooser.choice([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
         case _:
@@ -104,7 +103,7 @@ def _changed_json(chooser: random.Random, body: bytes) -> bytes:
 
 
 def _places(values: Any) -> list[tuple[Any, Any]]:
-    """All places of a document where something stands: what holds it, and its key or number."""
+    """Return all places in a document: the containing object or list, and the key or index."""
     if not isinstance(values, dict | list):
         return []
     inside = list(values.items() if isinstance(values, dict) else enumerate(values))

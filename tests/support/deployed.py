@@ -1,4 +1,4 @@
-"""The service deployed on a real Knative: how tests reach it, look at its pods, and change it."""
+"""The service deployed on a real Knative: requests to it, its pods, and changes of it."""
 
 import io
 import json
@@ -20,7 +20,7 @@ FUNCTIONS = (*STEPS, "advance", "runs", "intake", "predict", "predict-grpc")
 
 
 def run(*command: str, **options: Any) -> str:
-    """What a command says. Fails with what it complained of."""
+    """Return the output of a command; fail with its error output if it fails."""
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=SLOW_S, **options)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout
@@ -31,12 +31,12 @@ def kubectl(*words: str) -> str:
 
 
 def kn_update(function: str, *words: str) -> None:
-    """A new revision of a function."""
+    """Create a new revision of a function."""
     run("kn", "service", "update", function, "--namespace", "hepfaas", *words)
 
 
 class Service:
-    """The deployed service, as one of its users meets it, while the `with` lasts."""
+    """A user's clients of the deployed service, as a context manager."""
 
     def __init__(self, user: str = "alice") -> None:
         path = "{.items[0].status.addresses[?(@.type=='InternalIP')].address}"
@@ -56,7 +56,7 @@ class Service:
         return httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False)
 
     def submit(self, job: Path | dict[str, Any]) -> str:
-        """Submits a folder, or what is said in JSON."""
+        """Submit a folder or a JSON job; return the run's name."""
         if isinstance(job, dict):
             answer = self.training.post("/v1/runs", json=job)
         else:
@@ -64,50 +64,50 @@ class Service:
             with tarfile.open(fileobj=packed, mode="w:gz") as archive:
                 archive.add(job, ".")
             headers = {"Content-Type": "application/gzip"}
-            named = {"name": job.name}
-            answer = self.training.post("/v1/runs", params=named, content=packed.getvalue(), headers=headers)
+            query = {"name": job.name}
+            answer = self.training.post("/v1/runs", params=query, content=packed.getvalue(), headers=headers)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["run"])
 
     def completed(
         self, name: str, meanwhile: Callable[[], None] = lambda: None, patient: bool = False
     ) -> dict[str, Any]:
-        """Follows a run to its end, which must be a good one. patient: asks again where the service was away."""
+        """Follow a run until it is completed and return its status. patient: go on after a 5xx answer."""
         end = time.monotonic() + SLOW_S
         while time.monotonic() < end:
             meanwhile()
             answer = self.training.get(f"/v1/runs/{name}")
             if not (patient and answer.status_code >= 500):
-                row: dict[str, Any] = answer.raise_for_status().json()
-                if row["state"] in ("completed", "failed", "cancelled"):
-                    assert row["state"] == "completed", row
-                    return row
+                status: dict[str, Any] = answer.raise_for_status().json()
+                if status["state"] in ("completed", "failed", "cancelled"):
+                    assert status["state"] == "completed", status
+                    return status
             time.sleep(1)
         raise AssertionError(f"run {name} did not end in {SLOW_S} s")
 
-    def weights(self, row: dict[str, Any]) -> str:
-        """Hash of the weights of the model that a run published."""
-        answer = self.training.get(f"/v1/models/{row['model']}/card.json").raise_for_status()
+    def weights(self, status: dict[str, Any]) -> str:
+        """Return the hash of the weights of the model that a run published."""
+        answer = self.training.get(f"/v1/models/{status['model']}/card.json").raise_for_status()
         return str(answer.json()["weights"])
 
-    def holds(self, name: str) -> bool:
-        """Whether the ledger of a run counts every event of every phase once."""
+    def ledger_holds(self, name: str) -> bool:
+        """Return whether the ledger of a run counts every event of every phase once."""
         return bool(self.training.get(f"/v1/runs/{name}/ledger").raise_for_status().json()["holds"])
 
 
 def pods_of(selector: str, namespace: str = "hepfaas") -> list[dict[str, Any]]:
-    """Pods of these labels, those that end not counted."""
-    found = json.loads(run("kubectl", "--namespace", namespace, "get", "pods", "-l", selector, "-o", "json"))
-    return [one for one in found["items"] if "deletionTimestamp" not in one["metadata"]]
+    """Return the pods with these labels, without those that terminate."""
+    listed = json.loads(run("kubectl", "--namespace", namespace, "get", "pods", "-l", selector, "-o", "json"))
+    return [pod for pod in listed["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
-def pods(function: str) -> int:
-    """How many pods of a function there are."""
+def n_pods(function: str) -> int:
+    """Return the number of pods of a function."""
     return len(pods_of(f"serving.knative.dev/service={function}"))
 
 
 def wait_for_zero(*functions: str) -> None:
     end = time.monotonic() + 600
-    while any(pods(one) for one in functions):
-        assert time.monotonic() < end, f"after 600 s there are pods of {[one for one in functions if pods(one)]}"
+    while running := [function for function in functions if n_pods(function)]:
+        assert time.monotonic() < end, f"after 600 s there are still pods of {running}"
         time.sleep(2)

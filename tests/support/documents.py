@@ -1,4 +1,4 @@
-"""The commands of a document, so that a test can do what it says."""
+"""Commands in documents, for tests that run them."""
 
 import os
 import re
@@ -15,13 +15,13 @@ def commands(document: str) -> list[str]:
 
 
 def run(commands: list[str], folder: Path, **variables: str) -> list[str]:
-    """Run commands one after the other in a folder; return what each printed."""
-    said = []
+    """Run commands one after the other in a folder; return the output of each."""
+    outputs = []
     for command in commands:
         done = subprocess.run(
             ["bash", "-c", command.replace("curl -s", "curl -sS --fail-with-body")],
             cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=150,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        said.append(done.stdout)
-    return said
+        outputs.append(done.stdout)
+    return outputs

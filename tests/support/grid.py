@@ -1,4 +1,4 @@
-"""A certificate authority of the tests: certificates of hosts and people, proxies, and tokens of XRootD's own."""
+"""A certificate authority for tests: certificates of hosts and people, proxies, and XRootD's macaroons."""
 
 import base64
 import contextlib
@@ -21,7 +21,7 @@ from support.servers import XRootD
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 INHERIT_ALL = bytes.fromhex("300c300a06082b06010505071501")
-"""proxyCertInfo of a proxy that may do all that its owner may: https://www.rfc-editor.org/rfc/rfc3820#section-3.8"""
+"""proxyCertInfo of a proxy with all rights of its owner: https://www.rfc-editor.org/rfc/rfc3820#section-3.8"""
 
 POLICY = """access_id_CA X509 '/O=tests/CN=authority'
 pos_rights globus CA:sign
@@ -48,13 +48,15 @@ def new_key() -> rsa.RSAPrivateKey:
 
 
 class Authority:
-    """Issues certificates, while the `with` lasts; `folder` has its own as servers and clients look for it."""
+    """Issues certificates, as a context manager. `folder` is the directory of trusted certificates."""
 
     def __enter__(self) -> Self:
-        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-authority-")  # others' users look into it
+        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-authority-")  # readable by other users
         self.folder = folder = Path(self._scratch.name)
         self._key, self._name = new_key(), name("authority")
-        certificate = self._issued(self._name, self._name, self._key, self._key, True)
+        certificate = self._issued(
+            subject=self._name, issuer=self._name, key=self._key, by=self._key, is_authority=True
+        )
         self.file = folder / "authority.pem"
         self.file.write_text(pem_of(certificate))
         subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True, timeout=60)
@@ -68,39 +70,51 @@ class Authority:
         self._scratch.cleanup()
 
     def host(self, folder: Path) -> tuple[Path, Path]:
-        """Certificate and key of localhost, as files."""
+        """Write certificate and key of localhost; return the paths."""
         key = new_key()
-        certificate = self._issued(name("localhost"), self._name, key, self._key, False)
+        certificate = self._issued(
+            subject=name("localhost"), issuer=self._name, key=key, by=self._key, is_authority=False
+        )
         paths = folder / "host.pem", folder / "host.key"
         for path, text in zip(paths, (pem_of(certificate), pem(key)), strict=True):
             path.write_text(text)
             path.chmod(0o644 if path.suffix == ".pem" else 0o400)
         return paths
 
-    def person(self, who: str) -> str:
-        """Certificate and key of a person."""
+    def person(self, person: str) -> str:
+        """Return certificate and key of a person."""
         key = new_key()
-        return pem_of(self._issued(name(who), self._name, key, self._key, False)) + pem(key)
+        return pem_of(
+            self._issued(subject=name(person), issuer=self._name, key=key, by=self._key, is_authority=False)
+        ) + pem(key)
 
-    def proxy(self, who: str, lasts: datetime.timedelta = DAY) -> str:
-        """A proxy of a person: certificate, key, and the person's certificate."""
-        theirs, mine, serial = new_key(), new_key(), "12345"
-        person = self._issued(name(who), self._name, theirs, self._key, False)
+    def proxy(self, person: str, lasts: datetime.timedelta = DAY) -> str:
+        """Return a proxy of a person: certificate, key, and the person's certificate."""
+        person_key, proxy_key, serial = new_key(), new_key(), "12345"
+        certificate = self._issued(
+            subject=name(person), issuer=self._name, key=person_key, by=self._key, is_authority=False
+        )
         builder = (
             x509.CertificateBuilder()
-            .subject_name(name(who, serial))
-            .issuer_name(name(who))
-            .public_key(mine.public_key())
+            .subject_name(name(person, serial))
+            .issuer_name(name(person))
+            .public_key(proxy_key.public_key())
             .serial_number(int(serial))
             .not_valid_before(NOW - 2 * DAY)
             .not_valid_after(NOW + lasts)
             .add_extension(x509.UnrecognizedExtension(ObjectIdentifier("1.3.6.1.5.5.7.1.14"), INHERIT_ALL), True)
             .add_extension(_usage(False), True)
         )
-        return pem_of(builder.sign(theirs, hashes.SHA256())) + pem(mine) + pem_of(person)
+        return pem_of(builder.sign(person_key, hashes.SHA256())) + pem(proxy_key) + pem_of(certificate)
 
     def _issued(
-        self, subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey, by: rsa.RSAPrivateKey, is_authority: bool
+        self,
+        *,
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: rsa.RSAPrivateKey,
+        by: rsa.RSAPrivateKey,
+        is_authority: bool,
     ) -> x509.Certificate:
         address = x509.SubjectAlternativeName([x509.DNSName("localhost")])
         return (
@@ -119,16 +133,16 @@ class Authority:
 
 
 def give_to_xrootd(*paths: Path) -> None:
-    """Makes files secret, and the server's own where it runs as another user."""
+    """Make files readable only by the XRootD server, which may run as another user."""
     for path in paths:
         path.chmod(0o400)
-        with contextlib.suppress(PermissionError, LookupError):  # it runs as who we are
+        with contextlib.suppress(PermissionError, LookupError):  # the server runs as this user
             shutil.chown(path, "xrootd")
 
 
 @contextlib.contextmanager
 def with_macaroons(secret: bytes) -> Iterator[XRootD]:
-    """A server whose files are read with a token made with this secret, and not without."""
+    """Run a server whose files need a token made with this secret."""
     with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
@@ -145,7 +159,7 @@ def with_macaroons(secret: bytes) -> Iterator[XRootD]:
 
 @contextlib.contextmanager
 def with_certificates(authority: Authority) -> Iterator[XRootD]:
-    """A server, 'localhost', that people log in at with certificates of an authority, and not without."""
+    """Run a server, 'localhost', that needs a login with a certificate of this authority."""
     with tempfile.TemporaryDirectory(prefix="hepfaas-grid-") as scratch:
         folder = Path(scratch)
         folder.chmod(0o755)
@@ -159,20 +173,29 @@ def with_certificates(authority: Authority) -> Iterator[XRootD]:
             yield server
 
 
-def reading(secret: bytes) -> str:
-    """A token with which files are read for an hour."""
-    ends = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    may = "activity:READ_METADATA,DOWNLOAD"
-    return macaroon(secret, "tests", "name:alice", may, "path:/store", f"before:{ends}")
+def read_token(secret: bytes) -> str:
+    """Return a token that allows to read files for an hour."""
+    expiry = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    activity = "activity:READ_METADATA,DOWNLOAD"
+    return macaroon(secret, "tests", "name:alice", activity, "path:/store", f"before:{expiry}")
 
 
 def _usage(is_authority: bool) -> x509.KeyUsage:
-    signs = is_authority
-    return x509.KeyUsage(True, False, not signs, False, False, signs, signs, False, False)
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=not is_authority,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def macaroon(secret: bytes, site: str, *caveats: str) -> str:
-    """A token that an XRootD server of that site takes: https://github.com/rescrv/libmacaroons, version 1."""
+    """Return a token for an XRootD server of that site: https://github.com/rescrv/libmacaroons, version 1."""
     digest = hmac.digest(
         hmac.digest(b"macaroons-key-generator".ljust(32, b"\0"), secret, hashlib.sha256), b"tests", hashlib.sha256
     )

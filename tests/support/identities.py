@@ -1,5 +1,5 @@
-"""Who asks, for tests: an issuer whose tokens may be wrong in any way, a provider that people log in at, oauth2-proxy,
-and functions that ask for tokens."""
+"""Identities for tests: an issuer of valid and invalid tokens, a login provider, oauth2-proxy, and functions that check
+tokens."""
 
 import base64
 import hashlib
@@ -30,10 +30,11 @@ GROUPS = "wlcg.groups"
 
 
 class Issuer:
-    """Tells its keys by HTTP, while the `with` lasts, and signs what it is told to. People log in at it by name alone:
-    as INDIGO IAM, it tells their groups and lets their sessions be renewed only where a client asks for these scopes.
+    """An OpenID Connect issuer, as a context manager; it signs any claims and lets people log in by name alone.
 
-    life_s: of the ID tokens that people get, and the second that has begun. tls: by HTTPS, at localhost.
+    Like INDIGO IAM, it reveals groups and renews sessions only if a client requests these scopes. life_s: lifetime of
+    ID tokens, rounded up to the next second. tls: serve HTTPS at localhost. n_requests: GET requests so far. is_away:
+    answer 503.
     """
 
     def __init__(self, life_s: int = 600, tls: ssl.SSLContext | None = None) -> None:
@@ -43,8 +44,8 @@ class Issuer:
             RSAKey.generate_key(2048, {"kid": "one", "use": "sig"}),
             ECKey.generate_key("P-256", {"kid": "ec"}),
         ]
-        self.asked = 0
-        self.away = False
+        self.n_requests = 0
+        self.is_away = False
 
     def __enter__(self) -> Self:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -62,40 +63,40 @@ class Issuer:
         self._server.server_close()
 
     def claims(self, subject: str = "alice", **other: Any) -> dict[str, Any]:
-        """Those of a good token; None: without that one."""
+        """Return the claims of a valid token, with changes; None removes a claim."""
         now = int(time.time())
-        usual = {"iss": self.url, "sub": subject, "aud": "training", "iat": now, "exp": now + 600}
-        return {name: value for name, value in {**usual, **other}.items() if value is not None}
+        valid = {"iss": self.url, "sub": subject, "aud": "training", "iat": now, "exp": now + 600}
+        return {name: value for name, value in {**valid, **other}.items() if value is not None}
 
     def token(self, subject: str = "alice", alg: str = "RS256", key: int = 0, **claims: Any) -> str:
-        """A token, good but for the claims that are given."""
+        """Return a token that is valid except for these claims."""
         signing = self.keys[key]
         header = {"alg": alg, "kid": signing.kid, "typ": "JWT"}
         return jwt.encode(header, self.claims(subject, **claims), signing, algorithms=[alg])
 
     def unsigned(self) -> str:
-        """A good token but for its algorithm, 'none'."""
+        """Return a token that is valid except for its algorithm, 'none'."""
         return f"{_part({'alg': 'none', 'kid': 'one'})}.{_part(self.claims())}."
 
     def signed_with_the_public_key(self) -> str:
-        """A good token but for its algorithm, HS256: its secret is what everybody knows."""
-        what = f"{_part({'alg': 'HS256', 'kid': 'one'})}.{_part(self.claims())}"
+        """Return a token that is valid except for its algorithm: HS256 with the public key as secret."""
+        signed = f"{_part({'alg': 'HS256', 'kid': 'one'})}.{_part(self.claims())}"
         secret = self.keys[0].as_pem(private=False)
-        return f"{what}.{_base64(hmac.new(secret, what.encode(), hashlib.sha256).digest())}"
+        return f"{signed}.{_base64(hmac.new(secret, signed.encode(), hashlib.sha256).digest())}"
 
     def _redeemed(self, form: Mapping[str, str]) -> dict[str, Any]:
-        """Tokens for a code, or for a refresh token, each of which counts once."""
-        found = self._codes.pop(form.get("code") or form.get("refresh_token", ""), None)
-        if found is None:
+        """Return tokens for a code or a refresh token, each of which is valid once."""
+        grant = self._codes.pop(form.get("code") or form.get("refresh_token", ""), None)
+        if grant is None:
             return {"error": "invalid_grant"}
-        scopes = found["scope"].split()
+        scopes = grant["scope"].split()
         groups = {GROUPS: ["/cms/mlaas"]} if GROUPS in scopes else {}
-        told = {"aud": found["client_id"], "email": f"{found['sub']}@x.example", "nonce": found["nonce"], **groups}
-        token = self.token(found["sub"], exp=int(time.time()) + 1 + self.life_s, **told)
+        claims = {"aud": grant["client_id"], "email": f"{grant['sub']}@x.example", "nonce": grant["nonce"], **groups}
+        token = self.token(grant["sub"], exp=int(time.time()) + 1 + self.life_s, **claims)
         more = {}
         if "offline_access" in scopes:
             more["refresh_token"] = secrets.token_hex(16)
-            self._codes[more["refresh_token"]] = found
+            self._codes[more["refresh_token"]] = grant
         return {
             "access_token": secrets.token_hex(16),
             "token_type": "Bearer",
@@ -107,43 +108,43 @@ class Issuer:
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         issuer = self
 
-        class Telling(BaseHTTPRequestHandler):
+        class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                issuer.asked += 1
+                issuer.n_requests += 1
                 if self.path == "/keys":
-                    told: dict[str, Any] = {"keys": [key.as_dict(private=False) for key in issuer.keys]}
+                    answer: dict[str, Any] = {"keys": [key.as_dict(private=False) for key in issuer.keys]}
                 else:
-                    told = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
-                    told |= {f"{name}_endpoint": f"{issuer.url}/{name}" for name in ("authorization", "token")}
-                self._tell(503 if issuer.away else 200, told)
+                    answer = {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/keys"}
+                    answer |= {f"{name}_endpoint": f"{issuer.url}/{name}" for name in ("authorization", "token")}
+                self._answer(503 if issuer.is_away else 200, answer)
 
             def do_POST(self) -> None:
                 url = urlsplit(self.path)
                 form = dict(parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
                 if url.path == "/token":
-                    told = issuer._redeemed(form)
-                    self._tell(200 if "id_token" in told else 400, told)
+                    answer = issuer._redeemed(form)
+                    self._answer(200 if "id_token" in answer else 400, answer)
                     return
-                asked, code = dict(parse_qsl(url.query)), secrets.token_hex(16)
-                issuer._codes[code] = {**asked, **form}
+                query, code = dict(parse_qsl(url.query)), secrets.token_hex(16)
+                issuer._codes[code] = {**query, **form}
                 self.send_response(302)
-                self.send_header("Location", f"{asked['redirect_uri']}?code={code}&state={asked['state']}")
+                self.send_header("Location", f"{query['redirect_uri']}?code={code}&state={query['state']}")
                 self.end_headers()
 
-            def _tell(self, status: int, told: Mapping[str, Any]) -> None:
+            def _answer(self, status: int, answer: Mapping[str, Any]) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                self.wfile.write(json.dumps(told).encode())
+                self.wfile.write(json.dumps(answer).encode())
 
-            def log_message(self, *said: object) -> None:
-                """Says nothing."""
+            def log_message(self, *arguments: object) -> None:
+                """Log nothing."""
 
-        return Telling
+        return Handler
 
 
 class Process:
-    """A server of a test, while the `with` lasts; its output is in `log`."""
+    """A server of a test, as a context manager; its output is in `log`."""
 
     def __init__(self, command: list[str], port: int, log: Path, variables: Mapping[str, str]) -> None:
         self._command, self._port, self.log, self._variables = command, port, log, variables
@@ -162,7 +163,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process ID."""
         return self._process.pid
 
     def __exit__(self, *error: object) -> None:
@@ -175,23 +176,23 @@ class Process:
 
 
 def provider(folder: Path) -> Process:
-    """oidc-provider-mock: people log in at it, by name alone."""
+    """Return oidc-provider-mock, at which people log in by name alone."""
     port = free_port()
     command = [server_binary("oidc-provider-mock", "PyPI oidc-provider-mock"), "--port", str(port)]
     return Process(command, port, folder / "provider.log", {})
 
 
 def oauth2_proxy_program() -> str:
-    """Path of oauth2-proxy, by the rule of `server_binary`; tests/build-oauth2-proxy builds it."""
+    """Return the path of oauth2-proxy by the rule of `server_binary`; tests/build-oauth2-proxy builds it."""
     return shutil.which("oauth2-proxy", path=BUILT) or server_binary("oauth2-proxy", "tests/build-oauth2-proxy")
 
 
 def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str, **variables: str) -> Process:
-    """oauth2-proxy before a function: for browsers a login at the issuer as the client '<audience>-login', for programs
-    tokens for the audience.
+    """Return oauth2-proxy in front of a function: browsers log in at the issuer as the client '<audience>-login',
+    programs send tokens for the audience.
 
-    The audience is no entry of extra-jwt-issuers: of those, it knows the claim 'groups' alone. A bad token falls back
-    to a login, which api-route turns into 401: else it is 403 and no JSON.
+    The audience is not an entry of extra-jwt-issuers, since the proxy reads only the claim 'groups' of those. A bad
+    token falls back to a login, which api-route turns into 401; otherwise the answer would be 403 without JSON.
     """
     port = free_port()
     options = {
@@ -222,10 +223,10 @@ def oauth2_proxy(folder: Path, audience: str, issuer: str, upstream: str, **vari
 
 
 def function(folder: Path, name: str, **variables: str) -> Process:
-    """A function as in a pod."""
+    """Return the process of a function, as in a pod."""
     port = free_port()
     main = ROOT / "functions" / name / "main.py"
-    given = {
+    environ = {
         "HEPFAAS_STORE": str(folder / "store"),
         "K_SINK": "http://127.0.0.1:9/",
         "FUNCTION_TARGET": name,
@@ -236,12 +237,12 @@ def function(folder: Path, name: str, **variables: str) -> Process:
         "THREADS": "3",
         **variables,
     }
-    own = [str(main)] if name == "predict-grpc" else ["-m", "functions_framework"]
-    return Process([sys.executable, *own], port, folder / f"{name}-{port}.log", given)
+    program = [str(main)] if name == "predict-grpc" else ["-m", "functions_framework"]
+    return Process([sys.executable, *program], port, folder / f"{name}-{port}.log", environ)
 
 
 def log_in(proxy: str, subject: str, client: httpx.Client) -> httpx.Response:
-    """What a browser does: to the login page, a name, and back with a session; gives the page that sent it there."""
+    """Log in as a browser does, and return the proxy's redirect to the login page."""
     begun = client.get(f"{proxy}/oauth2/start", params={"rd": "/v1/me"})
     assert begun.status_code == 302, begun.text
     back = client.post(begun.headers["location"], data={"sub": subject})

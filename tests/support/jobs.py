@@ -1,11 +1,13 @@
 """Small jobs for tests of the service: a folder whose run takes seconds."""
 
+import io
 import json
 from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import uproot
+from hepfaas.client.bodies import write_folder
 
 MODEL = """
 import keras
@@ -21,7 +23,7 @@ PARAMS = {"epochs": 2, "batch_size": 32, "range_events": 100}
 
 
 def write_root(path: Path, seed: int, shift: float, events: int = 300) -> None:
-    """A ROOT file with a flat branch, a jagged one of up to two values, and one that names the event."""
+    """Write a ROOT file with a flat branch, a jagged one of up to two values, and one that identifies the event."""
     chooser = np.random.default_rng(seed)
     with uproot.recreate(path) as file:
         file.mktree("Events", {"met": "float32", "lep_pt": "var * float32", "event": "int64"})
@@ -39,7 +41,7 @@ def write_root(path: Path, seed: int, shift: float, events: int = 300) -> None:
 
 
 def small_job(folder: Path, seed: int = 1, events: int = 300, **params: object) -> Path:
-    """A job's folder with two small files."""
+    """Write a job with two small files; return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     write_root(folder / "signal.root", seed, 1.0, events)
     write_root(folder / "background.root", seed + 1000, 0.0, events)
@@ -48,3 +50,10 @@ def small_job(folder: Path, seed: int = 1, events: int = 300, **params: object) 
     (folder / "model.py").write_text(MODEL)
     (folder / "params.json").write_text(json.dumps({**PARAMS, **params}))
     return folder
+
+
+def packed(folder: Path) -> bytes:
+    """Return a job's folder as a client sends it."""
+    out = io.BytesIO()
+    write_folder(folder, out)
+    return out.getvalue()

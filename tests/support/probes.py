@@ -1,7 +1,7 @@
-"""What a model's code may try. Printed: each attempt with 'got it' or the error's name. Standard library alone.
+"""Attempts of a model's code to break out. Prints each attempt with 'got it' or the error's name. Standard library.
 
-Used as the text of a program that knows FOREIGN, a folder of the test's with a file 'secret', TOKEN, the service
-account's, or '', and PARENT, the process that started it.
+Used as the text of a program that sets FOREIGN, a folder of the test with a file 'secret', TOKEN, the path of a service
+account's token or '', and PARENT, the process that started it.
 """
 
 import ctypes
@@ -24,20 +24,20 @@ C = ctypes.CDLL(None, use_errno=True)
 ARM = platform.machine() == "aarch64"
 
 
-def tried(what: str, attempt: Callable[[], object]) -> None:
+def tried(name: str, attempt: Callable[[], object]) -> None:
     try:
         attempt()
     except OSError as error:
-        found = errno.errorcode[error.errno or 0]
+        result = errno.errorcode[error.errno or 0]
     except ValueError as error:
-        found = type(error).__name__
+        result = type(error).__name__
     else:
-        found = "got it"
-    print(f"{what}: {found}", flush=True)  # noqa: T201  # it is a program
+        result = "got it"
+    print(f"{name}: {result}", flush=True)  # noqa: T201  # the output of the program
 
 
 def call(number: int, *arguments: int) -> int:
-    """A system call of the machine's, whatever the C library thinks of it."""
+    """Make a system call without a wrapper of the C library."""
     result: int = C.syscall(*map(ctypes.c_long, (number, *arguments)))
     if result < 0:
         raise OSError(ctypes.get_errno(), "")
@@ -71,12 +71,12 @@ def thread() -> None:
 
 
 def higher_limits() -> None:
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (now, most + 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard + 1))
 
 
 def own_by(command: int) -> None:
-    """Gives the parent the signals of a socket, by ioctl."""
+    """Direct the signals of a socket to the parent, by ioctl."""
     fcntl.ioctl(socket.socketpair()[0], command, struct.pack("i", PARENT))
 
 
@@ -101,7 +101,7 @@ def lock() -> None:
 
 
 def lock_bytes() -> None:
-    """A lock of one byte; a file may have any number of them, and each takes kernel memory."""
+    """Lock one byte; a file may have any number of such locks, and each takes kernel memory."""
     with Path("locked").open("wb") as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, 7)
 
@@ -115,7 +115,7 @@ def wait_not() -> None:
 
 
 def in_the_old_way() -> None:
-    """A call by 'int 0x80', which has other numbers: 20 is getpid."""
+    """Make a call by 'int 0x80', which has other numbers: 20 is getpid."""
     code = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(bytes.fromhex("b814000000cd80c3"))
     result = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
@@ -124,7 +124,7 @@ def in_the_old_way() -> None:
 
 
 def files() -> None:
-    """Harmless for whoever may."""
+    """Try to reach files of others; harmless if allowed."""
     tried("read a file", lambda: (FOREIGN / "secret").read_text())
     tried("list a folder", lambda: listed(FOREIGN))
     if TOKEN:
@@ -146,7 +146,7 @@ def files() -> None:
 
 
 def parent() -> None:
-    """What nobody of the same user may, since the parent hides."""
+    """Try to reach the parent, which is hidden even from processes of the same user."""
     for name in ("environ", "mem", "maps"):
         tried(f"read the parent's {name}", lambda name=name: read_one(f"/proc/{PARENT}/{name}"))
     tried("see the parent's descriptors", lambda: Path(f"/proc/{PARENT}/fd/0").readlink())
@@ -163,7 +163,7 @@ def parent() -> None:
 
 
 def signals() -> None:
-    """What the kernel would send the parent of a socket; nothing is sent."""
+    """Try to direct a socket's signals to the parent; none is sent."""
     tried("give it the signals of a socket", lambda: fcntl.fcntl(socket.socketpair()[0], fcntl.F_SETOWN, PARENT))
     tried("choose the signal", lambda: fcntl.fcntl(socket.socketpair()[0], 10, 9))
     owner = struct.pack("ii", 1, PARENT)
@@ -173,7 +173,7 @@ def signals() -> None:
 
 
 def system() -> None:
-    """The network, programs, and calls that a model has no use for."""
+    """Try the network, programs, and calls that no model needs."""
     for family in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX"):
         kind = socket.SOCK_RAW if family in ("AF_NETLINK", "AF_PACKET") else socket.SOCK_STREAM
         tried(family, lambda family=family, kind=kind: socket.socket(getattr(socket, family), kind).close())
@@ -211,7 +211,7 @@ def system() -> None:
 
 
 def allowed() -> None:
-    """What a model may."""
+    """Try what a model is allowed to do."""
     tried("threads", thread)
     tried("a pair of sockets", lambda: [one.close() for one in socket.socketpair()])
     tried("write in its folder", lambda: Path("mine").write_text("x"))

@@ -1,4 +1,4 @@
-"""Knative's own queue-proxy as a process before a port: it queues and cuts off exactly as in a pod."""
+"""Knative's queue-proxy as a process in front of a port. It queues requests and times them out as in a pod."""
 
 import fcntl
 import json
@@ -15,25 +15,25 @@ from support.servers import LIMIT_S, free_port, is_open, server_binary, wait_unt
 
 BUILT = Path(__file__).parents[2] / ".cache" / "go" / "bin"
 OWN_PORTS = (8022, 9090)
-"""Where every queue-proxy listens too, for its administration and its metrics; no variable changes them."""
-TURN = Path(tempfile.gettempdir(), "hepfaas-tests-queue-proxy")
-"""A file that whoever runs a queue-proxy holds locked: tests run in several processes."""
-TURN_S = 240
+"""Fixed ports of queue-proxy for administration and metrics."""
+LOCK = Path(tempfile.gettempdir(), "hepfaas-tests-queue-proxy")
+"""File that the test with the running queue-proxy holds locked, since tests run in several processes."""
+LOCK_S = 240
 PROBE = {"User-Agent": "Knative-Activator-Probe", "K-Network-Probe": "queue"}
 """Headers of a probe that queue-proxy answers itself (knative.dev/networking, pkg/http/header/header.go)."""
 
 
 def program() -> str:
-    """Path of queue-proxy, by the rule of `server_binary`; tests/build-queue-proxy builds it."""
+    """Return the path of queue-proxy by the rule of `server_binary`; tests/build-queue-proxy builds it."""
     return shutil.which("queue", path=BUILT) or server_binary("queue", "tests/build-queue-proxy")
 
 
 class QueueProxy:
-    """A queue-proxy before a port of 127.0.0.1, while the `with` lasts; `url` leads through it.
+    """A queue-proxy in front of a port of 127.0.0.1, as a context manager; `url` leads through it.
 
-    concurrency: calls passed on at once (containerConcurrency), 0 for no bound; others wait in the queue.
-    timeout_s: whole seconds from a call's arrival, its time in the queue too, to its answer's end; then 504.
-    One at a time on a machine: it waits for its turn, because of `OWN_PORTS`.
+    concurrency: requests passed on at once (containerConcurrency), 0 for no bound; others wait in the queue.
+    timeout_s: whole seconds from a request's arrival to the end of its answer, including the queue; then 504.
+    Because of `OWN_PORTS` only one can run on a machine; others wait.
     """
 
     def __init__(self, user_port: int, concurrency: int = 1, timeout_s: int = 3) -> None:
@@ -42,7 +42,7 @@ class QueueProxy:
         self._variables = _variables(self.port, user_port, concurrency, timeout_s)
 
     def __enter__(self) -> "QueueProxy":
-        self._turn = _turn()
+        self._lock = _lock()
         self._process = subprocess.Popen(
             [self._program], env={**os.environ, **self._variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -54,12 +54,12 @@ class QueueProxy:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()  # told to end it would drain for 30 s
+        self._process.kill()  # after SIGTERM it would drain for 30 s
         self._process.wait(timeout=LIMIT_S)
-        self._turn.close()
+        self._lock.close()
 
     def _is_ready(self) -> bool:
-        """Asks as Knative's activator does: 200 once the port behind the proxy is open too; no call gets there."""
+        """Probe as Knative's activator does: 200 once the port behind the proxy is open; the probe is not passed on."""
         try:
             return httpx.get(self.url, headers=PROBE, timeout=LIMIT_S).status_code == 200
         except httpx.TransportError:
@@ -85,19 +85,19 @@ def _variables(port: int, user_port: int, concurrency: int, timeout_s: int) -> d
     }
 
 
-def _turn() -> IO[str]:
-    """Waits until no other queue-proxy runs; until the file is closed, it is this one's turn."""
-    end, file = time.monotonic() + TURN_S, TURN.open("w")
+def _lock() -> IO[str]:
+    """Wait until no other queue-proxy runs; return the locked file, which is unlocked when closed."""
+    end, file = time.monotonic() + LOCK_S, LOCK.open("w")
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            taken = "another test's queue-proxy runs"
+            reason = "another test's queue-proxy runs"
         else:
-            taken = ", ".join(f"something else listens on {port}" for port in OWN_PORTS if is_open(port))
-        if not taken:
+            reason = ", ".join(f"something else listens on {port}" for port in OWN_PORTS if is_open(port))
+        if not reason:
             return file
         if time.monotonic() > end:
             file.close()
-            raise RuntimeError(f"queue-proxy cannot start: {taken}")
+            raise RuntimeError(f"queue-proxy cannot start: {reason}")
         time.sleep(0.1)

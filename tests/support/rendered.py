@@ -1,4 +1,4 @@
-"""What kustomize makes of the manifests, for tests: objects by kind, and what the environment of a container says."""
+"""Manifests rendered by kustomize: objects by kind, and the environment of containers."""
 
 import os
 import re
@@ -25,45 +25,48 @@ def rendered(overlay: str) -> list[Thing]:
 
 
 def of_kind(overlay: str, kind: str, group: str = "") -> dict[str, Thing]:
-    found = [thing for thing in rendered(overlay) if thing["kind"] == kind and thing["apiVersion"].startswith(group)]
-    return {thing["metadata"]["name"]: thing for thing in found}
+    return {
+        thing["metadata"]["name"]: thing
+        for thing in rendered(overlay)
+        if thing["kind"] == kind and thing["apiVersion"].startswith(group)
+    }
 
 
 def variables(overlay: str, container: Thing) -> dict[str, str]:
-    """What a container's environment says, without what is secret."""
-    maps, found = of_kind(overlay, "ConfigMap"), dict[str, str]()
+    """Return a container's environment with placeholders for secrets."""
+    maps, environment = of_kind(overlay, "ConfigMap"), dict[str, str]()
     for source in container.get("envFrom", ()):
-        found |= maps[source["configMapRef"]["name"]]["data"] if "configMapRef" in source else {}
-    for one in container.get("env", ()):
-        source = one.get("valueFrom", {"value": one.get("value")})
+        environment |= maps[source["configMapRef"]["name"]]["data"] if "configMapRef" in source else {}
+    for variable in container.get("env", ()):
+        source = variable.get("valueFrom", {"value": variable.get("value")})
         if "configMapKeyRef" in source:
             value = maps[source["configMapKeyRef"]["name"]]["data"][source["configMapKeyRef"]["key"]]
         else:
             value = source.get("value", "x" * 32)
-        found[one["name"]] = re.sub(r"\$\((\w+)\)", lambda name: found[name[1]], value)
-    return found
+        environment[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda name: environment[name[1]], value)
+    return environment
 
 
 def uncommented(text: str, beginning: str) -> str:
-    """The file with the lines of a comment that begins so as lines that count: up to one that is no deeper."""
-    lines, found = text.splitlines(), list[str]()
+    """Return the text with comments that start like this uncommented, together with their deeper indented lines."""
+    lines, changed = text.splitlines(), list[str]()
     inside = False
     for line in lines:
         comment = line.strip().removeprefix("# ") if line.strip().startswith("# ") else None
         inside = comment is not None and (comment.startswith(beginning) or (inside and comment.startswith(" ")))
-        found.append(line.replace("# ", "", 1) if inside else line)
-    assert found != lines, beginning
-    return "\n".join(found)
+        changed.append(line.replace("# ", "", 1) if inside else line)
+    assert changed != lines, beginning
+    return "\n".join(changed)
 
 
 def chosen(folder: Path, *beginnings: str) -> list[Thing]:
-    """The overlay, with these lines of it uncommented."""
+    """Return the objects of overlay `site` with these lines uncommented."""
     text = (SITE / "kustomization.yaml").read_text()
     for beginning in beginnings:
         text = uncommented(text, beginning)
     values: dict[str, Any] = yaml.safe_load(text)
     for key in ("resources", "components"):
-        values[key] = [os.path.relpath(SITE / one, folder.resolve()) if "/" in one else one for one in values[key]]
+        values[key] = [os.path.relpath(SITE / path, folder.resolve()) if "/" in path else path for path in values[key]]
     for path in SITE.iterdir():
         (folder / path.name).write_text(path.read_text())
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(values))

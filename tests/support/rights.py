@@ -1,5 +1,4 @@
-"""The system as on the cluster: every function with its own key of the store, and with the Secrets that its manifest
-names."""
+"""The system as on the cluster: each function has its own key of the store and the Secrets that its manifest names."""
 
 import base64
 import importlib.machinery
@@ -24,11 +23,11 @@ OWNER = owner_of("user", "https://issuer.example", "alice")
 POLICY = TOP / "manifests/overlays/local/s3.json"
 TESTS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "key-of-the-tests"}
 SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HEPFAAS_EVENT_KEYS", "HEPFAAS_CREDENTIALS_KEY")
-"""Variables that only the Secrets of a manifest set."""
+"""Variables set only by the Secrets of a manifest."""
 
 
 def store_policies() -> Any:
-    """manifests/store-policies as a module."""
+    """Return manifests/store-policies as a module."""
     loader = importlib.machinery.SourceFileLoader("store_policies", str(TOP / "manifests/store-policies"))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec
@@ -38,29 +37,30 @@ def store_policies() -> Any:
 
 
 def container_of(name: str, overlay: str = "base") -> Thing:
-    """The container of a function."""
-    found: Thing = of_kind(overlay, "Service", "serving.knative.dev")[name]["spec"]["template"]["spec"]["containers"][0]
-    return found
+    """Return the container of a function."""
+    service = of_kind(overlay, "Service", "serving.knative.dev")[name]
+    container: Thing = service["spec"]["template"]["spec"]["containers"][0]
+    return container
 
 
 def secrets_of(name: str, overlay: str = "base") -> set[str]:
-    """Secrets in the environment of a function, by its manifest."""
+    """Return the names of the Secrets in the environment of a function, by its manifest."""
     container = container_of(name, overlay)
-    whole = {one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one}
-    single = (one.get("valueFrom", {}).get("secretKeyRef", {}).get("name") for one in container.get("env", ()))
+    whole = {source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source}
+    single = (entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name") for entry in container.get("env", ()))
     return whole | set(filter(None, single))
 
 
 def secret_variables(name: str) -> dict[str, str]:
-    """What the Secrets of the overlay `local` put into the environment of a function."""
-    there = {key: values_of(one) for key, one in of_kind("overlays/local", "Secret").items()}
-    container, found = container_of(name, "overlays/local"), dict[str, str]()
-    for one in container["envFrom"]:
-        found |= there[one["secretRef"]["name"]] if "secretRef" in one else {}
-    for one in container.get("env", ()):
-        if reference := one.get("valueFrom", {}).get("secretKeyRef"):
-            found[one["name"]] = there[reference["name"]][reference["key"]]
-    return found
+    """Return the variables that a function gets from the Secrets of the overlay `local`."""
+    secrets = {key: values_of(secret) for key, secret in of_kind("overlays/local", "Secret").items()}
+    container, environment = container_of(name, "overlays/local"), dict[str, str]()
+    for source in container["envFrom"]:
+        environment |= secrets[source["secretRef"]["name"]] if "secretRef" in source else {}
+    for entry in container.get("env", ()):
+        if reference := entry.get("valueFrom", {}).get("secretKeyRef"):
+            environment[entry["name"]] = secrets[reference["name"]][reference["key"]]
+    return environment
 
 
 def values_of(secret: Thing) -> dict[str, str]:
@@ -68,15 +68,14 @@ def values_of(secret: Thing) -> dict[str, str]:
 
 
 def keys_of(identity: str) -> dict[str, str]:
-    """What an S3 client says to be an identity of the policy."""
-    found = next(one for one in json.loads(POLICY.read_text())["identities"] if one["name"] == identity)
-    (pair,) = found["credentials"]
+    """Return the variables with which an S3 client has this identity of the policy."""
+    identities = {entry["name"]: entry for entry in json.loads(POLICY.read_text())["identities"]}
+    (pair,) = identities[identity]["credentials"]
     return {"AWS_ACCESS_KEY_ID": pair["accessKey"], "AWS_SECRET_ACCESS_KEY": pair["secretKey"]}
 
 
-class Guarded:
-    """A SeaweedFS that lets each identity do what the policy of the overlay `local` says, and the tests everything;
-    started and stopped by Up."""
+class GuardedStore:
+    """A SeaweedFS with the policy of the overlay `local`, and all rights for the tests; started and stopped by Up."""
 
     url = "s3://hepfaas"
 
@@ -96,11 +95,11 @@ class Guarded:
         return {**self._place, **keys_of(identity)}
 
     def of_pod(self, name: str, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a function: of keys it has those that its manifest names."""
+        """Return the environment of a function, with only the keys that its manifest names."""
         return {**{key: value for key, value in environ.items() if key not in SECRET}, **secret_variables(name)}
 
-    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in given.items() if not name.startswith("AWS_")} | self.variables
+    def environ(self, variables: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in variables.items() if not name.startswith("AWS_")} | self.variables
 
     def start(self) -> None:
         options = (f"-s3.config={self._policy}", "-bucket=hepfaas")
@@ -108,7 +107,7 @@ class Guarded:
         client = s3_client(self.variables)
 
         def answers() -> bool:
-            with suppress(Exception):  # it starts with connections cut and 5xx of all kinds
+            with suppress(Exception):  # while it starts, connections fail or get 5xx
                 client.put_object(Bucket="hepfaas", Key="probe/started", Body=b"")
                 return True
             return False
@@ -119,40 +118,40 @@ class Guarded:
         self._running.close()
 
 
-class Apart(Replicas):
+class GuardedReplicas(Replicas):
     """Processes of functions, each with the environment of its pod."""
 
-    guarded: Guarded
+    guarded: GuardedStore
 
     def _start(self, function: Function) -> None:
-        everybodys, self._environ = self._environ, self.guarded.of_pod(function.name, self._environ)
+        common, self._environ = self._environ, self.guarded.of_pod(function.name, self._environ)
         try:
             super()._start(function)
         finally:
-            self._environ = everybodys
+            self._environ = common
 
 
-class Deployed(System):
-    """The system with the store of the cluster, each function with its own keys, as in its pod."""
+class GuardedSystem(System):
+    """The system with the cluster's store policy; each function has its own keys, as in its pod."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         more = {"HEPFAAS_OWNER": OWNER, "HEPFAAS_DEADLINE_S": "100", **variables}
         super().__init__(folder / "up", **more)
-        self.guarded = Guarded(folder / "seaweedfs")
+        self.guarded = GuardedStore(folder / "seaweedfs")
 
     def __enter__(self) -> Self:
-        replicas = type("ApartHere", (Apart,), {"guarded": self.guarded})
+        replicas = type("Replicas", (GuardedReplicas,), {"guarded": self.guarded})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(up, "Replicas", replicas)
             return super().__enter__()
 
-    def made(self) -> up.Up:
-        made = super().made()
-        made.store = self.guarded  # type: ignore[assignment]
-        return made
+    def create(self) -> up.Up:
+        created = super().create()
+        created.store = self.guarded  # type: ignore[assignment]
+        return created
 
     def predict(self, port: int) -> subprocess.Popen[bytes]:
-        """A `predict` at a port of its own."""
+        """Start another `predict` on this port."""
         variables = {
             **self.guarded.of_pod("predict", self.up.replicas._environ),
             "FUNCTION_TARGET": "predict",

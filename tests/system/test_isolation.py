@@ -29,7 +29,7 @@ def test_a_model_that_tries_the_function_and_the_network_gets_nothing_and_the_lo
     (folder / "model.py").write_text(NOSY)
     with Client(system.url) as client:
         run = client.submit(folder)
-        ended = client.wait(run, most_s=MOST_S)
+        ended = client.wait(run, timeout_s=MOST_S)
         log = list(client.log(run))
     told = f"model.py line 10, in model: PermissionError: [Errno 1] Operation not permitted; {confinement.WHY}"
     assert told in ended.error, ended

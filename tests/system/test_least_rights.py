@@ -20,8 +20,10 @@ from hepfaas.client import Client
 from hepfaas.platform.roles import owner_of
 from hepfaas.platform.stores import open_store
 from support.jobs import small_job, write_root
-from support.rights import OWNER, Deployed, store_policies
+from support.rights import OWNER, GuardedSystem, store_policies
 from support.servers import LIMIT_S, XRootD, free_port, is_open, s3_client, wait_until
+
+pytestmark = pytest.mark.slow
 
 GROUP = owner_of("group", "https://issuer.example", "/cms/mlaas")
 UNREADABLE = owner_of("user", "https://issuer.example", "名")
@@ -34,17 +36,17 @@ net.save(sys.argv[1])
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    with Deployed(tmp_path_factory.mktemp("deployed"), HEPFAAS_PREDICT_STREAM_EVENTS="1000") as started:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedSystem]:
+    with GuardedSystem(tmp_path_factory.mktemp("deployed"), HEPFAAS_PREDICT_STREAM_EVENTS="1000") as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def http(deployed: GuardedSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     job = small_job(tmp_path_factory.mktemp("job") / "job")
     with Client(deployed.url) as service:
         for _ in range(2):
-            assert service.wait(service.submit(job, name="job"), most_s=300).state == "completed"
+            assert service.wait(service.submit(job, name="job"), timeout_s=300).state == "completed"
             (job / "params.json").write_text(json.dumps({**json.loads((job / "params.json").read_text()), "epochs": 1}))
     port = free_port()
     process = deployed.predict(port)
@@ -58,7 +60,7 @@ def http(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         process.wait(timeout=LIMIT_S)
 
 
-def completed(deployed: Deployed, run: str) -> None:
+def completed(deployed: GuardedSystem, run: str) -> None:
     end = time.monotonic() + 300
     while (ended := deployed.end_of(run, OWNER)) is None:
         assert time.monotonic() < end, f"run '{run}' has not ended"
@@ -67,7 +69,7 @@ def completed(deployed: Deployed, run: str) -> None:
 
 
 def test_a_long_prediction_and_one_that_is_asked_for_become_runs(
-    deployed: Deployed, http: httpx.Client, xrootd: XRootD, tmp_path: Path
+    deployed: GuardedSystem, http: httpx.Client, xrootd: XRootD, tmp_path: Path
 ) -> None:
     write_root(tmp_path / "rights.root", 5, 0.5, EVENTS)
     url = xrootd.serve(tmp_path / "rights.root")
@@ -103,7 +105,7 @@ def test_aliases_defaults_and_deletions(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("owner", [OWNER, GROUP, UNREADABLE])
-def test_its_key_writes_where_it_must_and_nowhere_else(deployed: Deployed, owner: str) -> None:
+def test_its_key_writes_where_it_must_and_nowhere_else(deployed: GuardedSystem, owner: str) -> None:
     client = s3_client(deployed.guarded.as_("predict"))
     root = open_store(deployed.up.store.url)
 

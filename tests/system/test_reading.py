@@ -18,6 +18,8 @@ from support.jobs import MODEL, PARAMS, write_root
 from support.servers import LIMIT_S, XRootD, XRootDCache
 from support.system import System
 
+pytestmark = pytest.mark.slow
+
 GROUP = "/cms"
 EVENTS = 6_000
 LISTED = "root://data.example//store/"
@@ -134,7 +136,7 @@ def test_a_host_that_is_not_on_the_list_is_refused_with_the_list(federation: Fed
         ):
             answer = http.post("/v1/runs", json=federation.job(url, f"{url}2"))
             assert answer.status_code == 403, answer.text
-            assert f"'{url}' is not among what you may read here: " in answer.json()["error"]
+            assert f"'{url}' is not among the addresses that you may read: " in answer.json()["error"]
             assert told in answer.json()["error"]
             answer = http.put("/v1/rules/x", json={**job, "prefix": url})
             assert answer.status_code == 403, answer.text
@@ -165,7 +167,10 @@ def test_predictions_on_files_keep_to_the_list_too(federation: Federation) -> No
         assert answer.status_code == 200, answer.text
         answer = carol.post("/v1/models/listed/predict", json={"files": ["root://evil.example//store/x.root"]})
         assert answer.status_code == 403, answer.text
-        assert "'root://evil.example//store/x.root' is not among what you may read here: root://data" in answer.text
+        assert (
+            "'root://evil.example//store/x.root' is not among the addresses that you may read: root://data"
+            in answer.text
+        )
 
 
 @pytest.mark.timeout(600)
@@ -185,7 +190,7 @@ def test_a_batch_is_held_to_what_the_groups_of_who_put_the_rule_may_read(federat
             assert time.monotonic() < end
             time.sleep(0.1)
         assert "staged/" in batches[0]["error"]
-        assert "is not among what you may read here: root://data.example//store/" in batches[0]["error"]
+        assert "is not among the addresses that you may read: root://data.example//store/" in batches[0]["error"]
 
 
 @pytest.mark.timeout(600)
@@ -197,7 +202,7 @@ def test_a_credential_is_its_owners_alone_and_stands_nowhere(federation: Federat
         for name in ("signal", "background"):
             server.serve(federation.folder / f"{name}.root", f"owned/{name}.root")
             files.append(server.url(f"owned/{name}.root"))
-        token = grid.reading(secret)
+        token = grid.read_token(secret)
         asked = {"host": "127.0.0.1", "kind": "bearer", "secret": token}
         answer = erin.post("/v1/credentials", json=asked)
         assert answer.status_code == 201, answer.text

@@ -1,4 +1,4 @@
-"""A checkpoint gives its arrays back bit by bit, and its metadata without them."""
+"""A checkpoint returns its arrays bit by bit, and its metadata without reading them."""
 
 import numpy as np
 from hepfaas.training.checkpoint import arrays_of, metadata_of, to_bytes, weights_hash
@@ -11,10 +11,10 @@ ARRAYS = {
 
 
 def test_arrays_survive_bit_by_bit() -> None:
-    found = arrays_of(to_bytes(ARRAYS, {}))
-    assert set(found) == set(ARRAYS)
+    arrays = arrays_of(to_bytes(ARRAYS, {}))
+    assert set(arrays) == set(ARRAYS)
     for name, array in ARRAYS.items():
-        assert (found[name].dtype, found[name].shape, found[name].tobytes()) == (
+        assert (arrays[name].dtype, arrays[name].shape, arrays[name].tobytes()) == (
             array.dtype,
             array.shape,
             array.tobytes(),

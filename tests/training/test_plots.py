@@ -1,4 +1,4 @@
-"""Plots are made for whatever was measured, and the same for the same."""
+"""Plots exist for any metrics, and equal values give equal bytes."""
 
 import os
 import subprocess
@@ -6,18 +6,19 @@ import sys
 
 import numpy as np
 import pytest
+from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.training import plots
-from hepfaas.training.metrics import SPLITS, ScoreCounts, counts_of, quality
+from hepfaas.training.metrics import ScoreCounts, counts_of, quality
 
 RNG = np.random.default_rng(3)
 
 
 def measured(classes: int, events: int = 600) -> tuple[ScoreCounts, dict[str, dict[str, object]]]:
-    labels, splits = RNG.integers(0, classes, events), RNG.integers(0, 2, events)
+    labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
     scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
     scores = scores[:, 1:] if classes == 2 else scores
     counts = counts_of(scores, labels, splits, classes, logits=False)
-    return counts, {name: quality(counts, number) for number, name in enumerate(SPLITS)}
+    return counts, {split.label: quality(counts, split) for split in HELD_BACK}
 
 
 def drawn(classes: int, names: list[str]) -> plots.Pictures:
@@ -44,13 +45,13 @@ def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> Non
 
 
 def test_equal_values_give_equal_bytes_in_another_process() -> None:
-    """One process a hash seed: what is drawn must not follow the order of a set."""
+    """With two hash seeds: a plot must not depend on the order of a set."""
     code = (
         "import hashlib, numpy as np; from hepfaas.training import plots; "
         "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
         "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
     )
-    said = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -60,8 +61,8 @@ def test_equal_values_give_equal_bytes_in_another_process() -> None:
         ).stdout
         for seed in ("1", "2")
     ]
-    assert said[0] == said[1]
-    assert b"loss.pdf" in said[0]
+    assert outputs[0] == outputs[1]
+    assert b"loss.pdf" in outputs[0]
 
 
 def test_a_pdf_does_not_say_when_it_was_made() -> None:
@@ -85,7 +86,7 @@ def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
     plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
-    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([1]), 2, False)
-    metrics = {name: quality(counts, number) for number, name in enumerate(SPLITS)}
+    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), 2, logits=False)
+    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
     plots.roc(metrics, ["a", "b"])
     plots.scores(counts, ["a", "b"])

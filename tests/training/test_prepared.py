@@ -1,11 +1,11 @@
-"""A prepared part gives its rows back, one record batch at a time, however many events are in it."""
+"""A prepared part returns its rows, one record batch at a time, whatever its number of events."""
 
 import io
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hepfaas.training.prepared import Part, PreparedRows, part_of
+from hepfaas.training.prepared import PreparedRows, StoredPart, part_of
 from hepfaas.training.split import event_ids, id_sum, split_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +20,11 @@ def events(rows: slice) -> PreparedRows:
 
 
 def stored(split: NDArray[np.uint8]) -> bytes:
-    return part_of("file", (100, 100 + len(split)), 1, split, events).to_pybytes()
+    return part_of(file="file", entries=(100, 100 + len(split)), label=1, split=split, events=events).to_pybytes()
 
 
-def part(data: bytes) -> Part:
-    return Part(lambda start, stop: data[start:stop], len(data))
+def part(data: bytes) -> StoredPart:
+    return StoredPart(lambda start, stop: data[start:stop], len(data))
 
 
 @settings(max_examples=25, deadline=None)
@@ -38,10 +38,10 @@ def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
     elif how == "one each":
         split[:] = 0
         split[: min(2, count)] = [1, 2][: min(2, count)]
-    found = part(stored(split))
-    assert found.facts.rows == tuple(np.bincount(split, minlength=3))
+    stored_part = part(stored(split))
+    assert stored_part.facts.rows == tuple(np.bincount(split, minlength=3))
     for number in range(3):
-        batches = [found.rows(batch) for batch in found.facts.batches(number)]
+        batches = [stored_part.rows(batch) for batch in stored_part.facts.batches(number)]
         sizes = [len(batch.labels) for batch in batches]
         assert all(size == 2_000 for size in sizes[:-1])
         mine = np.flatnonzero(split == number)
@@ -51,8 +51,8 @@ def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
             np.testing.assert_array_equal(
                 np.concatenate([batch.ids for batch in batches]), event_ids("file", mine + 100)
             )
-        np.testing.assert_array_equal(found.entries(number), mine + 100)
-    assert found.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
+        np.testing.assert_array_equal(stored_part.entries(number), mine + 100)
+    assert stored_part.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
 
 
 def test_one_batch_takes_few_bytes_of_the_whole() -> None:
@@ -63,7 +63,7 @@ def test_one_batch_takes_few_bytes_of_the_whole() -> None:
         reads.append(stop - start)
         return data[start:stop]
 
-    rows = Part(read, len(data)).rows(0)
+    rows = StoredPart(read, len(data)).rows(0)
     assert rows.features.shape == (2_000, 3)
     assert set(rows.labels) == {1}
     assert len(reads) <= 3
@@ -77,5 +77,5 @@ def test_it_is_a_file_that_anybody_reads() -> None:
 
 
 def test_a_range_without_events_is_nobodys() -> None:
-    with pytest.raises(ValueError, match="are no events"):
+    with pytest.raises(ValueError, match="is empty"):
         stored(np.zeros(0, dtype=np.uint8))

@@ -3,15 +3,15 @@
 from collections import Counter
 
 from hepfaas.runs.epochs import BATCH_ROWS, BLOCK_ROWS, n_segments
-from hepfaas.training.segments import Block, Part, blocks_of, first_rows, rows_in, seed_of, segments_of
+from hepfaas.training.segments import Block, SplitPart, blocks_of, first_rows, rows_in, seed_of, segments_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def parts_from(found: list[tuple[int, int]]) -> list[Part]:
+def parts_from(sizes: list[tuple[int, int]]) -> list[SplitPart]:
     return [
-        Part(f"p{number}", label, range(number, number - (-rows // BATCH_ROWS)), rows)
-        for number, (label, rows) in enumerate(found)
+        SplitPart(f"p{number}", label, range(number, number - (-rows // BATCH_ROWS)), rows)
+        for number, (label, rows) in enumerate(sizes)
     ]
 
 
@@ -24,7 +24,7 @@ def counted(blocks: list[Block]) -> Counter[tuple[str, int]]:
 
 @settings(max_examples=40, deadline=None)
 @given(parts_of_data, st.integers(0, 5))
-def test_every_row_is_drawn_once(parts: list[Part], seed: int) -> None:
+def test_every_row_is_drawn_once(parts: list[SplitPart], seed: int) -> None:
     blocks = blocks_of(parts, seed)
     rows = counted(blocks)
     assert set(rows.values()) == {1}
@@ -34,7 +34,7 @@ def test_every_row_is_drawn_once(parts: list[Part], seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(parts_of_data, st.integers(0, 5))
-def test_every_block_mixes_the_labels_in_proportion(parts: list[Part], seed: int) -> None:
+def test_every_block_mixes_the_labels_in_proportion(parts: list[SplitPart], seed: int) -> None:
     label_of = {part.key: part.label for part in parts}
     total = Counter[int]()
     for part in parts:
@@ -51,21 +51,21 @@ def test_every_block_mixes_the_labels_in_proportion(parts: list[Part], seed: int
 @given(st.integers(1, 400_000), st.integers(1, 300_000))
 @settings(deadline=None)
 def test_an_epoch_has_as_many_segments_as_the_plan_says(rows: int, segment_rows: int) -> None:
-    blocks = blocks_of([Part("p", 0, range(-(-rows // BATCH_ROWS)), rows)], 1)
+    blocks = blocks_of([SplitPart("p", 0, range(-(-rows // BATCH_ROWS)), rows)], 1)
     segments = segments_of(blocks, segment_rows)
     assert len(segments) == n_segments(rows, segment_rows)
     assert [block for segment in segments for block in segment] == blocks
 
 
 def test_another_epoch_is_another_order() -> None:
-    parts = [Part("p", 0, range(40), 40 * BATCH_ROWS)]
+    parts = [SplitPart("p", 0, range(40), 40 * BATCH_ROWS)]
     assert blocks_of(parts, seed_of(1, "epoch", 0)) == blocks_of(parts, seed_of(1, "epoch", 0))
     assert blocks_of(parts, seed_of(1, "epoch", 0)) != blocks_of(parts, seed_of(1, "epoch", 1))
 
 
 @settings(max_examples=40, deadline=None)
 @given(parts_of_data, st.integers(1, 200_000))
-def test_a_bounded_look_takes_no_row_twice_and_no_more_than_asked(parts: list[Part], most: int) -> None:
+def test_a_bounded_look_takes_no_row_twice_and_no_more_than_asked(parts: list[SplitPart], most: int) -> None:
     taken = first_rows(blocks_of(parts, 1), most)
     assert max(counted(taken).values(), default=1) == 1
     assert rows_in(taken) <= most

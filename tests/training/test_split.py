@@ -1,4 +1,4 @@
-"""The split depends on who the event is and on nothing else."""
+"""The split depends only on the identity of the event."""
 
 import numpy as np
 from hepfaas.training.split import FRACTIONS, event_ids, id_sum, split_of

@@ -1,4 +1,4 @@
-"""Streams of runs: how many may follow at a time."""
+"""Streams of runs: how many are open at a time."""
 
 from contextlib import ExitStack
 
@@ -12,7 +12,7 @@ from support.servers import LIMIT_S
 from support.system import System
 
 
-def test_one_owner_follows_a_few_and_all_no_more_than_half_of_what_is_answered_at_once() -> None:
+def test_the_streams_of_one_owner_and_of_all_owners_are_limited() -> None:
     followers = Followers()
     joined = [followers.join(f"owner{number // 2}") for number in range(MOST_FOLLOWERS)]
     with pytest.raises(UnavailableError, match="too many follow"):
@@ -29,7 +29,7 @@ def test_one_owner_follows_a_few_and_all_no_more_than_half_of_what_is_answered_a
     assert not any(one.is_displaced() for one in joined)
 
 
-def test_who_follows_too_many_runs_is_told_so_and_others_are_answered(system: System) -> None:
+def test_too_many_streams_of_an_owner_are_refused_while_others_are_answered(system: System) -> None:
     store = system.store()
     request = records.Request(Recipe("followed", (LabelledFile("root://h//a", 0),), "blobs/x"), 0.0)
     run = records.create(store, request)

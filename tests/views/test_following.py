@@ -1,4 +1,4 @@
-"""A run that goes on longer than an answer may: its streams end by themselves, and clients go on behind them."""
+"""A run that takes longer than a response may: its streams end by themselves, and clients continue after them."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ def entry(number: int) -> Entry:
 
 
 class Going:
-    """A run that one more step of is done at each answer of its log, and a service that gives it in short answers."""
+    """A run that does one more step at each response of its log, and a service with short responses."""
 
     def __init__(self, folder: Path) -> None:
         self.store: Store = open_store(str(folder))
@@ -54,7 +54,8 @@ class Going:
         else:
             records.end(self.store, self.run, 1, End("completed", time.time()))
         self.answers += 1
-        return follow_log(self.store, self.run, "", follow, after, most_s=0.5 if self.answers <= STEPS else 30)
+        most_s = 0.5 if self.answers <= STEPS else 30
+        return follow_log(self.store, self.run, follow=follow, after=after, most_s=most_s)
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def going(tmp_path: Path) -> Iterator[Going]:
     thread.join(timeout=LIMIT_S)
 
 
-def test_a_client_follows_a_log_over_many_answers_and_tells_each_line_once(going: Going) -> None:
+def test_a_client_follows_a_log_over_many_responses_and_gives_each_line_once(going: Going) -> None:
     with Client(f"http://127.0.0.1:{going.server.server_port}") as client:
         lines = list(client.log(going.run, follow=True))
     assert going.answers == STEPS + 1
@@ -77,15 +78,15 @@ def test_a_client_follows_a_log_over_many_answers_and_tells_each_line_once(going
     assert len(lines) == 2 * STEPS + 1
 
 
-def test_a_client_follows_no_longer_than_it_was_told(going: Going) -> None:
+def test_a_client_follows_no_longer_than_its_limit(going: Going) -> None:
     with (
         Client(f"http://127.0.0.1:{going.server.server_port}") as client,
         pytest.raises(UnavailableError, match=r"has not ended after 0 s"),
     ):
-        list(client.log(going.run, follow=True, most_s=0.1))
+        list(client.log(going.run, follow=True, timeout_s=0.1))
 
 
-def test_events_end_by_themselves_and_go_on_behind_the_mark(going: Going) -> None:
+def test_event_streams_end_by_themselves_and_continue_after_the_mark(going: Going) -> None:
     records.log(going.store, going.run, entry(0))
     first = "".join(follow_events(going.store, going.run, "", most_s=0.5))
     assert first.count("event: step") == 1
@@ -98,9 +99,18 @@ def test_events_end_by_themselves_and_go_on_behind_the_mark(going: Going) -> Non
     assert "event: end" in rest
 
 
-def test_the_time_of_an_answer_begins_with_it(going: Going) -> None:
+def test_the_time_limit_of_a_response_starts_with_the_response(going: Going) -> None:
     stream = follow_events(going.store, going.run, "", most_s=0.2)
     assert next(stream).startswith("event: status")
     time.sleep(0.3)
     records.log(going.store, going.run, entry(0))
     assert list(stream) == []
+
+
+def test_a_log_says_when_each_step_ended_in_utc(going: Going) -> None:
+    records.log(going.store, going.run, entry(0))
+    assert next(follow_log(going.store, going.run)).startswith("1970-01-01T00:16:40Z  predict ")
+
+
+def test_a_status_says_when_the_run_was_created_in_utc(going: Going) -> None:
+    assert '"created": "1970-01-01T00:16:40Z"' in next(follow_events(going.store, going.run, "", most_s=0.1))

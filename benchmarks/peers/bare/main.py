@@ -1,9 +1,9 @@
-"""A function that does nothing: what functions-framework itself takes to start and to answer."""
+"""A function that does nothing, to measure the start and the answers of functions-framework itself."""
 
 import functions_framework.aio
 
 
 @functions_framework.aio.http
 async def bare(request):
-    """Answers anything."""
+    """Answer any request."""
     return {"bare": True}

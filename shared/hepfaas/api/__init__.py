@@ -1,1 +1,1 @@
-"""The HTTP of `runs` and `intake`, one module a resource."""
+"""The HTTP APIs of `runs` and `intake`, one module per resource."""

@@ -1,4 +1,4 @@
-"""Files of a model version: one as it is, all as tar.gz, streamed from the store."""
+"""Files of a model version, one by one or all as tar.gz, streamed from the store."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TYPES = {".png": "image/png", ".pdf": "application/pdf", ".json": "application/j
 
 
 def published(store: Store, name: str, number: int) -> versions.Version:
-    """A version that is there. Raises: NotFound, also when it was deleted."""
+    """Return a published version. Raises: NotFound, also when it was deleted."""
     version = versions.Version(name, number)
     if not versions.is_there(store, version):
-        raise NotFound(f"there is no model version '{name}/{number}' (any more); GET /v1/models lists them")
+        raise NotFound(f"there is no model version '{name}/{number}', or it was deleted; GET /v1/models lists them")
     return version
 
 
 def archive(store: Store, version: versions.Version, more: Mapping[str, bytes] | None = None) -> Iterator[bytes]:
-    """All files of a version as tar.gz, under its name, piece by piece. Raises: MissingError before the first."""
+    """Yield all files of a version as tar.gz, under its name. Raises: MissingError before the first piece."""
     keys = [f"{version.prefix}{name}" for name in versions.files_of(store, version)]
     sizes = {key: _size(store, key) for key in keys}
     files = {key.removeprefix(version.prefix): (size, _pieces(store, key, size)) for key, size in sizes.items()}
@@ -37,6 +37,7 @@ def archive(store: Store, version: versions.Version, more: Mapping[str, bytes] |
 
 
 def file_answer(store: Store, version: versions.Version, name: str) -> Response:
+    """Return the response with one file of a version. Raises: NotFound."""
     try:
         size = _size(store, key := f"{version.prefix}{name}")
     except MissingError as error:
@@ -46,7 +47,7 @@ def file_answer(store: Store, version: versions.Version, name: str) -> Response:
 
 
 def _packed(files: Mapping[str, tuple[int, Iterator[bytes]]]) -> Iterator[bytes]:
-    """A tar.gz of files, each its size and its pieces."""
+    """Yield a tar.gz of files, each given by its size and its pieces."""
     gzip = zlib.compressobj(wbits=31)
     for name, (size, pieces) in files.items():
         info = tarfile.TarInfo(name)

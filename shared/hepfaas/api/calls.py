@@ -1,4 +1,4 @@
-"""All calls of `runs`, and the OpenAPI document that describes them."""
+"""All calls of `runs`, and their OpenAPI document."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hepfaas.platform.storage import is_name
 
 
 def show(context: Context) -> Response:
-    """This document."""
+    """The OpenAPI document of the service."""
     return json_answer(document())
 
 
@@ -46,6 +46,6 @@ def answer(context: Context) -> Response:
         if isinstance(value, str) and not is_name(value):
             raise NotFound(f"there is no '{value[:100]}'")
     if context.caller.visits and not route.is_for_visitors:
-        raise ForbiddenError("an admin may read what another owner has and cancel their runs, no more")
+        raise ForbiddenError("an admin may only read the data of another owner and cancel their runs")
     response: Response = route.call(context, **values)
     return response

@@ -1,4 +1,4 @@
-"""What a call of `runs` gets: the request, the caller, and what it may touch."""
+"""The context of a call of `runs`: the request, the caller, and the services that the call uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flask import Request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Readings
 from hepfaas.orchestration import records
 from hepfaas.orchestration.submitting import Submitting, trace_of
 from hepfaas.platform.cloud_events import Sender
@@ -19,9 +19,9 @@ from hepfaas.platform.spool import Share, Spool
 from hepfaas.platform.storage import LEAST_BYTES, Store, counted_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
-    """One request, who sent it, and what it may touch: the owner's store."""
+    """One request, its caller, and the owner's store. root: the store above the owners' stores."""
 
     request: Request
     root: Store
@@ -36,17 +36,17 @@ class Context:
 
     @property
     def owner(self) -> str:
-        """Whose store it is."""
+        """Owner of the store."""
         return self.caller.owner
 
     @property
     def submitting(self) -> Submitting:
-        """What begins and ends runs for this owner."""
+        """Begins and ends runs of this owner."""
         return Submitting(self.root, self.store, self.sender, self.owner, self.quotas)
 
     @property
     def vault(self) -> Vault:
-        """His credentials for servers of files."""
+        """The owner's credentials for file servers."""
         return self.readings.vault(self.store, self.owner)
 
     @property
@@ -56,7 +56,7 @@ class Context:
 
     @contextmanager
     def received(self) -> Iterator[Share]:
-        """Take an upload: a body as large as a folder may be, and a share of the disk, which ends with the block.
+        """Accept an upload up to the size of a folder, and reserve a share of the disk until the end of the block.
 
         Raises: RequestEntityTooLarge; LimitError; UnavailableError.
         """
@@ -72,11 +72,11 @@ class Context:
         return self.request.content_length or LEAST_BYTES
 
     def check_body(self) -> None:
-        """Count the body, by what the client says of it, to what the owner stores. Raises: ForbiddenError."""
+        """Count the announced size of the body as stored by the owner. Raises: ForbiddenError."""
         self.quotas.check_bytes(self.owner, self._announced_bytes)
 
     def check_unpacked(self, sizes: Iterable[int]) -> None:
-        """Count objects of these sizes that came of the body, as far as they are more than `check_body` has counted.
+        """Count objects unpacked from the body, as far as their sizes exceed what `check_body` has counted.
 
         Raises: ForbiddenError.
         """
@@ -85,7 +85,7 @@ class Context:
             self.quotas.check_bytes(self.owner, more)
 
     def run(self, run: str) -> str:
-        """The run, if it is there. Raises: NotFound."""
+        """Return the run if it exists. Raises: NotFound."""
         if not records.is_there(self.store, run) or records.is_deleted(self.store, run):
             raise NotFound(f"there is no run '{run}'; GET /v1/runs lists them")
         return run

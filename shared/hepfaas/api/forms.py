@@ -1,4 +1,4 @@
-"""A multipart form, read as a stream: its files go to one temporary file, its other fields into little memory."""
+"""A multipart form, read as a stream: files go to one temporary file, other fields to memory, up to a limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_PARTS = 1_000
 MOST_HEAD = 16_000
 """Bytes of the headers of one part."""
 MOST_FIELD_BYTES = 100_000
-"""Of all fields that are no file, together."""
+"""Of all fields that are not files, together."""
 
 FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
 """JSON Schema of a form with one file."""
@@ -27,7 +27,7 @@ FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "b
 
 @dataclass
 class Part:
-    """A file of a form: a piece of the temporary file."""
+    """A file of a form: a part of the temporary file."""
 
     name: str
     filename: str
@@ -36,7 +36,7 @@ class Part:
     _end: int
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most `size` of them."""
+        """Return the next bytes, at most `size` of them."""
         self._spool.seek(self._at)
         data = self._spool.read(min(size, self._end - self._at))
         self._at += len(data)
@@ -45,22 +45,22 @@ class Part:
 
 @dataclass
 class Form:
-    """What a form has: texts by their names, and files in the order they came in."""
+    """Fields of a form by name, and its files in the order of the body."""
 
     fields: dict[str, str] = field(default_factory=dict)
     files: list[Part] = field(default_factory=list)
 
     def file(self, name: str) -> Part | None:
-        """The first file of a name."""
+        """Return the first file with a name."""
         return next((part for part in self.files if part.name == name), None)
 
 
 @contextmanager
 def form_in(request: Request, take: Callable[[int], None]) -> Iterator[Form]:
-    """The multipart form in a request; its files can be read inside the block.
+    """Parse the multipart form in a request; its files can be read inside the block.
 
-    take: counts bytes that are about to be written to disk (Share.take).
-    Raises: RequestError if there is none; TooLargeError; what `take` raises.
+    take: counts bytes before they are written to disk (Share.take).
+    Raises: RequestError if the form is malformed; TooLargeError; errors of `take`.
     """
     boundary = request.mimetype_params.get("boundary", "")
     if request.mimetype != "multipart/form-data" or not boundary.isascii() or not 0 < len(boundary) <= 200:
@@ -70,7 +70,7 @@ def form_in(request: Request, take: Callable[[int], None]) -> Iterator[Form]:
         try:
             form = _read(request, boundary.encode(), spool, take)
         except ValueError as error:
-            raise RequestError(f"the body is no form: {str(error)[:200]}") from error
+            raise RequestError(f"the body is not a valid form: {str(error)[:200]}") from error
         spool.flush()
         yield form
 
@@ -96,14 +96,14 @@ def _read(request: Request, boundary: bytes, spool: IO[bytes], take: Callable[[i
                 form.fields.setdefault(name, text.decode("utf-8", "replace"))
         if left < 0:
             raise TooLargeError(
-                f"the form's names and the texts that are no files have more than {MOST_FIELD_BYTES:,} bytes; send "
-                "many files as one tar.gz, and long texts as files"
+                f"the names and texts of the form have more than {MOST_FIELD_BYTES:,} bytes; send many files as one "
+                "tar.gz, and long texts as files"
             )
     return form
 
 
 def _events(stream: IO[bytes], boundary: bytes) -> Iterator[Event]:
-    """What stands in a form, piece by piece. Raises: ValueError if it is none; TooLargeError."""
+    """Yield the parts of a form, piece by piece. Raises: ValueError if it is malformed; TooLargeError."""
     decoder = MultipartDecoder(boundary, max_form_memory_size=PIECE + MOST_HEAD, max_parts=MOST_PARTS)
     is_over = False
     while not is_over:

@@ -1,4 +1,4 @@
-"""The HTTP of `intake`: rules, notifications of S3 servers, CloudEvents from outside."""
+"""HTTP of `intake`: rules, notifications of S3 servers, CloudEvents from outside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hepfaas.orchestration import rules
 from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
-from hepfaas.platform.identity import Caller, Identity, Presented
+from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
 from hepfaas.platform.routes import Route, Router
 from hepfaas.platform.storage import Store, is_name
 
 
 @dataclass(frozen=True)
 class Context:
-    """One request, and who sent it. only: the rule that he may tell news for, '' for all."""
+    """One request and its caller. only: the rule that the caller may send news for, '' for all."""
 
     request: Request
     intake: Intake
@@ -29,60 +29,57 @@ class Context:
 
     @property
     def owner(self) -> str:
-        """Whose rules they are."""
+        """The owner of the rules."""
         return self.caller.owner
 
     @property
     def store(self) -> Store:
-        """Where they are."""
+        """The owner's store."""
         return self.intake.store(self.owner)
 
 
 def list_rules(context: Context) -> Response:
-    """All rules."""
+    """List all rules."""
     return json_answer({"rules": [rule.to_json() for rule in rules.all_rules(context.store)]})
 
 
 def put_rule(context: Context, name: str) -> Response:
-    """Makes a rule, or changes it."""
+    """Create or change a rule."""
     rule = rules.rule_of(name, body_object(context.request))
     context.intake.put(context.owner, rule, context.caller.submitter())
     return json_answer(rule.to_json())
 
 
 def show_rule(context: Context, name: str) -> Response:
-    """A rule, how many files came, and what became of each batch."""
-    rule = rules.get(context.store, name)
-    if rule is None:
-        raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
+    """Show a rule, how many files arrived, and the outcome of each batch."""
+    rule = _rule(context, name)
     outcomes = [rules.outcome(context.store, name, number) for number in rules.batches(context.store, name)]
-    return json_answer({**rule.to_json(), "arrived": len(rules.files(context.store, name)), "batches": outcomes})
+    batches = [outcome and outcome.to_json() for outcome in outcomes]
+    return json_answer({**rule.to_json(), "arrived": len(rules.files(context.store, name)), "batches": batches})
 
 
 def delete_rule(context: Context, name: str) -> Response:
-    """No more runs by this rule; those it began go on."""
-    if rules.get(context.store, name) is None:
-        raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
+    """Delete a rule; the runs that it began go on."""
+    _rule(context, name)
     rules.delete(context.store, name)
     rules.delete_tokens(context.store, name)
     return Response(status=204)
 
 
 def make_token(context: Context, name: str) -> Response:
-    """A token for the S3 server whose news are for the rule; it is shown this once."""
-    if rules.get(context.store, name) is None:
-        raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
+    """Create a token with which an S3 server sends news for the rule; it is shown only here."""
+    _rule(context, name)
     return json_answer({"token": context.intake.make_token(context.owner, name)}, 201)
 
 
 def delete_tokens(context: Context, name: str) -> Response:
-    """None of the rule's tokens holds any more."""
+    """Delete all tokens of a rule."""
     rules.delete_tokens(context.store, name)
     return Response(status=204)
 
 
 def notified(context: Context) -> Response:
-    """What an S3 server says of its buckets."""
+    """Take a notification of an S3 server."""
     news = news_of(body_object(context.request))
     trace = context.request.headers.get("traceparent", "")
     runs = context.intake.take(context.owner, news.files, trace, context.only)
@@ -90,10 +87,18 @@ def notified(context: Context) -> Response:
 
 
 def event(context: Context) -> Response:
-    """A CloudEvent: news of a file."""
-    found = event_in(context.request)
-    context.intake.take(context.owner, news_in(found).files, found.trace, context.only)
+    """Take a CloudEvent with news of a file."""
+    sent = event_in(context.request)
+    context.intake.take(context.owner, news_in(sent).files, sent.trace, context.only)
     return Response(status=204)
+
+
+def _rule(context: Context, name: str) -> rules.Rule:
+    """Raises: NotFound."""
+    rule = rules.get(context.store, name)
+    if rule is None:
+        raise NotFound(f"there is no rule '{name}'; GET /v1/rules lists them")
+    return rule
 
 
 RULE = {"application/json": {"type": "object"}}
@@ -112,37 +117,39 @@ ROUTES = (
 _ROUTER = Router(ROUTES)
 
 
-def answer(request: Request, identity: Identity, presented: Presented, intake: Intake, arrivals: Arrivals) -> Response:
+def answer(
+    request: Request, identity: Identity, headers: IdentityHeaders, intake: Intake, arrivals: Arrivals
+) -> Response:
     """Answer a request.
 
     Raises: UnauthenticatedError; ForbiddenError; NotFound; RequestError; LimitError; UnavailableError.
     """
     request.max_content_length = MOST_EVENT_BYTES
     route, values = _ROUTER.match(request.method, request.path)
-    if route.call is event and not presented.authorization:  # a ping has no token, and asks for no more than a look
+    if route.call is event and not headers.authorization:  # a ping has no token; it only starts a look
         with arrivals.body(request, ""):
             is_for_us = is_ping(event_in(request))
         if is_for_us:
             intake.ping()
             return Response(status=204)
-    context = _context(request, identity, presented, intake)
+    context = _context(request, identity, headers, intake)
     if not all(is_name(value) for value in values.values()):
         raise NotFound("there is no rule of that name: use letters, digits, '.', '_' and '-'")
     if context.only and route.call not in (event, notified):
         raise ForbiddenError("the token of a rule permits notifications only")
     if context.caller.visits and not route.is_for_visitors:
-        raise ForbiddenError("an admin may read another owner's rules, no more")
+        raise ForbiddenError("an admin may read the rules of other owners but not change them")
     with arrivals.body(request, context.owner):
         response: Response = route.call(context, **values)
     return response
 
 
-def _context(request: Request, identity: Identity, presented: Presented, intake: Intake) -> Context:
-    """Who sent it: a person, or an S3 server with the token of a rule."""
-    scheme, _, token = presented.authorization.partition(" ")
+def _context(request: Request, identity: Identity, headers: IdentityHeaders, intake: Intake) -> Context:
+    """Return the context of a request, from a person or from an S3 server with the token of a rule."""
+    scheme, _, token = headers.authorization.partition(" ")
     if identity.is_on and scheme.lower() == "bearer" and token.startswith(rules.TOKEN_PREFIX):
         owner, name = intake.teller(token)
         caller = Caller(owner)
         identity.admit(caller)
         return Context(request, intake, caller, name)
-    return Context(request, intake, identity.admitted(presented))
+    return Context(request, intake, identity.admitted(headers))

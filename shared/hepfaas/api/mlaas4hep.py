@@ -1,7 +1,8 @@
 """The nine calls of MLaaS4HEP_server for clients written for it: same parameters, same replies.
 
-What was a defect there is not copied: values go into no shell, names may hold '_', a restart loses nothing, errors
-have a status of their own, and a folder is its owner's. Folders are numbered lists of what was sent, the newest counts.
+Its defects are not copied: no value reaches a shell, names may contain '_', a restart loses nothing, errors have a
+status of their own, and a folder belongs to its owner. A folder is stored as numbered lists of its files; the newest
+counts.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from hepfaas.api.archives import PIECE_BYTES, archive, published
 from hepfaas.api.bodies import body_object
 from hepfaas.api.context import Context
 from hepfaas.api.forms import FORM, form_in
-from hepfaas.api.submission import stored_job
+from hepfaas.api.submission import stored_recipe
 from hepfaas.datasets.files import checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.uploads import Unpacked, mapped, stored_file
 from hepfaas.models import versions
 from hepfaas.orchestration import records
@@ -42,7 +44,7 @@ MOST_EXTRA_BYTES = 100_000_000
 
 
 def upload(context: Context) -> Response:
-    """POST /upload?name=N, form field 'file': the job's folder as tar.gz, whatever its own name is."""
+    """POST /upload?name=N, form field 'file': the folder of a job as tar.gz, with any name inside."""
     with context.received() as share, form_in(context.request, share.take) as form:
         file = form.file("file")
         if file is None:
@@ -53,7 +55,9 @@ def upload(context: Context) -> Response:
         _check_folder_name(name)
         context.check_body()
         if not file.filename.lower().endswith(EXTENSIONS):
-            raise RequestError(f"'{file.filename[:100]}' is no upload; it takes {', '.join(EXTENSIONS)}")
+            raise RequestError(
+                f"'{file.filename[:100]}' cannot be uploaded; the name must end in {', '.join(EXTENSIONS)}"
+            )
         with tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
             unpacked = Unpacked(Path(scratch), context.most_upload_bytes, take=share.take)
             if file.filename.lower().endswith(EXTENSIONS[:3]):
@@ -69,7 +73,7 @@ def upload(context: Context) -> Response:
 
 
 def submit(context: Context) -> Response:
-    """POST /submit: all eight keys; trains on the folder N and says which process that is, 'N_k'."""
+    """POST /submit with all eight keys: train on the folder N; the reply names the process, 'N_k'."""
     context.quotas.check_bytes(context.owner)
     values = body_object(context.request)
     for key in SUBMITTED:
@@ -78,24 +82,26 @@ def submit(context: Context) -> Response:
         if not isinstance(values[key], str | int) or isinstance(values[key], bool):
             raise RequestError(f"'{key}' is {json.dumps(values[key])[:100]}; it takes text")
     name = str(values["name"])
-    given = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
-    for file in given.values():
+    files = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
+    for file in files.values():
         checked_name(file)
     with context.spool.share(context.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
         folder = Path(scratch)
         _unpack(context.store, name, folder, share)
-        recipe, notes = stored_job(context, folder, {**given, "name": name})
-    told = tuple(f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
-    request = records.Request(recipe, time.time(), (*told, *notes), context.trace, submitter=context.caller.submitter())
+        job = job_in(folder, {**files, "name": name})
+        recipe = stored_recipe(context, job)
+    limits = (f"'{key}' has no effect: each function has its own limits" for key in ("device", "memory", "cpus"))
+    notes, submitter = (*limits, *job.notes), context.caller.submitter()
+    request = records.Request(recipe, time.time(), notes, context.trace, submitter=submitter)
     run = context.submitting.submit(request)
     return _json({"process_name": process_of(run), "job_id": int(run.rpartition("-")[2])})
 
 
 def status_docker(context: Context) -> Response:
-    """GET /status_docker?process_name=P: how long it has been up, or how it exited, in docker's words."""
+    """GET /status_docker?process_name=P: how long the process has been up, or how it exited, as docker writes it."""
     run = _run(context)
     request, end = records.request_of(context.store, run), records.last_end(context.store, run)
-    state = overview.row(context.store, run)["state"]
+    state = overview.row(context.store, run).state
     if end is None:
         text = f"Up {_ago(time.time() - request.created)}"
     else:
@@ -106,7 +112,7 @@ def status_docker(context: Context) -> Response:
 def logs(context: Context) -> Response:
     """GET /logs?process_name=P: the log as a text file."""
     run = _run(context)
-    return _attached("".join(follow_log(context.store, run, "", False)), f"logs_{process_of(run)}.txt", "text/plain")
+    return _attached("".join(follow_log(context.store, run)), f"logs_{process_of(run)}.txt", "text/plain")
 
 
 def model(context: Context) -> Response:
@@ -123,7 +129,7 @@ def model(context: Context) -> Response:
 
 
 def delete_specs(context: Context) -> Response:
-    """GET /delete_specs?name=N: removes '*specs*' from the folder; nothing reads such files: specs cannot be stale."""
+    """GET /delete_specs?name=N: remove '*specs*' from the folder. No run reads such files."""
     _check_site(context)
     name = _folder_name(context)
     files = _folder(context.store, name)
@@ -134,7 +140,7 @@ def delete_specs(context: Context) -> Response:
 
 
 def delete_folder(context: Context) -> Response:
-    """GET /delete_folder?name=N: removes the folder; runs and models that were made of it stay."""
+    """GET /delete_folder?name=N: remove the folder; its runs and models stay."""
     _check_site(context)
     name = _folder_name(context)
     _folder(context.store, name)
@@ -143,7 +149,7 @@ def delete_folder(context: Context) -> Response:
 
 
 def setup_tfaas(context: Context) -> Response:
-    """POST /setup_tfaas?process_name=P, form field 'file': a further file beside the model that P published."""
+    """POST /setup_tfaas?process_name=P, form field 'file': add a file to the model that P published."""
     run = _run(context)
     end = records.last_end(context.store, run)
     if end is None or not end.model:
@@ -158,12 +164,15 @@ def setup_tfaas(context: Context) -> Response:
         file = form.file("file")
         if file is None:
             return _text("No file was provided \n", 422)
-        named = secure_filename(file.filename)
-        if not named:
+        filename = secure_filename(file.filename)
+        if not filename:
             raise RequestError("the file needs a name")
-        Unpacked(Path(scratch), MOST_EXTRA_BYTES, "a model version takes no larger ones", share.take).add(named, file)
-        context.check_unpacked([(Path(scratch) / named).stat().st_size])
-        versions.add(context.store, published(context.store, name, int(number)), named, mapped(Path(scratch) / named))
+        path = Path(scratch) / filename
+        Unpacked(Path(scratch), MOST_EXTRA_BYTES, "a model version takes no larger ones", share.take).add(
+            filename, file
+        )
+        context.check_unpacked([path.stat().st_size])
+        versions.add(context.store, published(context.store, name, int(number)), filename, mapped(path))
     return _text("Successfully uploaded!\n")
 
 
@@ -200,13 +209,13 @@ ROUTES = (
 
 
 def process_of(run: str) -> str:
-    """The old name of a run: 'N_k' of 'N-k'."""
+    """Return the process name of a run: 'N_k' for 'N-k'."""
     name, _, number = run.rpartition("-")
     return f"{name}_{number}"
 
 
 def _check_site(context: Context) -> None:
-    """Raises: ForbiddenError if a page of another site may have led here by a link."""
+    """Raise ForbiddenError if a page of another site may have sent this request by a link."""
     if context.request.method == "GET":
         check_removes(context.request.path, raw_headers(context.request))
 
@@ -214,7 +223,7 @@ def _check_site(context: Context) -> None:
 def _run(context: Context) -> str:
     name, _, number = context.request.args.get("process_name", "").rpartition("_")
     if not is_name(f"{name}-{number}") or not number.isdecimal():
-        raise NotFound("there is no such process; 'process_name' is what submit answered, e.g. luca_1")
+        raise NotFound("there is no such process; 'process_name' is in the reply of submit, e.g. luca_1")
     return context.run(f"{name}-{number}")
 
 
@@ -230,18 +239,17 @@ def _folder_name(context: Context) -> str:
 
 
 def _folder(store: Store, name: str) -> dict[str, str]:
-    """Key of each file of a folder. Raises: NotFound."""
+    """Return the key of each file of a folder. Raises: NotFound."""
     _check_folder_name(name)
     keys = sorted(store.keys(f"folders/{name}/"), key=_number)
-    found = json.loads(store.get(keys[-1])) if keys else None
-    if found is None:
+    files: dict[str, str] | None = json.loads(store.get(keys[-1])) if keys else None
+    if files is None:
         raise NotFound(f"there is no folder '{name}'; upload it first")
-    files: dict[str, str] = found
     return files
 
 
 def _write(store: Store, name: str, files: Mapping[str, str] | None) -> None:
-    """The folder as it is from now on; None removes it."""
+    """Store the new list of a folder's files; None removes the folder."""
     number = 1 + max(map(_number, store.keys(f"folders/{name}/")), default=0)
     while not store.create(f"folders/{name}/{number}", json.dumps(files).encode()):
         number += 1

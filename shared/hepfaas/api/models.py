@@ -14,13 +14,13 @@ from hepfaas.views import overview
 
 
 def list_models(context: Context) -> Response:
-    """All model versions with what their cards say."""
-    return json_answer({"models": overview.models(context.store)})
+    """All model versions with values of their cards."""
+    return json_answer({"models": [row.to_json() for row in overview.models(context.store)]})
 
 
 def list_versions(context: Context, name: str) -> Response:
     """The versions of one model."""
-    rows = [row for row in overview.models(context.store) if row["model"].rpartition("/")[0] == name]
+    rows = [row.to_json() for row in overview.models(context.store) if row.model.rpartition("/")[0] == name]
     if not rows:
         raise NotFound(f"there is no model '{name}'; GET /v1/models lists them")
     return json_answer({"models": rows})

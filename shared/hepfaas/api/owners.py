@@ -1,4 +1,4 @@
-"""The caller, the owners an admin sees, and credentials for servers of files."""
+"""The caller, the list of owners for admins, and credentials for file servers."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ MOST_CREDENTIAL_BYTES = 100_000
 
 
 def show_caller(context: Context) -> Response:
-    """Who asks: the owner of what he sends, his groups and what he may do."""
+    """The caller: owner, groups and permissions."""
     return json_answer(context.caller.to_json())
 
 
 def list_owners(context: Context) -> Response:
-    """All owners, for an admin, who may name one of them in the header Hepfaas-Owner."""
+    """All owners, for admins, who may name one of them in the header Hepfaas-Owner."""
     if not context.caller.is_admin:
         raise ForbiddenError("only an admin may list owners")
     return json_answer({"owners": list(_owners(context.root))})
 
 
 def list_credentials(context: Context) -> Response:
-    """The hosts that the owner has credentials for, their kinds and when they end; never what they are."""
-    return json_answer({"credentials": [found.told() for found in context.vault.all()]})
+    """The hosts for which the owner has credentials, with kind and expiry; never the secrets."""
+    return json_answer({"credentials": [credential.to_json() for credential in context.vault.all()]})
 
 
 def put_credential(context: Context) -> Response:
-    """Keeps a credential, to be shown to one host when the owner's files are read there, in place of one before."""
+    """Store a credential for one host, in place of an earlier one; it is used to read the owner's files there."""
     context.quotas.check_bytes(context.owner)
     if not context.vault.keys:
-        raise RequestError("this service keeps no credentials: its operator sets HEPFAAS_CREDENTIALS_KEY")
-    found = credential_of(body_object(context.request, MOST_CREDENTIAL_BYTES))
-    context.vault.put(found)
-    return json_answer(found.told(), 201)
+        raise RequestError("this service stores no credentials: its operator has not set HEPFAAS_CREDENTIALS_KEY")
+    credential = credential_of(body_object(context.request, MOST_CREDENTIAL_BYTES))
+    context.vault.put(credential)
+    return json_answer(credential.to_json(), 201)
 
 
 def delete_credential(context: Context, host: str) -> Response:
-    """Removes the credential for a host."""
+    """Delete the credential for a host."""
     if not context.vault.delete(host.lower()):
         raise NotFound(f"there is no credential for host '{host}'; GET /v1/credentials lists them")
     return Response(status=204)
 
 
 def _owners(root: Store) -> Iterator[str]:
-    """First parts of keys, each found by one look behind the one before, that have a list of runs or models."""
+    """Yield the first parts of keys that have runs, models, rules or folders; one listing call finds the next one."""
     after = ""
     while key := next(iter(root.keys("", after)), None):
         name = key.split("/")[0]
@@ -74,7 +74,7 @@ CREDENTIAL = {
             "writeOnly": True,
             "description": "the token; a proxy with its key and chain, PEM",
         },
-        "expires": {"type": "number", "description": "seconds since 1970, if the secret does not tell"},
+        "expires": {"type": "number", "description": "seconds since 1970, if the secret does not say"},
     },
 }
 

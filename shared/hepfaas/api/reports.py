@@ -24,7 +24,7 @@ STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}img{max-width:
 
 
 def run_report(context: Context, run: str) -> Response:
-    """Metrics and the addresses of the pictures; as a page for a browser."""
+    """Metrics of the model and the addresses of the plots, as JSON or as an HTML page."""
     version = _version_of(context, context.run(run))
     card = versions.card_of(context.store, version)
     names = [name for name in versions.files_of(context.store, version) if name.endswith((".png", ".pdf"))]
@@ -41,7 +41,7 @@ def run_report(context: Context, run: str) -> Response:
 
 
 def run_picture(context: Context, run: str, name: str) -> Response:
-    """One picture of the report."""
+    """One plot of the report."""
     return file_answer(context.store, _version_of(context, context.run(run)), name)
 
 
@@ -58,22 +58,22 @@ def _version_of(context: Context, run: str) -> versions.Version:
     if end is None or not end.model:
         state = (end.refused or f"it is {end.state}") if end else "it is under way"
         if isinstance(records.request_of(context.store, run).recipe, Prediction):
-            state = f"it is a prediction; GET /v1/runs/{run}/scores gives what it made"
+            state = f"it is a prediction; GET /v1/runs/{run}/scores returns its scores"
         raise NotFound(f"run '{run}' has published no model: {state}")
     name, _, number = end.model.rpartition("/")
     return published(context.store, name, int(number))
 
 
 def _page(values: Mapping[str, Any]) -> Iterator[str]:
-    """The report for a browser: every value is escaped."""
+    """Yield the report as HTML: every value is escaped."""
     run, model, best = _escaped(values["run"]), _escaped(values["model"]), _escaped(values["best_epoch"])
     yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{run}</title><style>{STYLE}</style>"
     yield f"<h1>{run}: model {model}</h1>"
     yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
-    for split, found in values["metrics"].items():
-        auc = f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-"
-        yield f"<tr><td>{_escaped(split)}<td>{_escaped(found['events'])}"
-        yield f"<td>{found['loss']:.4f}<td>{found['accuracy']:.4f}<td>{auc}"
+    for split, metrics in values["metrics"].items():
+        auc = f"{metrics['auc']:.4f} ± {metrics['auc_uncertainty']:.4f}" if metrics["auc"] is not None else "-"
+        yield f"<tr><td>{_escaped(split)}<td>{_escaped(metrics['events'])}"
+        yield f"<td>{metrics['loss']:.4f}<td>{metrics['accuracy']:.4f}<td>{auc}"
     yield f"</table><p>best epoch: {best}</p>"
     for name, url in values["pictures"].items():
         text, address = _escaped(name), _escaped(quote(url))
@@ -82,7 +82,7 @@ def _page(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _escaped(value: Any) -> Markup:
-    """A value as HTML shows it: no markup, and no character that reorders or hides others."""
+    """Return a value as HTML text: no markup, and no character that reorders or hides others."""
     return escape(visible(str(value)))
 
 

@@ -1,4 +1,4 @@
-"""Runs by HTTP: list, status, events, log, ledger, cancel, retry, delete."""
+"""The HTTP API of runs: list, status, events, log, ledger, cancel, retry, delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLLOWERS = Followers()
 
 
 def list_runs(context: Context) -> Response:
-    """Runs, newest first; ?state= only those, ?limit= so many, ?after= goes on behind a page."""
+    """Runs, newest first; ?state= selects, ?limit= is the size of a page, ?after= continues after a page."""
     args = context.request.args
     limit, state = _limit(args.get("limit", "")), args.get("state", "")
     if state and state not in overview.STATES:
@@ -34,22 +34,22 @@ def list_runs(context: Context) -> Response:
         after = mark
         if not records.is_deleted(context.store, run):
             row = overview.row(context.store, run)
-            rows += [row] if state in ("", row["state"]) else []
+            rows += [row.to_json()] if state in ("", row.state) else []
     return json_answer({"runs": rows, "after": None})
 
 
 def show_run(context: Context, run: str) -> Response:
-    """How far a run is."""
-    if not records.is_there(context.store, run) and (coming := overview.pending(context.store, run)):
-        return json_answer(coming, Retry_After=RETRY_AFTER_S)
-    found = overview.status(context.store, context.run(run))
-    if found["state"] in overview.ENDED:
-        return json_answer(found)
-    return json_answer(found, Retry_After=RETRY_AFTER_S)
+    """Status of a run."""
+    if not records.is_there(context.store, run) and (pending := overview.pending(context.store, run)):
+        return json_answer(pending.to_json(), Retry_After=RETRY_AFTER_S)
+    status = overview.status(context.store, context.run(run))
+    if status.state in overview.ENDED:
+        return json_answer(status.to_json())
+    return json_answer(status.to_json(), Retry_After=RETRY_AFTER_S)
 
 
 def run_events(context: Context, run: str) -> Response:
-    """Server-sent events: every step as it is done, then how the run ended; at most 300 s, then ask again."""
+    """Server-sent events: each step as it ends, then the end of the run; at most 300 s, then reconnect."""
     last = _mark(context.request.headers.get("Last-Event-ID", "") or context.request.args.get("after", ""))
     follower = _follower(context, run)
     stream = follow_events(context.store, run, last, is_displaced=follower.is_displaced)
@@ -59,44 +59,44 @@ def run_events(context: Context, run: str) -> Response:
 
 
 def run_log(context: Context, run: str) -> Response:
-    """The log of all steps, or of one (?step=kind or the start of its hash); ?follow=1 goes on as it grows, for some
-    minutes, and ends with the mark from which ?after= goes on."""
+    """The log of all steps, or of one (?step=kind or the start of its hash). ?follow=1 follows it for some minutes and
+    ends with the mark for ?after=."""
     args = context.request.args
     follow, after, step = args.get("follow", "") in ("1", "true"), _mark(args.get("after", "")), args.get("step", "")
     if not follow:
-        return Response(follow_log(context.store, context.run(run), step, False, after), mimetype="text/plain")
+        return Response(follow_log(context.store, context.run(run), step=step, after=after), mimetype="text/plain")
     follower = _follower(context, run)
-    lines = follow_log(context.store, run, step, True, after, is_displaced=follower.is_displaced)
+    lines = follow_log(context.store, run, step=step, follow=True, after=after, is_displaced=follower.is_displaced)
     response = Response(lines, mimetype="text/plain")
     response.call_on_close(follower.leave)
     return response
 
 
 def _follower(context: Context, run: str) -> Follower:
-    """A place for a stream that lasts. Raises: NotFound if there is no such run; LimitError; UnavailableError."""
+    """Return a place for a long stream. Raises: NotFound if there is no such run; LimitError; UnavailableError."""
     context.run(run)
     return FOLLOWERS.join(context.owner)
 
 
 def run_ledger(context: Context, run: str) -> Response:
-    """Recounts every event of every epoch from what is stored."""
-    return json_answer(overview.recounted(context.store, context.run(run)))
+    """The ledger: every event of every epoch, recounted from the store."""
+    return json_answer(overview.verified(context.store, context.run(run)).to_json())
 
 
 def cancel_run(context: Context, run: str) -> Response:
-    """Ends a run; what it has stored stays for a retry."""
+    """Cancel a run; its results stay for a retry."""
     context.submitting.cancel(context.run(run))
-    return json_answer(overview.row(context.store, run))
+    return json_answer(overview.row(context.store, run).to_json())
 
 
 def retry_run(context: Context, run: str) -> Response:
-    """A new attempt of a run that failed or was cancelled; it goes on from what is there."""
+    """Retry a run that failed or was cancelled; existing results are reused."""
     attempt = context.submitting.retry(context.run(run))
     return json_answer({"run": run, "attempt": attempt}, 202, Location=f"/v1/runs/{run}", Retry_After=RETRY_AFTER_S)
 
 
 def delete_run(context: Context, run: str) -> Response:
-    """Cancels a run and forgets it; the model versions it published stay."""
+    """Cancel and delete a run; model versions that it published stay."""
     context.submitting.delete(context.run(run))
     return Response(status=204)
 
@@ -111,7 +111,7 @@ def _limit(text: str) -> int:
 
 def _mark(text: str) -> str:
     if text and not is_name(text):
-        raise RequestError(f"'{text[:40]}' is no place to go on from; give the 'after' of the page before")
+        raise RequestError(f"'{text[:40]}' is not a valid 'after'; use the 'after' of the page before")
     return text
 
 

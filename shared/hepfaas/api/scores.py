@@ -1,4 +1,4 @@
-"""The scores that a prediction run has made, by HTTP of `runs`: GET /v1/runs/{run}/scores."""
+"""The scores of a prediction run: GET /v1/runs/{run}/scores of `runs`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hepfaas.views import stored_scores
 
 
 def run_scores(context: Context, run: str) -> Response:
-    """The scores of a prediction run, in the order of its files and their entries: as JSON lines, Arrow or Parquet."""
+    """The scores of a prediction run, sorted by file and entry, as JSON lines, Arrow or Parquet."""
     accept = context.request.headers.get("Accept", "")
     kind = stored_scores.kind_for(accept)
     if kind is None:

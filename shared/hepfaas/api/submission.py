@@ -1,4 +1,4 @@
-"""A job that is sent: JSON, a tar.gz or a form becomes a recipe, and a run begins."""
+"""POST /v1/runs: a job as JSON, tar.gz or form becomes a recipe, and a run begins."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from flask import Request, Response
+from flask import Response
 from werkzeug.utils import secure_filename
 
 from hepfaas.api.bodies import body_of, object_in
@@ -17,17 +18,18 @@ from hepfaas.api.context import Context
 from hepfaas.api.forms import FORM, form_in
 from hepfaas.errors import RequestError
 from hepfaas.jobs.addresses import check_webhook, place_files
-from hepfaas.jobs.folder import recipe_of
-from hepfaas.jobs.uploads import Unpacked, given_names, write_job
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import Job, job_of, names_in, recipe_of
+from hepfaas.jobs.uploads import Unpacked
 from hepfaas.orchestration import records
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.routes import Route
 from hepfaas.platform.spool import Share
-from hepfaas.platform.storage import Staged
+from hepfaas.platform.storage import StagedStore
 from hepfaas.runs.recipe import Recipe
 
 MOST_JOB_BYTES = 8_000_000
-"""Of a job that comes as JSON: its code has 5 MB at most."""
+"""Size of a job that comes as JSON: its code has 5 MB at most."""
 TARS = ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip")
 NAMES = ("files", "labels", "model", "params", "name")
 RETRY_AFTER_S = "2"
@@ -35,50 +37,51 @@ _PARSING = threading.Lock()
 
 
 def submit(context: Context) -> Response:
-    """Begins a run: JSON values, a tar.gz, or a form with one or with the folder's files."""
+    """Begin a run: JSON values, a tar.gz, or a form with a tar.gz or with the files of the folder."""
     context.check_body()
     with context.received() as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
-        folder, given, webhook = _received(context, Path(scratch), share)
-        webhook = check_webhook(webhook, context.allow_private)
-        recipe, notes = stored_job(context, folder, given)
-    request = records.Request(recipe, time.time(), notes, context.trace, webhook, submitter=context.caller.submitter())
+        job = _received(context, Path(scratch), share)
+        webhook = check_webhook(job.webhook, context.allow_private)
+        recipe = stored_recipe(context, job)
+    submitter = context.caller.submitter()
+    request = records.Request(recipe, time.time(), job.notes, context.trace, webhook, submitter=submitter)
     run = context.submitting.submit(request, context.request.headers.get("Idempotency-Key", "")[:200])
     links = {"self": f"/v1/runs/{run}", "events": f"/v1/runs/{run}/events", "log": f"/v1/runs/{run}/log"}
-    values = {"run": run, "notes": list(notes), "links": links}
+    values = {"run": run, "notes": list(job.notes), "links": links}
     return json_answer(values, 202, Location=f"/v1/runs/{run}", Retry_After=RETRY_AFTER_S)
 
 
-def stored_job(context: Context, folder: Path, given: Mapping[str, str]) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe of a job and notes on it; its code and files are stored once all of it is right."""
-    staged = Staged(context.store)
+def stored_recipe(context: Context, job: Job) -> Recipe:
+    """Return the recipe of a job; its code and files are stored after all checks."""
+    staged = StagedStore(context.store)
     caller = context.caller
     place = place_files(staged, context.allow_private, context.readings.sources, caller.memberships)
-    recipe, notes = recipe_of(folder, given, staged, place)
+    recipe = recipe_of(job, staged, place)
     context.check_unpacked((*staged.new_sizes(), len(json.dumps(recipe.to_json()))))
     staged.store()
-    return recipe, notes
+    return recipe
 
 
-def _received(context: Context, scratch: Path, share: Share) -> tuple[Path, dict[str, str], str]:
-    """What was sent as a job's folder, names of its files that were given, and the webhook."""
+def _received(context: Context, scratch: Path, share: Share) -> Job:
+    """Return the job in the body; a folder is unpacked below `scratch`."""
     request = context.request
     if request.mimetype == "application/json":
-        return _received_values(request, _named(scratch, ""), share)
-    given = given_names({**request.args.to_dict()}, NAMES)
-    webhook, name = request.args.get("webhook", ""), request.args.get("folder", "")
+        data = body_of(request, MOST_JOB_BYTES)
+        with _PARSING:  # the values may take several times the memory of their text
+            return job_of(object_in(data))
+    values = request.args.to_dict()
     if request.mimetype in TARS:
-        unpacked = Unpacked(_named(scratch, name), context.most_upload_bytes, take=share.take)
+        unpacked = _unpacked(context, scratch, values, share)
         unpacked.add_tar(request.stream)
-        return unpacked.job(), given, webhook
+        return _job(unpacked, values)
     if request.mimetype != "multipart/form-data":
         raise RequestError(
-            f"a job is sent as application/json, multipart/form-data or application/gzip, not as "
+            "a job is sent as application/json, multipart/form-data or application/gzip, not as "
             f"'{request.mimetype[:100] or 'nothing'}'"
         )
     with form_in(request, share.take) as form:
-        unpacked = Unpacked(
-            _named(scratch, name or form.fields.get("folder", "")), context.most_upload_bytes, take=share.take
-        )
+        values |= form.fields
+        unpacked = _unpacked(context, scratch, values, share)
         if not form.files:
             raise RequestError("the form has no file; send the folder as tar.gz, or each of its files")
         for file in form.files:
@@ -86,25 +89,18 @@ def _received(context: Context, scratch: Path, share: Share) -> tuple[Path, dict
                 unpacked.add_tar(file)
             else:
                 unpacked.add(file.filename, file)
-        given |= given_names(form.fields, NAMES)
-        return unpacked.job(), given, form.fields.get("webhook", webhook)
+        return _job(unpacked, values)
 
 
-def _received_values(request: Request, folder: Path, share: Share) -> tuple[Path, dict[str, str], str]:
-    """A job that came as JSON. One is parsed at a time: its values may take some times the memory of its text."""
-    data = body_of(request, MOST_JOB_BYTES)
-    with _PARSING:
-        values = object_in(data)
-        share.take(2 * len(data))
-        write_job(values, folder)
-        return folder, given_names(values, ("name", "model")), str(values.get("webhook") or "")
-
-
-def _named(scratch: Path, name: str) -> Path:
-    """A folder of that name: a job without any other is called like its folder."""
-    folder = scratch / (secure_filename(name) or "model")
+def _unpacked(context: Context, scratch: Path, values: Mapping[str, str], share: Share) -> Unpacked:
+    """Return a place for an upload: a job without a name is called like its folder."""
+    folder = scratch / (secure_filename(values.get("folder", "")) or "model")
     folder.mkdir()
-    return folder
+    return Unpacked(folder, context.most_upload_bytes, take=share.take)
+
+
+def _job(unpacked: Unpacked, values: Mapping[str, str]) -> Job:
+    return replace(job_in(unpacked.job(), names_in(values, NAMES)), webhook=values.get("webhook", ""))
 
 
 JOB = {

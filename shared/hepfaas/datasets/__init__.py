@@ -1,1 +1,1 @@
-"""Which events: lists of files, opening ROOT files, entry ranges, how files are read for an owner."""
+"""Input events: lists of files, ROOT files, entry ranges, and how the files of an owner are read."""

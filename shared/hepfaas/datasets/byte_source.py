@@ -1,4 +1,4 @@
-"""Where the bytes of a file come from, before anything in them is looked at."""
+"""Sources of the bytes of a file, before anything in them is parsed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Stat = tuple[int, ...]
 
 MOST_REMEMBERED = 10_000
 SETTLED_NS = 1_000_000_000
-"""The clock of a file system is coarse: a file that changed this recently may change again with the same times."""
+"""Clocks of file systems are coarse: a file that changed this recently may change again without a new time stamp."""
 
 _known: OrderedDict[Stat, str] = OrderedDict()
 _lock = threading.Lock()
 
 
 class ByteSource(ABC):
-    """One file of `size_bytes`. descriptor: of the open file, where it is on disk or in memory."""
+    """A file of `size_bytes`. descriptor: of the open file, if it is on disk or in memory."""
 
     size_bytes: int
     descriptor: int | None = None
@@ -46,7 +46,7 @@ class ByteSource(ABC):
 
 
 class LocalSource(ByteSource):
-    """A file on disk, open: what is hashed is what is read."""
+    """An open file on disk: the bytes that are hashed are those that are read."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: PTH123, SIM115  # closed by `close`
@@ -62,12 +62,12 @@ class LocalSource(ByteSource):
         self._file.close()
 
     def stat(self) -> Stat:
-        """Return what changes when the file is written to."""
-        found = os.fstat(self._file.fileno())
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        """Return values that change when the file is written to."""
+        stat = os.fstat(self._file.fileno())
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the content, computed once a process for each state of a file."""
+        """Return the SHA-256 of the content; a process computes it once for each state of a file."""
         before = self.stat()
         with _lock:
             known = _known.get(before)
@@ -85,7 +85,7 @@ class LocalSource(ByteSource):
 
 
 class BodySource(ByteSource):
-    """A file that came in a request, in memory that a worker can map."""
+    """A file from a request body, in memory that a worker can map."""
 
     def __init__(self, body: bytes) -> None:
         self.size_bytes = len(body)
@@ -97,7 +97,7 @@ class BodySource(ByteSource):
         return [os.pread(self.descriptor, stop - start, start) for start, stop in ranges]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = None

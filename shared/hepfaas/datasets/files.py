@@ -1,4 +1,4 @@
-"""Lists of files and labels as users write them, and where each file is."""
+"""Lists of files and labels as users write them, and the location of each file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hepfaas.errors import RequestError
 
 MOST_NAME = 200
 MOST_NAME_BYTES = 255
-"""Of one part of a path: what file systems take."""
+"""Of one part of a path, as file systems limit it."""
 MOST_ADDRESS = 4_096
 MOST_LABEL = 9_999
 MOST_LISTED = 20_000
@@ -19,21 +19,21 @@ MOST_LISTED = 20_000
 
 
 def checked_name(name: str) -> PurePosixPath:
-    """A path below a folder. Raises: RequestError if it leads elsewhere."""
+    """Return a path below a folder. Raises: RequestError if it leads elsewhere."""
     path = PurePosixPath(name)
     plain = all(
         part.isprintable() and part != ".." and "\\" not in part and len(part.encode()) <= MOST_NAME_BYTES
         for part in path.parts
     )
     if path.is_absolute() or not path.parts or not plain or len(name) > MOST_NAME:
-        raise RequestError(f"'{name[:MOST_NAME]}' is no name of a file inside a folder")
+        raise RequestError(f"'{name[:MOST_NAME]}' is not the name of a file inside a folder")
     return path
 
 
 def listed(text: str) -> tuple[str, ...]:
-    """The names in a list: one a line or with commas between them; from '#' on a line is a comment.
+    """Return the names in a list, separated by lines or commas; '#' starts a comment.
 
-    Raises: RequestError if they are too many."""
+    Raises: RequestError if there are too many."""
     names: list[str] = []
     for line in io.StringIO(text, newline=None):
         for word in re.finditer(r"[^,]+", re.split(r"(?:^|\s)#", line, maxsplit=1)[0]):
@@ -45,7 +45,7 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 def labels_of(text: str) -> tuple[int, ...]:
-    """The labels in a list, whole numbers from 0. Raises: RequestError naming the word that is none."""
+    """Return the labels in a list, whole numbers from 0. Raises: RequestError naming the word that is not one."""
     words = listed(text)
     for place, word in enumerate(words, 1):
         if not re.fullmatch(r"[+]?[0-9]{1,9}", word) or int(word) > MOST_LABEL:
@@ -56,38 +56,37 @@ def labels_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def located(path: str, folder: Path, redirector: str, inside: bool = False) -> str:
-    """Where a listed file is: a URL is taken as it is, a file in the folder or on disk is that file, and anything
-    else is a logical name below the redirector ('' for none). inside: whether no file counts but those in the folder.
-    Raises: RequestError if it can be nowhere."""
+def located(path: str, folder: Path | None, redirector: str, inside: bool = False) -> str:
+    """Return the location of a listed file: a URL as it is, the path of a file that exists in the folder or on disk,
+    or a logical name below the redirector ('' for none). inside: whether only files in the folder count.
+    Raises: RequestError if there is no such file and no redirector."""
     if not path.isprintable() or len(path) > MOST_ADDRESS:
-        raise RequestError(f"'{path[:MOST_NAME]}' in the list of files is no name and no address of a file")
+        raise RequestError(f"'{path[:MOST_NAME]}' in the list of files is not a name or address of a file")
     if "://" in path:
         return path
-    local = (folder / path).resolve()
-    if (not inside or local.is_relative_to(folder.resolve())) and _exists(local):
+    local = (folder / path).resolve() if folder else None
+    if folder and local and (not inside or local.is_relative_to(folder.resolve())) and _exists(local):
         return str(local)
     if redirector:
         return f"{redirector.rstrip('/')}//{path.lstrip('/')}"
-    raise RequestError(
-        f"file '{path}' does not exist at '{local}', and 'redirector' in params.json is empty, so it is nowhere else"
-    )
+    raise RequestError(f"file '{path}' does not exist at '{local}', and 'redirector' in params.json is empty")
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long for the disk
+    except OSError:  # the name is too long
         return False
 
 
 def paired(files: Sequence[str], labels: Sequence[int]) -> tuple[tuple[str, int], ...]:
-    """Each file with its label, by position. Raises: RequestError if they do not pair, or there is one class only."""
+    """Return each file with its label, by position. Raises: RequestError if their numbers differ, if a file is listed
+    twice, or if there is only one class."""
     if not files:
         raise RequestError("the list of files is empty; name one file a line")
     if len(files) != len(labels):
         raise RequestError(
-            f"the list of files has {len(files)} and the list of labels {len(labels)}; each file needs one label, "
+            f"the list of files has {len(files)} entries, the list of labels {len(labels)}; each file needs one label, "
             "in the same order"
         )
     places: dict[str, int] = {}

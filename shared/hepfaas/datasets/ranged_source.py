@@ -1,4 +1,4 @@
-"""A file on a server, fetched by ranges: neighbours in one request, several at a time."""
+"""A file on a server, fetched by ranges: neighbours in one request, several requests at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextvars import copy_context
 from hepfaas.datasets.byte_source import ByteSource, Range
 
 GAP_BYTES = 64_000
-"""Ranges that are so near to each other are fetched together: a request costs as much as reading these."""
+"""Ranges with a smaller gap are fetched together: a request costs as much as reading so much."""
 
-MOST_BYTES = 32_000_000
+MOST_REQUEST_BYTES = 32_000_000
 AT_ONCE = 8
 
 
 class RangedSource(ByteSource):
-    """One file of `size_bytes`."""
+    """A file of `size_bytes`."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
@@ -28,15 +28,15 @@ class RangedSource(ByteSource):
 
     def fetch(self, ranges: Sequence[Range]) -> Sequence[bytes | memoryview]:
         """Return the bytes of each range, those near each other in one request."""
-        parts = {one: part for group in self._all(together(ranges)) for one, part in group.items()}
-        return [parts[one] for one in ranges]
+        parts = {key: part for group in self._all(together(ranges)) for key, part in group.items()}
+        return [parts[key] for key in ranges]
 
     def _all(self, groups: list[list[Range]]) -> list[dict[Range, bytes]]:
         if len(groups) < 2:
             return list(map(self._parts, groups))
         with ThreadPoolExecutor(min(AT_ONCE, len(groups))) as pool:
-            within = [copy_context() for _ in groups]  # the time that all of them have: platform/time_limit.py
-            return list(pool.map(lambda context, group: context.run(self._parts, group), within, groups))
+            contexts = [copy_context() for _ in groups]  # with the limit of platform/time_limit.py
+            return list(pool.map(lambda context, group: context.run(self._parts, group), contexts, groups))
 
     def _parts(self, group: list[Range]) -> dict[Range, bytes]:
         """Return the ranges of one request."""
@@ -46,11 +46,11 @@ class RangedSource(ByteSource):
 
 
 def together(ranges: Sequence[Range]) -> list[list[Range]]:
-    """The ranges, sorted, in groups to be fetched in one request each."""
+    """Return the sorted ranges in groups, one for each request."""
     groups: list[list[Range]] = []
     end = 0
     for start, stop in sorted(set(ranges)):
-        if groups and start <= end + GAP_BYTES and max(stop, end) - groups[-1][0][0] <= MOST_BYTES:
+        if groups and start <= end + GAP_BYTES and max(stop, end) - groups[-1][0][0] <= MOST_REQUEST_BYTES:
             groups[-1].append((start, stop))
         else:
             groups.append([(start, stop)])

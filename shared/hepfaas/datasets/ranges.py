@@ -1,4 +1,4 @@
-"""How a file is cut into entry ranges, so that each is small and no basket is decompressed twice. Pure."""
+"""Cuts a file into entry ranges, so that each is small and no basket is decompressed twice. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 AIM_BYTES = 32_000_000
-"""Uncompressed bytes of a range where the clusters permit."""
+"""Target for the uncompressed bytes of a range."""
 
-MOST_BYTES = 256_000_000
-"""Most uncompressed bytes of a range, even where a basket must be read twice."""
+MOST_RANGE_BYTES = 256_000_000
+"""Largest uncompressed size of a range, even if a basket must then be read twice."""
 
 
 class EntryRange(NamedTuple):
@@ -23,29 +23,29 @@ class EntryRange(NamedTuple):
 
 
 class Baskets(NamedTuple):
-    """Branches whose baskets end at the same entries: the edges [0, ..., entries], and all their bytes."""
+    """Branches whose baskets end at the same entries: the edges [0, ..., entries], and the bytes of all baskets."""
 
     edges: Sequence[int]
     size_bytes: int
 
 
 def planned(baskets: Sequence[Baskets], entries: int, most_events: int) -> tuple[EntryRange, ...]:
-    """Ranges that tile [0, entries): of whole clusters (edges that all branches share), as many together as stay
-    within `most_events` and some 32 MB. A cluster of more than 256 MB is cut at the baskets of its largest branches.
+    """Return ranges that tile [0, entries): whole clusters (edges that all branches share), joined up to `most_events`
+    and some 32 MB. A cluster of more than 256 MB is cut at the baskets of its largest branches.
     """
     if not entries:
         return ()
     per_event = sum(group.size_bytes for group in baskets) / entries
     aim = max(1, min(most_events, int(AIM_BYTES / max(per_event, 1e-9))))
     edges = _thinned(_clusters(baskets, entries), aim)
-    most = max(1, int(MOST_BYTES / max(per_event, 1e-9)))
+    most = max(1, int(MOST_RANGE_BYTES / max(per_event, 1e-9)))
     edges = [edge for start, stop in pairwise(edges) for edge in _cut(start, stop, most, baskets)]
     return tuple(EntryRange(start, stop) for start, stop in pairwise([0, *edges]))
 
 
 def baskets_read_twice(baskets: Sequence[Baskets], ranges: Sequence[EntryRange]) -> int:
-    """How many baskets, counted once a group, more than one range has to read."""
-    inner = [found.stop for found in ranges[:-1]]
+    """Return the number of baskets, counted once for each group, that more than one range reads."""
+    inner = [entries.stop for entries in ranges[:-1]]
     return sum(1 for group in baskets for edge in inner if edge not in set(group.edges))
 
 
@@ -55,7 +55,7 @@ def _clusters(baskets: Sequence[Baskets], entries: int) -> list[int]:
 
 
 def _thinned(edges: Sequence[int], aim: int) -> list[int]:
-    """As few of the edges as keep neighbours within `aim` of each other, where they are."""
+    """Return as few edges as possible with at most `aim` between neighbours, where the edges permit."""
     kept = [edges[0]]
     while kept[-1] < edges[-1]:
         at = bisect_left(edges, kept[-1])
@@ -65,7 +65,7 @@ def _thinned(edges: Sequence[int], aim: int) -> list[int]:
 
 
 def _cut(start: int, stop: int, most: int, baskets: Sequence[Baskets]) -> list[int]:
-    """Where a range ends, and before that, if it is too long, where its largest branches have an edge."""
+    """Return the end of a range, after cuts at the edges of its largest branches if it is too long."""
     if stop - start <= most:
         return [stop]
     largest = max(baskets, key=lambda group: group.size_bytes).edges

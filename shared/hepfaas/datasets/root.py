@@ -1,6 +1,6 @@
-"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: identity.py.
+"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: file_identity.py.
 
-This process opens files and fetches bytes; only workers look into them, and what they say is checked.
+This process opens files and fetches bytes; only workers parse them, and their answers are checked.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
-from hepfaas.datasets.chosen import Branch
-from hepfaas.datasets.doors import PLAIN, Door, Reading
-from hepfaas.datasets.faults import explained
-from hepfaas.datasets.identity import held, identity_of, is_still, stat_of, uploaded
+from hepfaas.datasets.errors import translated_errors
+from hepfaas.datasets.file_identity import identity_of, in_memory, is_still, stat_of, uploaded
 from hepfaas.datasets.ranges import Baskets, EntryRange
+from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, unpacked
 from hepfaas.platform.address import XROOTD, parsed
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 
-MOST_OPEN = 4
+MOST_KEPT_OPEN = 4
 MOST_FETCHED = 600_000_000
-"""Bytes that a worker may ask for at once."""
+"""Bytes that a worker may request at once."""
 
 WORKER = "hepfaas.datasets.root_worker"
 
@@ -39,10 +39,10 @@ _TYPE = re.compile(r"bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """What the header of a file tells: who it is, its entries, its branches of numbers and how they lie.
+    """The identity of a file and the description of one tree.
 
     fingerprint: equal for copies of the file (root_worker.py). edges: the entries at which the baskets of each branch
-    end. left_out: branches that are no numbers, and what they are.
+    end. left_out: branches that are not numbers, with their types.
     """
 
     identity: str
@@ -57,11 +57,11 @@ class OpenedFile:
 
     @property
     def place(self) -> str:
-        """How messages name the tree."""
+        """The tree and its file, for messages."""
         return f"TTree '{self.tree}' in '{self.url}'"
 
     def baskets(self, names: Sequence[str]) -> list[Baskets]:
-        """How the baskets of these branches are cut, those alike together."""
+        """Return the baskets of these branches; branches with the same edges are added up."""
         sizes: dict[tuple[int, ...], int] = {}
         for branch in self.branches:
             if branch.name in names:
@@ -71,51 +71,59 @@ class OpenedFile:
 
 
 def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
-    """Reads the header, the keys and the tree's description; no basket. Raises: RequestError; UnavailableError."""
+    """Read the header, the keys and the tree's description, but no basket. Raises: RequestError; UnavailableError."""
 
-    def at(door: Door) -> OpenedFile:
-        with explained(door.url), open_root(door, _most_held(url, reading), reading.memory) as file:
+    def at(endpoint: Endpoint) -> OpenedFile:
+        with translated_errors(endpoint.url), open_root(endpoint, _most_held(url, reading), reading.memory) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
             entries, branches, left_out, edges = file.tree(tree)
             if not is_still(file.source, identity, since):
-                raise _changed(door.url)
+                raise _changed(endpoint.url)
             return OpenedFile(
-                identity, file.fingerprint, url, tree, entries, file.source.size_bytes, branches, left_out, edges
+                identity=identity,
+                fingerprint=file.fingerprint,
+                url=url,
+                tree=tree,
+                entries=entries,
+                size_bytes=file.source.size_bytes,
+                branches=branches,
+                left_out=left_out,
+                edges=edges,
             )
 
     return reading.through(url, at)
 
 
 def read(
-    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
+    url: str, identity: str, tree: str, *, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
 ) -> dict[str, Values]:
-    """The branches of some entries, each (events,) or jagged, all of them from one door. Raises: RequestError if
-    the file is another than the one with this identity, or has no such branch; UnavailableError."""
+    """Return the branches for a range of entries, each (events,) or jagged, all from one endpoint. Raises: RequestError
+    if the file has another identity, or no such branch; UnavailableError."""
 
-    def at(door: Door) -> dict[str, Values]:
-        with explained(door.url), _Lent(door, identity, url, reading) as found:
-            arrays = found.file.read(tree, branches, entries)
-            if not is_still(found.file.source, identity, found.since):
-                raise _changed(door.url)
+    def at(endpoint: Endpoint) -> dict[str, Values]:
+        with translated_errors(endpoint.url), _OpenFile(endpoint, identity, url, reading) as kept:
+            arrays = kept.file.read(tree, branches, entries)
+            if not is_still(kept.file.source, identity, kept.since):
+                raise _changed(endpoint.url)
             return arrays
 
     return reading.through(url, at)
 
 
-def open_root(door: Door, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
-    """Return the file, to be closed by the caller; the faults of its source are for `explained` to translate.
+def open_root(endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
+    """Return the file, which the caller closes. Call it within `translated_errors`.
 
-    most_held: bytes of a file on a server up to which it is fetched whole and read from memory.
+    most_held: largest file on a server, in bytes, that is fetched whole and read from memory.
     """
-    if "://" not in door.url:
-        return RootFile(LocalSource(door.url), door.url, memory)
-    address = parsed(door.url)
+    if "://" not in endpoint.url:
+        return RootFile(LocalSource(endpoint.url), endpoint.url, memory)
+    address = parsed(endpoint.url)
     url = str(address)
-    return RootFile(held(_source(replace(door, url=url), address.scheme), most_held), url, memory)
+    return RootFile(in_memory(_source(replace(endpoint, url=url), address.scheme), most_held), url, memory)
 
 
 class RootFile:
-    """An open file, and the worker that looks into it. Every method raises RequestError and what the source raises."""
+    """An open file and the worker that parses it. Every method raises RequestError and the errors of the source."""
 
     def __init__(self, source: ByteSource, name: str, memory: Memory = USUAL_MEMORY) -> None:
         self.source, self._name = source, name
@@ -146,8 +154,8 @@ class RootFile:
     def tree(
         self, name: str
     ) -> tuple[int, tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
-        """Entries of a tree, branches of numbers, others with what they are, and the entries at which the baskets of
-        each branch end."""
+        """Return the number of entries of a tree, its branches of numbers, other branches with their types, and the
+        entries at which the baskets of each branch end."""
         facts, arrays = self._call("tree", tree=name)
         edges = [tuple(array.tolist()) for array in arrays]
         branches = tuple(branch_of(values[:4]) for values in facts["branches"])
@@ -155,16 +163,16 @@ class RootFile:
         return int(facts["entries"]), branches, _pairs(facts["left_out"]), places
 
     def trees(self) -> list[Mapping[str, Any]]:
-        """Return what summary.py shows of each tree."""
+        """Return the values for the summary of each tree (summary.py)."""
         return list(self._call("trees")[0]["trees"])
 
     def decoded(self, tree: str, names: Sequence[str]) -> tuple[int, int]:
-        """Return what branches take in memory once read: bytes, and values or entries, whichever are more."""
+        """Return the size of branches in memory: bytes, and the larger of the numbers of values and entries."""
         facts, _ = self._call("decoded", tree=tree, names=list(names))
         return int(facts["size_bytes"]), int(facts["values"])
 
     def read(self, tree: str, names: Sequence[str], entries: EntryRange) -> dict[str, Values]:
-        """Return branches of some entries, each (events,) or jagged."""
+        """Return branches for a range of entries, each (events,) or jagged."""
         names = list(dict.fromkeys(names))
         facts, arrays = self._call("read", tree=tree, names=names, start=entries.start, stop=entries.stop)
         return unpacked(names, facts["jagged"], arrays)
@@ -182,9 +190,9 @@ class RootFile:
 
 
 def _ranges(values: Any) -> list[Range]:
-    """Return the ranges that a worker asks for. Raises: ValueError."""
-    if not isinstance(values, list) or not all(isinstance(one, list) and len(one) == 2 for one in values):
-        raise ValueError("bytes that are no ranges")
+    """Return the ranges that a worker requests. Raises: ValueError."""
+    if not isinstance(values, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in values):
+        raise ValueError("ranges that are not pairs")
     size = 0
     for start, stop in values:
         if type(start) is not int or type(stop) is not int or not 0 <= start <= stop:
@@ -196,7 +204,7 @@ def _ranges(values: Any) -> list[Range]:
 
 
 def branch_of(values: Sequence[Any]) -> Branch:
-    """Return a branch of numbers as a worker describes it. Raises: ValueError."""
+    """Return a branch of numbers from a worker's description. Raises: ValueError."""
     name, jagged, type_, size_bytes = values
     if not _TYPE.fullmatch(type_):
         raise ValueError(f"type {type_[:40]!r}")
@@ -204,73 +212,73 @@ def branch_of(values: Sequence[Any]) -> Branch:
 
 
 def _pairs(values: Sequence[Sequence[Any]]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(name), str(what)) for name, what in values)
+    return tuple((str(name), str(type_)) for name, type_ in values)
 
 
-def _source(door: Door, scheme: str) -> ByteSource:
-    """Return what reads byte ranges of a file on a server. The door's address is in its normal form."""
+def _source(endpoint: Endpoint, scheme: str) -> ByteSource:
+    """Return the byte source of a file on a server. The endpoint's address is in its normal form."""
     if scheme in XROOTD:
         from hepfaas.datasets.xrootd_source import XRootDSource  # each client: only where it is used
 
-        return XRootDSource(door)
+        return XRootDSource(endpoint)
     if scheme == "s3":
         from hepfaas.datasets.s3_source import S3Source
 
-        return S3Source(door.url)
+        return S3Source(endpoint.url)
     from hepfaas.datasets.http_source import HttpSource
 
-    return HttpSource(door.url, credential=door.credential, private=door.private)
+    return HttpSource(endpoint.url, credential=endpoint.credential, private=endpoint.private)
 
 
 def _most_held(url: str, reading: Reading) -> int:
-    """Return up to how many bytes a file is fetched whole; uploads have been hashed and are read by ranges."""
+    """Return the size up to which a file is fetched whole; uploads were hashed before and are read by ranges."""
     return 0 if uploaded(url, reading) else reading.hashed_bytes
 
 
 def _changed(url: str) -> RequestError:
-    return RequestError(f"'{url}' has changed since the run opened it; start again to read it as it is now")
+    return RequestError(f"'{url}' has changed since the run opened it; start again to read the new content")
 
 
-class _Found:
+class _KeptFile:
     """A file kept open, and its state when its identity was computed."""
 
-    def __init__(self, door: Door, identity: str, url: str, reading: Reading) -> None:
-        self.file = open_root(door, _most_held(url, reading), reading.memory)
+    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
+        self.file = open_root(endpoint, _most_held(url, reading), reading.memory)
         try:
             self.since = stat_of(self.file.source)
             if identity_of(self.file.source, self.file.fingerprint, url, reading) != identity:
-                raise _changed(door.url)
+                raise _changed(endpoint.url)
         except BaseException:
             self.file.close()
             raise
 
 
-class _Lent:
-    """Lends an open file: opening one of a thousand branches takes half a second, so a process keeps the last four,
-    each for whom it was opened."""
+class _OpenFile:
+    """A context with an open file. Opening a file with a thousand branches takes half a second, so a process keeps the
+    last four open, each for the credential it was opened with."""
 
-    _kept: ClassVar[OrderedDict[tuple[Door, str], _Found]] = OrderedDict()
+    _kept: ClassVar[OrderedDict[tuple[Endpoint, str], _KeptFile]] = OrderedDict()
     _lock = threading.Lock()
 
-    def __init__(self, door: Door, identity: str, url: str, reading: Reading) -> None:
-        self._key = (door, identity)
-        self._named = (url, reading)
+    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
+        self._key = (endpoint, identity)
+        self._url, self._reading = url, reading
 
-    def __enter__(self) -> _Found:
+    def __enter__(self) -> _KeptFile:
         with self._lock:
-            found = self._kept.pop(self._key, None)
-        if found is not None and stat_of(found.file.source) != found.since:
-            found.file.close()
-            found = None
-        self._found = found or _Found(*self._key, *self._named)
-        return self._found
+            kept = self._kept.pop(self._key, None)
+        if kept is not None and stat_of(kept.file.source) != kept.since:
+            kept.file.close()
+            kept = None
+        self._current = kept or _KeptFile(*self._key, self._url, self._reading)
+        return self._current
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None:  # what failed once is not read from again: its server may have been away
-            self._found.file.close()
+        if kind is not None:  # open it again after an error: its server may have been away
+            self._current.file.close()
             return
         with self._lock:
-            self._kept[self._key] = self._found
-            surplus = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - MOST_OPEN)]
-        for found in surplus:
-            found.file.close()
+            self._kept[self._key] = self._current
+            surplus = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - MOST_KEPT_OPEN)]
+        for kept in surplus:
+            kept.file.close()

@@ -1,6 +1,6 @@
 """The program of a confined worker that reads one ROOT file. The only module that opens one with uproot.
 
-It has the descriptor of the file, or asks the other side for byte ranges. Functions: `open` first, then the others.
+It has the descriptor of the file, or requests byte ranges from its parent. Functions: `open` first, then the others.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
-from hepfaas.datasets.chosen import Branch, missing_branch
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.branch_choice import Branch, missing_branch
+from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
-from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 
@@ -33,12 +33,12 @@ Range = tuple[int, int]
 
 
 def serve(channel_number: int, file_number: int | None = None) -> None:
-    """Answer calls about one file until the other end closes."""
+    """Answer calls about one file until the channel closes."""
 
-    def functions(caller: Caller) -> Mapping[str, Callable[..., Answer]]:
-        reader = _Reader(caller, file_number)
+    def functions(callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
+        reader = _Reader(callbacks, file_number)
         names = ("open", "tree", "decoded", "read", "trees")
-        return {name: partial(reader.explained, getattr(reader, f"do_{name}")) for name in names}
+        return {name: partial(reader.run, getattr(reader, f"do_{name}")) for name in names}
 
     serve_calls(channel_number, functions)
 
@@ -46,68 +46,68 @@ def serve(channel_number: int, file_number: int | None = None) -> None:
 class _Reader:
     """An open file."""
 
-    def __init__(self, caller: Caller, file_number: int | None) -> None:
-        self._caller, self._file_number = caller, file_number
+    def __init__(self, callbacks: Callbacks, file_number: int | None) -> None:
+        self._callbacks, self._file_number = callbacks, file_number
         self._name = ""
 
-    def explained(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
-        """Return what the function gives; what it raises is translated."""
+    def run(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
+        """Return the result of the function; translate its errors."""
         self._name = values.pop("name", self._name)
-        with explained(self._name):
+        with translated_errors(self._name):
             return function(**values)
 
     def do_open(self, size_bytes: int) -> Answer:
-        """Open the file; give the fingerprint of its structure."""
-        source: Source = _Fetched(self._name, size_bytes, self._caller)
+        """Open the file; return the fingerprint of its structure."""
+        source: Source = _Fetched(self._name, size_bytes, self._callbacks)
         if self._file_number is not None:
             source = _Mapped(self._name, self._file_number)
         self._file = uproot.open({self._name: None}, handler=_Given, source=source)
         whole = int(self._file.file.fEND)
         if size_bytes < whole:
             raise RequestError(
-                f"'{self._name}' is cut short: it has {size_bytes:,} of its {whole:,} bytes; copy it anew"
+                f"'{self._name}' is cut short: it has {size_bytes:,} of its {whole:,} bytes; copy it again"
             )
         return {"fingerprint": self._fingerprint(size_bytes)}, []
 
     def do_tree(self, tree: str) -> Answer:
         """Describe a tree: entries, branches of numbers, others, and where the baskets of each branch end."""
-        found = self._tree(tree)
-        branches, left_out, edges = branches_of(found)
-        places = {one: place for place, one in enumerate(dict.fromkeys(edges.values()))}
+        opened = self._tree(tree)
+        branches, left_out, edges = branches_of(opened)
+        places = {ends: place for place, ends in enumerate(dict.fromkeys(edges.values()))}
         described = [[b.name, b.jagged, b.type, b.size_bytes, places[edges[b.name]]] for b in branches]
-        values = {"entries": int(found.num_entries), "branches": described, "left_out": left_out}
-        return values, [np.asarray(one, dtype=np.int64) for one in places]
+        values = {"entries": int(opened.num_entries), "branches": described, "left_out": left_out}
+        return values, [np.asarray(ends, dtype=np.int64) for ends in places]
 
     def do_decoded(self, tree: str, names: Sequence[str]) -> Answer:
-        """Say what branches take in memory, by the headers of their baskets: what tree and branches claim of themselves
-        is not believed."""
-        found = self._tree(tree)
+        """Return the size of branches in memory by the headers of their baskets; the sizes that tree and branches state
+        are not trusted."""
+        opened = self._tree(tree)
         size = values = 0
-        branches, left_out, _ = branches_of(found)
-        there, others = [branch.name for branch in branches], dict(left_out)
+        branches, left_out, _ = branches_of(opened)
+        numbers, others = [branch.name for branch in branches], dict(left_out)
         for name in names:
             if name in others:
                 raise RequestError(
-                    f"branch '{name}' of TTree '{tree}' in '{self._name}' is {others[name]}, and no number"
+                    f"branch '{name}' of TTree '{tree}' in '{self._name}' is {others[name]}, not a number"
                 )
-            if name not in there:
-                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, there)
-            branch = found[name]
-            how = branch.interpretation
-            item = (how.content if isinstance(how, uproot.AsJagged) else how).itemsize
+            if name not in numbers:
+                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, numbers)
+            branch = opened[name]
+            type_ = branch.interpretation
+            item = (type_.content if isinstance(type_, uproot.AsJagged) else type_).itemsize
             baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
             size += baskets
-            values += max(baskets // item, int(found.num_entries))
+            values += max(baskets // item, int(opened.num_entries))
         return {"size_bytes": size, "values": values}, []
 
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
-        """Give the values of branches for some entries, and for jagged ones the counts behind them."""
-        found = self._tree(tree)
-        there = found.keys(recursive=True, full_paths=True)
+        """Return the values of branches for a range of entries; those of a jagged branch are followed by its counts."""
+        opened = self._tree(tree)
+        available = opened.keys(recursive=True, full_paths=True)
         for name in names:
-            if name not in there:
-                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, there)
-        read = found.arrays(list(names), entry_start=start, entry_stop=stop, library="ak", how=dict, array_cache=None)
+            if name not in available:
+                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, available)
+        read = opened.arrays(list(names), entry_start=start, entry_stop=stop, library="ak", how=dict, array_cache=None)
         jagged, arrays = packed({name: read.pop(name) for name in names})
         return {"jagged": jagged}, arrays
 
@@ -129,7 +129,7 @@ class _Reader:
         return [name for name, kind in classes.items() if kind in TREE_CLASSES]
 
     def _fingerprint(self, size_bytes: int) -> str:
-        """Return a hash of size, UUID and keys: equal for copies of a file, and easily made equal for another one."""
+        """Return a hash of size, UUID and keys: equal for copies of a file, and easy to forge for another one."""
         keys = [self._file.key(name) for name in self._file.iterkeys(recursive=True)]
         facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
         text = repr((size_bytes, self._file.file.uuid.hex, facts))
@@ -137,7 +137,7 @@ class _Reader:
 
 
 class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
-    """A file for uproot, whose ranges come from `_ranges`."""
+    """A file for uproot that gets its ranges from `_ranges`."""
 
     def __init__(self, file_path: str, size_bytes: int) -> None:
         super().__init__()
@@ -163,9 +163,9 @@ class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
 
     def chunks(self, ranges: list[Range], notifications: queue.Queue[Any]) -> list[Chunk]:
         """Return many ranges."""
-        found = self._ranges(ranges)
+        parts = self._ranges(ranges)
         chunks = [
-            Chunk(self, start, stop, TrivialFuture(part)) for (start, stop), part in zip(ranges, found, strict=True)
+            Chunk(self, start, stop, TrivialFuture(part)) for (start, stop), part in zip(ranges, parts, strict=True)
         ]
         for chunk in chunks:
             notifications.put(chunk)
@@ -173,7 +173,7 @@ class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
 
 
 class _Mapped(_Bytes):
-    """A file that is open here."""
+    """A file that is open in this process."""
 
     def __init__(self, file_path: str, descriptor: int) -> None:
         super().__init__(file_path, os.fstat(descriptor).st_size)
@@ -184,18 +184,18 @@ class _Mapped(_Bytes):
 
 
 class _Fetched(_Bytes):
-    """A file whose bytes the other side has."""
+    """A file whose bytes the parent process fetches."""
 
-    def __init__(self, file_path: str, size_bytes: int, caller: Caller) -> None:
+    def __init__(self, file_path: str, size_bytes: int, callbacks: Callbacks) -> None:
         super().__init__(file_path, size_bytes)
-        self._caller = caller
+        self._callbacks = callbacks
 
     def _ranges(self, ranges: list[Range]) -> Sequence[NDArray[np.uint8]]:
-        return self._caller("fetch", ranges=ranges)
+        return self._callbacks("fetch", ranges=ranges)
 
 
 class _Given(Source):  # type: ignore[misc]  # uproot has no types
-    """The handler that makes uproot read from a source that is open already."""
+    """A handler that makes uproot read from an open source."""
 
     def __new__(cls, file_path: str, source: Source, **options: Any) -> Source:
         """Return that source."""
@@ -203,8 +203,8 @@ class _Given(Source):  # type: ignore[misc]  # uproot has no types
 
 
 def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
-    """Branches of numbers in the order of the tree, those that are none with what they are, and the entries at which
-    each branch's baskets end."""
+    """Return the branches of numbers in the order of the tree, other branches with their types, and the entries at
+    which the baskets of each branch end."""
     branches, left_out, edges = [], [], {}
     for name, branch in tree.iteritems(recursive=True, full_paths=True):
         if len(branch.branches):
@@ -219,10 +219,10 @@ def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], .
 
 
 def _described(name: str, branch: Any) -> Branch | str:
-    """A branch of numbers, or what it is instead."""
-    how = branch.interpretation
-    jagged = isinstance(how, uproot.AsJagged)
-    content = how.content if jagged else how
+    """Return a branch of numbers, or the type of another branch."""
+    type_ = branch.interpretation
+    jagged = isinstance(type_, uproot.AsJagged)
+    content = type_.content if jagged else type_
     if not isinstance(content, uproot.AsDtype):
         return str(branch.typename)
     values, shape = content.to_dtype.base, content.to_dtype.shape
@@ -233,7 +233,7 @@ def _described(name: str, branch: Any) -> Branch | str:
     return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
 
 
-def _summary(name: str, tree: Any, usual: str) -> dict[str, Any]:
+def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
     branches, left_out, edges = branches_of(tree)
     entries = int(tree.num_entries)
     shared = set.intersection(*map(set, edges.values())) if edges else {0, entries}
@@ -244,12 +244,12 @@ def _summary(name: str, tree: Any, usual: str) -> dict[str, Any]:
         "clusters": max(0, len(shared | {0, entries}) - 1),
         "compressed_bytes": int(tree.compressed_bytes),
         "uncompressed_bytes": sum(branch.size_bytes for branch in branches),
-        "compression": _compression(tree) or usual,
+        "compression": _compression(tree) or default_compression,
         "branches": [[branch.name, branch.jagged, branch.type, branch.size_bytes] for branch in branches],
         "left_out": left_out,
     }
 
 
 def _compression(tree: Any) -> str:
-    found = {str(branch.compression) for branch in tree.values() if branch.compression is not None}
-    return ", ".join(sorted(found))
+    names = {str(branch.compression) for branch in tree.values() if branch.compression is not None}
+    return ", ".join(sorted(names))

@@ -9,7 +9,7 @@ from hepfaas.platform.s3 import S3Store
 
 
 class S3Source(RangedSource):
-    """One object, s3://bucket/key. version: changes whenever it is written to. Raises: RequestError if it is not there;
+    """One object, s3://bucket/key. version: changes with each write. Raises: RequestError if it does not exist;
     UnavailableError."""
 
     def __init__(self, file_path: str) -> None:
@@ -25,7 +25,7 @@ class S3Source(RangedSource):
         super().__init__(head["ContentLength"])
 
     def fetched(self, start: int, stop: int) -> bytes:
-        """Bytes [start, stop)."""
+        """Return the bytes [start, stop)."""
         if stop <= start:
             return b""
         try:
@@ -34,6 +34,6 @@ class S3Source(RangedSource):
             raise RequestError(f"'{self._file_path}' was removed while it was read") from error
         if etag != self._etag:
             raise RequestError(
-                f"'{self._file_path}' was changed while it was read; start again to read its new content"
+                f"'{self._file_path}' was changed while it was read; start again to read the new content"
             )
         return data

@@ -1,21 +1,19 @@
-"""What is in a ROOT file, for a person who has just got it."""
+"""A summary of the TTrees in a ROOT file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hepfaas.datasets.chosen import Branch
-from hepfaas.datasets.doors import Door
-from hepfaas.datasets.faults import explained
+from hepfaas.datasets.branch_choice import Branch
+from hepfaas.datasets.errors import translated_errors
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.datasets.root import branch_of, open_root
 
 
 @dataclass(frozen=True)
 class TreeSummary:
-    """One TTree. clusters: entry ranges at whose ends all branches end a basket. compressed_bytes: on disk, of all
-    branches; uncompressed_bytes: of the branches of numbers.
-
-    left_out: branches that are no numbers, and what they are.
+    """One TTree. clusters: number of entry ranges at whose ends all branches end a basket. compressed_bytes: of all
+    branches on disk. uncompressed_bytes: of the branches of numbers. left_out: other branches with their types.
     """
 
     name: str
@@ -30,14 +28,14 @@ class TreeSummary:
 
 
 def trees_of(url: str) -> list[TreeSummary]:
-    """All TTrees of a file, those in folders too. Raises: RequestError; UnavailableError."""
-    with explained(url), open_root(Door(url)) as file:
+    """Return all TTrees of a file, including those in folders. Raises: RequestError; UnavailableError."""
+    with translated_errors(url), open_root(Endpoint(url)) as file:
         return [
             TreeSummary(
                 **{
                     **tree,
                     "branches": tuple(map(branch_of, tree["branches"])),
-                    "left_out": tuple((name, what) for name, what in tree["left_out"]),
+                    "left_out": tuple((name, type_) for name, type_ in tree["left_out"]),
                 }
             )
             for tree in file.trees()

@@ -1,4 +1,4 @@
-"""Files behind XRootD servers. Owns where their servers may lead the client. The only module of its client."""
+"""Files on XRootD servers. Owns the checks of redirections. The only module that uses the XRootD client."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import uproot
 
-from hepfaas.datasets.addresses import check_host
+from hepfaas.datasets.address_checks import check_host
 from hepfaas.datasets.byte_source import ByteSource, Range
-from hepfaas.datasets.doors import Door
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError
 from hepfaas.platform.address import Address, parsed
 
@@ -23,32 +23,32 @@ XROOTD_LIMITS = {
     "XRD_STREAMERRORWINDOW": "30",
     "XRD_TIMEOUTRESOLUTION": "1",
 }
-"""Seconds and counts: XRootD's own would let a dead door hold a request for half an hour."""
+"""Seconds and counts: with XRootD's defaults a dead endpoint blocks a request for half an hour."""
 
 VECTOR_LIMITS = (1024, 2_097_136)
-"""Parts of one vector read, and bytes of each, that XRootD servers take unless they are told otherwise."""
+"""Parts of one vector read and bytes of each: the defaults of XRootD servers."""
 
 
 class XRootDSource(ByteSource):
-    """One file, root://. Raises: OSError with the client's text (faults.py); RequestError if its server leads where it
-    may not."""
+    """One file, root://. Raises: OSError with the client's text (errors.py); RequestError if its server redirects to a
+    forbidden address."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         for name, value in XROOTD_LIMITS.items():
             os.environ.setdefault(name, value)
         _forbid_metalinks()
-        self._client = _Client(door.url, door)
+        self._client = _Client(endpoint.url, endpoint)
         self.size_bytes = int(self._client.num_bytes)
 
     def fetch(self, ranges: Sequence[Range]) -> Sequence[bytes | memoryview]:
-        """Return the bytes [start, stop) of each range, from where the server may lead."""
+        """Return the bytes [start, stop) of each range, and check where they came from."""
         chunks = self._client.chunks(list(ranges), queue.Queue())
         parts = [memoryview(chunk.raw_data) for chunk in chunks]
         self.check_server()
         return parts
 
     def check_server(self) -> None:
-        """Check where the server has led the client by now. Raises: RequestError if that is where none may lead."""
+        """Check where the server has redirected the client so far. Raises: RequestError if that is forbidden."""
         self._client.check_server()
 
     def close(self) -> None:
@@ -57,71 +57,71 @@ class XRootDSource(ByteSource):
 
 
 class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
-    """A file behind an XRootD server. What is shown to the server stands in its own address of the file alone.
+    """A file on an XRootD server. Only the address that the client opens contains the credential.
 
-    Connections are shared by name of user: one that no one else has keeps them apart, through redirections too.
+    The client shares connections by user name: a unique name separates them, also after redirections.
     """
 
-    def __init__(self, file_path: str, door: Door, **options: Any) -> None:
-        self._door = door
-        super().__init__(file_path, **options, timeout=door.limit_s)
+    def __init__(self, file_path: str, endpoint: Endpoint, **options: Any) -> None:
+        self._endpoint = endpoint
+        super().__init__(file_path, **options, timeout=endpoint.limit_s)
 
     def _open(self) -> None:
-        opened = _with_credential(self._door)
+        opened = _with_credential(self._endpoint)
         try:
             self._resource = uproot.source.xrootd.XRootDResource(opened, self._timeout)
         except OSError as error:
             raise type(error)(str(error).replace(opened, self._file_path)) from None
         self._resource._file_path = self._file_path
         self.check_server()
-        # uproot asks the server for its own limits under no one's name, and so without the credential.
-        if self._door.credential is None:
+        # uproot asks the server for its limits over a connection without the credential.
+        if self._endpoint.credential is None:
             limits: tuple[int, int] = uproot.source.xrootd.get_server_config(self._resource.file)
         else:
             limits = VECTOR_LIMITS
         self._max_num_elements, self._max_element_size = limits
-        nothing = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
-        self._executor = uproot.source.futures.ResourceThreadPoolExecutor(nothing)
+        workers = [uproot.source.xrootd.trivial_resource() for _ in range(self._num_workers)]
+        self._executor = uproot.source.futures.ResourceThreadPoolExecutor(workers)
 
     def chunk(self, start: int, stop: int) -> Any:
-        """One range, from where the server may lead."""
-        found = super().chunk(start, stop)
+        """Return one range, and check where it came from."""
+        chunk = super().chunk(start, stop)
         self.check_server()
-        return found
+        return chunk
 
     def check_server(self) -> None:
-        """Check where the server has led the client by now: its client follows before anybody is asked.
+        """Check where the server has redirected the client so far: the client follows without asking.
 
-        Raises: RequestError if that is a file of this machine, or a private network where none may be.
+        Raises: RequestError if that is a local file, or a private network where the endpoint must not be.
         """
         client, file = uproot.extras.XRootD_client(), self._resource.file
         last, server = (client.URL(file.get_property(name)) for name in ("LastURL", "DataServer"))
         try:
             if last.protocol == "file":
-                raise RequestError(f"'{self._file_path}' leads to a file of this machine, where no server may lead")
-            if server.hostname and not self._door.private:
+                raise RequestError(f"'{self._file_path}' redirects to a local file, which servers must not do")
+            if server.hostname and not self._endpoint.private:
                 check_host(Address("root", server.hostname.strip("[]"), server.port), allow_private=False)
         except RequestError:
             file.close(timeout=1)
             raise
 
 
-def _with_credential(door: Door) -> str:
+def _with_credential(endpoint: Endpoint) -> str:
     """Return the address that XRootD's client opens. It sends a token with each request and logs in with a proxy."""
-    found = door.credential
-    if found is None:
-        return door.url
-    address = parsed(door.url)
-    shown = f"authz=Bearer%20{quote(found.secret, safe='')}"
-    if found.kind == "x509":
-        shown = f"xrd.wantprot=gsi&xrd.gsiusrpxy={found.path}"
-    return f"{address.scheme}://{found.mark}@{address.place}/{address.path}?{shown}"
+    credential = endpoint.credential
+    if credential is None:
+        return endpoint.url
+    address = parsed(endpoint.url)
+    login = f"authz=Bearer%20{quote(credential.secret, safe='')}"
+    if credential.kind == "x509":
+        login = f"xrd.wantprot=gsi&xrd.gsiusrpxy={credential.path}"
+    return f"{address.scheme}://{credential.mark}@{address.place}/{address.path}?{login}"
 
 
 def _forbid_metalinks() -> None:
-    """Read files named x.meta4 or x.metalink as files: their server could list others, also local ones, to be opened.
+    """Read files named x.meta4 or x.metalink as plain files: a metalink could make the client open local files.
 
-    The client reads the variable once, when it is imported, and lets nobody change what it has read there.
+    The client reads the variable once, at import, and does not allow changes of a variable that was set.
     """
     os.environ["XRD_METALINKPROCESSING"] = "0"
     uproot.extras.XRootD_client().EnvPutInt("MetalinkProcessing", 0)

@@ -1,6 +1,6 @@
-"""Lists of numbers end to end, `Jagged`, beside the arrays of NumPy and awkward that a branch's values come in. Pure.
+"""Values of a branch: NumPy and Awkward arrays, and `Jagged`, which needs no Awkward. Pure.
 
-awkward takes longer to import than all else that a vector needs, and is only where its arrays are.
+Awkward takes longer to import than everything else that prediction needs, so it is imported only for its own arrays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Jagged:
-    """A jagged branch of some events: all values end to end, (values,), and how many each event has, (events,)."""
+    """A jagged branch: the values of all events end to end, (values,), and their number in each event, (events,)."""
 
     values: NDArray[Any]
     counts: NDArray[np.int64]
@@ -29,23 +29,23 @@ class Jagged:
         return len(self.counts)
 
     def __getitem__(self, events: slice) -> Jagged:
-        """The lists of consecutive events."""
+        """Return the lists of consecutive events."""
         start, stop, _ = events.indices(len(self))
         first = int(self.counts[:start].sum())
         counts = self.counts[start:stop]
         return Jagged(self.values[first : first + int(counts.sum())], counts)
 
     def tolist(self) -> list[list[Any]]:
-        """The list of each event."""
+        """Return the list of each event."""
         return [part.tolist() for part in np.split(self.values, np.cumsum(self.counts)[:-1])] if len(self) else []
 
 
 Values: TypeAlias = Union[NDArray[Any], Jagged, "ak.Array"]
-"""What a branch has in some events: (events,) if it is flat, else (events, var)."""
+"""Values of a branch: (events,) if it is flat, else (events, var)."""
 
 
 def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """All values of a branch end to end, and for a jagged one how many each event has, (events,); None if flat."""
+    """Return the values of all events end to end, and their number in each event, (events,), or None if flat."""
     if isinstance(branch, np.ndarray):
         return branch, None
     if isinstance(branch, Jagged):
@@ -63,16 +63,16 @@ def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] |
 
 
 def flat_values(branch: Values, name: str) -> NDArray[Any]:
-    """Values of a branch that names events, (events,). Raises: RequestError if it is jagged."""
+    """Return the values of a branch that identifies events, (events,). Raises: RequestError if it is jagged."""
     values, counts = values_and_counts(branch)
     if counts is not None:
-        raise RequestError(f"branch '{name}' names events, and is jagged; it takes a number for each event")
+        raise RequestError(f"branch '{name}' identifies events but is jagged; it must have one number for each event")
     return values
 
 
 def packed(branches: Mapping[str, Values]) -> tuple[list[bool], list[NDArray[Any]]]:
-    """Return which branches are jagged, and their arrays one after the other: values, and for a jagged one its counts;
-    all in the byte order of this machine."""
+    """Return which branches are jagged, and their arrays in order: values, then for a jagged one its counts; all in
+    the byte order of this machine."""
     flags, arrays = [], []
     for branch in branches.values():
         values, counts = values_and_counts(branch)
@@ -84,7 +84,7 @@ def packed(branches: Mapping[str, Values]) -> tuple[list[bool], list[NDArray[Any
 
 
 def unpacked(names: Sequence[str], flags: Sequence[bool], arrays: Sequence[NDArray[Any]]) -> dict[str, Values]:
-    """Return what `packed` was given, from a sender that is not trusted.
+    """Return the branches of a `packed` message from an untrusted sender.
 
     Raises: ValueError if the arrays are not branches of numbers of the same events.
     """

@@ -1,9 +1,9 @@
-"""The layout of a feature vector: its columns in order, the range and the width of each branch. Pure."""
+"""Layout of a feature vector: its columns in order, the range and width of each branch. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,13 +15,14 @@ Surplus = Literal["truncate", "error"]
 
 @dataclass(frozen=True)
 class FeatureBranch:
-    """One branch of the vector: a flat one has one column, a jagged one as many as its width.
+    """One branch of the vector: a flat one has one column, a jagged one `width` columns.
 
-    low, high: range over all training events in the branch's own unit; both None if it never had a finite value.
-    type: of a value in the training files: an event that comes as JSON has to be read as it was there.
+    low, high: range over all training events in the branch's own unit; both None without any finite value. type: of
+    the values in the training files; events in JSON are read as this type.
     """
 
     name: str
+    _: KW_ONLY
     jagged: bool
     low: float | None
     high: float | None
@@ -30,11 +31,11 @@ class FeatureBranch:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """How events become vectors, in training and in prediction alike.
+class FeatureSpec:
+    """How events become vectors, in training and in prediction.
 
-    branches: in the order of the columns. surplus: what happens to an event with more values than a branch is
-    wide ("truncate": the first ones are taken; "error"). identifiers: branches that name an event and are no
+    branches: in the order of the columns. surplus: for an event with more values than a branch's width, "truncate"
+    keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features.
     """
 
@@ -44,12 +45,12 @@ class Spec:
 
     @cached_property
     def n_features(self) -> int:
-        """Length of a vector."""
+        """The length of a vector."""
         return sum(branch.width for branch in self.branches)
 
     @property
     def columns(self) -> list[str]:
-        """Name of each column: a flat branch's own, and `<branch>_<i>` for the slots of a jagged one."""
+        """The name of each column: that of a flat branch, and `<branch>_<i>` for the slots of a jagged one."""
         return [
             f"{branch.name}_{slot}" if branch.jagged else branch.name
             for branch in self.branches
@@ -57,7 +58,7 @@ class Spec:
         ]
 
     def slots(self, name: str) -> range:
-        """Columns of one branch. Raises: RequestError if it is not among the features."""
+        """Return the columns of one branch. Raises: RequestError if it is not among the features."""
         start = 0
         for branch in self.branches:
             if branch.name == name:
@@ -66,7 +67,7 @@ class Spec:
         raise RequestError(f"branch '{name}' is not among the {len(self.branches)} branches of the spec")
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return {
             "branches": [asdict(branch) for branch in self.branches],
             "surplus": self.surplus,
@@ -74,8 +75,8 @@ class Spec:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Spec:
-        """What `to_json` gave."""
+    def from_json(cls, values: Mapping[str, Any]) -> FeatureSpec:
+        """Return the spec from the values of `to_json`."""
         return cls(
             tuple(FeatureBranch(**branch) for branch in values["branches"]),
             values["surplus"],
@@ -84,7 +85,7 @@ class Spec:
 
 
 def in_order(names: Sequence[str], jagged: Mapping[str, bool], order: Order) -> list[str]:
-    """Names of branches, flat ones first; "sorted": each group by name (the original's master branch), "tree":
-    each group in the order given (its later branches)."""
+    """Return the names of branches, flat ones first. "sorted": each group by name, as the original's master branch;
+    "tree": each group in the given order, as its later branches."""
     ordered = sorted(names) if order == "sorted" else list(names)
     return sorted(ordered, key=lambda name: jagged[name])

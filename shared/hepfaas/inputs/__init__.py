@@ -1,1 +1,1 @@
-"""Bytes of a request become arrays: JSON, Arrow, Parquet, tensors, images, raw events."""
+"""From the bytes of a request to arrays: JSON, Arrow, Parquet, tensors, images, raw events."""

@@ -1,6 +1,6 @@
-"""The program of a confined worker that reads what came in a body: Arrow and Parquet tables, pictures.
+"""The program of a confined worker that reads the body of a request: Arrow and Parquet tables, pictures.
 
-The only module that gives bytes of a body to pyarrow and Pillow.
+Only this module passes bytes of a body to pyarrow and Pillow.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from hepfaas.datasets.chosen import missing_branch
+from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, packed
-from hepfaas.sandbox.tasks import Answer, Caller, serve_calls
+from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
 ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
 PARQUET = "application/vnd.apache.parquet"
 
 HOLD_BYTES = 1_000_000
-"""Memory that is taken before the other side is asked for more."""
+"""Memory that may grow before the parent process is asked again."""
 
-Wanted = Sequence[tuple[str, bool, str]]
-"""Branches: name, whether it is jagged, type of a value."""
+Branches = Sequence[tuple[str, bool, str]]
+"""Name, whether it is jagged, and type of the values of each branch."""
 
 
 def serve(channel_number: int, body_number: int) -> None:
-    """Answer calls about one body until the other end closes."""
+    """Answer calls about one body until the channel closes."""
     serve_calls(channel_number, partial(_functions, body_number))
 
 
-def _functions(body_number: int, caller: Caller) -> Mapping[str, Callable[..., Answer]]:
-    return {"table": partial(_table, body_number, caller), "picture": partial(_picture, body_number)}
+def _functions(body_number: int, callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
+    return {"table": partial(_table, body_number, callbacks), "picture": partial(_picture, body_number)}
 
 
 def _table(
-    body_number: int, caller: Caller, arrays: object, kind: str, branches: Wanted, identifiers: Sequence[str]
+    body_number: int, callbacks: Callbacks, arrays: object, *, kind: str, branches: Branches, identifiers: Sequence[str]
 ) -> Answer:
-    """Give the branches that are wanted of a table, then the identifiers that it has."""
+    """Return the branches of a table, then the identifiers that it has."""
     import pyarrow as pa
 
     from hepfaas.inputs import columns
     from hepfaas.inputs.decoded import arrow_table, parquet_table
 
-    hold, choose = _Hold(caller), partial(_chosen, [name for name, _, _ in branches], identifiers)
+    hold, choose = _Hold(callbacks), partial(_columns_to_read, [name for name, _, _ in branches], identifiers)
     body = memoryview(mmap.mmap(body_number, 0, access=mmap.ACCESS_READ))
     try:
         table = parquet_table(body, choose, hold) if kind == PARQUET else arrow_table(body, kind == ARROW_FILE, hold)
         table = table.select(choose(table.column_names))
-        table.validate(full=True)  # offsets of lists that point nowhere
+        table.validate(full=True)  # finds list offsets outside the values
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise RequestError(f"the body is no whole document of {kind}: {error}") from error
+        raise RequestError(f"the body is not a complete document of {kind}: {error}") from error
     values: dict[str, Values] = {}
     for name, jagged, type_ in branches:
         values[name] = Jagged(*columns.jagged(table, name, type_)) if jagged else columns.flat(table, name, type_)
@@ -65,7 +65,7 @@ def _table(
 
 
 def _picture(body_number: int, arrays: object, shape: Sequence[int], model: str) -> Answer:
-    """Give a picture as numbers."""
+    """Return a picture as an array."""
     from hepfaas.inputs.images import pixels
 
     with os.fdopen(body_number, "rb") as data:
@@ -73,25 +73,25 @@ def _picture(body_number: int, arrays: object, shape: Sequence[int], model: str)
 
 
 class _Hold:
-    """Says what the body takes in memory, not for every few bytes of it."""
+    """Reports the memory of the decoded body to the parent process, in steps of HOLD_BYTES."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller, self._held = caller, 0
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks, self._held = callbacks, 0
 
     def __call__(self, size: int) -> None:
         if size > self._held + HOLD_BYTES:
             self._held = size
-            self._caller("hold", size=size)
+            self._callbacks("hold", size=size)
 
 
-def _chosen(branches: Sequence[str], identifiers: Sequence[str], names: Collection[str]) -> list[str]:
-    """The columns that are needed of a table's. Raises: RequestError if one is missing, or there twice."""
-    times = Counter(names)
+def _columns_to_read(branches: Sequence[str], identifiers: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return the columns of a table that are needed. Raises: RequestError if one is missing or ambiguous."""
+    counts = Counter(names)
     for name in branches:
-        if name not in times:
+        if name not in counts:
             raise missing_branch("the table", name, list(names))
-    wanted = [*branches, *(name for name in identifiers if name in times)]
-    for name in wanted:
-        if times[name] > 1:
-            raise RequestError(f"the table has {times[name]} columns '{name}'; each takes a name of its own")
-    return wanted
+    needed = [*branches, *(name for name in identifiers if name in counts)]
+    for name in needed:
+        if counts[name] > 1:
+            raise RequestError(f"the table has {counts[name]} columns '{name}'; each needs a name of its own")
+    return needed

@@ -1,7 +1,7 @@
-"""What documents of events take in memory once they are decoded, from what they say before anything of them is.
+"""Memory that documents of events need once they are decoded, found out before they are decoded.
 
-What a footer or a tree claims is not believed where the decoder goes by other sizes: of Arrow each buffer's own length
-counts, of Parquet each page's, of ROOT each basket's.
+Footers and trees are not trusted where the decoder uses other sizes: Arrow counts by the length of each buffer, Parquet
+by each page, ROOT by each basket.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from hepfaas.errors import RequestError
 from hepfaas.flatbuffer import FlatBufferError
 
 VALUE_BYTES = 16
-"""Of each number while it becomes part of a vector."""
+"""Memory of each number until it is part of a vector."""
 
 MESSAGE_BYTES = 4_096
-"""Of a record batch or a row group, however little is in it."""
+"""Memory of a record batch or a row group, even an empty one."""
 
-MOST_FOOTER = 16_000_000
-"""Bytes of a Parquet footer, which takes some thirty times as many in memory."""
+MOST_FOOTER_BYTES = 16_000_000
+"""Largest Parquet footer; it takes some thirty times as much memory."""
 
 PAGE_BYTES = 1_024
-"""Of a page of Parquet, however little it says is in it: to look at it takes a while."""
+"""Memory counted for a Parquet page, even an empty one, since reading it takes time."""
 
 VALUES_OF = {0: 5, 2: 7, 3: 8}
-"""Where a page's header tells its values, by the page's type: data, dictionary, data in the second form."""
+"""Field of a page header that has the number of values, by type of page: data, dictionary, data version 2."""
 
 MOST_DEPTH = 4
-"""Structs inside a page's header."""
+"""Nested structs in a page header."""
 
 PARQUET_ROWS = 65_536
-"""Decoded at a time."""
+"""Rows decoded at a time."""
 
 _FILE_MAGIC = b"ARROW1"
 _PREFIX = struct.Struct("<q")
 
 Body = bytes | memoryview
 Hold = Callable[[int], None]
-"""Told how many bytes are about to be needed, in all. Raises: TooLargeError; OverloadedError."""
+"""Called with the total bytes that will be needed, before they are. Raises: TooLargeError; OverloadedError."""
 
 
 def arrow_table(body: Body, is_file: bool, hold: Hold) -> Any:
-    """The table of an Arrow stream, or of an Arrow file, which is one with a footer: that is not looked at.
+    """Return the table of an Arrow stream or an Arrow file. A file is a stream with a footer, which is ignored.
 
-    Raises: what pyarrow does; RequestError; what `hold` does.
+    Raises: what pyarrow raises; RequestError; what `hold` raises.
     """
     import pyarrow as pa
 
@@ -64,43 +64,45 @@ def arrow_table(body: Body, is_file: bool, hold: Hold) -> Any:
     return pa.ipc.open_stream(pa.BufferReader(data)).read_all()
 
 
-def parquet_table(body: Body, wanted: Callable[[Collection[str]], list[str]], hold: Hold) -> Any:
-    """The columns of a Parquet file that are wanted of those there are, decoded some rows at a time.
+def parquet_table(body: Body, choose: Callable[[Collection[str]], list[str]], hold: Hold) -> Any:
+    """Return columns of a Parquet file, decoded some rows at a time. choose: returns the columns to read of all.
 
-    Raises: what pyarrow does; RequestError; what `hold` and `wanted` do.
+    Raises: what pyarrow raises; RequestError; what `hold` and `choose` raise.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if int.from_bytes(body[-8:-4], "little") > MOST_FOOTER:
-        raise RequestError(f"the Parquet file's footer has more than {MOST_FOOTER:,} bytes; write larger row groups")
+    if int.from_bytes(body[-8:-4], "little") > MOST_FOOTER_BYTES:
+        raise RequestError(
+            f"the Parquet file's footer has more than {MOST_FOOTER_BYTES:,} bytes; write larger row groups"
+        )
     with pq.ParquetFile(pa.BufferReader(body)) as file:
-        names = wanted(file.schema_arrow.names)
+        names = choose(file.schema_arrow.names)
         metadata, needed = file.metadata, 0
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             needed += MESSAGE_BYTES + VALUE_BYTES * max(0, group.num_rows)
-            for place in range(group.num_columns):
-                column = group.column(place)
+            for index in range(group.num_columns):
+                column = group.column(index)
                 if column.path_in_schema in names or column.path_in_schema.partition(".")[0] in names:
                     for size, values in pages_of(body, column):
                         needed += max(PAGE_BYTES, size, VALUE_BYTES * values)
                         hold(needed)
             hold(needed)
-        batches, came = [], 0
+        batches, decoded = [], 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=names):
-            came += MESSAGE_BYTES + batch.nbytes
-            hold(max(needed, came))
+            decoded += MESSAGE_BYTES + batch.nbytes
+            hold(max(needed, decoded))
             batches.append(batch)
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         return pa.Table.from_batches(batches, schema=batches[0].schema if batches else schema)
 
 
 def pages_of(body: Body, column: Any) -> Iterator[tuple[int, int]]:
-    """Uncompressed bytes and values of each page of a column of a row group, as its own header has them (PageHeader of
-    parquet.thrift). Raises: RequestError."""
-    begins = (column.data_page_offset, column.dictionary_page_offset if column.has_dictionary_page else 0)
-    at = min((place for place in begins if place > 0), default=0)  # without values the data page's place is 0
+    """Yield uncompressed bytes and number of values of each page of a column chunk, from the page's own header
+    (PageHeader of parquet.thrift). Raises: RequestError."""
+    offsets = (column.data_page_offset, column.dictionary_page_offset if column.has_dictionary_page else 0)
+    at = min((offset for offset in offsets if offset > 0), default=0)  # a column without values has offset 0
     end = at + column.total_compressed_size
     while 0 <= at < end:
         try:
@@ -116,8 +118,10 @@ def pages_of(body: Body, column: Any) -> Iterator[tuple[int, int]]:
 
 
 def _struct(body: Body, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Fields of a struct in Thrift's compact protocol by their numbers, those that are numbers or structs, and where it
-    ends. Raises: IndexError if there is none."""
+    """Return the numbers and structs in a struct of Thrift's compact protocol, by field number, and where it ends.
+
+    Raises: IndexError if it is malformed.
+    """
     fields: dict[int, Any] = {}
     number = 0
     while kind := body[at]:
@@ -146,21 +150,21 @@ def _value(body: Body, at: int, kind: int, depth: int) -> tuple[Any, int]:
 
 
 def _integer(body: Body, at: int) -> tuple[int, int]:
-    found, at = _unsigned(body, at)
-    return found >> 1 ^ -(found & 1), at
+    encoded, at = _unsigned(body, at)
+    return encoded >> 1 ^ -(encoded & 1), at
 
 
 def _unsigned(body: Body, at: int) -> tuple[int, int]:
-    found = 0
-    for place in range(10):
-        found |= (body[at + place] & 127) << 7 * place
-        if body[at + place] < 128:
-            return found, at + place + 1
+    number = 0
+    for index in range(10):
+        number |= (body[at + index] & 127) << 7 * index
+        if body[at + index] < 128:
+            return number, at + index + 1
     raise IndexError(at)
 
 
 def _batch_bytes(metadata: memoryview, body: Any) -> int:
-    """Of a message that holds a record batch, by its Flatbuffers (format/Message.fbs, Schema.fbs of Arrow)."""
+    """Return the memory of a record batch, from its FlatBuffers (format/Message.fbs, Schema.fbs of Arrow)."""
     try:
         message = flatbuffer.root(metadata)
         batch = message.table(2)
@@ -170,17 +174,17 @@ def _batch_bytes(metadata: memoryview, body: Any) -> int:
             raise FlatBufferError("it is missing")
         compressed = batch.has(3)
         values = [length for length, _ in batch.pairs(1)]
-        places = list(batch.pairs(2))
-        sizes = [_uncompressed(body, *place) if compressed else place[1] for place in places]
-        if min((*values, *sizes, *(offset for offset, _ in places)), default=0) < 0:
-            raise struct.error("a negative length or place")
+        buffers = list(batch.pairs(2))
+        sizes = [_uncompressed_bytes(body, *buffer) if compressed else buffer[1] for buffer in buffers]
+        if min((*values, *sizes, *(offset for offset, _ in buffers)), default=0) < 0:
+            raise struct.error("a negative length or offset")
         return max(sum(sizes), VALUE_BYTES * sum(values))
     except (FlatBufferError, struct.error) as error:
-        raise RequestError(f"the body is no Arrow: a record batch is described wrongly: {error}") from error
+        raise RequestError(f"the body is not Arrow: the metadata of a record batch is damaged: {error}") from error
 
 
-def _uncompressed(body: Any, offset: int, length: int) -> int:
-    """Bytes of a buffer of a compressed body: it begins with their number, -1 if it is not compressed itself."""
+def _uncompressed_bytes(body: Any, offset: int, length: int) -> int:
+    """Return the size of a buffer in a compressed body. It begins with that size, -1 if it is not compressed itself."""
     if length == 0:
         return 0
     (size,) = _PREFIX.unpack_from(body, offset)

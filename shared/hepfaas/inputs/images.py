@@ -1,4 +1,4 @@
-"""Pictures as a network takes them: PNG and JPEG by what they are, not by their names. The only module of Pillow."""
+"""PNG and JPEG pictures as arrays, recognised by their content. The only module that imports Pillow."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from hepfaas.errors import RequestError
 
 FORMATS = ["PNG", "JPEG"]
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Pillow's name for so many channels."""
+"""Pillow's mode by the number of channels."""
 
 
 def pixels(data: IO[bytes], shape: tuple[int, ...], model: str) -> NDArray[np.float32]:
-    """A picture as numbers 0 to 255, of the shape (height, width, channels) or (height, width) that the model takes.
+    """Return a picture as numbers from 0 to 255, in the model's shape (height, width, channels) or (height, width).
 
-    It is neither scaled nor cut. Its size is looked at before anything is decoded, so a small file cannot become a
-    large picture. Raises: RequestError if it is no such picture.
+    It is neither scaled nor cropped. Its size is checked before it is decoded, so a small file cannot become a large
+    picture. Raises: RequestError if it is not such a picture.
     """
     height, width, channels = (*shape, 1) if len(shape) == 2 else shape if len(shape) == 3 else (0, 0, 0)
     if channels not in MODES:
         raise RequestError(f"model '{model}' takes no pictures: its input has shape {['events', *shape]}")
     try:
         with warnings.catch_warnings(), Image.open(data, formats=FORMATS) as picture:
-            warnings.simplefilter("ignore")  # what is too large is refused here, with its size
+            warnings.simplefilter("ignore")  # the size is checked below, with a better message
             if picture.size != (width, height):
                 raise RequestError(
                     f"the picture has {picture.width} × {picture.height} pixels; model '{model}' takes "
                     f"{width} × {height} (width × height)"
                 )
-            found = _as_numbers(picture, MODES[channels])
+            values = _values(picture, MODES[channels])
     except UnidentifiedImageError as error:
         raise RequestError(f"'image' is neither {' nor '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"'image' cannot be decoded: {str(error)[:200]}") from error
-    return found.reshape(shape)
+    return values.reshape(shape)
 
 
-def _as_numbers(picture: Image.Image, mode: str) -> NDArray[np.float32]:
-    if picture.mode.startswith("I;16") or picture.mode == "I":  # 16 bits: the upper ones, as TensorFlow's decoder
+def _values(picture: Image.Image, mode: str) -> NDArray[np.float32]:
+    if picture.mode.startswith("I;16") or picture.mode == "I":  # 16 bits: the upper 8, as TensorFlow does
         picture = Image.fromarray((np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8))
     return np.asarray(picture.convert(mode), dtype=np.float32)

@@ -14,7 +14,7 @@ def json_object(data: bytes | memoryview) -> dict[str, Any]:
     try:
         values = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is no JSON: {error}") from error
+        raise RequestError(f"the body is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise RequestError("the body is no JSON object")
+        raise RequestError("the body is not a JSON object")
     return values

@@ -1,5 +1,7 @@
-"""Numbers from outside, in the type that they are wanted in. They keep their value, but for the rounding to floats:
-what would become another number is refused, by its place. Pure."""
+"""Conversion of numbers from requests to the type that a model needs. Pure.
+
+Values are kept, except for rounding to floats: a value that would change is refused, with its place.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +17,35 @@ from numpy.typing import DTypeLike, NDArray
 from hepfaas.errors import RequestError
 
 Place = Callable[[int], str]
-"""What a value is called, by its number among all that were sent."""
+"""Returns how messages name a value, by its index among all values."""
 
 _TAKEN = {"f": frozenset({float, int}), "i": frozenset({int}), "u": frozenset({int}), "b": frozenset({bool})}
-"""Types in JSON that are taken as they are, by the kind of the type that is wanted."""
+"""JSON types that are accepted without a check, by the kind of the numpy type."""
 
 _FLOATS_OR_NULL = _TAKEN["f"] | {type(None)}
 
 _LISTS = frozenset({list})
 
 _EXACT = 2.0**53
-"""A whole number below is the same as float64."""
+"""Whole numbers below this are exact in float64."""
 
 
 def place_in_list(at: int) -> str:
-    """The name of a value that stands in one list."""
+    """Return the name of a value in a flat list."""
     return f"value {at}"
 
 
 def place_of_event(at: int) -> str:
-    """The name of a value of a flat branch."""
+    """Return the name of a value of a flat branch."""
     return f"event {at}"
 
 
 def place_in_events(counts: NDArray[np.int64]) -> Place:
-    """The name of a value of a jagged branch, which has so many in each event."""
+    """Return the function that names a value of a jagged branch. counts: values of each event."""
 
     def place(at: int) -> str:
         ends = np.cumsum(counts)
-        if at >= counts.sum():  # it stands in a list in an event's
+        if at >= counts.sum():  # it is in a nested list
             return place_in_list(at)
         event = int(np.searchsorted(ends, at, side="right"))
         return f"value {at - int(ends[event] - counts[event])} of event {event}"
@@ -52,11 +54,12 @@ def place_in_events(counts: NDArray[np.int64]) -> Place:
 
 
 def from_json(
-    values: Any, type_: DTypeLike, what: str, null: bool = False, place: Place = place_in_list
+    values: Any, type_: DTypeLike, what: str, *, null: bool = False, place: Place = place_in_list
 ) -> NDArray[Any]:
-    """Numbers of a list, or of lists of equal length in it, in the shape of the lists; null: it is NaN among floats.
+    """Return the numbers of nested lists of equal length, in their shape. null: allow it, as NaN, for floats.
 
-    1.0 is taken as a whole number, 0 and 1 as false and true. Raises: RequestError naming the first that does not fit.
+    1.0 is accepted as a whole number, 0 and 1 as false and true. what: the name of the values in messages.
+    Raises: RequestError naming the first value that does not fit.
     """
     wanted, leaves = np.dtype(type_), _leaves(values)
     taken = _FLOATS_OR_NULL if null and wanted.kind == "f" else _TAKEN[wanted.kind]
@@ -69,19 +72,19 @@ def from_json(
             if np.abs(wide).max(initial=0) < _EXACT:
                 return cast(wide, wanted, what, place)
     except (ValueError, OverflowError, FloatingPointError):
-        pass  # which one it is, is looked for below
+        pass  # the first value that does not fit is found below
     for at, leaf in enumerate(leaves):
         if not _fits(leaf, wanted, null):
-            raise _refused(what, place(at), _said(leaf), wanted)
+            raise _refusal(what, place(at), _shown(leaf), wanted)
     try:
         shape = np.asarray(values, dtype=np.float64).shape
     except ValueError as error:
-        raise RequestError(f"{what} are no lists of equal length: {error}") from error
+        raise RequestError(f"{what} are not lists of equal length: {error}") from error
     return np.asarray([leaf if leaf is None else _whole(leaf, wanted) for leaf in leaves], dtype=wanted).reshape(shape)
 
 
 def cast(values: NDArray[Any], type_: DTypeLike, what: str, place: Place = place_in_list) -> NDArray[Any]:
-    """Numbers of one type in another. Raises: RequestError naming the first that does not fit."""
+    """Return numbers in another type. Raises: RequestError naming the first value that does not fit."""
     wanted = np.dtype(type_)
     if values.dtype == wanted:
         return values
@@ -90,17 +93,17 @@ def cast(values: NDArray[Any], type_: DTypeLike, what: str, place: Place = place
     if wanted.kind == "f" or values.dtype.kind == "f":
         values = values.astype(np.float64, copy=False)
     with np.errstate(all="ignore"):
-        found = values.astype(wanted)
-    keeps = _keeps(values, found)
-    if not keeps.all():
-        at = int(np.argmin(keeps))
-        said = str(values.reshape(-1)[at])
-        raise _refused(what, place(at), "missing (null or NaN)" if said == "nan" else said, wanted)
-    return found
+        converted = values.astype(wanted)
+    is_kept = _is_kept(values, converted)
+    if not is_kept.all():
+        at = int(np.argmin(is_kept))
+        text = str(values.reshape(-1)[at])
+        raise _refusal(what, place(at), "missing (null or NaN)" if text == "nan" else text, wanted)
+    return converted
 
 
 def expected(type_: DTypeLike) -> str:
-    """What a type takes, as words."""
+    """Return the values that a type takes, in words."""
     wanted = np.dtype(type_)
     if wanted.kind == "b":
         return "true and false (bool)"
@@ -111,14 +114,14 @@ def expected(type_: DTypeLike) -> str:
 
 
 def _leaves(values: list[Any]) -> list[Any]:
-    """What lists hold in the end, one after the other."""
+    """Return the values in nested lists, flattened."""
     leaves = values
     while leaves and _LISTS.issuperset(map(type, leaves)):
         leaves = list(itertools.chain.from_iterable(leaves))
     return leaves
 
 
-def _said(leaf: Any) -> str:
+def _shown(leaf: Any) -> str:
     return "a list" if isinstance(leaf, list) else "an object" if isinstance(leaf, dict) else json.dumps(leaf)
 
 
@@ -140,20 +143,20 @@ def _whole(leaf: Any, wanted: np.dtype[Any]) -> Any:
     return leaf if wanted.kind == "f" else int(leaf)
 
 
-def _keeps(values: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values are the same in their new type, but for rounding."""
-    keeps: NDArray[np.bool_]
-    if found.dtype.kind == "f":
-        keeps = np.isfinite(found) | ~np.isfinite(values)
-    elif found.dtype.kind == "b":
-        keeps = (values == 0) | (values == 1)
+def _is_kept(values: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which values are the same in their new type, except for rounding."""
+    is_kept: NDArray[np.bool_]
+    if converted.dtype.kind == "f":
+        is_kept = np.isfinite(converted) | ~np.isfinite(values)
+    elif converted.dtype.kind == "b":
+        is_kept = (values == 0) | (values == 1)
     else:
-        limits = np.iinfo(found.dtype)
-        keeps = (values >= limits.min) & (values < int(limits.max) + 1)  # the largest itself may be no float
+        limits = np.iinfo(converted.dtype)
+        is_kept = (values >= limits.min) & (values < int(limits.max) + 1)  # the maximum itself may not exist as a float
         if values.dtype.kind == "f":
-            keeps &= found == values
-    return keeps
+            is_kept &= converted == values
+    return is_kept
 
 
-def _refused(what: str, place: str, found: str, wanted: np.dtype[Any]) -> RequestError:
-    return RequestError(f"{what}: {place} is {found[:40]}; it takes {expected(wanted)}")
+def _refusal(what: str, place: str, value: str, wanted: np.dtype[Any]) -> RequestError:
+    return RequestError(f"{what}: {place} is {value[:40]}; it takes {expected(wanted)}")

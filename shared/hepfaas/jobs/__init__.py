@@ -1,1 +1,1 @@
-"""What people send (folder, archive, form, JSON) becomes a recipe."""
+"""Jobs and models that people send (folder, tar, form, JSON), read as values; the recipe of a job."""

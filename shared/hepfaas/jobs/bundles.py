@@ -1,7 +1,7 @@
 """A model as clients of TFaaS upload it: a folder with its files, params.json and labels.txt, read as values.
 
-params.json has two dialects: inputNode, outputNode of the releases; input_node, output_node, input_name, output_name,
-img_channels, op of the later ones. A folder without it has its own name and what its model tells.
+params.json has two dialects: inputNode and outputNode in the releases; input_node, output_node, input_name,
+output_name, img_channels and op in later sources. Without it the model has the name of its folder.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model that was made elsewhere.
+    """A model that was trained elsewhere.
 
-    format: 'keras', 'saved_model' or 'frozen_graph'; file: the one below the folder that is read, '.' the folder of
-    them all. input, output: names of its nodes, '': those that it has. params: what params.json says.
+    format: 'keras', 'saved_model' or 'frozen_graph'. file: its name below the folder, '.' if the folder is the model.
+    input, output: names of its nodes, '': the only ones. params: the values in params.json.
     """
 
     folder: Path
@@ -46,27 +46,37 @@ class Bundle:
 
 
 def bundle_in(folder: Path, name: str = "") -> Bundle:
-    """The model in a folder, under the name given, else that of its params.json. Raises: RequestError saying what is
-    missing, or that the two names differ."""
+    """Return the model in a folder. name: '' for that in params.json.
+
+    Raises: RequestError if the model or its name is missing, or the two names differ.
+    """
     params = _params(folder / PARAMS) if (folder / PARAMS).exists() else {}
-    named = str(params.get("name") or "")
-    if name and named and name != named:
-        raise RequestError(f"the model is called '{name[:100]}' and in its {PARAMS} '{named[:100]}'; give one name")
-    called = name or named
-    if not NAME.fullmatch(called):
+    own_name = str(params.get("name") or "")
+    if name and own_name and name != own_name:
+        raise RequestError(f"the model is called '{name[:100]}' and in its {PARAMS} '{own_name[:100]}'; give one name")
+    name = name or own_name
+    if not NAME.fullmatch(name):
         raise RequestError(
-            f"'{called[:100]}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-'"
-            if called
-            else "the model has no name: put its files in a directory of that name, or 'name' in params.json"
+            f"'{name[:100]}' cannot name a model: use up to 64 letters, digits, '.', '_' and '-'"
+            if name
+            else f"the model has no name: put its files in a directory of that name, or 'name' in {PARAMS}"
         )
     format_, file = _recognised(folder, params)
     input_, output = _nodes(format_, params)
-    labels = _labels(folder, str(params.get("labels") or ""))
-    return Bundle(folder, called, format_, file, input_, output, {**params, "name": called}, labels)
+    return Bundle(
+        folder=folder,
+        name=name,
+        format=format_,
+        file=file,
+        input=input_,
+        output=output,
+        params={**params, "name": name},
+        labels=_labels(folder, str(params.get("labels") or "")),
+    )
 
 
 def files_of(bundle: Bundle) -> dict[str, Path]:
-    """The files that the model is made of, by their names below the folder; empty ones say nothing."""
+    """Return the files of a model by their names below the folder, without empty ones."""
     if bundle.file != ".":
         return {bundle.file: bundle.folder / bundle.file}
     paths = sorted(path for path in bundle.folder.rglob("*") if path.is_file() and path.stat().st_size)
@@ -74,7 +84,7 @@ def files_of(bundle: Bundle) -> dict[str, Path]:
 
 
 def _params(path: Path) -> dict[str, Any]:
-    """Raises: RequestError if it is no JSON object, or a value is of another kind than TFaaS takes."""
+    """Raises: RequestError if the file is not a JSON object, or TFaaS does not take a value."""
     values = json_object(_text(path), PARAMS)
     for key in TEXTS:
         if not isinstance(values.get(key) or "", str):
@@ -86,27 +96,26 @@ def _params(path: Path) -> dict[str, Any]:
 
 
 def _recognised(folder: Path, params: Mapping[str, Any]) -> tuple[str, str]:
-    """What the model is, and the file that is read. The one that params.json names goes first."""
+    """Return the format of the model and its file: the one that params.json names, else the only one."""
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if SAVED_MODEL in files and any(file.startswith("variables/") for file in files):
         return "saved_model", "."
-    named = str(params.get("model") or "")
+    preferred = str(params.get("model") or "")
     candidates = [file for file in files if file.lower().endswith((".pb", *KERAS))]
-    if named in candidates:
-        candidates = [named]
+    if preferred in candidates:
+        candidates = [preferred]
     if len(candidates) != 1:
-        there = ", ".join(files[:10]) or "nothing"
         raise RequestError(
             f"the upload has {len(candidates) or 'no'} models: it takes a SavedModel ({SAVED_MODEL} and variables/), a "
-            f"frozen graph (.pb) or a Keras file ({', '.join(KERAS)}); 'model' in {PARAMS} names the one of several. "
-            f"It has: {there}"
+            f"frozen graph (.pb) or a Keras file ({', '.join(KERAS)}); 'model' in {PARAMS} chooses one of several. "
+            f"It has: {', '.join(files[:10]) or 'nothing'}"
         )
     (file,) = candidates
     return ("frozen_graph" if file.lower().endswith(".pb") else "keras"), file
 
 
 def _nodes(format_: str, params: Mapping[str, Any]) -> tuple[str, str]:
-    """Names of the nodes: of a graph of TensorFlow 1 in either dialect, else those that TFaaS uses for TensorFlow 2."""
+    """Return the names of input and output: of a TensorFlow 1 graph in both dialects, else of TensorFlow 2."""
     if format_ != "frozen_graph":
         return _first(params, "input_name"), _first(params, "output_name")
     return (
@@ -119,9 +128,9 @@ def _first(params: Mapping[str, Any], *keys: str) -> str:
     return next((str(params[key]) for key in keys if params.get(key)), "")
 
 
-def _labels(folder: Path, named: str) -> tuple[str, ...]:
-    """A label a line; none where there is no such file."""
-    path = next((path for name in (named, LABELS) if name and _is_inside(path := folder / name, folder)), None)
+def _labels(folder: Path, file: str) -> tuple[str, ...]:
+    """Return the labels, one a line, in a file or else in labels.txt; none if there is neither."""
+    path = next((path for name in (file, LABELS) if name and _is_inside(path := folder / name, folder)), None)
     return tuple(line.strip() for line in _text(path).splitlines() if line.strip()) if path else ()
 
 
@@ -135,4 +144,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(f"{path.name} is no text in UTF-8: {error.reason}") from error
+        raise RequestError(f"{path.name} is not UTF-8 text: {error.reason}") from error

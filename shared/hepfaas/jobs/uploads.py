@@ -1,15 +1,13 @@
-"""What people send: a job's folder as tar.gz, as files, or as values. Checked, size-limited, unpacked to scratch."""
+"""Uploads: a folder as tar or as files, checked and unpacked to disk within limits; files that go to the store."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from werkzeug.utils import secure_filename
 
@@ -21,17 +19,14 @@ from hepfaas.platform.storage import Data, Store
 MOST_FILES = 10_000
 """Files and folders of one upload."""
 MOST_DEPTH = 32
-MOST_CODE_FILES = 1_000
-"""Of a job that comes as values."""
+"""Parts of a path."""
 ENTRY_BYTES = 4_096
-"""Of the disk, for a file or folder beside its content."""
+"""Disk space of a file or folder besides its content."""
 BLOCK = 1 << 20
 HEADERS = 4_096
-"""Bytes that a tar may spend on each member beside its content."""
+"""Bytes that a tar may use for each member besides its content."""
 
 ROOT_FILES = "put ROOT files on a server and list their root://, s3:// or https:// addresses in files.txt"
-_TEXT = {"files": "files.txt", "labels": "labels.txt"}
-_KEYS = ("name", "files", "labels", "code", "model", "params", "webhook")
 
 
 def _nothing(size: int) -> None:
@@ -39,9 +34,10 @@ def _nothing(size: int) -> None:
 
 
 class Unpacked:
-    """Puts what was sent under a folder, no more than `most_bytes` of it. instead: what to do if it is more.
+    """Writes an upload of at most `most_bytes` below a folder.
 
-    take: counts bytes that are about to be written, and raises if the disk has no room for them (Share.take).
+    instead: what the user can do if the upload is larger. take: count bytes that will be written; it raises if there
+    is no disk space for them (Share.take).
     """
 
     def __init__(
@@ -51,10 +47,10 @@ class Unpacked:
         self._entries, self._take = 0, take
 
     def add(self, name: str, data: Readable) -> None:
-        """One file. Raises: RequestError if its name leads elsewhere, or it is too much."""
-        path = self._folder / _checked(name)
+        """Write one file. Raises: RequestError if its name leads out of the folder or the upload is too large."""
+        path = self._folder / checked_path(name)
         self._count(1 + sum(not above.exists() for above in path.parents))
-        make_room(path, name)
+        _make_room(path, name)
         with path.open("wb") as out:
             while chunk := data.read(min(BLOCK, self._left + 1)):
                 self._left -= len(chunk)
@@ -64,17 +60,17 @@ class Unpacked:
                 out.write(chunk)
 
     def add_tar(self, data: Readable) -> None:
-        """All files of a tar, gzipped or not. Raises: RequestError if a member is a link or leads elsewhere."""
+        """Write all files of a tar, gzipped or not. Raises: RequestError as `add` does, or if a member is a link."""
         try:
             for member in members(data, self._most_bytes + MOST_FILES * HEADERS, self._too_large):
                 if not member.is_folder:
                     self.add(member.name, member)
                     continue
                 self._count(1)
-                if PurePosixPath(member.name) != PurePosixPath("."):  # `tar c .` begins with its own folder
-                    _checked(member.name)
+                if PurePosixPath(member.name) != PurePosixPath("."):  # the first member of `tar c .`
+                    checked_path(member.name)
         except (tarfile.TarError, zlib.error, OSError, ValueError, IndexError) as error:
-            raise RequestError(f"the upload is no whole tar.gz archive: {error}") from error
+            raise RequestError(f"the upload is not a complete tar.gz archive: {error}") from error
 
     def _too_large(self) -> RequestError:
         return RequestError(f"the upload is larger than {self._most_bytes / 1e6:,.0f} MB; {self._instead}")
@@ -86,30 +82,31 @@ class Unpacked:
         self._take(entries * ENTRY_BYTES)
 
     def job(self) -> Path:
-        """The folder of the job: what was sent, or the only folder in it."""
-        inside = list(self._folder.iterdir())
-        return inside[0] if len(inside) == 1 and inside[0].is_dir() else self._folder
+        """Return the folder of the job: the only folder that was sent, or the one above all that was sent."""
+        paths = list(self._folder.iterdir())
+        return paths[0] if len(paths) == 1 and paths[0].is_dir() else self._folder
 
 
-def _checked(name: str) -> PurePosixPath:
+def checked_path(name: str) -> PurePosixPath:
+    """Return the path of a file below a folder. Raises: RequestError if it leads out of it or is too deep."""
     path = checked_name(name)
     if len(path.parts) > MOST_DEPTH:
         raise RequestError(f"the upload's '{name}' lies in more than {MOST_DEPTH} folders")
     return path
 
 
-def make_room(path: Path, name: str) -> None:
-    """Makes the folders above a new file. Raises: RequestError if something else of the upload is in its place."""
+def _make_room(path: Path, name: str) -> None:
+    """Make the folders above a new file. Raises: RequestError if another file of the upload is in its place."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise RequestError(f"the upload's '{name}' lies in what is a file of the upload too") from error
+        raise RequestError(f"the upload's '{name}' lies below another file") from error
     if path.exists():
         raise RequestError(f"the upload has '{name}' twice")
 
 
 def stored_file(path: Path, store: Store) -> str:
-    """Stores a file under its hash and name, and gives the key."""
+    """Store a file under its hash and name; return the key."""
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise RequestError(f"file '{path.name}' is empty")
@@ -120,42 +117,6 @@ def stored_file(path: Path, store: Store) -> str:
 
 
 def mapped(path: Path) -> Data:
-    """The bytes of a file, which the store sends without a copy in memory."""
+    """Return the bytes of a file, mapped: the store sends them without a copy in memory."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-
-
-def write_job(values: Mapping[str, Any], folder: Path) -> None:
-    """A job that came as values, written as its folder. Raises: RequestError naming what is wrong with it."""
-    for key in values:
-        if key not in _KEYS:
-            raise RequestError(f"the job has the unknown key '{key}'; it takes {', '.join(_KEYS)}")
-    code = values.get("code")
-    if not isinstance(code, dict) or not code or not all(isinstance(text, str) for text in code.values()):
-        raise RequestError("the job needs 'code': an object from file name to Python text, 'model.py' among them")
-    if len(code) > MOST_CODE_FILES:
-        raise RequestError(f"the job's 'code' has {len(code):,} files; it takes {MOST_CODE_FILES:,}, or send a tar.gz")
-    for name, text in code.items():
-        path = folder / _checked(name)
-        make_room(path, name)
-        path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    for key, name in _TEXT.items():
-        lines = values.get(key)
-        if not isinstance(lines, list) or not all(isinstance(line, str | int) for line in lines):
-            raise RequestError(f"the job needs '{key}': a list, one for each file")
-        (folder / name).write_text("\n".join(map(str, lines)), encoding="utf-8", errors="surrogatepass")
-    params = values.get("params", {})
-    if not isinstance(params, dict):
-        raise RequestError("the job's 'params' takes an object with the keys of params.json (docs/reference/params.md)")
-    (folder / "params.json").write_text(json.dumps(params))
-
-
-def given_names(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-    """Those names that are given. Raises: RequestError if one is no text."""
-    given = {name: values[name] for name in names if values.get(name) is not None}
-    for name, value in given.items():
-        if not isinstance(value, str) or not value:
-            raise RequestError(f"'{name}' is {json.dumps(value)}; it takes a name")
-        if name != "name":
-            checked_name(value)
-    return given

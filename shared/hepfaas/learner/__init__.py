@@ -1,1 +1,1 @@
-"""The process that runs the user's model code, and its client."""
+"""The learner process, which runs the user's model code, and its client."""

@@ -1,7 +1,7 @@
-"""Keras 3 on TensorFlow: makes the user's network, trains it a segment at a time, and gives its state as arrays.
+"""Keras 3 on TensorFlow: builds the user's network, trains it segment by segment, and returns its state as arrays.
 
-Runs in the learner process alone. Updates are the model's own `train_step` in one compiled loop over a block of
-rows, so losses, metrics, optimisers and overridden steps are honoured, and Python is entered once a block.
+Runs only in the learner process. Each update is the model's own `train_step`, in one compiled loop over a block of
+rows: losses, metrics, optimisers and overridden steps work as usual, and Python runs once a block.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
-from hepfaas.learner.feed import Feed, Mixed, aligned
+from hepfaas.learner.feed import Feed, ShuffledBlock, aligned
 from hepfaas.learner.learner import processor
-from hepfaas.learner.user_errors import ModelError, not_exported, what
+from hepfaas.learner.user_errors import ModelError, export_message, summary
 
-LOOK_ROWS = 2_000
-"""Rows of a batch where nothing is learned from it."""
+INFERENCE_ROWS = 2_000
+"""Rows of a batch in validation and prediction."""
 
 ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
 
 SPARSE = "sparse_categorical_crossentropy"
 
-Tell = Callable[[int], None]
+OnRows = Callable[[int], None]
 
 
 class KerasLearner:
-    """One network of the user's, compiled by the user's code."""
+    """One network, defined and compiled by the user's code."""
 
     def __init__(self, code: Path, settings: Mapping[str, Any]) -> None:
         self._code, self.settings = code, settings
@@ -51,15 +51,15 @@ class KerasLearner:
         sys.path.insert(0, str(code))
 
     def make(self) -> dict[str, Any]:
-        """A fresh network, seeded, and what is known of it."""
+        """Build the network from the seed and return facts about it."""
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
         define = _defined(self._code, self.settings["module"])
         self.model = self._checked(define(self.settings["n_features"]))
         self._one_hot = _loss_name(self.model) in ONE_HOT
-        self._built()
-        self._train = _Loop(self, "train_step", self.batch_size, self.settings["xla"])
-        self._test = _Loop(self, "test_step", LOOK_ROWS, xla=False)
+        self._build()
+        self._train = _BatchLoop(self, "train_step", self.batch_size, self.settings["xla"])
+        self._test = _BatchLoop(self, "test_step", INFERENCE_ROWS, xla=False)
         lines: list[str] = []
         self.model.summary(print_fn=lines.append)
         return {
@@ -79,74 +79,74 @@ class KerasLearner:
         }
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All variables by names that depend on the network alone."""
+        """Return all variables, by names that depend only on the network."""
         return {name: np.asarray(variable) for name, variable in self._variables()}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Sets all variables. Raises: ModelError if they are those of another network."""
+        """Set all variables. Raises: ModelError if they belong to another network."""
         variables = dict(self._variables())
         for name in [*variables, *arrays]:
-            here = tuple(variables[name].shape) if name in variables else None
-            there = arrays[name].shape if name in arrays else None
-            if here != there:
+            shape = tuple(variables[name].shape) if name in variables else None
+            stored_shape = arrays[name].shape if name in arrays else None
+            if shape != stored_shape:
                 raise ModelError(
                     f"{self.settings['module']} builds another network than the checkpoint's: '{name}' has shape "
-                    f"{here} here and {there} there; does the code depend on something random?"
+                    f"{shape}, and {stored_shape} in the checkpoint; does the code depend on something random?"
                 )
         for name, variable in variables.items():
             variable.assign(arrays[name])
 
-    def fit(self, feed: Feed, seed: int, first: bool, tell: Tell) -> dict[str, Any]:
-        """One segment; the metrics go on from the segment before unless it is the `first` of an epoch."""
+    def fit(self, feed: Feed, seed: int, first: bool, on_rows: OnRows) -> dict[str, Any]:
+        """Train one segment. Metrics continue from the segment before, unless this is the `first` of an epoch."""
         began = time.monotonic()
         if first:
             self.model.reset_metrics()
         metrics: Mapping[str, Any]
         if self._own_fit:
             keras.utils.set_random_seed(seed)
-            rows, ids, metrics = self._fit_own(feed, tell)
+            rows, id_sum, metrics = self._fit_own(feed, on_rows)
         else:
-            rows, ids, metrics = self._train.over(feed, seed, tell)
+            rows, id_sum, metrics = self._train.over(feed, seed, on_rows)
         return {
             "rows": rows,
-            "id_sum": ids % 2**64,
+            "id_sum": id_sum % 2**64,
             "metrics": _numbers(metrics),
             "compile_s": self._train.compile_s,
             "seconds": time.monotonic() - began,
         }
 
-    def validate(self, feed: Feed, tell: Tell) -> dict[str, Any]:
-        """Loss and metrics of the rows."""
+    def validate(self, feed: Feed, on_rows: OnRows) -> dict[str, Any]:
+        """Return loss and metrics of the rows."""
         self.model.reset_metrics()
-        _, _, metrics = self._test.over(feed, self.settings["seed"], tell)
-        found = {"metrics": _numbers(metrics)}
+        _, _, metrics = self._test.over(feed, self.settings["seed"], on_rows)
+        answer = {"metrics": _numbers(metrics)}
         self.model.reset_metrics()
-        return found
+        return answer
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs, (events, outputs)."""
+        """Return the outputs, (events, outputs)."""
         parts = [
-            np.asarray(self._call(tf.constant(features[start : start + LOOK_ROWS])), dtype=np.float32)
-            for start in range(0, max(1, len(features)), LOOK_ROWS)
+            np.asarray(self._call(tf.constant(features[start : start + INFERENCE_ROWS])), dtype=np.float32)
+            for start in range(0, max(1, len(features)), INFERENCE_ROWS)
         ]
         return np.concatenate(parts)
 
     def export(self) -> tuple[bytes, bytes]:
-        """The LiteRT graph and the Keras file. Raises: ModelError if LiteRT has no such operation."""
+        """Return the LiteRT graph and the Keras file. Raises: ModelError if LiteRT lacks an operation."""
         keras_file, graph_file = Path("model.keras"), Path("model.tflite")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 self.model.save(keras_file)
                 self.model.export(graph_file, format="litert", verbose=False)
             return graph_file.read_bytes(), keras_file.read_bytes()
-        except Exception as error:  # converters raise what they like
-            raise ModelError(f"{self.settings['module']}: {not_exported(error)}") from error
+        except Exception as error:  # converters raise exceptions of any class
+            raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
         finally:
             keras_file.unlink(missing_ok=True)
             graph_file.unlink(missing_ok=True)
 
     def targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
-        """Labels as the loss takes them: (rows,), or one-hot (rows, outputs)."""
+        """Return the labels as the loss expects them: (rows,), or one-hot (rows, outputs)."""
         if not self._one_hot:
             return labels
         return np.eye(self._outputs, dtype=np.float32)[labels]
@@ -161,14 +161,14 @@ class KerasLearner:
             raise ModelError(f"{module}: the model is not compiled; call model.compile(loss=..., optimizer=...)")
         return model
 
-    def _built(self) -> None:
-        """Makes every variable before anything is compiled, and checks what comes out against the labels."""
+    def _build(self) -> None:
+        """Create all variables before anything is compiled, and check the outputs against the labels."""
         module, width = self.settings["module"], self.settings["n_features"]
         zeros = np.zeros((1, width), dtype=np.float32)
         try:
             outputs = self.model(zeros, training=False)
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise ModelError(f"{module}: the network does not take {width} features: {what(error)}") from error
+            raise ModelError(f"{module}: the network does not take {width} features: {summary(error)}") from error
         self._check_outputs(outputs)
         self._own_fit = type(self.model).fit is not keras.Model.fit
         self._call = tf.function(
@@ -180,7 +180,7 @@ class KerasLearner:
         try:
             self.model.test_step((tf.constant(zeros), tf.constant(self.targets(labels))))
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            raise ModelError(f"{module}: the loss does not fit the labels: {what(error)}") from error
+            raise ModelError(f"{module}: the loss does not fit the labels: {summary(error)}") from error
         self.model.reset_metrics()
 
     def _check_outputs(self, outputs: Any) -> None:
@@ -190,9 +190,9 @@ class KerasLearner:
         if len(outputs.shape) != 2:
             raise ModelError(f"{module}: an event gives shape {tuple(outputs.shape[1:])}; it must be a row of scores")
         self._outputs = int(outputs.shape[-1])
-        told = ", ".join(map(str, labels))
+        listed = ", ".join(map(str, labels))
         if self._outputs == 1 and labels != [0, 1]:
-            raise ModelError(f"{module}: one output tells labels 0 and 1 apart; the labels are {told}")
+            raise ModelError(f"{module}: one output separates labels 0 and 1; the labels are {listed}")
         if self._outputs == 1 and _loss_name(self.model) in (*ONE_HOT, SPARSE):
             raise ModelError(
                 f"{module}: loss '{_loss_name(self.model)}' needs an output for each label; the network has one: "
@@ -200,21 +200,21 @@ class KerasLearner:
             )
         if self._outputs > 1 and (min(labels) < 0 or max(labels) >= self._outputs):
             raise ModelError(
-                f"{module}: {self._outputs} outputs tell labels 0 to {self._outputs - 1} apart; the labels are {told}"
+                f"{module}: {self._outputs} outputs separate labels 0 to {self._outputs - 1}; the labels are {listed}"
             )
 
-    def check_kept(self, variables: Sequence[Any]) -> bool:
-        """Whether, besides the network's own, the TensorFlow variables are those of Keras's global random generator.
+    def uses_global_generator(self, variables: Sequence[Any]) -> bool:
+        """Return whether the TensorFlow variables of a graph include the state of Keras's global random generator.
 
-        Raises: ModelError if there are others, which no checkpoint would hold.
+        Raises: ModelError if they include any other variable that is not the network's: no checkpoint would store it.
         """
-        kept = {id(variable.value) for _, variable in self._variables()}
-        other = [variable for variable in variables if id(variable) not in kept]
+        own = {id(variable.value) for _, variable in self._variables()}
+        other = [variable for variable in variables if id(variable) not in own]
         lost = [variable for variable in other if variable is not global_seed_generator().state.value]
         if lost:
             raise ModelError(
-                f"{self.settings['module']}: the network uses variable '{lost[0].name}' that is not its own and would "
-                "not be kept; make it in a layer by self.add_weight, and random generators as attributes of a layer"
+                f"{self.settings['module']}: the network uses variable '{lost[0].name}', which is not its own and "
+                "would not be stored; create it in a layer by self.add_weight, and random generators as its attributes"
             )
         return bool(other)
 
@@ -232,19 +232,19 @@ class KerasLearner:
                     seen.add(id(variable))
                     yield f"{group}/{number:04d}/{variable.name.replace('/', '.')}", variable
 
-    def _fit_own(self, feed: Feed, tell: Tell) -> tuple[int, int, dict[str, Any]]:
-        """A model with a `fit` of its own gets the rows of the segment at once."""
-        blocks = list(feed.mixed(spare=0))
+    def _fit_own(self, feed: Feed, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
+        """Train a model that overrides `fit`, which gets all rows of the segment in one call."""
+        blocks = list(feed.shuffled(spare=0))
         features = np.concatenate([block.features[: block.rows] for block in blocks])
         labels = np.concatenate([block.labels[: block.rows] for block in blocks])
         history = self.model.fit(features, self.targets(labels), batch_size=self.batch_size, epochs=1, verbose=0)
-        tell(len(features))
+        on_rows(len(features))
         metrics = {name: values[-1] for name, values in getattr(history, "history", {}).items()}
         return len(features), sum(block.id_sum for block in blocks), metrics
 
 
-class _Loop:
-    """One of the model's steps, over the rows of a pass, batch after batch; only the last batch may be smaller."""
+class _BatchLoop:
+    """Runs `train_step` or `test_step` over the rows of a pass, batch by batch; only the last batch may be smaller."""
 
     def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool) -> None:
         self._learner, self._size, self._xla = learner, size, xla
@@ -253,16 +253,16 @@ class _Loop:
         self._eager = bool(learner.model.run_eagerly)
         self._rows: int | None = None
         self._last: Any = self._one
-        self._draws = False
+        self._is_random = False
         self._logs: Mapping[str, Any] = {}
         self.compile_s = 0.0
 
-    def over(self, feed: Feed, seed: int, tell: Tell) -> tuple[int, int, Mapping[str, Any]]:
-        """Does the step on all rows; gives their number, the sum of their event ids, and the metrics."""
-        self._prepare(feed.most_rows + self._size, seed)
-        rows = ids = 0
+    def over(self, feed: Feed, seed: int, on_rows: OnRows) -> tuple[int, int, Mapping[str, Any]]:
+        """Run the step on all rows; return their number, the sum of their event ids, and the metrics."""
+        self._prepare(feed.max_rows + self._size, seed)
+        rows = id_sum = 0
         left = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
-        for block in feed.mixed(spare=self._size):
+        for block in feed.shuffled(spare=self._size):
             first, stop = block.spare - len(left[1]), block.spare + block.rows
             if len(left[1]):
                 block.features[first : block.spare], block.labels[first : block.spare] = left
@@ -270,24 +270,24 @@ class _Loop:
             if end > first:
                 self._run(block, first, end)
             left = block.features[end:stop].copy(), block.labels[end:stop]
-            rows, ids = rows + end - first, ids + block.id_sum
-            tell(end - first)
+            rows, id_sum = rows + end - first, id_sum + block.id_sum
+            on_rows(end - first)
         if len(left[1]):
             self._logs = self._last(tf.constant(left[0]), tf.constant(self._learner.targets(left[1])))
             rows += len(left[1])
-            tell(len(left[1]))
-        return rows, ids, self._metrics()
+            on_rows(len(left[1]))
+        return rows, id_sum, self._metrics()
 
     def _metrics(self) -> Mapping[str, Any]:
-        """The model's metrics; if a step of the user's own tells of others, what it told last, as in Keras."""
+        """Return the model's metrics; if an overridden step returned others, its last result, as in Keras."""
         metrics: Mapping[str, Any] = self._learner.model.get_metrics_result()
         return self._logs if self._is_own and set(self._logs) != set(metrics) else metrics
 
     def _prepare(self, capacity: int, seed: int) -> None:
-        """Compiles what is not compiled, and seeds what the step draws outside of the network's own generators.
+        """Compile the loop if necessary, and seed the random generators that are not the network's own.
 
-        What is seeded while a graph is made stays in it. So it is made under one seed, whichever segment a process
-        begins with, and anew in each segment if it draws.
+        A seed that is set while a graph is traced becomes part of the graph. So graphs are traced with the recipe's
+        seed, whichever segment a process starts with, and traced again in each segment if they draw random numbers.
         """
         began = time.monotonic()
         self.compile_s = 0.0
@@ -297,7 +297,7 @@ class _Loop:
         if capacity != self._rows:
             self._compile(capacity, self._learner.settings["seed"])
             self.compile_s = time.monotonic() - began
-        if self._draws:
+        if self._is_random:
             self._compile(capacity, seed)
             self.compile_s = time.monotonic() - began
         random.seed(seed)
@@ -308,8 +308,8 @@ class _Loop:
         features = tf.TensorSpec([capacity, self._learner.settings["n_features"]], tf.float32)
         targets = tf.TensorSpec.from_tensor(tf.constant(self._learner.targets(np.zeros(capacity, dtype=np.int64))))
         scalar = tf.TensorSpec([], tf.int32)
-        # The last batch of a pass, for which compiling XLA would not pay. Its size is left open from the start: a graph
-        # made for one size adds in another order than one made for all, and which sizes came before must not matter.
+        # For the last batch of a pass, where XLA's compile time would not pay off. Its size is open: a graph traced for
+        # one size adds in another order than one for all sizes, and results must not depend on the sizes before.
         self._last = tf.function(self._one, input_signature=[_any_rows(features), _any_rows(targets)])
         last = self._last.get_concrete_function()
         self._results = last.structured_outputs
@@ -317,12 +317,13 @@ class _Loop:
             self._looped, input_signature=[features, targets, scalar, scalar], jit_compile=self._xla
         )
         loop = self._loop.get_concrete_function()
-        self._draws = self._learner.check_kept([*last.variables, *loop.variables]) or _has_seeds(loop.graph)
+        variables = [*last.variables, *loop.variables]
+        self._is_random = self._learner.uses_global_generator(variables) or _has_seeds(loop.graph)
         no_rows = _tensor(aligned(tuple(features.shape))), tf.zeros(targets.shape, targets.dtype)
-        self._loop(*no_rows, tf.constant(0), tf.constant(0))  # compiles: no row is trained
+        self._loop(*no_rows, tf.constant(0), tf.constant(0))  # compiles without training on a row
         self._rows = capacity
 
-    def _run(self, block: Mixed, first: int, end: int) -> None:
+    def _run(self, block: ShuffledBlock, first: int, end: int) -> None:
         targets = self._learner.targets(block.labels)
         if self._eager:
             for start in range(first, end, self._size):
@@ -332,16 +333,16 @@ class _Loop:
         done, self._logs = self._loop(
             _tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(end)
         )
-        assert int(done) == end  # and so all is computed before the buffer is written anew
+        assert int(done) == end  # also waits for the result: the buffer will be overwritten
 
     def _looped(self, x: Any, y: Any, first: Any, end: Any) -> Any:
         def body(start: Any, logs: Any) -> Any:
             return start + self._size, self._one(_rows(x, start, self._size), _rows(y, start, self._size))
 
-        # The start of a batch is the loop's own variable: XLA compiles anew for each value of one that the loop only
-        # adds to, so for each number of rows that the block before may leave.
-        nothing = tf.nest.map_structure(lambda result: tf.zeros(result.shape, result.dtype), self._results)
-        return tf.while_loop(lambda start, logs: start < end, body, (first, nothing), parallel_iterations=1)
+        # The start of a batch is the loop's own variable. As an offset that the loop adds to, XLA would compile again
+        # for each of its values: for each number of rows that the block before may leave over.
+        zeros = tf.nest.map_structure(lambda result: tf.zeros(result.shape, result.dtype), self._results)
+        return tf.while_loop(lambda start, logs: start < end, body, (first, zeros), parallel_iterations=1)
 
     def _one(self, x: Any, y: Any) -> Mapping[str, Any]:
         logs = self._step((x, y))
@@ -353,14 +354,14 @@ def _any_rows(spec: Any) -> Any:
 
 
 def _has_seeds(graph: Any) -> bool:
-    """Whether an operation of the graph is a random one of TensorFlow's, with a seed and a state of its own."""
-    made = graph.as_graph_def()
-    nodes = [*made.node, *(node for function in made.library.function for node in function.node_def)]
+    """Return whether the graph has a random operation of TensorFlow with its own seed and state."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
     return any("seed2" in node.attr for node in nodes)
 
 
 def _tensor(array: NDArray[np.float32]) -> Any:
-    """The array as a tensor, without a copy where its memory is aligned."""
+    """Return the array as a tensor, without a copy if its memory is aligned."""
     if array.ctypes.data % 64 == 0 and array.flags.c_contiguous:
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     return tf.constant(array)
@@ -372,7 +373,7 @@ def _rows(tensor: Any, start: Any, size: int) -> Any:
 
 
 def _defined(code: Path, module: str) -> Callable[[int], Any]:
-    """The user's function `model`, from files that run anew: what they do to random generators is done each time."""
+    """Return the user's function `model`. Its files run again each time, since they may draw random numbers."""
     for name, loaded in list(sys.modules.items()):
         if Path(getattr(loaded, "__file__", None) or "/").is_relative_to(code):
             del sys.modules[name]
@@ -392,7 +393,7 @@ def _defined(code: Path, module: str) -> Callable[[int], Any]:
         raise ModelError(
             f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim"
         ) from error
-    return define  # type: ignore[no-any-return]  # whatever the user wrote
+    return define  # type: ignore[no-any-return]  # the user's code is not typed
 
 
 def _loss_name(model: Any) -> str:

@@ -1,7 +1,7 @@
-"""The function's side of the learner process. Imports no framework: arrays go out and come in.
+"""Client of a learner process, which runs the user's code and the framework. This module imports no framework.
 
-A learner process runs the user's code and the framework. It gets arrays and gives arrays, has nothing of our
-environment, is shut in (confinement.py), and is kept warm: `holds` says which checkpoint its network has.
+The learner process receives and returns arrays. It inherits no environment, is confined (sandbox/confinement.py), and
+stays warm between steps: `holds` names the checkpoint that its network has.
 """
 
 from __future__ import annotations
@@ -30,65 +30,64 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
-from hepfaas.learner.printed import lines_of, shortened
+from hepfaas.learner.step_log import lines_of, shortened
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Block, Rows, rows_in
 
 PACKAGES = Path(__file__).parents[2]
 LAST_LINES = 5
 START_S = 120.0
-LOOK_S = 1.0
-"""Between two looks at the disk."""
+DISK_CHECK_S = 1.0
+"""Time between two checks of disk usage."""
 
-LOOKS = 10
-"""Looks at memory and threads for each at the disk: they cost microseconds, and gigabytes are taken in a second."""
+CHECKS_PER_DISK_CHECK = 10
+"""Checks of memory and threads for each check of disk usage. They cost microseconds, and a process can allocate
+gigabytes in a second."""
 
-SENT_S = 5.0
-"""Longest wait for the end of the sending once a pass is done."""
+SENDER_END_S = 5.0
+"""Longest wait for the sender to finish after a pass."""
 
 LINES_S = 5.0
-"""Longest wait for what was printed before an error."""
+"""Longest wait for the lines printed before an error."""
 
 FETCHED_AHEAD = 2
 """Record batches that are fetched while an earlier one is sent."""
 
 NOISE = re.compile(r"^([IWE]\d{4} .*\.cc:\d+\]|WARNING: All log messages before absl::InitializeLog)")
-"""What TensorFlow's own C++ says at its start: nothing of it is the user's."""
+"""Start-up messages of TensorFlow's C++ code; they do not concern the user."""
 
+OUT_OF_MEMORY = re.compile(r"MemoryError|ResourceExhaustedError")
+"""Errors of Python and TensorFlow when an allocation fails."""
 
-WANT = re.compile(r"MemoryError|ResourceExhaustedError")
-"""What Python and TensorFlow call it when memory is not to be had."""
+INVALID_MESSAGE = (ValueError, TypeError, MemoryError, RecursionError)
+"""Errors of `wire.receive` when the user's code has written its own bytes to the socket."""
 
+MAX_HEADER_BYTES = 2_000_000
+"""Largest header of an answer: names and shapes of some ten thousand variables."""
 
-NO_MESSAGE = (ValueError, TypeError, MemoryError, RecursionError)
-"""What is raised where the user's code has put its own bytes between the messages."""
+MEMORY_SHARE = 8
+"""An answer takes at most 1/8 of the memory limit, since the function holds several copies while it stores one."""
 
-MOST_HEADER_BYTES = 2_000_000
-"""Of an answer: the names and shapes of some ten thousand variables."""
+NO_ARRAYS = wire.Room(MAX_HEADER_BYTES, arrays=0, array_bytes=0)
 
-SHARE = 8
-"""An answer takes at most this part of the memory limit: the function holds it several times while it stores it."""
-
-NO_ARRAYS = wire.Room(MOST_HEADER_BYTES, arrays=0, array_bytes=0)
-
-KEPT_TYPES = "biuf"
-"""Kinds of arrays in a checkpoint."""
+CHECKPOINT_KINDS = "biuf"
+"""NumPy kinds of the arrays in a checkpoint."""
 
 SURROGATES = re.compile("[\ud800-\udfff]")
-"""What JSON may have in a text and UTF-8 may not."""
+"""Characters that JSON strings may contain and UTF-8 cannot encode."""
 
-MOST_TEXT = 1_000
-MOST_METRICS = 1_000
+MAX_TEXT = 1_000
+MAX_METRICS = 1_000
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnerSettings:
-    """What a network is made of and how it computes.
+    """A network and how it is computed.
 
-    code: the user's Python files by name; module: the one that defines model(idim). labels: the distinct ones,
-    sorted. threads: for one operation, part of the result since sums depend on them.
+    code: the user's Python files by name. module: the file that defines model(idim). labels: distinct, sorted.
+    threads: of one operation; they are part of the recipe because sums depend on them.
     """
 
     code: Mapping[str, bytes]
@@ -101,8 +100,8 @@ class LearnerSettings:
     xla: bool
 
 
-class Settings(Protocol):
-    """What a learner process begins with, `code` in its folder and the rest as it is; messages name the `module`."""
+class ProcessSettings(Protocol):
+    """Settings of any learner process: `code` is written to its folder, the rest is sent; messages name `module`."""
 
     @property
     def code(self) -> Mapping[str, bytes]: ...
@@ -112,11 +111,11 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a learner process may take.
+class LearnerLimits:
+    """Limits of a learner process; None means no limit.
 
-    memory_mb: private memory, in units of 10^6 bytes. cpus: processors that it may run on. scratch_mb: of the disk, in
-    units of 10^6 bytes. silence_s: longest time for one answer, and for one block of a pass.
+    memory_mb: private memory, in units of 10^6 bytes. cpus: number of processors. scratch_mb: disk space, in units of
+    10^6 bytes. silence_s: longest time for one answer, and for one block of a pass.
     """
 
     memory_mb: int | None = None
@@ -125,12 +124,12 @@ class Limits:
     silence_s: float = 3600
 
 
-UNLIMITED = Limits()
+UNLIMITED = LearnerLimits()
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the user's code made. logits: whether the output is before the sigmoid or softmax."""
+    """Facts about the network that the user's code returned. logits: whether outputs precede the sigmoid or softmax."""
 
     parameters: int
     outputs: int
@@ -144,7 +143,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One segment: rows trained, the sum of their event ids modulo 2**64, loss and metrics of the epoch so far."""
+    """Result of a segment: rows trained, sum of their event ids modulo 2**64, loss and metrics of the epoch so far."""
 
     rows: int
     id_sum: int
@@ -167,10 +166,10 @@ class Exported:
 
 
 class Learner:
-    """A learner process with one user's code in it.
+    """A learner process with one user's code.
 
-    Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or meets one of
-    the limits. After the last two, and after any error of `fit` and `validate`, the learner is closed.
+    Every method raises RequestError if the user's code raises, does not fit the data, ends the process, or exceeds a
+    limit. The learner is then closed in the last two cases, and after any error of `fit` and `validate`.
     """
 
     holds: str | None = None
@@ -179,10 +178,10 @@ class Learner:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ProcessSettings,
         on_log: Callable[[str], None],
         cache_bytes: int = 1 << 30,
-        limits: Limits = UNLIMITED,
+        limits: LearnerLimits = UNLIMITED,
     ) -> None:
         for name in settings.code:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
@@ -191,19 +190,19 @@ class Learner:
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._lines_ended = threading.Event()
         confinement.hide()
-        self._scratch = scratch.created()
+        self._scratch = scratch.create()
         self._write_code(self._scratch / "code")
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._socket.settimeout(limits.silence_s)
         with theirs:
-            self._watch = _Watch(partial(self._started, theirs.fileno()), self._scratch, limits)
-            self._process = self._watch.started()
+            self._watchdog = _Watchdog(partial(self._started, theirs.fileno()), self._scratch, limits)
+            self._process = self._watchdog.started()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         values = {name: value for name, value in vars(settings).items() if name != "code"}
         try:
-            self._ask({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
+            self._request({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
         except RequestError:
             self.close()
             raise
@@ -216,94 +215,98 @@ class Learner:
 
     @property
     def closed(self) -> bool:
-        """Whether the process has been ended."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """Ends the process and removes its scratch folder."""
+        """End the process and remove its scratch folder."""
         self.holds = None
         self._process.kill()
         self._process.wait()
         self._reader.join(timeout=5)
-        self._watch.stop()
+        self._watchdog.stop()
         self._socket.close()
         if self._process.stdout:
             self._process.stdout.close()
         scratch.remove(self._scratch)
 
     def mute(self) -> None:
-        """From now on nobody hears what it prints."""
+        """Discard everything that the process prints from now on."""
         self._on_log = lambda line: None
 
     def make(self) -> ModelFacts:
-        """Runs the user's model(idim) after seeding: a fresh network."""
+        """Seed all random generators, run the user's model(idim), and return facts about the new network."""
         self.holds = None
-        header, _ = self._ask({"do": "make"})
-        self.facts = self._read(ModelFacts, header)
+        header, _ = self._request({"do": "make"})
+        self.facts = self._parsed(ModelFacts, header)
         self._outputs = self.facts.outputs
         return self.facts
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All variables: 'model/…', 'optimizer/…', 'metrics/…'; a checkpoint is these."""
-        header, arrays = self._ask({"do": "state"}, room=self._room(wire.MOST_ARRAYS))
+        """Return all variables, 'model/…', 'optimizer/…' and 'metrics/…', which make up a checkpoint."""
+        header, arrays = self._request({"do": "state"}, room=self._room(wire.MOST_ARRAYS))
         names = header.get("names")
-        if not isinstance(names, list) or not all(_fits(name, str, MOST_TEXT) for name in names):
-            raise self._no_answer("a state without names")
+        if not isinstance(names, list) or not all(_fits(name, str, MAX_TEXT) for name in names):
+            raise self._invalid_answer("a state without names")
         if not len(set(names)) == len(names) == len(arrays):
-            raise self._no_answer("a state whose names do not fit its arrays")
+            raise self._invalid_answer("a state whose names do not fit its arrays")
         state = dict(zip(names, arrays, strict=True))
         for name, array in state.items():
-            if array.dtype.kind not in KEPT_TYPES or array.itemsize > 8:
+            if array.dtype.kind not in CHECKPOINT_KINDS or array.itemsize > 8:
                 raise RequestError(
-                    f"{self._settings.module}: variable {name!r} has type {array.dtype}; a checkpoint has "
-                    "numbers of at most 64 bits that NumPy knows"
+                    f"{self._settings.module}: variable {name!r} has type {array.dtype}; a checkpoint takes only "
+                    "NumPy's numbers of at most 64 bits"
                 )
         return state
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Sets all variables."""
+        """Set all variables."""
         self.holds = None
-        self._ask({"do": "load", "names": list(arrays)}, list(arrays.values()))
+        self._request({"do": "load", "names": list(arrays)}, list(arrays.values()))
 
     def fit(
         self,
         blocks: Sequence[Block],
         fetch: Callable[[str], Rows],
+        *,
         seed: int,
         first: bool,
         on_rows: Callable[[int], None],
     ) -> Fitted:
-        """Trains one segment. `fetch` gives a record batch by its name; `first`: metrics begin anew.
+        """Train one segment.
 
-        Raises: also what `fetch` raises, after which the learner is closed.
+        fetch: returns a record batch by its name. first: reset the metrics, as at the start of an epoch. on_rows:
+        called with the number of rows done since its last call.
+
+        Raises: also any error of `fetch`, after which the learner is closed.
         """
         self.holds = None
         header, _ = self._stream({"do": "fit", "seed": seed, "first": first}, blocks, fetch, on_rows)
-        fitted = self._read(Fitted, header)
+        fitted = self._parsed(Fitted, header)
         if fitted.rows != rows_in(blocks):
-            raise self._no_answer(f"{fitted.rows:,} rows trained of {rows_in(blocks):,}")
+            raise self._invalid_answer(f"{fitted.rows:,} rows trained of {rows_in(blocks):,}")
         return fitted
 
     def validate(
         self, blocks: Sequence[Block], fetch: Callable[[str], Rows], on_rows: Callable[[int], None]
     ) -> dict[str, float]:
-        """Loss and metrics of the rows, which change nothing in the network."""
+        """Return loss and metrics of the rows; the network does not change."""
         header, _ = self._stream({"do": "validate", "seed": 0}, blocks, fetch, on_rows)
-        return dict(self._read(_Metrics, header).metrics)
+        return dict(self._parsed(_Metrics, header).metrics)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs of the network, (events, outputs), for features (events, features)."""
+        """Return the network's outputs, (events, outputs), for features (events, features)."""
         shape = (len(features), self._outputs)
-        _, arrays = self._ask({"do": "predict"}, [features], self._room(1, 4 * math.prod(shape)))
+        _, arrays = self._request({"do": "predict"}, [features], self._room(1, 4 * math.prod(shape)))
         if [(array.dtype, array.shape) for array in arrays] != [(np.dtype(np.float32), shape)]:
-            raise self._no_answer(f"outputs that are not float32 of shape {shape}")
+            raise self._invalid_answer(f"outputs that are not float32 of shape {shape}")
         return arrays[0]
 
     def export(self) -> Exported:
-        """The network as it is served, and as Keras keeps it."""
-        _, arrays = self._ask({"do": "export"}, room=self._room(2))
+        """Return the network as a LiteRT graph and as a Keras file."""
+        _, arrays = self._request({"do": "export"}, room=self._room(2))
         if len(arrays) != 2:
-            raise self._no_answer(f"{len(arrays)} arrays, not a graph and a Keras file")
+            raise self._invalid_answer(f"{len(arrays)} arrays, not a graph and a Keras file")
         return Exported(arrays[0].tobytes(), arrays[1].tobytes())
 
     def _stream(
@@ -313,12 +316,12 @@ class Learner:
         fetch: Callable[[str], Rows],
         on_rows: Callable[[int], None],
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """Asks for a pass over the blocks, and sends the record batches that the process has not kept.
+        """Request a pass over the blocks and send the record batches that the process has not cached.
 
-        The process says how many rows are done, at most once for each block and once for what is left. Only rows
-        count as progress: each message that brings none leaves the deadline where it was.
+        The process reports rows done, at most once for each block and once for the remainder. Only rows count as
+        progress: a message without rows does not extend the deadline.
         """
-        answer, _ = self._ask({**header, "blocks": blocks})
+        answer, _ = self._request({**header, "blocks": blocks})
         sender = _Sender(self._socket, self._needed(answer, blocks), fetch)
         sender.start()
         rows_left, messages_left = rows_in(blocks), len(blocks) + 1
@@ -327,38 +330,38 @@ class Learner:
             while "rows_done" in (answer := self._answer(NO_ARRAYS, since)[0]):
                 rows, messages_left = answer["rows_done"], messages_left - 1
                 if type(rows) is not int or not 0 <= rows <= rows_left or messages_left < 0:
-                    raise self._no_answer(f"more progress than {rows_in(blocks):,} rows in {len(blocks):,} blocks")
+                    raise self._invalid_answer(f"more progress than {rows_in(blocks):,} rows in {len(blocks):,} blocks")
                 rows_left -= rows
                 since = time.monotonic() if rows else since
                 on_rows(rows)
         except BaseException as error:
-            self.close()  # what was under way in the socket belongs to a pass that is over
+            self.close()  # the socket may still hold messages of this pass
             sender.join(timeout=self._limits.silence_s)
             if sender.error and isinstance(error, RequestError):
                 raise sender.error from None
             raise
-        sender.join(timeout=SENT_S)
+        sender.join(timeout=SENDER_END_S)
         if sender.is_alive():
-            raise self._no_answer("the result of a pass before it took the rows")
+            raise self._invalid_answer("the result of a pass before it took the rows")
         return answer, []
 
     def _needed(self, answer: Mapping[str, Any], blocks: Sequence[Block]) -> list[str]:
-        """Return the names of the record batches that the process asks for. It may ask for those of the pass alone:
-        `fetch` would read others."""
+        """Return the names of the record batches that the process requests. They must belong to the pass, since
+        `fetch` would read others too."""
         batches = {piece.batch for block in blocks for piece in block}
         needed = answer.get("need")
         if not isinstance(needed, list) or not all(isinstance(name, str) and name in batches for name in needed):
-            raise self._no_answer("names of record batches that do not belong to the pass")
+            raise self._invalid_answer("names of record batches that do not belong to the pass")
         if len(set(needed)) < len(needed):
-            raise self._no_answer("the name of a record batch twice")
+            raise self._invalid_answer("the name of a record batch twice")
         return needed
 
     def _room(self, arrays: int, array_bytes: float = math.inf) -> wire.Room:
-        """Return the room for an answer, within a share of the memory limit."""
-        most_mb = self._limits.memory_mb / SHARE if self._limits.memory_mb else math.inf
-        return wire.Room(MOST_HEADER_BYTES, arrays, min(array_bytes, most_mb * 1e6))
+        """Return the largest answer to accept, at most a share of the memory limit."""
+        max_mb = self._limits.memory_mb / MEMORY_SHARE if self._limits.memory_mb else math.inf
+        return wire.Room(MAX_HEADER_BYTES, arrays, min(array_bytes, max_mb * 1e6))
 
-    def _ask(
+    def _request(
         self,
         header: Mapping[str, Any],
         arrays: Sequence[NDArray[Any]] = (),
@@ -376,7 +379,7 @@ class Learner:
     def _answer(
         self, room: wire.Room, since: float, limit_s: float | None = None
     ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-        """Return the next message. Raises: RequestError if it is not there whole so long `since` then."""
+        """Return the next message. Raises: RequestError if it is not complete `limit_s` after `since`."""
         limit_s = limit_s or self._limits.silence_s
         try:
             header, arrays = wire.receive(self._socket, room, since + limit_s)
@@ -387,60 +390,60 @@ class Learner:
         except wire.TooLargeError as error:
             self.close()
             raise RequestError(
-                f"{self._settings.module}: the learner process gave {error} are taken as an answer, of arrays at "
-                f"most 1/{SHARE} of the memory limit; make the network smaller"
+                f"{self._settings.module}: the learner process answered with {error} are accepted, and arrays of at "
+                f"most 1/{MEMORY_SHARE} of the memory limit; make the network smaller"
             ) from error
-        except NO_MESSAGE as error:
-            raise self._no_answer(str(error)) from error
+        except INVALID_MESSAGE as error:
+            raise self._invalid_answer(str(error)) from error
         if "error" in header:
             self._lines_ended.wait(timeout=LINES_S)
             self._lines_ended.clear()
             text = shortened(str(header["error"])).encode(errors="replace").decode()
-            raise RequestError(text + (f"; {self._limit}" if WANT.search(text) and self._limit else ""))
+            raise RequestError(text + (f"; {self._limit}" if OUT_OF_MEMORY.search(text) and self._limit else ""))
         return header, arrays
 
-    def _read(self, kind: type[Answer], header: Mapping[str, Any]) -> Answer:
-        """Return the answer as a dataclass. Raises: RequestError if its values are not those of the dataclass."""
+    def _parsed(self, kind: type[Answer], header: Mapping[str, Any]) -> Answer:
+        """Return the answer as a dataclass. Raises: RequestError if its fields or their types differ."""
         types = get_type_hints(kind)
         if header.keys() != types.keys():
-            raise self._no_answer(f"other values than {', '.join(types)}")
+            raise self._invalid_answer(f"other values than {', '.join(types)}")
         for name, type_ in types.items():
-            if not _fits(header[name], type_, MOST_HEADER_BYTES if name == "summary" else MOST_TEXT):
-                raise self._no_answer(f"{name} {shortened(str(header[name]))[:MOST_TEXT]!r}")
+            if not _fits(header[name], type_, MAX_HEADER_BYTES if name == "summary" else MAX_TEXT):
+                raise self._invalid_answer(f"{name} {shortened(str(header[name]))[:MAX_TEXT]!r}")
         return kind(**header)
 
     def _silent(self, limit_s: float) -> RequestError:
         self.close()
         return RequestError(
-            f"{self._settings.module}: the learner process said nothing for {limit_s:.0f} s and was ended; "
+            f"{self._settings.module}: the learner process did not answer for {limit_s:.0f} s and was stopped; "
             "does the model's code wait for something?"
         )
 
-    def _no_answer(self, finding: str) -> RequestError:
+    def _invalid_answer(self, finding: str) -> RequestError:
         self.close()
         return RequestError(
-            f"{self._settings.module}: the learner process gave an answer that is none ({finding}) and was "
-            "ended; does the model's code write to a socket that it did not make?"
+            f"{self._settings.module}: the learner process sent an invalid answer ({finding}) and was "
+            "stopped; does the model's code write to a socket that it did not open?"
         )
 
     def _ended(self) -> RequestError:
-        how = "without leave: it closed its connection"
+        how = "early: it closed its connection"
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self._process.wait(timeout=5)
             how = f"by signal {-code} ({_signal_name(-code)})" if code < 0 else f"with exit code {code}"
         self.close()
-        if self._watch.finding:
-            return RequestError(f"{self._settings.module}: the learner process was ended: {self._watch.finding}")
+        if self._watchdog.finding:
+            return RequestError(f"{self._settings.module}: the learner process was stopped: {self._watchdog.finding}")
         lines = "".join(f"\n  {line}" for line in self._last_lines)
         limit = f" ({self._limit})" if self._limit else ""
         return RequestError(
-            f"{self._settings.module}: the learner process ended {how}, for want of memory{limit} or by the model's "
-            f"own code.{' It said last:' if lines else ''}{lines}"
+            f"{self._settings.module}: the learner process ended {how}. It ran out of memory{limit}, or the model's "
+            f"code ended it.{' Its last output:' if lines else ''}{lines}"
         )
 
     @property
     def _limit(self) -> str:
-        return f"it may take {self._limits.memory_mb:,} MB" if self._limits.memory_mb else ""
+        return f"its limit is {self._limits.memory_mb:,} MB" if self._limits.memory_mb else ""
 
     def _write_code(self, folder: Path) -> None:
         for name, content in self._settings.code.items():
@@ -456,13 +459,13 @@ class Learner:
             "TMPDIR": str(self._scratch),
             "PYTHONPATH": str(PACKAGES),
             "PYTHONUNBUFFERED": "1",
-            "PYTHONHASHSEED": "0",  # else the order of a set of names, and so a network, is another in each process
+            "PYTHONHASHSEED": "0",  # else the order of a set of names, and so the network, differs between processes
             "KERAS_BACKEND": "tensorflow",
             "CUDA_VISIBLE_DEVICES": "-1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hepfaas.learner.confined", str(descriptor), *limits],
+            [sys.executable, "-P", "-m", "hepfaas.learner", str(descriptor), *limits],
             cwd=self._scratch,
             env=environment,
             pass_fds=[descriptor],
@@ -484,22 +487,23 @@ class Learner:
                 self._on_log(text)
 
 
-class _Watch(threading.Thread):
-    """Starts a learner process, looks ten times a second at its memory and threads and each second at its part of the
-    disk, and ends it when that is too much.
+class _Watchdog(threading.Thread):
+    """Starts a learner process and kills it when it exceeds a limit. Checks memory and threads ten times a second, disk
+    usage every second.
 
-    The kernel ends the process with the thread that started it (`confinement.end_with_parent`), so this one.
+    The kernel ends the process together with the thread that started it (`confinement.end_with_parent`), so this thread
+    lives as long as the process.
     """
 
-    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], folder: Path, limits: Limits) -> None:
+    def __init__(self, start: Callable[[], subprocess.Popen[bytes]], folder: Path, limits: LearnerLimits) -> None:
         super().__init__(daemon=True)
         self._start, self._folder, self._limits = start, folder, limits
         self._process: Future[subprocess.Popen[bytes]] = Future()
-        self._over = threading.Event()
+        self._stop_requested = threading.Event()
         self.finding = ""
 
     def started(self) -> subprocess.Popen[bytes]:
-        """Starts the thread and the process. Raises: OSError if it cannot be started."""
+        """Start the thread and return the process. Raises: OSError if it cannot be started."""
         self.start()
         return self._process.result()
 
@@ -510,30 +514,30 @@ class _Watch(threading.Thread):
             self._process.set_exception(error)
             return
         self._process.set_result(process)
-        for look in itertools.count():
-            self.finding = self._look(process.pid, at_disk=look % LOOKS == LOOKS - 1)
+        for number in itertools.count(1):
+            self.finding = self._check(process.pid, disk=number % CHECKS_PER_DISK_CHECK == 0)
             if self.finding:
                 process.kill()
                 break
-            if self._over.wait(LOOK_S / LOOKS):
+            if self._stop_requested.wait(DISK_CHECK_S / CHECKS_PER_DISK_CHECK):
                 return
-        self._over.wait()
+        self._stop_requested.wait()
 
     def stop(self) -> None:
-        """Looks no more."""
-        self._over.set()
+        """End the checks."""
+        self._stop_requested.set()
         self.join()
 
-    def _look(self, process: int, *, at_disk: bool) -> str:
+    def _check(self, process: int, *, disk: bool) -> str:
         finding = usage.excess(process, self._limits.memory_mb)
-        if not finding and at_disk and self._limits.scratch_mb:
+        if not finding and disk and self._limits.scratch_mb:
             finding = scratch.excess(self._folder, process, self._limits.scratch_mb)
         return finding
 
 
 class _Sender(threading.Thread):
-    """Fetches record batches, one after the other, and sends them while the process already trains; the socket holds
-    it back."""
+    """Fetches record batches one after the other and sends them while the process trains; a full socket makes it
+    wait."""
 
     def __init__(self, to: socket.socket, needed: Sequence[str], fetch: Callable[[str], Rows]) -> None:
         super().__init__(daemon=True)
@@ -544,17 +548,17 @@ class _Sender(threading.Thread):
         try:
             with ThreadPoolExecutor(1) as fetcher:
                 self._send_all(fetcher)
-        except Exception as error:  # handed to the caller of fit, which raises it
+        except Exception as error:  # raised by the caller of fit
             self.error = error
             with contextlib.suppress(OSError):
                 self._to.shutdown(socket.SHUT_RDWR)
 
     def _send_all(self, fetcher: ThreadPoolExecutor) -> None:
-        coming: deque[Future[Rows]] = deque()
-        for place, batch in enumerate(self._needed):
-            while len(coming) <= FETCHED_AHEAD and place + len(coming) < len(self._needed):
-                coming.append(fetcher.submit(self._fetch, self._needed[place + len(coming)]))
-            wire.send(self._to, {"batch": batch}, coming.popleft().result())
+        fetched: deque[Future[Rows]] = deque()
+        for index, batch in enumerate(self._needed):
+            while len(fetched) <= FETCHED_AHEAD and index + len(fetched) < len(self._needed):
+                fetched.append(fetcher.submit(self._fetch, self._needed[index + len(fetched)]))
+            wire.send(self._to, {"batch": batch}, fetched.popleft().result())
 
 
 def _signal_name(number: int) -> str:
@@ -563,26 +567,26 @@ def _signal_name(number: int) -> str:
     return "a real-time signal"
 
 
-def _fits(value: Any, type_: Any, most_text: int) -> bool:
-    """Return whether a JSON value is of a type that an answer has; texts and mappings are bounded."""
+def _fits(value: Any, type_: Any, max_text: int) -> bool:
+    """Return whether a JSON value is of this type; texts and mappings are bounded."""
     if type_ is int:
         return type(value) is int and 0 <= value < 2**64
     if type_ is float:
         return type(value) is float or (type(value) is int and abs(value) < 2**64)
     if type_ is str:
-        return isinstance(value, str) and len(value) <= most_text and not SURROGATES.search(value)
+        return isinstance(value, str) and len(value) <= max_text and not SURROGATES.search(value)
     if type_ is bool:
         return isinstance(value, bool)
-    _, of = get_args(type_)
+    _, item_type = get_args(type_)
     return (
         isinstance(value, dict)
-        and len(value) <= MOST_METRICS
-        and all(_fits(name, str, MOST_TEXT) and _fits(one, of, MOST_TEXT) for name, one in value.items())
+        and len(value) <= MAX_METRICS
+        and all(_fits(name, str, MAX_TEXT) and _fits(item, item_type, MAX_TEXT) for name, item in value.items())
     )
 
 
 def processor() -> str:
-    """The kind of processor, since another one may add in another order."""
+    """Return the processor's model name; another processor may add in another order."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -1,7 +1,7 @@
-"""The learner process: runs the user's code on arrays that come in by a socket. Started by learner.py, in confined.py.
+"""The learner process: runs the user's code on arrays that it receives on a socket. Started by learner.py.
 
 It ends when its socket closes, and the kernel ends it with the function that started it, whatever the user's code is
-doing then.
+doing.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.learner.feed import Buffers, Feed, Kept
-from hepfaas.learner.user_errors import ModelError, told
+from hepfaas.learner.feed import BatchCache, Buffers, Feed
+from hepfaas.learner.user_errors import ModelError, message_of
 from hepfaas.sandbox import wire
 from hepfaas.sandbox.confinement import why
 
 END_S = 5
-"""Longest wait for the folder's removal once the function has gone."""
+"""Longest wait for the folder's removal after the function has closed the socket."""
 
 
 class Session:
-    """Answers the messages of one function."""
+    """Answers the requests of one function."""
 
     def __init__(self, source: socket.socket) -> None:
         self._socket = source
@@ -38,7 +38,7 @@ class Session:
         self._learner: Any = None
 
     def run(self) -> None:
-        """Answers until the function goes away."""
+        """Answer until the function closes the socket."""
         while True:
             try:
                 header, arrays = wire.receive(self._socket)
@@ -51,8 +51,8 @@ class Session:
             answer, results = getattr(self, f"_do_{header.pop('do')}")(arrays, **header)
         except ModelError as error:
             answer, results = {"error": str(error) + why(error)}, []
-        except (Exception, SystemExit) as error:  # whatever the user's code raises is the answer
-            answer, results = {"error": told(error, self._code) + why(error)}, []
+        except (Exception, SystemExit) as error:  # any error of the user's code is the answer
+            answer, results = {"error": message_of(error, self._code) + why(error)}, []
         if "error" in answer:
             with contextlib.suppress(OSError):  # the user's code may have closed it
                 os.write(1, b"\n" + wire.END_OF_LINES + b"\n")
@@ -60,9 +60,9 @@ class Session:
 
     def _do_begin(self, arrays: object, cache_bytes: int, **settings: Any) -> Any:
         with silent():
-            made = _kind(settings)
-        self._kept, self._buffers = Kept(cache_bytes), Buffers(settings.get("n_features", 0))
-        self._learner = made(self._code, settings)
+            kind = _kind(settings)
+        self._cache, self._buffers = BatchCache(cache_bytes), Buffers(settings.get("n_features", 0))
+        self._learner = kind(self._code, settings)
         return {}, []
 
     def _do_make(self, arrays: object) -> Any:
@@ -77,10 +77,10 @@ class Session:
         return {}, []
 
     def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool) -> Any:
-        return self._passed(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, self._tell)), []
+        return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, self._report)), []
 
     def _do_validate(self, arrays: object, blocks: Any, seed: int) -> Any:
-        return self._passed(blocks, seed, lambda feed: self._learner.validate(feed, self._tell)), []
+        return self._pass(blocks, seed, lambda feed: self._learner.validate(feed, self._report)), []
 
     def _do_predict(self, arrays: list[NDArray[Any]]) -> Any:
         return {}, [self._learner.predict(arrays[0])]
@@ -95,8 +95,8 @@ class Session:
             facts, graph = self._learner.convert()
         return facts, [np.frombuffer(graph, dtype=np.uint8)]
 
-    def _passed(self, blocks: Any, seed: int, use: Callable[[Feed], dict[str, Any]]) -> dict[str, Any]:
-        feed = Feed(self._kept, self._buffers, blocks, seed)
+    def _pass(self, blocks: Any, seed: int, use: Callable[[Feed], dict[str, Any]]) -> dict[str, Any]:
+        feed = Feed(self._cache, self._buffers, blocks, seed)
         wire.send(self._socket, {"need": feed.needed})
         receiver = threading.Thread(target=feed.receive, args=(self._socket,), daemon=True)
         receiver.start()
@@ -104,36 +104,36 @@ class Session:
         receiver.join()
         return result
 
-    def _tell(self, rows: int) -> None:
+    def _report(self, rows: int) -> None:
         wire.send(self._socket, {"rows_done": rows})
 
 
 def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], Any]:
-    """What learns: the network of the user's code, or a model that was made elsewhere."""
+    """Return the class for the user's network or for an uploaded model."""
     if "format" in settings:
-        from hepfaas.learner.foreign_model import ForeignModel
+        from hepfaas.learner.uploaded_model import UploadedModel
 
-        return ForeignModel
+        return UploadedModel
     from hepfaas.learner.keras_learner import KerasLearner
 
     return KerasLearner
 
 
 class silent:
-    """While it lasts, what C++ libraries write to standard error goes nowhere."""
+    """Context in which the standard error of C++ libraries is discarded."""
 
     def __enter__(self) -> None:
-        self._kept = os.dup(2)
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        self._saved = os.dup(2)
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 2)
 
     def __exit__(self, *error: object) -> None:
-        os.dup2(self._kept, 2)
-        os.close(self._kept)
+        os.dup2(self._saved, 2)
+        os.close(self._saved)
 
 
 def serve(descriptor: int) -> None:
-    """Answers on the socket with this file descriptor until its other end closes."""
+    """Answer requests on the socket with this file descriptor until its other end closes."""
     with socket.socket(fileno=descriptor) as connection:
         end = threading.Thread(target=_end_with, args=(connection, Path.cwd()), daemon=True)
         end.start()
@@ -144,8 +144,11 @@ def serve(descriptor: int) -> None:
 
 
 def _end_with(connection: socket.socket, scratch: Path) -> None:
-    """Ends this process and empties its folder when the function has closed its end of the socket. With a function that
-    is killed, the kernel ends this process at once (confined.py), and the next learner removes the folder."""
+    """Remove this process's folder and end it when the function has closed its end of the socket.
+
+    If the function is killed, the kernel ends this process at once (__main__.py), and the next learner removes the
+    folder.
+    """
     hung_up = select.poll()
     hung_up.register(connection, 0)
     hung_up.poll()

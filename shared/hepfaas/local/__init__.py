@@ -1,1 +1,1 @@
-"""The embedded system: a run on one machine in worker processes, without any server."""
+"""Commands on one machine: training in worker processes (`train`), and the whole service (`up`)."""

@@ -1,4 +1,4 @@
-"""`python -m hepfaas.local.child COMMAND...` runs a command that ends when whoever started it ends, even by a kill."""
+"""Child processes that end with their parent, even if it is killed: `python -m hepfaas.local.child PID COMMAND...`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ STOP_S = 40
 def started(
     command: Sequence[str], environ: Mapping[str, str], out: BinaryIO, folder: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """The command in a session of its own, so that Ctrl-C does not reach it. folder: where it runs; what it creates is
-    this user's alone then."""
+    """Start a command in a session of its own, which Ctrl-C does not reach.
+
+    folder: working directory; the files of such a command are readable by this user alone.
+    """
     wrapped = [sys.executable, "-m", "hepfaas.local.child", str(os.getpid()), *command]
     umask = -1 if folder is None else 0o077
     return subprocess.Popen(
@@ -30,12 +32,12 @@ def started(
     )
 
 
-def stop(processes: Sequence[subprocess.Popen[bytes]], most_s: float = STOP_S) -> None:
-    """Ends processes: asks, waits at most so long, kills them with all that they have started."""
+def stop(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float = STOP_S) -> None:
+    """Terminate processes; kill those, and their children, that still run after `timeout_s`."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    end = time.monotonic() + most_s
+    end = time.monotonic() + timeout_s
     for process in processes:
         try:
             process.wait(timeout=max(0.0, end - time.monotonic()))
@@ -46,7 +48,7 @@ def stop(processes: Sequence[subprocess.Popen[bytes]], most_s: float = STOP_S) -
 
 
 def main() -> None:
-    """Ties itself to the parent and becomes the command."""
+    """Tie this process to its parent and replace it by the command."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

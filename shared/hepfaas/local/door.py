@@ -1,7 +1,7 @@
-"""Who passes the front door of `hepfaas up`: no page of another origin and, with a token, nobody who does not have it.
+"""Access at the front door of `hepfaas up`: web pages of other origins are refused, and requests without its token.
 
-The token stays in this process. A browser trades it for a cookie with a secret of its own; functions are shown a
-third secret, so that nobody reaches them past the door.
+The token stays in this process. A browser exchanges it for a cookie with another secret. Functions take requests with a
+third secret, so that no local user reaches them past the front door.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HEADER = "Authorization: Bearer …"
 
 
 class Door:
-    """Checks requests. token: that they must have; '': none."""
+    """Checks requests. token: what they must carry; '' for no check."""
 
     def __init__(self, settings: Settings, token: str) -> None:
         self._browsers = Browsers(settings)
@@ -43,10 +43,10 @@ class Door:
         if not _same(sent, self.token):
             raise UnauthenticatedError("the token in the address is not the one that `hepfaas up` printed last")
         rest = urlencode([(key, value) for key, value in request.query_params.multi_items() if key != "token"])
-        place = quote("/" + request.scope["path"].lstrip("/\\"))  # '//host' would lead elsewhere
-        answer = RedirectResponse(f"{place}?{rest}" if rest else place, 303)
-        answer.set_cookie(_cookie(request), self._session, path="/", httponly=True, samesite="strict")
-        return answer
+        location = quote("/" + request.scope["path"].lstrip("/\\"))  # '//host' would lead elsewhere
+        response = RedirectResponse(f"{location}?{rest}" if rest else location, 303)
+        response.set_cookie(_cookie(request), self._session, path="/", httponly=True, samesite="strict")
+        return response
 
     def passed(self, request: Request) -> list[tuple[bytes, bytes]]:
         """Return the headers of a request as its function gets them. Raises: ForbiddenError; UnauthenticatedError."""
@@ -57,10 +57,10 @@ class Door:
         if (sent := request.headers.getlist("authorization")) or not self._has_session(request):
             scheme, _, token = ",".join(sent).partition(" ")
             if scheme.lower() == "bearer" and token.startswith(TOKEN_PREFIX):
-                return headers  # of a rule: `intake` verifies it
+                return headers  # token of a rule, which `intake` verifies
             if not (scheme.lower() == "bearer" and _same(token.strip(), self.token)):
                 raise UnauthenticatedError(
-                    f"this service takes the token that `hepfaas up` printed: '{HEADER}' (commands: HEPFAAS_TOKEN), or "
+                    f"send the token that `hepfaas up` printed: '{HEADER}' (commands: HEPFAAS_TOKEN), or "
                     "open the address that it printed"
                 )
         kept = [pair for pair in headers if pair[0] not in (b"authorization", b"cookie")]
@@ -71,7 +71,7 @@ class Door:
 
 
 def _cookie(request: Request) -> str:
-    """Return the name of the cookie: browsers send cookies of a host to all its ports."""
+    """Return a name with the port: browsers send the cookies of a host to all its ports."""
     return f"hepfaas-{request.scope['server'][1]}"
 
 

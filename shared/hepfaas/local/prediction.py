@@ -1,4 +1,4 @@
-"""`hepfaas predict`: a published model and ROOT files go in, scores come out."""
+"""`hepfaas predict`: scores of the events in ROOT files by a published model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from hepfaas.scores.files import Columns, score_file
 from hepfaas.steps.predict import predicted
 
 SHOWN = 10
-"""Events shown where no file is written."""
+"""Events that a summary shows."""
 
 
 def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out: Path | None) -> dict[str, Any]:
-    """Scores all events of the files, in their order, and writes them to `out` if it is given.
+    """Compute the scores of all events of the files, in their order, and write them to `out` unless it is None.
 
-    Gives model, events, mean score, and the scores of the first events. Raises: RequestError; UnavailableError.
+    Return model, number of events, mean score, and the scores of the first events.
+    Raises: RequestError; UnavailableError.
     """
     published = versions.load(store, name)
     n_surplus = 0
@@ -34,27 +35,30 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     def scores() -> Iterator[Columns]:
         nonlocal n_surplus
         for number, url in enumerate(files):
-            for some in predicted(published, model, url, tree or published.tree):
-                n_surplus += some.n_surplus
-                yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
+            for chunk in predicted(published, model, url, tree or published.tree):
+                n_surplus += chunk.n_surplus
+                yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 
     with INFERENCE.model(graph_of(published)) as model:
         summary = written(scores(), out)
     return {"model": str(published.version), **summary, "n_surplus": n_surplus}
 
 
-def written(some: Iterable[Columns], out: Path | None) -> dict[str, Any]:
-    """Writes scores to `out` if it is given, as they come; gives events, mean score, and the first events' scores."""
+def written(scores: Iterable[Columns], out: Path | None) -> dict[str, Any]:
+    """Write scores to `out`, unless it is None, as they arrive.
+
+    Return number of events, mean score, and the scores of the first events.
+    """
     summary = _Summary()
     with _written(out) as write:
-        for columns in some:
+        for columns in scores:
             summary.add(columns)
             write(columns)
     return {"out": str(out) if out else None, **summary.values()}
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
-    """What a person reads."""
+    """Return a summary as text."""
     from hepfaas.local.tables import table
 
     lines = [f"model {visible(summary['model'])}: {summary['events']:,} events"]
@@ -62,17 +66,17 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if summary.get("n_surplus"):
         lines.append(
             f"note: {summary['n_surplus']:,} events have more values in a branch than any training event had; "
-            "the last of them were left out"
+            "the last of these values were left out"
         )
     if summary["out"]:
         lines.append(f"scores are in {visible(summary['out'])}")
     elif summary["first"]:
-        lines += ["", table(summary["first"], ""), f"... of {summary['events']:,}; --out FILE writes all of them"]
+        lines += ["", table(summary["first"], ""), f"... of {summary['events']:,}; write all with --out FILE"]
     return "\n".join(lines)
 
 
 class _Summary:
-    """What is told of the scores, without keeping them."""
+    """Sums over scores, and the first of them."""
 
     def __init__(self) -> None:
         self._events = 0
@@ -80,7 +84,7 @@ class _Summary:
         self._first: list[dict[str, Any]] = []
 
     def add(self, columns: Columns) -> None:
-        """Counts some events in."""
+        """Add the scores of a chunk."""
         count = len(columns["entry"])
         self._events += count
         for name in columns:
@@ -90,7 +94,7 @@ class _Summary:
             self._first.append({name: values[row].item() for name, values in columns.items()})
 
     def values(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the summary as JSON values."""
         mean = {name: total / max(1, self._events) for name, total in self._sums.items()}
         return {"events": self._events, "mean": mean, "first": self._first}
 

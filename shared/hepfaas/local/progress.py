@@ -1,4 +1,4 @@
-"""How a person sees long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LINE_EVERY_S = 5.0
 
 @dataclass
 class Progress:
-    """Events, files and bytes done of all in the present phase, with the rates and the time to go.
+    """Events, files and bytes of the present phase that are done, with rates and the time left.
 
-    Written to `out`, the standard error of a command, so that its standard output stays clean.
+    out: standard error, so that a command's standard output has its result alone.
     """
 
     out: TextIO = field(default_factory=lambda: sys.stderr)
@@ -31,7 +31,7 @@ class Progress:
     files: int = 0
     files_total: int = 0
     _began: float = 0.0
-    _said: float = 0.0
+    _last_line: float = 0.0
     _bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -45,11 +45,11 @@ class Progress:
             self._bar.stop()
 
     def begin(self, phase: str, events: int, events_total: int, files_total: int = 0) -> None:
-        """A phase begins, or goes on with `events` of it done before."""
+        """Begin a phase of which `events` are done already."""
         self._end_of_phase()
         self.phase, self.events, self.events_total = phase, events, events_total
         self.size_bytes, self.files, self.files_total = 0.0, 0, files_total
-        self._began = self._said = self.clock()
+        self._began = self._last_line = self.clock()
         self._start_events = events
         if self._bar:
             for task in self._bar.task_ids:
@@ -57,20 +57,20 @@ class Progress:
             self._bar.add_task(phase, total=events_total or None, completed=events, detail="")
 
     def advance(self, events: int, size_bytes: float = 0.0, files: int = 0) -> None:
-        """So much more is done."""
+        """Add what was done since the last call."""
         self.events += events
         self.size_bytes += size_bytes
         self.files += files
         if self._bar:
             self._bar.update(self._bar.task_ids[-1], completed=self.events, detail=self._detail())
-        elif self.clock() - self._said >= LINE_EVERY_S:
+        elif self.clock() - self._last_line >= LINE_EVERY_S:
             self.say(f"{self.phase}: {self._line()}")
-            self._said = self.clock()
+            self._last_line = self.clock()
 
     def say(self, text: str) -> None:
-        """One line for the user, escaped: it may name files and branches."""
+        """Write one line, escaped: it may contain names of files and branches."""
         if self._bar:
-            from rich.text import Text  # no markup, no emoji codes
+            from rich.text import Text  # without markup and emoji codes
 
             self._bar.console.print(Text(visible(text)))
         else:
@@ -78,7 +78,7 @@ class Progress:
             self.out.flush()
 
     def finish(self) -> None:
-        """The last phase has ended."""
+        """End the last phase."""
         self._end_of_phase()
         self.phase = ""
 
@@ -106,13 +106,13 @@ class Progress:
 
 @contextmanager
 def lines_of(out: TextIO) -> Iterator[Callable[[str], None]]:
-    """What shows one line that changes: in its place on a terminal, elsewhere each time it has changed."""
+    """Yield a function that shows one line: replaced in its place on a terminal, written at each change elsewhere."""
     if out.isatty():
         from rich.console import Console
-        from rich.text import Text  # no markup, no emoji codes
+        from rich.text import Text  # without markup and emoji codes
 
-        with Console(file=out).status("") as shown:
-            yield lambda text: shown.update(Text(visible(text)))
+        with Console(file=out).status("") as status:
+            yield lambda text: status.update(Text(visible(text)))
         return
     last = [""]
 

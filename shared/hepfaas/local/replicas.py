@@ -1,4 +1,4 @@
-"""Every function in processes of its own, as many as its load asks for: none when nobody calls, at most `max_scale`."""
+"""Processes of the functions. Their number follows the load, from none without requests to `max_scale`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ START_S = 60
 IDLE_S = 120.0
 POLL_S = 0.03
 STOP_S = 2.0
-MOST_FAILED = 3
-"""Starts in a row that may fail while callers wait for the next; after that they are told."""
+MAX_FAILED = 3
+"""Failed starts in a row after which requests are answered with an error until the next start."""
 
-BACK_OFF_S, MOST_BACK_OFF_S = 0.25, 30.0
+BACK_OFF_S, MAX_BACK_OFF_S = 0.25, 30.0
 
 
 @dataclass(frozen=True)
 class Function:
-    """One function: its entry point, how many processes it may have and how many requests each takes at a time.
+    """A function: max_scale processes, each with `concurrency` requests at a time, ended after idle_s without one.
 
-    variables: of its environment alone.
+    variables: of the environment of this function alone.
     """
 
     name: str
@@ -46,20 +46,20 @@ class Function:
 
 @dataclass
 class Failed:
-    """Starts of a function that failed in a row, and when the next may be tried."""
+    """Number of failed starts of a function in a row, and the time from which the next is allowed."""
 
     count: int = 0
     again: float = 0.0
 
-    def once_more(self) -> None:
-        """One more failed."""
+    def add(self) -> None:
+        """Count a failed start."""
         self.count += 1
-        self.again = time.monotonic() + min(BACK_OFF_S * 2**self.count, MOST_BACK_OFF_S)
+        self.again = time.monotonic() + min(BACK_OFF_S * 2**self.count, MAX_BACK_OFF_S)
 
 
 @dataclass
 class Replica:
-    """One process of a function."""
+    """A process of a function. busy: requests under way. used: time of the last one."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -69,16 +69,16 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process runs."""
         return self.process.poll() is None
 
 
 class Replicas:
-    """The processes of all functions. Used from one event loop."""
+    """The processes of all functions, for use in one event loop."""
 
     def __init__(self, functions: Path, environ: Mapping[str, str], logs: Path) -> None:
         self._functions, self._environ, self._logs = functions, dict(environ), logs
-        self._kinds: dict[str, Function] = {}
+        self._specs: dict[str, Function] = {}
         self._replicas: dict[str, list[Replica]] = {}
         self._freed: dict[str, asyncio.Condition] = {}
         self._failed: dict[str, Failed] = {}
@@ -88,33 +88,33 @@ class Replicas:
         self._closed = False
 
     def add(self, function: Function) -> None:
-        """Makes a function known."""
-        self._kinds[function.name] = function
+        """Add a function, without processes."""
+        self._specs[function.name] = function
         self._replicas[function.name] = []
         self._freed[function.name] = asyncio.Condition()
         self._failed[function.name] = Failed()
 
     def set_variable(self, name: str, value: str) -> None:
-        """A variable of the environment of processes to come."""
+        """Set an environment variable of future processes."""
         self._environ[name] = value
 
     def count(self, name: str) -> int:
-        """Processes of a function that run."""
+        """Return the number of running processes of a function."""
         return sum(replica.alive for replica in self._replicas[name])
 
     async def call(self, name: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> httpx.Response:
-        """One request to a function, waiting for a free process included. Raises: UnavailableError."""
+        """Return the response of a function; timeout_s includes the wait for a process. Raises: UnavailableError."""
         try:
             async with asyncio.timeout(timeout_s), self.lent(name) as url:
                 return await self._client.post(f"{url}/", headers=dict(headers), content=body)
         except TimeoutError as error:
-            raise UnavailableError(f"function '{name}' gave no answer in {timeout_s} s") from error
+            raise UnavailableError(f"function '{name}' did not answer within {timeout_s} s") from error
         except httpx.HTTPError as error:
-            raise UnavailableError(f"function '{name}' cut the connection: {error}") from error
+            raise UnavailableError(f"function '{name}' closed the connection: {error}") from error
 
     @asynccontextmanager
     async def lent(self, name: str) -> AsyncIterator[str]:
-        """The URL of a process with a free place, while it is used."""
+        """Yield the URL of a process that has room for a request, and count the request until the context ends."""
         replica = await self._free(name)
         replica.busy += 1
         try:
@@ -126,29 +126,31 @@ class Replicas:
                 self._freed[name].notify_all()
 
     async def _free(self, name: str) -> Replica:
-        function, freed = self._kinds[name], self._freed[name]
+        function, freed = self._specs[name], self._freed[name]
         async with freed:
             while not self._closed:
-                self._replicas[name] = [one for one in self._replicas[name] if one.alive]
-                free = [one for one in self._replicas[name] if one.ready and one.busy < function.concurrency]
+                self._replicas[name] = [replica for replica in self._replicas[name] if replica.alive]
+                ready = [replica for replica in self._replicas[name] if replica.ready]
+                free = [replica for replica in ready if replica.busy < function.concurrency]
                 if free:
-                    return max(free, key=lambda one: one.used)
-                starting = [one for one in self._replicas[name] if not one.ready]
+                    return max(free, key=lambda replica: replica.used)
+                is_starting = len(ready) < len(self._replicas[name])
                 failed = self._failed[name]
                 may_start = time.monotonic() >= failed.again
-                if not self._replicas[name] and failed.count >= MOST_FAILED and not may_start:
-                    ends = f"function '{name}' ends as it starts"
+                if not self._replicas[name] and failed.count >= MAX_FAILED and not may_start:
+                    ends = f"function '{name}' ends during its start"
                     raise UnavailableError(
-                        f"{ends}; {self._log(name)} tells why", outside=f"{ends}; its log in the folder of up tells why"
+                        f"{ends}; the reason is in {self._log(name)}",
+                        outside=f"{ends}; the reason is in its log, in the folder of `hepfaas up`",
                     )
-                if not starting and may_start and len(self._replicas[name]) < function.max_scale:
+                if not is_starting and may_start and len(self._replicas[name]) < function.max_scale:
                     self._start(function)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(freed.wait(), 1)
-            raise UnavailableError("the system is stopping")
+            raise UnavailableError("the service is stopping")
 
     def _start(self, function: Function) -> None:
-        """A further process; who waits is told when it answers."""
+        """Start a process; `_wait_for` notifies those that wait in `_free`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -178,36 +180,36 @@ class Replicas:
         end = time.monotonic() + START_S
         while replica.alive and time.monotonic() < end:
             with suppress(httpx.HTTPError):
-                answer = await self._client.get(f"{replica.url}/healthz", timeout=5)
-                if answer.status_code < 500:
+                response = await self._client.get(f"{replica.url}/healthz", timeout=5)
+                if response.status_code < 500:
                     replica.ready, replica.used = True, time.monotonic()
                     self._failed[name] = Failed()
                     break
             await asyncio.sleep(POLL_S)
         if not replica.ready:
-            self._failed[name].once_more()
+            self._failed[name].add()
             kill(replica.process)
         async with self._freed[name]:
             self._freed[name].notify_all()
 
     def reap(self) -> None:
-        """Ends processes that nobody has called for long."""
+        """Terminate processes that have been idle for too long."""
         now = time.monotonic()
         for name, replicas in self._replicas.items():
             for replica in replicas:
-                if replica.ready and not replica.busy and now - replica.used > self._kinds[name].idle_s:
+                if replica.ready and not replica.busy and now - replica.used > self._specs[name].idle_s:
                     replica.ready = False
                     replica.process.terminate()
 
     async def close(self) -> None:
-        """Ends them all. A step that is under way may be cut off: it loses its work and nothing else."""
-        self._closed = True  # from now on nobody starts another one
-        processes = [replica.process for some in self._replicas.values() for replica in some]
+        """End all processes. A step that is cut off is repeated after the next start."""
+        self._closed = True  # no process starts from now on
+        processes = [replica.process for replicas in self._replicas.values() for replica in replicas]
         await asyncio.to_thread(child.stop, processes, STOP_S)
         await self._client.aclose()
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and its children at once."""
+    """Kill a process and its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

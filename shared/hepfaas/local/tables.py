@@ -1,45 +1,58 @@
-"""Plain text for a person: tables and lists of facts."""
+"""Plain text for a person: tables, facts and times."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hepfaas.platform.terminal import visible
 
-if TYPE_CHECKING:  # it comes with uproot, which tables need not
+if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
 
 
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
+"""A time in ISO 8601 that is a whole text, or begins a line of a log."""
+
+
+def in_local_time(text: str) -> str:
+    """Return the text with the time at its beginning, if it is in UTC, in the time zone of this machine."""
+    if not (time := UTC.match(text)):
+        return text
+    return f"{datetime.fromisoformat(time[0]).astimezone():%Y-%m-%d %H:%M:%S}{text[time.end() :]}"
+
+
 def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
-    """Rows under the names of their columns, numbers to the right; `empty` if there are none."""
+    """Return rows below the names of their columns, numbers aligned to the right; `empty` if there are no rows."""
     if not rows:
         return empty
     names = list(rows[0])
     cells = [[_text(row[name]) for name in names] for row in rows]
-    heads = [visible(str(name)) for name in names]
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    headings = [visible(str(name)) for name in names]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     right = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
-    return "\n".join(_line(line, widths, right) for line in [heads, *cells])
+    return "\n".join(_line(line, widths, right) for line in [headings, *cells])
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Loss, accuracy and AUC of each sample."""
+def metrics_text(report: Mapping[str, Any]) -> str:
+    """Return loss, accuracy and AUC of each sample, and the model of the run."""
     rows = [
         {
             "sample": split,
-            "events": found["events"],
-            "loss": found["loss"],
-            "accuracy": found["accuracy"],
-            "AUC": f"{found['auc']:.4f} ± {found['auc_uncertainty']:.4f}" if found["auc"] is not None else "-",
+            "events": values["events"],
+            "loss": values["loss"],
+            "accuracy": values["accuracy"],
+            "AUC": f"{values['auc']:.4f} ± {values['auc_uncertainty']:.4f}" if values["auc"] is not None else "-",
         }
-        for split, found in metrics.items()
+        for split, values in report["metrics"].items()
     ]
-    return table(rows, "")
+    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
 
 
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
-    """One line a fact, facts of facts indented."""
+    """Return one line for each value; nested values are indented."""
     named = {visible(str(name)): value for name, value in values.items()}
     width = max(map(len, named), default=0)
     lines = []
@@ -56,9 +69,9 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
 
 
 def described(tree: TreeSummary) -> str:
-    """One TTree with its branches."""
+    """Return a TTree with its branches."""
     title = f" ({visible(tree.title)})" if tree.title else ""
-    head = (
+    heading = (
         f"TTree '{visible(tree.name)}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"
@@ -73,11 +86,11 @@ def described(tree: TreeSummary) -> str:
         for branch in tree.branches
     ]
     others = [{"branch": name, "form": "left out", "type": why, "size": ""} for name, why in tree.left_out]
-    return f"{head}\n{table([*rows, *others], 'no branch')}"
+    return f"{heading}\n{table([*rows, *others], 'no branch')}"
 
 
 def size(size_bytes: float) -> str:
-    """Bytes with a unit: '1.9 MB'."""
+    """Return bytes with a unit, e.g. '1.9 MB'."""
     for unit in ("B", "kB", "MB", "GB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -104,4 +117,4 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
-    return visible(str(value))
+    return visible(in_local_time(str(value)))

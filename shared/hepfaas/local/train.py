@@ -1,4 +1,4 @@
-"""`hepfaas train`: a folder goes in, a model version comes out; or what that would mean."""
+"""`hepfaas train`: trains on a folder and publishes a model version, or shows what that would do."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hepfaas.jobs.folder import recipe_of
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import metrics_table, size, table
+from hepfaas.local.tables import metrics_text, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Staged, Store, probe
+from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.results import Header
 from hepfaas.steps.objects import result_if_there
 
 
 def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) -> dict[str, Any]:
-    """Trains on the folder, or goes on where it was stopped, and gives the run, the model and how good it is."""
-    began = time.monotonic()
+    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files."""
+    start = time.monotonic()
     probe(store)
-    recipe, notes = recipe_of(folder, names, store)
-    run = records.start(store, records.Request(recipe, time.time(), notes))
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, store)
+    run = records.start(store, records.Request(recipe, time.time(), job.notes))
     progress = Progress()
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
-    for note in notes:
+    for note in job.notes:
         progress.say(f"note: {note}")
     model = Loop(store, run, workers, progress).finish()
     version = versions.Version(model["name"], model["version"])
@@ -42,24 +45,24 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
         "metrics": card["metrics"],
         "weights": card["weights"],
         "files": [f"{store.url}/{version.prefix}{name}" for name in model["files"]],
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(time.monotonic() - start, 2),
     }
 
 
 def report_text(report: Mapping[str, Any]) -> str:
-    """What a person reads at the end."""
+    """Return the result of a training as text."""
     plots = "\n".join(f"  {visible(name)}" for name in report["files"] if name.endswith((".png", ".pdf")))
     return (
-        f"{metrics_table(report['metrics'])}\n\nmodel {report['model']} (best epoch {report['best_epoch']}), "
-        f"in {report['seconds']:.1f} s. Plots:\n{plots}\n"
+        f"{metrics_text(report)}, in {report['seconds']:.1f} s. Plots:\n{plots}\n"
         f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE.root"
     )
 
 
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
-    """What training on the folder would read and do, and what of it is there already. Stores nothing."""
-    staged = Staged(store)
-    recipe, notes = recipe_of(folder, names, staged)
+    """Return what training on a folder would read and do, and which results exist. Stores nothing."""
+    staged = StagedStore(store)
+    job = job_in(folder, names, inside=False)
+    recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
         for step in level:
             perform(step, staged)
@@ -67,36 +70,36 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, staged)
 
-    found = plan.opened_files(recipe, "dry-run", results)
+    headers = plan.headers(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,
             "label": file.label,
             "events": file.entries,
             "ranges": len(file.ranges),
-            "bytes": _read(file, opened),
+            "bytes": _size_bytes(file, opened),
         }
-        for file, opened in zip(plan.inputs(recipe, found), found, strict=True)
+        for file, opened in zip(plan.inputs(recipe, headers), headers, strict=True)
     ]
     return {
         "name": recipe.name,
         "files": files,
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(found[0]["features"]),
-        "left_out": [f"{name} ({why})" for name, why in found[0]["left_out"]],
-        "notes": [*notes, *found[0]["notes"]],
+        "features": len(headers[0].features),
+        "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
+        "notes": [*job.notes, *headers[0].notes],
         "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
     }
 
 
 def outlook_text(outlook: Mapping[str, Any]) -> str:
-    """What a person reads of it."""
+    """Return an outlook as text."""
     files = table([{**file, "bytes": size(file["bytes"])} for file in outlook["files"]], "no file")
     steps = table(outlook["steps"], "nothing to do")
     notes = "".join(f"note: {visible(note)}\n" for note in outlook["notes"])
     names = ", ".join(map(visible, outlook["left_out"]))
-    left_out = f"left out, no numbers: {names}\n" if names else ""
+    left_out = f"left out, without numbers: {names}\n" if names else ""
     amount = f"{outlook['events']:,} events, {size(outlook['bytes'])} uncompressed in {outlook['features']} branches"
     return f"{files}\n\n{amount}\n{left_out}{notes}\n{steps}\n\nNothing was stored."
 
@@ -105,21 +108,22 @@ _PHASES = ("survey", "prepare", "train", "score")
 
 
 def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished) -> list[dict[str, Any]]:
-    """Steps of each phase and how many are there; of phases after the coming one nothing is known to be there."""
+    """Return the steps of each phase and the number of results that exist. After the next phase none is known."""
     ranges = sum(file["ranges"] for file in files)
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
     order = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
-    at = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
+    next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:
-        there = totals[phase] if order.index(phase) < at else 0
+        total = totals[phase]
+        done = total if order.index(phase) < next_phase else 0
         if isinstance(coming, Ready) and coming.phase == phase:
-            totals[phase], there = coming.total, coming.done
-        table.append({"step": phase, "to do": totals[phase] - there, "there": there})
+            total, done = coming.total, coming.done
+        table.append({"step": phase, "to do": total - done, "there": done})
     return table
 
 
-def _read(file: Input, opened: Mapping[str, Any]) -> int:
-    return int(opened["read_bytes"] * file.entries / opened["entries"]) if opened["entries"] else 0
+def _size_bytes(file: Input, header: Header) -> int:
+    return int(header.read_bytes * file.entries / header.entries) if header.entries else 0

@@ -1,12 +1,11 @@
-"""`hepfaas up`: the whole system on one machine. SeaweedFS, every function in its own processes, a broker, a ping a
-minute, one front door. All state is in the store's folder: started again, it goes on with every run."""
+"""`hepfaas up`: the whole service on one machine, with SeaweedFS, processes of each function, a broker, a ping each
+minute, and one front door. All state is in the store's folder: the next start continues every run."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
-import re
 import secrets
 import signal
 import sys
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hepfaas.errors import RequestError, UnavailableError, public_text
 from hepfaas.local.broker import Broker, Delivery, Trigger
+from hepfaas.local.dispatch import function_for
 from hepfaas.local.door import HOP_BY_HOP, Door
 from hepfaas.local.replicas import Function, Replicas
 from hepfaas.local.seaweed import SeaweedFS
@@ -34,7 +34,7 @@ from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.statuses import status_of
 from hepfaas.sandbox import confinement
-from hepfaas.serving.connection import Protected
+from hepfaas.serving.connection import ProtectedProtocol
 
 PING_S = 60.0
 REAP_S = 5.0
@@ -43,13 +43,8 @@ LENT_S = 60
 SEND_TOKEN = "Programs send the token: export HEPFAAS_TOKEN=… (docs/reference/identity.md)\n"
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 DOOR_CONCURRENCY = 64
-INTAKE_PATHS = ("/v1/rules", "/v1/notifications", "/v1/events")
-PREDICT_PATHS = re.compile(
-    r"/$|/(v2|json|proto|image|predict|bundle|models|params|delete|status|metrics|netron|download|data)(/|$)"
-    r"|/v1/models/[^/]+/(versions/[^/]+(/predict)?|predict|aliases)(/|$)"
-)
 COMMANDS_OWN = ("HEPFAAS_TOKEN", "HEPFAAS_TOKEN_FILE", "HEPFAAS_LOCAL_TOKEN")
-"""Variables that functions do not get: commands send the first two, the front door looks for the third."""
+"""Variables that functions do not get: commands send the first two, the front door checks the third."""
 
 TRIGGERS = (
     *(
@@ -76,10 +71,10 @@ TRIGGERS = (
 
 @dataclass(frozen=True)
 class Options:
-    """folder: where the store lies. workers: processes of each function that reads or scores events. token: whether
-    requests need one.
+    """Options of `hepfaas up`.
 
-    variables: further variables of the functions' environment.
+    folder: of the store. workers: processes of each function that reads or scores events. token: whether requests need
+    one. variables: further environment variables of the functions.
     """
 
     folder: Path
@@ -93,7 +88,7 @@ class Options:
 
 
 class Up:
-    """The system, while the `async with` lasts."""
+    """The service, which runs until the `async with` ends."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -104,21 +99,21 @@ class Up:
 
     @property
     def url(self) -> str:
-        """The front door."""
+        """URL of the front door."""
         return f"http://127.0.0.1:{self.options.port}"
 
     @property
     def login_url(self) -> str:
-        """The front door for a browser, with the token if there is one."""
+        """URL of the front door for a browser, with the token if there is one."""
         return f"{self.url}/?token={self.door.token}" if self.door.token else self.url
 
     async def __aenter__(self) -> Up:
         settings = Settings.from_environ({**os.environ, **self.options.variables})
         confinement.check(settings.learner_without_landlock)
         if self.options.token and settings.issuers:
-            raise RequestError("with HEPFAAS_ISSUER the issuer's tokens say who asks: leave --token out")
+            raise RequestError("HEPFAAS_ISSUER has tokens of its own: remove --token")
         self.door = Door(settings, settings.local_token or (secrets.token_urlsafe(32) if self.options.token else ""))
-        async with AsyncExitStack() as held:  # where the start ends early, all is let go again
+        async with AsyncExitStack() as held:  # if the start fails, all is released
             held.callback(os.close, _locked(self.options.folder))
             await self._start_store()
             held.push_async_callback(asyncio.to_thread, self.store.stop)
@@ -148,7 +143,7 @@ class Up:
         except asyncio.CancelledError:
             self.store.give_up()
             await asyncio.wait({starting})
-            starting.exception()  # that it was stopped is known
+            starting.exception()  # mark it as retrieved
             raise
 
     async def _stop_serving(self) -> None:
@@ -163,7 +158,7 @@ class Up:
         self.broker.forget()
 
     def ping(self) -> None:
-        """What the PingSource sends: a look at every unfinished run."""
+        """Send the event of the PingSource, at which `advance` looks at every unfinished run."""
         self.broker.take(CloudEvent(events.PING, "/hepfaas/up", "ping", uuid.uuid4().hex, {}))
 
     async def _ping(self) -> None:
@@ -177,74 +172,74 @@ class Up:
             self.replicas.reap()
 
     def _environ(self) -> dict[str, str]:
-        usual = {"HEPFAAS_EVENT_KEYS": secrets.token_hex(32)}
-        mine = {
+        defaults = {"HEPFAAS_EVENT_KEYS": secrets.token_hex(32)}
+        own = {
             "HEPFAAS_STORE": self.store.url,
             "HEPFAAS_OWNER": "local",
             "HEPFAAS_MAX_SCALE": str(self.options.workers),
             "HEPFAAS_ALLOW_PRIVATE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        given = {**usual, **self.store.environ(os.environ), **mine, **self.options.variables}
-        return {name: value for name, value in given.items() if name not in COMMANDS_OWN}
+        variables = {**defaults, **self.store.environ(os.environ), **own, **self.options.variables}
+        return {name: value for name, value in variables.items() if name not in COMMANDS_OWN}
 
     async def _serve(self, app: ASGIApp, port: int) -> int:
-        """Serves an app on this machine and gives its port."""
+        """Serve an app on this machine and return its port."""
         config = uvicorn.Config(
             app,
             "127.0.0.1",
             port,
             log_level="error",
             interface="asgi3",
-            http=Protected,
+            http=ProtectedProtocol,
             lifespan="off",
             ws="none",
             server_header=False,
             date_header=False,
-        )  # the function behind says both
+        )  # functions send both headers
         server = uvicorn.Server(config)
-        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # signals are ours
+        server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]  # `_run` handles signals
         self._servers.append(server)
         self._serving.append(asyncio.create_task(_served(server)))
         while not server.started:
             if self._serving[-1].done():
-                raise RequestError(f"port {port} is taken; give another one with --port")
+                raise RequestError(f"port {port} is in use; choose another with --port")
             await asyncio.sleep(0.01)
         return int(server.servers[0].sockets[0].getsockname()[1])
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands a request to the function that answers people, and its answer back as it comes. The place is free again
-        when either end has gone."""
+        """Send a request to its function, and stream the response back. The function has room for another request when
+        either side has closed its connection."""
         request = Request(scope, receive)
         try:
             response = self.door.login(request)
             headers = self.door.passed(request) if response is None else []
         except RequestError as error:
-            status, more = status_of(error) or (403, {})
-            response = JSONResponse({"error": str(error)}, status, more)
+            status, more_headers = status_of(error) or (403, {})
+            response = JSONResponse({"error": str(error)}, status, more_headers)
         if response is not None:
             protect(response.raw_headers)
             await response(scope, receive, send)
             return
-        name = _function_for(request)
-        with suppress(ClientDisconnect, httpx.HTTPError):  # it is cut off: nobody is there, or nothing comes
+        name = function_for(request)
+        with suppress(ClientDisconnect, httpx.HTTPError):  # the client or the function has closed its connection
             async with AsyncExitStack() as held:
                 try:
                     url = await asyncio.wait_for(held.enter_async_context(self.replicas.lent(name)), LENT_S)
-                    answer = await self._client.send(_forwarded(request, url, headers), stream=True)
-                    held.push_async_callback(answer.aclose)
+                    reply = await self._client.send(_forwarded(request, url, headers), stream=True)
+                    held.push_async_callback(reply.aclose)
                 except (httpx.HTTPError, TimeoutError, UnavailableError) as error:
-                    why = public_text(error) or "it is busy"
-                    response = JSONResponse({"error": f"function '{name}' does not answer: {why}"}, 503)
+                    reason = public_text(error) or "it is busy"
+                    response = JSONResponse({"error": f"function '{name}' does not answer: {reason}"}, 503)
                 else:
-                    kept = {key: value for key, value in answer.headers.items() if key.encode() not in HOP_BY_HOP}
-                    response = StreamingResponse(answer.aiter_raw(), answer.status_code, kept)
+                    kept = {key: value for key, value in reply.headers.items() if key.encode() not in HOP_BY_HOP}
+                    response = StreamingResponse(reply.aiter_raw(), reply.status_code, kept)
                 protect(response.raw_headers)
                 await response(scope, receive, send)
 
 
 def run(options: Options) -> None:
-    """Runs the system until Ctrl-C."""
+    """Run the service until Ctrl-C."""
     asyncio.run(_run(options))
 
 
@@ -254,7 +249,7 @@ async def _run(options: Options) -> None:
 
     def stop() -> None:
         for number in STOPPING:
-            loop.add_signal_handler(number, lambda: None)  # asked once is enough
+            loop.add_signal_handler(number, lambda: None)  # the first signal is enough
         sys.stderr.write("hepfaas: stopping\n")
         task.cancel()
 
@@ -265,47 +260,37 @@ async def _run(options: Options) -> None:
             sys.stderr.write(
                 f"hepfaas is up at {system.login_url}; store and logs in {options.folder}\n"
                 f"{SEND_TOKEN if system.door.token else ''}"
-                f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops; nothing is lost)\n"
+                f"Next: hepfaas submit FOLDER --url {system.url} --wait   (Ctrl-C stops the service; nothing is lost)\n"
             )
             await asyncio.Event().wait()
 
 
 def _forwarded(request: Request, url: str, headers: list[tuple[bytes, bytes]]) -> httpx.Request:
-    """The same request to a function, with these headers."""
+    """Return a request for a function, with other headers."""
     query = request.scope["query_string"]
     target = httpx.URL(url, raw_path=request.scope["raw_path"] + (b"?" + query if query else b""))
     return httpx.Request(request.method, target, headers=headers, content=request.stream())
 
 
 async def _served(server: uvicorn.Server) -> None:
-    with suppress(SystemExit):  # uvicorn's way to say that it cannot have the port
+    with suppress(SystemExit):  # uvicorn raises it if it cannot bind the port
         await server.serve()
 
 
 def functions_folder() -> Path:
-    """Where the functions' entry points are: beside the package when installed, else in the repository."""
+    """Return the folder of the functions' entry points: in an installed package, else in the repository."""
     here = Path(__file__).parents[1]
     installed, cloned = here / "_functions", here.parents[1] / "functions"
     return installed if installed.exists() else cloned
 
 
 def _functions(options: Options, token: str) -> list[Function]:
-    """The functions; those that people call take requests with the token alone, if there is one."""
-    spread = ("survey", "prepare", "score", "apply")
-    steps = [Function(name, options.workers if name in spread else 1, 1, options.idle_s) for name in events.DOES]
+    """Return the functions. Those that users call require `token`, unless it is empty."""
+    parallel = ("survey", "prepare", "score", "apply")
+    steps = [Function(name, options.workers if name in parallel else 1, 1, options.idle_s) for name in events.DOES]
     variables = {"HEPFAAS_LOCAL_TOKEN": token} if token else {}
-    doors = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s, variables) for name in ("runs", "intake", "predict")]
-    return [*steps, Function("advance", 1, 1, options.idle_s), *doors]
-
-
-def _function_for(request: Request) -> str:
-    """Which function answers a request. Two old servers had an /upload: of folders with ?name=, of models without."""
-    path = request.url.path
-    if path.startswith(INTAKE_PATHS):
-        return "intake"
-    if path == "/upload":
-        return "runs" if "name" in request.query_params else "predict"
-    return "predict" if PREDICT_PATHS.match(path) else "runs"
+    public = [Function(name, 1, DOOR_CONCURRENCY, options.idle_s, variables) for name in ("runs", "intake", "predict")]
+    return [*steps, Function("advance", 1, 1, options.idle_s), *public]
 
 
 def _at_port(options: Options, port: int) -> Options:
@@ -313,12 +298,14 @@ def _at_port(options: Options, port: int) -> Options:
 
 
 def _locked(folder: Path) -> int:
-    """Holds the folder. Raises: RequestError if another `up` does."""
+    """Lock the folder and return the descriptor. Raises: RequestError if another `hepfaas up` has locked it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise RequestError(f"'{folder}' is in use by another `hepfaas up`; stop it or give another --folder") from error
+        raise RequestError(
+            f"'{folder}' is in use by another `hepfaas up`; stop that or choose another --folder"
+        ) from error
     return lock

@@ -1,10 +1,9 @@
-"""Worker processes that do steps, each one step at a time: memory is bounded by the number of workers."""
+"""Worker processes for steps. Each does one step at a time, so the number of workers bounds the memory."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import multiprocessing
 import os
 import signal
@@ -19,16 +18,17 @@ from hepfaas.errors import MissingError, UnavailableError
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Step, step_from_json
+from hepfaas.steps import performing
 
-MOST_TRIES = 4
-"""How often a step is tried when something outside does not answer, or its process is killed."""
+MAX_ATTEMPTS = 4
+"""Attempts of a step for which something outside does not answer, or whose process is killed."""
 
 BACK_OFF_S = 0.5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Workers:
-    """A pool of `count` processes that read from and write to the store at this address."""
+    """A pool of `count` processes that use the store at a URL."""
 
     def __init__(self, count: int, store_url: str) -> None:
         self._count, self._store_url = count, store_url
@@ -41,27 +41,27 @@ class Workers:
         self._stop()
 
     def perform(self, steps: Sequence[Step]) -> Iterator[tuple[Step, float | MissingError]]:
-        """Does the steps and gives each as it ends, in any order, with its seconds or with the input it misses.
+        """Do steps and yield each as it ends, in any order, with its seconds or with the error of a missing input.
 
-        Raises: RequestError at the first that cannot be done; UnavailableError when one was tried four times.
+        Raises: RequestError for the first step that cannot succeed; UnavailableError after the last attempt of one.
         """
         left = {step.key: step for step in steps}
-        for tried in range(1, MOST_TRIES + 1):
-            troubles: list[UnavailableError] = []
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            errors: list[UnavailableError] = []
             for step, outcome in self._round(list(left.values())):
                 if isinstance(outcome, UnavailableError) and not isinstance(outcome, MissingError):
-                    troubles.append(outcome)
+                    errors.append(outcome)
                     continue
                 del left[step.key]
                 yield step, outcome
             if not left:
                 return
-            if tried == MOST_TRIES:
-                raise troubles[0] if troubles else UnavailableError(_killed(next(iter(left.values()))))
-            time.sleep(BACK_OFF_S * 2**tried)
+            if attempt == MAX_ATTEMPTS:
+                raise errors[0] if errors else UnavailableError(_killed(next(iter(left.values()))))
+            time.sleep(BACK_OFF_S * 2**attempt)
 
     def _round(self, steps: Sequence[Step]) -> Iterator[tuple[Step, float | UnavailableError]]:
-        """Each step once, and how it ended; those that a killed worker took along are missing."""
+        """Yield the outcome of one attempt of each step, except of those that are lost with a killed worker."""
         pool = self._started()
         waiting: dict[Future[float], Step] = {}
         try:
@@ -95,15 +95,15 @@ class Workers:
 
 
 def perform(step: Step, store: Store, **tools: Any) -> float:
-    """Does one step in this process and gives its seconds; nothing if its result is there already."""
-    began = time.monotonic()
+    """Do one step in this process, unless its result exists, and return its seconds."""
+    start = time.monotonic()
     if store.size_bytes(step.key) is None:
-        importlib.import_module(f"hepfaas.steps.{step.kind}").perform(step, store, **tools)
-    return time.monotonic() - began
+        performing.perform(step, store, **tools)
+    return time.monotonic() - start
 
 
 def _begin(parent: int) -> None:
-    """In a fresh worker: leaves Ctrl-C to the parent, and ends with it even when that is killed."""
+    """Set up a worker: the parent handles Ctrl-C, and the worker ends with its parent even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -121,8 +121,8 @@ def _store(url: str) -> Store:
 
 def _killed(step: Step) -> str:
     values = step.to_json()
-    what = f"entries {values['entries']} of '{values['url']}'" if "entries" in values else step.key
+    work = f"entries {values['entries']} of '{values['url']}'" if "entries" in values else step.key
     return (
-        f"the process that did '{step.kind}' of {what} was killed {MOST_TRIES} times, perhaps for want of memory; "
+        f"the process that did '{step.kind}' of {work} was killed {MAX_ATTEMPTS} times, perhaps for lack of memory; "
         "try --workers 1 or a smaller 'range_events' in params.json"
     )

@@ -16,22 +16,22 @@ from hepfaas.flatbuffer import F32, I8, I32, U8, U32, U64, Buffer, FlatBufferErr
 from hepfaas.models.graph_operations import ANY, OPERATIONS, Operation
 
 VERSION = 3
-"""Of the schema."""
+"""Version of the schema."""
 
 MOST_SUBGRAPHS, MOST_OPERATORS, MOST_TENSORS, MOST_BUFFERS, MOST_CODES = 1_000, 50_000, 100_000, 200_000, 1_000
-"""In one graph."""
+"""Limits of one graph."""
 
 MOST_NAMED = 1_000
-"""Signatures, tensors of a signature, pieces of metadata."""
+"""Limit of signatures, of tensors of a signature, and of metadata entries."""
 
 MOST_RANK = 8
-"""Dimensions of a tensor."""
+"""Limit of the dimensions of a tensor."""
 
 MOST_CHANNELS = 1_000_000
-"""Scales of a quantised tensor."""
+"""Limit of the scales of a quantised tensor."""
 
 MOST_TENSOR_BYTES = 2**30
-"""Of one tensor that is not constant, at the batch size that the graph was exported with (1)."""
+"""Limit of a tensor that is not constant, at the batch size that the graph was exported with (1)."""
 
 TYPES = {
     0: ("float32", 32),
@@ -51,34 +51,33 @@ TYPES = {
     17: ("int4", 4),
     18: ("bfloat16", 16),
 }
-"""Names and bits of the types of tensors: numbers. Not strings, resources and variants, which are pointers."""
+"""Name and bits of each type of tensor that is allowed: numbers, not strings, resources and variants (pointers)."""
 
 FLOAT32 = 0
 
 METADATA = {"min_runtime_version", "CONVERSION_METADATA"}
-"""What the converter writes; LiteRT acts on other metadata."""
+"""Metadata that the converter writes; LiteRT acts on other metadata."""
 
 OPTION_VECTORS = {8: (5, 1), 17: (0, 4), 30: (0, 4), 115: (0, 4)}
-"""Field and bytes of an element of the vector in tables of options that have one: FullyConnected, Reshape, Squeeze,
-Bucketize."""
+"""Field and element size in bytes of the vector in the options of FullyConnected, Reshape, Squeeze and Bucketize."""
 
 COUNTED = {49: "outputs", 83: "inputs", 88: "outputs", 102: "outputs"}
-"""What the first option counts, which LiteRT believes: of SPLIT, PACK, UNPACK, SPLIT_V."""
+"""What the first option of SPLIT, PACK, UNPACK and SPLIT_V counts; LiteRT trusts it."""
 
 CUSTOM = 32
 
 SUBGRAPHS_OF = {118: "IF", 119: "WHILE"}
 
 OPTIONAL = {3: 2, 4: 2, 9: 2, 67: 3, 132: 2, 141: 3}
-"""By operation, the first input that may be left out: the bias of convolutions and dense layers."""
+"""By operation, the first input that may be absent: the bias of convolutions and dense layers."""
 
 
 class _DamageError(Exception):
-    """No converter writes such a graph."""
+    """The graph is one that no converter writes."""
 
 
 class _Tensor:
-    """A tensor. shape: with -1 for sizes that are known when it is computed; constant: it has a buffer."""
+    """A tensor. shape: -1 for sizes that are known only when it is computed; constant: it has a buffer."""
 
     __slots__ = ("constant", "name", "shape", "type")
 
@@ -150,17 +149,17 @@ class _Check:
             raise _DamageError(f"{name} has shape {list(shape)}, signature {list(signature)}")
         if buffer >= len(self._sizes):
             raise _DamageError(f"{name} is in buffer {buffer}; there are {len(self._sizes)}")
-        there = self._sizes[buffer]
+        stored = self._sizes[buffer]
         kind, bits = TYPES[type_]
         size = (math.prod(shape) * bits + 7) // 8
-        if there and there != size:
-            raise _DamageError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; its buffer {buffer} has {there:,}")
-        if size > MOST_TENSOR_BYTES and not there:
+        if stored and stored != size:
+            raise _DamageError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; its buffer {buffer} has {stored:,}")
+        if size > MOST_TENSOR_BYTES and not stored:
             raise _DamageError(f"{name}, {kind} {list(shape)}, has {size:,} bytes; at most {MOST_TENSOR_BYTES:,} fit")
         quantization = table.table(4)
         if quantization is not None:
             _check_quantization(name, quantization, shape)
-        return _Tensor(name, signature or shape, type_, there > 0)
+        return _Tensor(name, signature or shape, type_, stored > 0)
 
     def _ends_of(self, subgraph: int, table: Table) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the inputs and the outputs of a subgraph."""
@@ -229,7 +228,7 @@ class _Check:
                 raise _DamageError(f"{place} has no options")
             return
         if not options.scalars_are_inside():
-            raise _DamageError(f"{place} has options that go on behind the end")
+            raise _DamageError(f"{place} has options that extend past the end")
         if kind in OPTION_VECTORS:
             options.vector(*OPTION_VECTORS[kind])
         if code in COUNTED:
@@ -237,18 +236,19 @@ class _Check:
             if options.number(0, I32) != count:
                 raise _DamageError(f"{place} has {count} {COUNTED[code]}; its options say {options.number(0, I32)}")
         if code in SUBGRAPHS_OF:
-            self._check_call(place, code, options, inputs, outputs, calls)
+            self._check_call(place, code, options, inputs=inputs, outputs=outputs, calls=calls)
 
     def _check_call(
         self,
         place: str,
         code: int,
         options: Table,
+        *,
         inputs: tuple[int, ...],
         outputs: tuple[int, ...],
         calls: set[int],
     ) -> None:
-        """Check that the subgraphs of IF or WHILE are there and take and give as much as the operator."""
+        """Check that the subgraphs of IF or WHILE exist and have as many inputs and outputs as the operator."""
         called = options.number(0, I32), options.number(1, I32)
         for index in called:
             if not 0 < index < len(self._subgraphs):
@@ -273,14 +273,16 @@ class _Check:
         for signature in self._model.tables(7, MOST_NAMED):
             subgraph = signature.number(4, U32)
             if signature.text(2) is None or subgraph >= len(self._subgraphs):
-                raise _DamageError(f"it has a signature without a name, or of subgraph {subgraph}, which is not there")
+                raise _DamageError(
+                    f"it has a signature without a name, or of subgraph {subgraph}, which does not exist"
+                )
             for tensor in (*signature.tables(0, MOST_NAMED), *signature.tables(1, MOST_NAMED)):
                 index = tensor.number(1, U32)
                 if tensor.text(0) is None or index >= len(self._tensors[subgraph]):
-                    raise _DamageError(f"it has a signature with tensor {index}, which has no name or is not there")
+                    raise _DamageError(f"it has a signature with tensor {index}, which has no name or does not exist")
 
     def _check_main(self, row: Sequence[int] | None, outputs: int | None) -> None:
-        """Check what the graph takes and gives."""
+        """Check the input and the output of the graph."""
         inputs, gives = ([self._tensors[0][index] for index in indices] for indices in self._ends[0])
         if len(inputs) != 1 or len(gives) != 1:
             raise RequestError(f"the network has {len(inputs)} inputs and {len(gives)} outputs; it must have one each")

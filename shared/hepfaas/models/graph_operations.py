@@ -1,7 +1,7 @@
 """The operations that the LiteRT graph of a model may have, by their number in LiteRT's schema.
 
-Not among them: CUSTOM and DELEGATE (code of others), those with resources, hash tables or strings (state that outlives
-a request), CALL and CALL_ONCE, StableHLO, and those that TensorFlow's converter does not make of a network of today.
+Excluded: CUSTOM and DELEGATE (foreign code), operations on resources, hash tables and strings (state that outlives a
+request), CALL and CALL_ONCE, StableHLO, and operations that TensorFlow's converter does not use for current networks.
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs; numbers of inputs and outputs: the kernels of LiteRT.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 ANY = 100_000
-"""Inputs or outputs without a limit of their own."""
+"""Number of inputs or outputs of an operation that has no limit of its own."""
 
 
 class Operation(NamedTuple):
-    """Name, smallest and largest number of inputs and of outputs, and type of the table of options (0: none).
+    """An operation: its name, limits of its inputs and outputs, and the type of its options table (0: none).
 
-    needs_options: the kernel does not work without them (it divides by a stride of 0, or reads subgraph 0).
+    needs_options: the kernel fails without them (it divides by a stride of 0, or reads subgraph 0).
     """
 
     name: str

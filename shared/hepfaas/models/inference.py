@@ -1,7 +1,7 @@
-"""Graphs computed in confined workers, from the side of the process that has rows and wants scores.
+"""Computes graphs in confined workers: the side of the process that sends features and receives scores.
 
-A graph's bytes come from users, and LiteRT does not validate them: whatever they do happens in a process that has no
-secret, no network and no file, and that is replaced when it crashes, hangs or takes too much memory.
+A graph's bytes come from users, and LiteRT does not validate them. So graphs run in processes without secrets, network
+and files, which are replaced when they crash, hang or take too much memory.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from hepfaas.models.inference_messages import ALIGNMENT, DROP, LOAD, MESSAGE, MO
 from hepfaas.sandbox.processes import USUAL_MEMORY, ForkServer, Memory, Worker, fork_server, sealed_memory
 
 ROWS = 2_000
-"""Most rows of one message."""
+"""Most rows in one message."""
 
 MESSAGE_BYTES = 4_000_000
-"""Most bytes of one message, unless a single row takes more."""
+"""Most bytes in one message, unless a single row takes more."""
 
 SEGMENT_BYTES = 16_777_216
-"""Memory shared with a worker, unless a row needs more. Pages that no message has used take nothing."""
+"""Memory shared with a worker, unless a row needs more. Unused pages take no memory."""
 
 COMPUTE_S, LOAD_S = 10.0, 30.0
-"""A worker that has computed one message, or loaded a graph, for so long is ended."""
+"""A worker that takes longer to compute one message, or to load a graph, is ended."""
 
 ENDING_S = 2.0
 """Longest wait for the exit status of a worker that has closed its channel."""
 
 AIM_S = 0.25
-"""Rows of one message shall not take longer than this, as far as is known."""
+"""Target time for the rows of one message."""
 
 WORKER = "hepfaas.models.inference_worker"
 
@@ -51,17 +51,17 @@ _NUMBERS = itertools.count(1)
 
 
 class GraphError(RequestError):
-    """A graph that cannot be loaded, or that fails on the rows it was given."""
+    """A graph cannot be loaded, or fails on its rows."""
 
 
 class WorkerLostError(GraphError):
-    """A graph that ended its worker."""
+    """A graph has ended its worker."""
 
 
 class Graph:
     """A LiteRT graph in memory that workers map.
 
-    shape: of the features of one row. outputs: scores of one row. name: how messages call the model.
+    shape: of the features of one row. outputs: scores of one row. name: of the model, for messages.
     """
 
     def __init__(self, data: bytes | memoryview, shape: Sequence[int], outputs: int, name: str = "the model") -> None:
@@ -73,7 +73,7 @@ class Graph:
         weakref.finalize(self, os.close, self.descriptor)
 
     def content(self) -> memoryview:
-        """Return its bytes, which take no further memory. They are for hashing alone."""
+        """Return its bytes, which take no more memory; for hashing only."""
         return memoryview(mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ) if self.size_bytes else b"")
 
     @property
@@ -88,7 +88,7 @@ class InferenceWorker:
     def __init__(self, server: ForkServer, memory: Memory, row_bytes: int) -> None:
         self.segment_bytes = max(SEGMENT_BYTES, 1 << (row_bytes + 2 * ALIGNMENT).bit_length())
         self._worker = Worker(server, WORKER, memory, self.segment_bytes)
-        self._worker.channel.setblocking(False)  # a worker that leaves messages in it is taken for one that has ended
+        self._worker.channel.setblocking(False)  # a worker that does not read its messages counts as ended
         self._floats = np.frombuffer(self._worker.memory, np.float32)
         self._send, self._receive = self._worker.channel.send, self._worker.channel.recv
         self._poll = select.poll()
@@ -96,11 +96,11 @@ class InferenceWorker:
         self.loaded: dict[int, int] = {}
 
     def fileno(self) -> int:
-        """Descriptor that is readable when the answer is there."""
+        """Return the descriptor that is readable once the answer has arrived."""
         return self._worker.channel.fileno()
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, even if it is busy."""
         self._worker.close()
 
     def load(self, graph: Graph) -> None:
@@ -148,7 +148,7 @@ class InferenceWorker:
         return bool(self._poll.poll(0))
 
     def ending(self, timeout_s: float) -> str:
-        """Say how the process ended, once it has closed its channel."""
+        """Return how the process ended, once it has closed its channel."""
         return self._worker.ending(timeout_s)
 
     def outputs(self, graph: Graph, rows: int) -> NDArray[np.float32]:
@@ -221,7 +221,7 @@ class ConfinedModel:
 
 @dataclass(frozen=True)
 class Inference:
-    """How a process computes graphs."""
+    """Limits and fork server of the workers of a process."""
 
     memory: Memory = USUAL_MEMORY
     server: Callable[[], ForkServer] = fork_server
@@ -232,7 +232,7 @@ class Inference:
 
 
 INFERENCE = Inference()
-"""With the usual limits."""
+"""Workers with the usual limits."""
 
 
 def worker_lost(graph: Graph, ending: str) -> WorkerLostError:
@@ -244,7 +244,7 @@ def worker_lost(graph: Graph, ending: str) -> WorkerLostError:
 
 
 def rows_at_once(graph: Graph, row_s: float) -> int:
-    """Return how many rows one message may have. row_s: seconds that a row takes, 0 if that is not known."""
+    """Return how many rows one message may have. row_s: seconds for one row, 0 if unknown."""
     by_size = MESSAGE_BYTES // graph.row_bytes
     by_time = int(AIM_S / row_s) if row_s else ROWS
     return max(1, min(ROWS, by_size, by_time))

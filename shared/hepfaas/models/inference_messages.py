@@ -1,4 +1,4 @@
-"""The messages between a process that wants scores and a worker that runs graphs.
+"""The messages between a process that needs scores and a worker that runs graphs.
 
 Each message starts with `MESSAGE`: operation, number of the graph, rows.
 
@@ -15,13 +15,13 @@ LOAD, RUN, DROP = 1, 2, 3
 MESSAGE = struct.Struct("<III")
 OK = b"\0"
 ALIGNMENT = 64
-"""Bytes."""
+"""Alignment of the outputs in bytes."""
 
 MOST_DESCRIPTION_BYTES = 4_096
 MOST_REASON_BYTES = 2_000
 
 
 def outputs_start(n_values: int) -> int:
-    """Return the place of the outputs behind so many values of features, counted in values of float32."""
+    """Return the index of the first output in the shared memory, in float32 values. n_values: of the features."""
     step = ALIGNMENT // 4
     return -(-n_values // step) * step

@@ -14,18 +14,18 @@ ROWS = 2_000
 
 
 class LiteRtModel:
-    """A graph in memory, or in a file if a path is given. Not to be shared by threads."""
+    """A graph in memory, or in a file if `graph` is a path. Not to be shared by threads."""
 
     def __init__(self, graph: bytes | str, threads: int = 1) -> None:
-        given = {"model_path": graph} if isinstance(graph, str) else {"model_content": graph}
-        self._interpreter = Interpreter(**given, num_threads=threads)
+        source = {"model_path": graph} if isinstance(graph, str) else {"model_content": graph}
+        self._interpreter = Interpreter(**source, num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._rows = 0
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs of the network, (events, outputs), for features (events, features)."""
+        """Return outputs of the network, (events, outputs), for features (events, features)."""
         if 0 < len(features) <= ROWS:
             return self._outputs(features)
         parts = [self._outputs(features[start : start + ROWS]) for start in range(0, len(features), ROWS)]

@@ -1,4 +1,4 @@
-"""Which version answers a request, loaded once and kept while there is room. Versions never change; names point on."""
+"""Model versions in memory. A version never changes; a name or an alias may point to another version later."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 
 LOOK_S = 2.0
-"""So long what a name points at is believed; a deleted version answers no longer than that."""
+"""Names are looked up again after this time; a deleted version answers no longer than that."""
 
 MOST_GRAPHS = 128
-"""Versions in memory, however small: each has two descriptors."""
+"""Most versions in memory, even small ones: each has two file descriptors."""
 
 Place = tuple[str, str, int]
 """Address of the store, name and number of a version."""
@@ -32,7 +32,7 @@ Place = tuple[str, str, int]
 
 @dataclass(eq=False)
 class Served:
-    """A version in memory. owner: address of the store that it is in, which tells owners apart."""
+    """A version in memory. owner: address of the owner's store, which identifies them."""
 
     published: Published
     owner: str
@@ -40,40 +40,37 @@ class Served:
 
     @cached_property
     def version(self) -> Version:
-        """Which one."""
+        """Name and number."""
         return self.published.version
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the features of one event."""
+        """Shape of the features of one event."""
         return self.published.shape
 
     @cached_property
     def n_features(self) -> int:
-        """Numbers of one event."""
+        """Number of features of one event."""
         return int(self.published.card["n_features"])
 
     def fitted(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features in the model's own shape: those of an image may come as a list of its numbers.
-
-        Raises: RequestError if they are of another one.
-        """
+        """Return features in the model's shape; images may be flat. Raises: RequestError if they do not fit."""
         if features.ndim == 2 and features.shape[1] == self.n_features and len(self.shape) > 1:
             return features.reshape(-1, *self.shape)
-        what = f"vectors of {self.n_features} features" if len(self.shape) == 1 else "arrays"
+        expectation = f"vectors of {self.n_features} features" if len(self.shape) == 1 else "arrays"
         raise RequestError(
-            f"model '{self.version}' takes {what}, shape [{', '.join(['events', *map(str, self.shape)])}]; "
-            f"what was sent has shape {list(features.shape)}"
+            f"model '{self.version}' takes {expectation}, shape [{', '.join(['events', *map(str, self.shape)])}]; "
+            f"the request has shape {list(features.shape)}"
         )
 
     @cached_property
     def outputs(self) -> int:
-        """Scores of an event."""
+        """Number of scores of one event."""
         return int(self.published.card["outputs"])
 
     @property
     def size_bytes(self) -> int:
-        """Of its graph."""
+        """Size of its graph."""
         return self.graph.size_bytes
 
 
@@ -84,30 +81,29 @@ def graph_of(published: Published) -> Graph:
 
 
 class Loaded:
-    """The versions in memory, those used last: of all owners, at most `most_bytes` of graphs. warm: called with each
-    before it is used.
+    """Cache of the versions of all owners, with at most `most_bytes` of graphs.
 
-    The owner with most of them gives way, and an owner's versions are loaded one after the other: one owner can neither
-    drop the models of all others nor fill the memory with those that come. One that is evicted while a request computes
-    with it stays until that is done: the request holds it.
+    Eviction takes the least recently used version of the owner with most bytes, and an owner's versions are loaded one
+    at a time: so no owner can evict the models of all others or fill the memory with models that are loading.
+    A version that is evicted lives until the requests that use it are done. warm: called with each version before use.
     """
 
     def __init__(self, most_bytes: int, warm: Callable[[Served], Awaitable[object]]) -> None:
         self._most_bytes, self._warm = most_bytes, warm
         self._kept: OrderedDict[Place, Served] = OrderedDict()
         self._named: dict[tuple[str, str, str], tuple[float, Place]] = {}
-        self._coming: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
+        self._loading: dict[tuple[str, str, str], asyncio.Task[Served]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._coming_bytes: Counter[str] = Counter()
+        self._loading_bytes: Counter[str] = Counter()
         self.loads = 0
 
     @property
     def size_bytes(self) -> int:
-        """Of all graphs in memory."""
+        """Size of all graphs in memory."""
         return sum(served.size_bytes for served in self._kept.values())
 
     def now(self, store: Store, name: str, number: str = "") -> Served | None:
-        """The version if it is known and in memory: the way of nearly every request, without a wait."""
+        """Return the version if it is in memory and was looked up a moment ago: the case of nearly every request."""
         known = self._named.get((store.url, name, number))
         if known is None or time.monotonic() - known[0] > LOOK_S:
             return None
@@ -117,26 +113,26 @@ class Loaded:
         return served
 
     async def get(self, store: Store, name: str, number: str = "") -> Served:
-        """The version of that number or alias; '': the newest. Asked for by many at once, it is loaded once.
+        """Return the version of a number or alias, '' the newest. Concurrent requests load it once.
 
-        Raises: RequestError if there is none; UnavailableError.
+        Raises: RequestError if it does not exist; UnavailableError.
         """
         if served := self.now(store, name, number):
             return served
-        asked = (store.url, name, number)
-        if asked not in self._coming:
-            self._coming[asked] = asyncio.create_task(self._load(store, name, number))
-            self._coming[asked].add_done_callback(lambda _: self._coming.pop(asked))
-        return await asyncio.shield(self._coming[asked])
+        key = (store.url, name, number)
+        if key not in self._loading:
+            self._loading[key] = asyncio.create_task(self._load(store, name, number))
+            self._loading[key].add_done_callback(lambda _: self._loading.pop(key))
+        return await asyncio.shield(self._loading[key])
 
     def forget(self, store: Store, name: str) -> None:
-        """What a model's names point at has changed just now."""
-        self._named = {asked: known for asked, known in self._named.items() if asked[:2] != (store.url, name)}
+        """Look up the names of a model again, since a version was added or deleted just now."""
+        self._named = {key: known for key, known in self._named.items() if key[:2] != (store.url, name)}
 
     async def _load(self, store: Store, name: str, number: str) -> Served:
         try:
             return await self._look(store, name, number)
-        except MissingError:  # it was deleted just now: the name points at another one, or at none
+        except MissingError:  # it was deleted just now: the name points to another one, or to none
             return await self._look(store, name, number)
 
     async def _look(self, store: Store, name: str, number: str) -> Served:
@@ -153,24 +149,24 @@ class Loaded:
 
     async def _read(self, store: Store, version: Version, place: Place) -> None:
         size = await asyncio.to_thread(store.size_bytes, version.prefix + versions.GRAPH) or 0
-        if self._coming_bytes and self._coming_bytes.total() + size > self._most_bytes:
+        if self._loading_bytes and self._loading_bytes.total() + size > self._most_bytes:
             raise OverloadedError("other models are being loaded, which take all memory; ask again in a second")
-        self._coming_bytes[store.url] += size
+        self._loading_bytes[store.url] += size
         try:
             self._evict()
             served = await asyncio.to_thread(served_of, store, version)
             await self._warm(served)
         finally:
-            del self._coming_bytes[store.url]  # it has one turn
+            del self._loading_bytes[store.url]  # an owner loads one version at a time
         self._kept[place] = served
         self.loads += 1
         self._evict(place)
 
     def _evict(self, but: Place | None = None) -> None:
-        """Drop versions until those that stay and those that come fit: of the owner who has most, the one used longest
-        ago. but: stays."""
+        """Drop versions until the others and those that are loading fit: the least recently used of the owner with most
+        of them. but: a version to keep."""
         while surplus := [place for place in self._kept if place != but]:
-            sizes, counts = self._coming_bytes.copy(), Counter(place[0] for place in self._kept)
+            sizes, counts = self._loading_bytes.copy(), Counter(place[0] for place in self._kept)
             for place, served in self._kept.items():
                 sizes[place[0]] += served.size_bytes
             if sizes.total() > self._most_bytes:

@@ -1,1 +1,1 @@
-"""What events drive: records of runs, submitting, advancing, performing steps, rules for arriving files."""
+"""Runs as CloudEvents drive them: records, submitting, advancing, performing steps, rules for arriving files."""

@@ -1,4 +1,4 @@
-"""The CloudEvents of a run: their types, and what they carry. docs/reference/events.md describes them for others."""
+"""The CloudEvents of a run: their types and their data. docs/reference/events.md describes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hepfaas.steps.objects import encoded, put_blob
 
 PREFIX = "org.hepfaas"
 MOST_STEP_BYTES = 16 * 1024
-"""Of a step that an event carries itself: brokers take 64 KiB, and a task may carry another that waits for it."""
+"""Largest step that an event carries itself: brokers take 64 KiB, and a task may carry another that waits for it."""
 
 _BLOB = re.compile(r"blobs/[0-9a-f]{64}")
 PHASE_COMPLETED = f"{PREFIX}.phase.completed"
@@ -32,7 +32,7 @@ MODEL_PUBLISHED = f"{PREFIX}.model.published"
 PING = "dev.knative.sources.ping"
 REQUESTED = ".requested"
 UNSIGNED = (PING, RUN_REQUESTED, RUN_SUBMITTED)
-"""What `advance` takes from everybody: a reason to look at what is stored, no more."""
+"""Types that `advance` accepts without a signature: they only make it look at the store."""
 
 
 DOES = {
@@ -44,16 +44,16 @@ DOES = {
     "evaluate": ("evaluate", "compare"),
     "publish": ("publish", "register"),
 }
-"""Which kinds of steps each function does; sums are done by who completes their last member."""
+"""The kinds of steps that each function does; the function that stores the last member of a sum does the sum."""
 
 
 READING = ("open", "survey", "prepare", "predict")
-"""Kinds of steps that read files from where they are."""
+"""Kinds of steps that read input files."""
 
 
 @dataclass(frozen=True)
 class RunName:
-    """One attempt of a run, as every event of ours names it."""
+    """One attempt of a run, as all events of hepfaas name it."""
 
     owner: str
     run: str
@@ -61,7 +61,7 @@ class RunName:
 
     @property
     def name(self) -> str:
-        """What the steps of this attempt call it."""
+        """Name of the attempt in its steps: '<run>/<attempt>'."""
         return f"{self.run}/{self.attempt}"
 
     def to_json(self) -> dict[str, Any]:
@@ -74,8 +74,9 @@ class Task:
     """A step to be done for a run.
 
     groups: keys of the members of each sum above the step, from its own group up to the root. chain: segments of an
-    epoch and epochs, where steps of the same kind follow. tell: whether to say at its end that more may be sent.
-    then: the data of another task that waits for this one. phase, slice: where it is remembered as sent.
+    epoch and number of epochs, where steps of the same kind follow. tell: whether to report the end of the step, so
+    that more can be sent. then: the data of another task that waits for this one. phase, slice: where records list it
+    as sent.
     """
 
     name: RunName
@@ -89,12 +90,11 @@ class Task:
 
 
 def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
-    """Asks for a step. One that names very much, thousands of branches or epochs, goes by the key of its values."""
+    """Return the event that requests a step. A large step (thousands of branches) is sent as a blob's key."""
     step = encoded(values := task.step.to_json())
     if len(step) > MOST_STEP_BYTES:
         values = {"kind": task.step.kind, "blob": put_blob(store, step)}
     data = {
-        **task.name.to_json(),
         "step": values,
         "groups": [list(group) for group in task.groups],
         "chain": list(task.chain) if task.chain else None,
@@ -103,11 +103,11 @@ def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
         "phase": task.phase,
         "slice": list(task.slice),
     }
-    return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data, trace)
+    return event(f"{PREFIX}.{task.step.kind}.requested", source, task.step.key, task.name, data=data, trace=trace)
 
 
 def task_of(data: Mapping[str, Any], store: Store) -> Task:
-    """What the data of such an event ask for. Raises: RequestError if they are none of ours."""
+    """Return the task in the data of such an event. Raises: RequestError if there is none."""
     try:
         first, count = map(int, data.get("slice", (0, 0)))
         chain = data.get("chain")
@@ -122,7 +122,7 @@ def task_of(data: Mapping[str, Any], store: Store) -> Task:
             slice=(first, count),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise RequestError("the event asks for no step that there is: its data have no valid 'step'") from error
+        raise RequestError("the event requests no known step: its data have no valid 'step'") from error
 
 
 def _step_of(values: Mapping[str, Any], store: Store) -> Step:
@@ -134,11 +134,11 @@ def _step_of(values: Mapping[str, Any], store: Store) -> Step:
     try:
         return step_from_json(json.loads(store.get(blob)))
     except MissingError as error:
-        raise RequestError(f"the event's step '{blob}' is not there any more; it will be asked for anew") from error
+        raise RequestError(f"the event's step '{blob}' does not exist any more; it will be requested again") from error
 
 
 def run_name(data: Mapping[str, Any]) -> RunName:
-    """The run that an event is about. Raises: RequestError if it names none."""
+    """Return the run that an event is about. Raises: RequestError if it names none."""
     owner, run, attempt = data.get("owner"), data.get("run"), data.get("attempt", 0)
     names = isinstance(owner, str) and isinstance(run, str) and isinstance(attempt, int)
     if not names or not is_name(str(owner)) or not is_name(str(run)):
@@ -146,15 +146,23 @@ def run_name(data: Mapping[str, Any]) -> RunName:
     return RunName(str(owner), str(run), int(str(attempt)))
 
 
-def event(type_: str, source: str, subject: str, name: RunName, data: Mapping[str, Any], trace: str) -> CloudEvent:
-    """An event of a run; a doubled one has the same id."""
+def event(
+    type_: str, source: str, subject: str, name: RunName, *, data: Mapping[str, Any] | None = None, trace: str = ""
+) -> CloudEvent:
+    """Return an event of a run, with its name in the data; the same event sent twice has the same id."""
     text = "\n".join((type_, subject, name.owner, name.name))
-    extensions = {"traceparent": trace} if trace else {}
-    return CloudEvent(type_, f"/hepfaas/{source}", subject, hashlib.sha256(text.encode()).hexdigest(), data, extensions)
+    return CloudEvent(
+        type=type_,
+        source=f"/hepfaas/{source}",
+        subject=subject,
+        id=hashlib.sha256(text.encode()).hexdigest(),
+        data={**name.to_json(), **(data or {})},
+        extensions={"traceparent": trace} if trace else {},
+    )
 
 
 def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
-    """The groups above one step of a phase: keys of the 16 it belongs to, of the sums that theirs belongs to, ..."""
+    """Return the groups above one step of a phase: keys of the 16 steps with the same sum, then of the sums above."""
     groups = []
     for level in levels[:-1]:
         start = index - index % FAN_OUT
@@ -164,15 +172,15 @@ def groups_of(levels: Levels, index: int) -> tuple[tuple[str, ...], ...]:
 
 
 def step_function_of(event: CloudEvent) -> str:
-    """The step function that a task is for, or else the function that an event is from."""
+    """Return the step function that a task is for, or else the function that sent the event."""
     kind = event.type.removeprefix(f"{PREFIX}.").removesuffix(REQUESTED)
     does = (function for function, kinds in DOES.items() if kind in kinds)
     return next(does, event.source.rpartition("/")[2])
 
 
 def keys_by_function(settings: Settings) -> Callable[[CloudEvent], Sequence[str]]:
-    """What gives the keys of an event: those that `advance` shares with its step function, if there are any, else its
-    own. It raises ForbiddenError for a report on a step that the reporting function does not do."""
+    """Return the function that gives the keys of an event: those that `advance` shares with its step function, if any,
+    else the keys of `advance`. It raises ForbiddenError for a report on a step that the sender does not do."""
 
     def keys(event: CloudEvent) -> Sequence[str]:
         check_reporter(event)
@@ -182,7 +190,7 @@ def keys_by_function(settings: Settings) -> Callable[[CloudEvent], Sequence[str]
 
 
 def check_reporter(event: CloudEvent) -> None:
-    """Raises: ForbiddenError if a function reports on a step that another function does."""
+    """Raise ForbiddenError if a function reports on a step that another function does."""
     if event.type not in (PHASE_COMPLETED, STEP_COMPLETED, STEP_FAILED, STEP_MISSING):
         return
     function, step = event.source.rpartition("/")[2], str(event.data.get("step"))
@@ -191,5 +199,5 @@ def check_reporter(event: CloudEvent) -> None:
 
 
 def function_of(kind: str) -> str:
-    """The function that does steps of a kind."""
+    """Return the function that does steps of a kind."""
     return next(function for function, kinds in DOES.items() if kind in kinds)

@@ -1,13 +1,13 @@
-"""What the store remembers of runs beside their results: what was asked, how attempts ended, and the log.
+"""Records of runs beside their results: the request, how attempts ended, and the log.
 
-runs/<run>/request.json              the recipe and what was told the user
+runs/<run>/request.json              the recipe and the notes for the user
 runs/<run>/attempts/<n>/begin.json   a retry; the first attempt needs none
 runs/<run>/attempts/<n>/failed/<kind>-<hash>   why a step cannot be done
-runs/<run>/attempts/<n>/end.json     completed, failed or cancelled; whoever creates it decides
+runs/<run>/attempts/<n>/end.json     completed, failed or cancelled; the first to create it decides
 runs/<run>/sent/<n>/<phase>/<first>-<count>/<k>   when the k-th events went out for these steps of a phase
-runs/<run>/log/<time>-<kind>-<key>   one object a step: seconds, what the user's code printed, why it failed
-runs/<run>/trouble/<n>/<time>-<kind>-<key>     something was away, and the step will be tried again
-runs/<run>/served/<kind>-<key>/<events>-<door>   who served what a step read
+runs/<run>/log/<time>-<kind>-<key>   one object per step: seconds, output of the user's code, why it failed
+runs/<run>/trouble/<n>/<time>-<kind>-<key>     something was unavailable; the step will be tried again
+runs/<run>/served/<kind>-<key>/<events>-<door>   the server from which a step read
 runs/<run>/deleted.json              a tombstone
 newest/<time, backwards>-<run>       the list of runs, newest first
 """
@@ -26,17 +26,16 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs.kinds import AnyRecipe, recipe_from_json
 
 MOST_MS = 10**14
-"""Milliseconds since 1970 that will not come before the year 5000."""
+"""Milliseconds since 1970; they pass this number after the year 5000."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: the recipe of any kind, when (seconds since 1970), and notes that the user was told.
+    """A request for a run: the recipe of any kind, when it was created (seconds since 1970), and notes for the user.
 
-    trace: the W3C trace context of the request. webhook: who wants to be told of the run's events.
-    asked: values that the one who asked may want back, e.g. the rule that started the run. once: mark of a request
-    that is made once however often it is sent. submitter: who asked: issuer, subject, name, and the group that he did
-    it for; his groups then.
+    trace: the W3C trace context of the request. webhook: URL that gets the run's events. asked: values that the sender
+    may want back, e.g. the rule that started the run. once: mark of a request that begins one run however often it is
+    sent. submitter: issuer, subject, name, the group that owns the run, and all groups at the time of the request.
     """
 
     recipe: AnyRecipe
@@ -54,14 +53,14 @@ class Request:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
-        """What `to_json` gave, also after a journey through JSON text."""
+        """Return the request that `to_json` gave, also after a round trip through JSON text."""
         return cls(**{**values, "recipe": recipe_from_json(values["recipe"]), "notes": tuple(values["notes"])})
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended. state: completed, failed or cancelled; of a completed one model, '<name>/<version>', or
-    refused: why its gate let none be published, or scores: how many events a prediction scored."""
+    """How an attempt ended. state: completed, failed or cancelled. A completed attempt has model, '<name>/<version>',
+    or refused, why its gate did not pass, or scores, the number of events that a prediction scored."""
 
     state: str
     time: float
@@ -82,7 +81,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Sent:
-    """Events for `count` steps of a phase from the `first` on, sent so many times, last at `time`."""
+    """Events for `count` steps of a phase from `first` on, sent `times` times."""
 
     first: int
     count: int
@@ -91,7 +90,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Entry:
-    """One step that was done, when it ended (seconds since 1970) and what it printed; or why it cannot be done."""
+    """One step in the log: when it ended (seconds since 1970), what it printed, and why it failed if it did."""
 
     time: float
     kind: str
@@ -103,7 +102,7 @@ class Entry:
 
 
 def start(store: Store, request: Request) -> str:
-    """The run that this recipe asks for: one that has not completed goes on, otherwise a new '<name>-<k>'."""
+    """Return the run for this recipe: one that has not completed goes on, else a new run '<name>-<k>' begins."""
     _list_last(store, request.recipe.name)
     for run in [run for _, run in newest(store) if run.rpartition("-")[0] == request.recipe.name]:
         ended = last_end(store, run)
@@ -113,7 +112,7 @@ def start(store: Store, request: Request) -> str:
 
 
 def _list_last(store: Store, name: str) -> None:
-    """Lists the last run of a name, should who made it have been killed before that."""
+    """List the last run of a name, in case its creator was killed before it did."""
     number = int(next_name(store, name).rpartition("-")[2]) - 1
     run = f"{name}-{number}"
     if number and is_there(store, run) and not is_deleted(store, run):
@@ -121,52 +120,53 @@ def _list_last(store: Store, name: str) -> None:
 
 
 def create(store: Store, request: Request) -> str:
-    """A new run, '<name>-<k>'."""
+    """Create a run and return its name, '<name>-<k>'."""
     while not _write(store, run := next_name(store, request.recipe.name), request):
-        pass  # another one took that name just now: the next is another
+        pass  # another process took that name just now; try the next one
     _list(store, run, request)
     return run
 
 
 def create_as(store: Store, run: str, request: Request) -> bool:
-    """Makes the run of a request that is made once, or ends what somebody began; False if the name is another's."""
+    """Create the run of a request that is made once, or finish its creation; False if another request has the name."""
     if is_deleted(store, run):
         return False
-    made = request if _write(store, run, request) else request_of(store, run)
-    if made.once == request.once:
-        _list(store, run, made)
-    return made.once == request.once
+    stored = request if _write(store, run, request) else request_of(store, run)
+    if stored.once == request.once:
+        _list(store, run, stored)
+    return stored.once == request.once
 
 
 def next_name(store: Store, name: str) -> str:
-    """The name that the next run of a model gets: the first one free. Names are given in order and never again, so it
-    is found by doubling and halving, in a few looks however many runs there are."""
+    """Return the name of a model's next run, the first one free. Names are given in order and never reused, so a few
+    look-ups, by doubling and halving, find it among any number of runs."""
 
     def is_free(number: int) -> bool:
         run = f"{name}-{number}"
         return not is_there(store, run) and not is_deleted(store, run)
 
-    behind = 1
-    while not is_free(behind):
-        behind *= 2
-    return f"{name}-{bisect_left(range(behind), True, lo=behind // 2 + 1, key=is_free)}"
+    stop = 1
+    while not is_free(stop):
+        stop *= 2
+    return f"{name}-{bisect_left(range(stop), True, lo=stop // 2 + 1, key=is_free)}"
 
 
 def runs(store: Store) -> list[str]:
-    """All runs, in the order of their names and numbers."""
-    found = {run for _, run in newest(store)}
-    return sorted(found, key=lambda run: (run.rpartition("-")[0], int(run.rpartition("-")[2])))
+    """Return all runs, sorted by name and number."""
+    return sorted(
+        {run for _, run in newest(store)}, key=lambda run: (run.rpartition("-")[0], int(run.rpartition("-")[2]))
+    )
 
 
 def newest(store: Store, after: str = "") -> Iterator[tuple[str, str]]:
-    """All runs, newest first, each with what to give as `after` to go on behind it."""
+    """Yield all runs, newest first, each with its mark; `after` a mark, only the runs that follow it."""
     for key in store.keys("newest/", f"newest/{after}" if after else ""):
         mark = key.partition("/")[2]
         yield mark, mark[15:]
 
 
 def request_of(store: Store, run: str) -> Request:
-    """What was asked. Raises: RequestError if there is no such run."""
+    """Return the request of a run. Raises: RequestError if there is no such run."""
     try:
         values = json.loads(store.get(f"runs/{run}/request.json"))
     except (MissingError, ValueError) as error:
@@ -178,50 +178,50 @@ def request_of(store: Store, run: str) -> Request:
 
 
 def is_there(store: Store, run: str) -> bool:
-    """Whether somebody asked for this run."""
+    """Whether a run exists."""
     return store.size_bytes(f"runs/{run}/request.json") is not None
 
 
 def attempt_of(store: Store, run: str) -> int:
-    """Number of the attempt that is under way or would be next: one more than have ended."""
+    """Return the number of the attempt that is under way or would be next."""
     last = attempt(store, run)
     return last.number + (last.end is not None)
 
 
 def attempt(store: Store, run: str) -> Attempt:
-    """The last attempt that was begun."""
+    """Return the last attempt that was begun."""
     keys = list(store.keys(f"runs/{run}/attempts/"))
     number = max((int(key.split("/")[3]) for key in keys), default=1)
     place = f"runs/{run}/attempts/{number}/"
     end = End(**json.loads(store.get(f"{place}end.json"))) if f"{place}end.json" in keys else None
     failed = [json.loads(store.get(key)) for key in keys if key.startswith(f"{place}failed/")]
-    return Attempt(number, end, {found["key"]: found["error"] for found in failed})
+    return Attempt(number, end, {values["key"]: values["error"] for values in failed})
 
 
 def has_ended(store: Store, run: str, number: int) -> bool:
-    """Whether somebody said how this attempt ended."""
+    """Whether an attempt has ended."""
     return store.size_bytes(f"runs/{run}/attempts/{number}/end.json") is not None
 
 
 def begin(store: Store, run: str, number: int) -> bool:
-    """Begins an attempt after one that has ended; False if somebody was first."""
+    """Begin an attempt after one that has ended; False if another process was first."""
     return store.create(f"runs/{run}/attempts/{number}/begin.json", b"{}")
 
 
 def fail(store: Store, run: str, number: int, step: str, error: str) -> None:
-    """Remembers that a step cannot be done, and why."""
+    """Record that a step cannot be done, and why."""
     _, kind, name = step.split("/")
     data = json.dumps({"key": step, "error": error}).encode()
     store.create(f"runs/{run}/attempts/{number}/failed/{kind}-{name}", data)
 
 
 def end(store: Store, run: str, attempt: int, how: End) -> bool:
-    """Says how an attempt ended; the first to say so decides, and is told True."""
+    """Record how an attempt ended; the first to do so decides and gets True."""
     return store.create(f"runs/{run}/attempts/{attempt}/end.json", json.dumps(asdict(how)).encode())
 
 
 def last_end(store: Store, run: str) -> End | None:
-    """How the last attempt ended, None while it is under way."""
+    """Return how the last attempt ended, None while it is under way."""
     return attempt(store, run).end
 
 
@@ -231,7 +231,7 @@ def is_deleted(store: Store, run: str) -> bool:
 
 
 def deleted_at(store: Store, run: str) -> float | None:
-    """When a run got its tombstone (seconds since 1970)."""
+    """Return when a run got its tombstone (seconds since 1970), None if it has none."""
     try:
         return float(json.loads(store.get(f"runs/{run}/deleted.json"))["time"])
     except MissingError:
@@ -239,7 +239,7 @@ def deleted_at(store: Store, run: str) -> float | None:
 
 
 def remove(store: Store, run: str) -> None:
-    """Removes what is remembered of a run but its tombstone, so that its name is never used again."""
+    """Remove the records of a run except its tombstone, so that its name is never used again."""
     for key in list(store.keys(f"runs/{run}/")):
         if not key.endswith("/deleted.json"):
             store.delete(key)
@@ -248,7 +248,7 @@ def remove(store: Store, run: str) -> None:
 
 
 def sent(store: Store, run: str, attempt: int, phase: str) -> list[Sent]:
-    """What was sent of a phase, in the order of its steps."""
+    """Return what was sent of a phase, in the order of its steps."""
     times: defaultdict[tuple[int, int], int] = defaultdict(int)
     for key in store.keys(f"runs/{run}/sent/{attempt}/{phase}/"):
         slice_, number = key.split("/")[5:]
@@ -257,69 +257,69 @@ def sent(store: Store, run: str, attempt: int, phase: str) -> list[Sent]:
     return [Sent(first, count, number) for (first, count), number in sorted(times.items())]
 
 
-def mark_sent(store: Store, run: str, attempt: int, phase: str, what: Sent, time: float) -> None:
-    """Remembers that events went out."""
+def mark_sent(store: Store, run: str, attempt: int, phase: str, slice_: Sent, time: float) -> None:
+    """Record that events were sent."""
     data = json.dumps({"time": time}).encode()
-    store.create(f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}", data)
+    store.create(f"runs/{run}/sent/{attempt}/{phase}/{slice_.first:06d}-{slice_.count}/{slice_.times}", data)
 
 
-def sent_at(store: Store, run: str, attempt: int, phase: str, what: Sent) -> float:
-    """When they last did (seconds since 1970)."""
-    key = f"runs/{run}/sent/{attempt}/{phase}/{what.first:06d}-{what.count}/{what.times}"
+def sent_at(store: Store, run: str, attempt: int, phase: str, slice_: Sent) -> float:
+    """Return when they were last sent (seconds since 1970)."""
+    key = f"runs/{run}/sent/{attempt}/{phase}/{slice_.first:06d}-{slice_.count}/{slice_.times}"
     return float(json.loads(store.get(key))["time"])
 
 
 def trouble(store: Store, run: str, attempt: int, step: str, time: float, error: str) -> None:
-    """Remembers that something was away while a step was tried."""
+    """Record that something was unavailable while a step was tried."""
     data = json.dumps({"key": step, "time": time, "error": error}).encode()
     store.create(f"runs/{run}/trouble/{attempt}/{_stamp(time, step)}", data)
 
 
 def troubles(store: Store, run: str, attempt: int) -> list[str]:
-    """Keys of what is remembered of such, in the order of time."""
+    """Return the keys of these records, oldest first."""
     return list(store.keys(f"runs/{run}/trouble/{attempt}/"))
 
 
 def trouble_at(store: Store, key: str) -> str:
-    """What one of them was."""
+    """Return the error in one of these records."""
     return str(json.loads(store.get(key))["error"])
 
 
 def log(store: Store, run: str, entry: Entry) -> None:
-    """Adds one step to the run's log."""
+    """Add one step to the run's log."""
     store.create(f"runs/{run}/log/{_stamp(entry.time, entry.key)}", json.dumps(asdict(entry)).encode())
 
 
 def log_of(store: Store, run: str, after: str = "") -> Iterator[Entry]:
-    """The run's log, in the order of time; after an entry's mark only what came later."""
+    """Yield the run's log, oldest first; `after` an entry's mark, only later entries."""
     for key in store.keys(f"runs/{run}/log/", f"runs/{run}/log/{after}" if after else ""):
         values: dict[str, Any] = json.loads(store.get(key))
         yield Entry(**{**values, "lines": tuple(values["lines"])})
 
 
 def mark_of(entry: Entry) -> str:
-    """What to give as `after`."""
+    """Return the mark of an entry, the `after` of `log_of`."""
     return _stamp(entry.time, entry.key)
 
 
 def served(store: Store, run: str, step: str, events: int, door: str) -> None:
-    """Remembers the door that served what a step read: so many events, or one file's header."""
+    """Record the server that a step read from, and how many events, or one file header."""
     _, kind, name = step.split("/")
     store.create(f"runs/{run}/served/{kind}-{name}/{events}-{door.replace('://', '=')}", b"")
 
 
 def served_by(store: Store, run: str) -> dict[str, dict[str, int]]:
-    """Events (of open steps files) that each door has served to each kind of steps. A step that was done twice counts
-    once."""
-    found: dict[str, Counter[str]] = {}
+    """Return the events (for open steps the files) that each server has served to each kind of step. A step that was
+    done twice counts once."""
+    counts: dict[str, Counter[str]] = {}
     last = ""
     for key in store.keys(f"runs/{run}/served/"):
-        step, told = key.split("/", 4)[3:]
-        events, _, door = told.partition("-")
+        step, served = key.split("/", 4)[3:]
+        events, _, door = served.partition("-")
         if step != last:
-            found.setdefault(step.partition("-")[0], Counter())[door.replace("=", "://", 1)] += int(events)
+            counts.setdefault(step.partition("-")[0], Counter())[door.replace("=", "://", 1)] += int(events)
         last = step
-    return {kind: dict(doors) for kind, doors in found.items()}
+    return {kind: dict(doors) for kind, doors in counts.items()}
 
 
 def _stamp(time: float, step: str) -> str:

@@ -1,21 +1,19 @@
-"""What every step function does with an event: perform the step, store, add up, tell. Holds nothing between them."""
+"""What every step function does with an event: perform the step, store its result, add up, report. Stateless."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hepfaas.datasets.doors import Reading
-from hepfaas.datasets.readings import Readings
+from hepfaas.datasets.reading import Reading, Readings
 from hepfaas.errors import MissingError, RequestError, UnavailableError, public_text
-from hepfaas.learner.printed import Printed
+from hepfaas.learner.step_log import StepLog
 from hepfaas.orchestration import events, records
 from hepfaas.orchestration.events import Task
-from hepfaas.platform import outside
+from hepfaas.platform import backends
 from hepfaas.platform.cloud_events import CloudEvent, Sender
 from hepfaas.platform.http import Handler, takes_events
 from hepfaas.platform.identity import memberships_of
@@ -24,17 +22,18 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
+from hepfaas.steps.performing import perform
 
 KEPT_RUNS = 1_000
 
 Tools = Mapping[str, Mapping[str, Any]]
-"""What `perform` of a kind of steps takes beside the step and the store."""
+"""Further arguments of `perform`, for each kind of step."""
 
 
 class Stepping:
     """Does the steps of one function, `name`, for all owners.
 
-    store_of: the store of an owner. printed: by the learner, emptied by each step. Clock: seconds since 1970.
+    store_of: the store of an owner. printed: output of the learner, emptied by each step. clock: seconds since 1970.
     """
 
     def __init__(
@@ -42,26 +41,27 @@ class Stepping:
         name: str,
         store_of: Callable[[str], Store],
         sender: Sender,
+        *,
         budget_s: float,
         tools: Tools | None = None,
-        printed: Printed | None = None,
+        printed: StepLog | None = None,
         clock: Callable[[], float] = time.time,
         readings: Readings | None = None,
     ) -> None:
         self._name, self._store_of, self._sender, self._budget_s = name, store_of, sender, budget_s
-        self._tools, self._printed, self._clock = tools or {}, printed or Printed(), clock
+        self._tools, self._printed, self._clock = tools or {}, printed or StepLog(), clock
         self._readings = readings or Readings()
         self._groups_of = functools.lru_cache(KEPT_RUNS)(_groups_of)
 
     def handle(self, event: CloudEvent) -> None:
-        """Does what one event asks for.
+        """Do the step that one event requests.
 
-        Raises: RequestError if it cannot be done, which the run is told; UnavailableError to be asked again.
+        Raises: RequestError if it cannot be done, which the run records; UnavailableError to get the event again.
         """
         store = self._store_of(events.run_name(event.data).owner)
         task = events.task_of(event.data, store)
         if task.step.kind not in events.DOES[self._name]:
-            raise RequestError(f"function '{self._name}' does no step of kind '{task.step.kind}'")
+            raise RequestError(f"function '{self._name}' does not do steps of kind '{task.step.kind}'")
         if not records.is_there(store, task.name.run):
             raise RequestError(f"owner '{task.name.owner}' has no run '{task.name.run}'")
         try:
@@ -89,7 +89,7 @@ class Stepping:
             self._tell(events.STEP_COMPLETED, replace(task, step=last), event.trace, {"slice": list(task.slice)})
 
     def _performed(self, task: Task, store: Store) -> Step | None:
-        """The last step that was done: the task's, or where steps follow in a chain the last the budget allowed.
+        """Do the task's step, and in a chain those that follow while the budget lasts; return the last.
 
         None if the run has ended meanwhile.
         """
@@ -106,26 +106,25 @@ class Stepping:
     def _perform(self, step: Step, task: Task, store: Store) -> None:
         if store.size_bytes(step.key) is not None:
             return
-        self._printed.taken()  # of a step that was not done, perhaps another owner's
+        self._printed.take()  # output of a step that was not done, perhaps of another owner
         began = time.monotonic()
         reading = self._reading(step, task, store)
         tools = {**self._tools.get(step.kind, {}), **({"reading": reading} if reading else {})}
-        module = importlib.import_module(f"hepfaas.steps.{step.kind}")
         try:
-            module.perform(step, store, **tools)
+            perform(step, store, **tools)
         except RequestError as error:
             self._log(step, task, store, began, public_text(error))
             raise
         if reading:
-            for line in reading.left:
+            for line in reading.log.failures:
                 self._printed.append(line)
-            if reading.served:
-                start, stop = getattr(step, "entries", (0, 1))
-                records.served(store, task.name.run, step.key, stop - start, reading.served)
+            if reading.log.served:
+                n_served = step.n_events or 1  # of an open step the one file
+                records.served(store, task.name.run, step.key, n_served, reading.log.served)
         self._log(step, task, store, began)
 
     def _reading(self, step: Step, task: Task, store: Store) -> Reading | None:
-        """How a step that reads files does it for its run's owner, within what his groups may read."""
+        """Return how a step reads files for the owner of its run: only what the submitter's groups may read."""
         if step.kind not in events.READING:
             return None
         groups: Collection[Group] = ()
@@ -134,49 +133,53 @@ class Stepping:
         return self._readings.reading(store, task.name.owner, groups)
 
     def _log(self, step: Step, task: Task, store: Store, began: float, error: str = "") -> None:
-        lines = self._printed.taken()
-        start, stop = (0, 0) if error else getattr(step, "entries", (0, 0))
-        entry = records.Entry(self._clock(), step.kind, step.key, time.monotonic() - began, stop - start, lines, error)
+        lines = self._printed.take()
+        seconds, n_events = time.monotonic() - began, 0 if error else step.n_events
+        entry = records.Entry(
+            self._clock(), step.kind, step.key, seconds=seconds, events=n_events, lines=lines, error=error
+        )
         records.log(store, task.name.run, entry)
 
     def _added_up(self, task: Task, store: Store) -> bool:
-        """Stores the sums that are complete, and tells whether the phase is.
+        """Store the sums whose members all exist; return whether the phase is complete.
 
-        Whoever stores a result after all others of its group finds them all: the store shows what was written.
+        The process that stores the last result of a group sees all others: the store gives read-after-write.
         """
         kind = task.step.kind
         for group in task.groups:
-            if any(store.size_bytes(key) is None for key in reversed(group)):  # the last are done last
+            if any(store.size_bytes(key) is None for key in reversed(group)):  # the last steps are done last
                 return False
             self._sum(Sum(kind, group), store)
         return True
 
     def _sum(self, step: Sum, store: Store) -> None:
         if store.size_bytes(step.key) is None:
-            importlib.import_module("hepfaas.steps.sum").perform(step, store)
+            perform(step, store)
 
     def _tell(self, type_: str, task: Task, trace: str, more: Mapping[str, Any]) -> None:
-        data = {**task.name.to_json(), "step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
-        self._sender.send(events.event(type_, self._name, task.step.key, task.name, data, trace))
+        data = {"step": task.step.key, "kind": task.step.kind, "phase": task.phase, **more}
+        self._sender.send(events.event(type_, self._name, task.step.key, task.name, data=data, trace=trace))
 
 
-def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: Printed | None = None) -> Handler:
-    """The function of that name. It reaches out at its first event."""
+def step_function(name: str, settings: Settings, tools: Tools | None = None, printed: StepLog | None = None) -> Handler:
+    """Return the step function `name`. It opens the store and the broker at its first event."""
 
-    def made() -> Callable[[CloudEvent], None]:
-        stores, broker = outside.store_of_owner(settings), outside.sender(settings)
-        return Stepping(name, stores, broker, settings.budget_s, tools, printed, readings=readings).handle
+    def handler() -> Callable[[CloudEvent], None]:
+        stores, broker = backends.store_of_owner(settings), backends.sender(settings)
+        return Stepping(
+            name, stores, broker, budget_s=settings.budget_s, tools=tools, printed=printed, readings=readings
+        ).handle
 
-    readings = Readings.by(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
+    readings = Readings.from_settings(settings) if set(events.DOES[name]) & set(events.READING) else Readings()
 
-    return takes_events(name, made, settings.keys_of_events(), deadline_s=settings.deadline_s)
+    return takes_events(name, handler, settings.keys_of_events(), deadline_s=settings.deadline_s)
 
 
 def _groups_of(store: Store, run: str) -> list[Group]:
-    """Those of who asked for a run."""
+    """Return the groups of the submitter of a run."""
     return memberships_of(records.request_of(store, run).submitter)
 
 
 def _after(step: Step, task: Task) -> Step | None:
-    """The only step that comes next, if it is of the same kind."""
+    """Return the step that follows in a chain, if the step belongs to one."""
     return following(step, *task.chain) if task.chain and isinstance(step, Train) else None

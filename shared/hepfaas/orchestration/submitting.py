@@ -1,4 +1,4 @@
-"""Begins runs, ends them and begins them again: what a person or a rule asks of a run as a whole."""
+"""Begin, end and retry runs: requests of people and rules that concern a run as a whole."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.orchestration import events, records
-from hepfaas.orchestration import requesting as asking
 from hepfaas.orchestration.events import RunName
 from hepfaas.orchestration.records import End, Request
+from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.cloud_events import Sender
 from hepfaas.platform.identity import Quotas
 from hepfaas.platform.storage import Store
@@ -26,17 +26,17 @@ _TRACE = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>
 
 
 class Submitting:
-    """Acts on the runs of one owner. root: the store above the owners' ones. quotas: that he keeps to, if any."""
+    """Acts on the runs of one owner. root: the store above the owners' stores. quotas: the owner's, if any."""
 
     def __init__(self, root: Store, store: Store, sender: Sender, owner: str, quotas: Quotas | None = None) -> None:
         self._root, self._store, self._sender, self._owner = root, store, sender, owner
         self._quotas = quotas
 
     def submit(self, request: Request, idempotency_key: str = "") -> str:
-        """Begins a run and gives its name; asked again with the same idempotency key, it is the same run.
+        """Begin a run and return its name; the same idempotency key gives the same run.
 
         Raises: RequestError if another recipe was submitted with that key; LimitError or ForbiddenError if the owner
-        may have no more; UnavailableError.
+        has reached a limit; UnavailableError.
         """
         if idempotency_key:
             run = self._once(request, idempotency_key)
@@ -47,19 +47,19 @@ class Submitting:
         return run
 
     def begin(self, run: str) -> None:
-        """Begins a run that another function asked for under that name; a doubled or late wish changes nothing.
+        """Begin a run that another function requested under this name; a doubled or late event changes nothing.
 
-        Raises: RequestError if nobody asked for it.
+        Raises: RequestError if there is no such request.
         """
-        request = asking.asked_for(self._store, run)
+        request = asked_for(self._store, run)
         if request is None:
-            raise RequestError(f"nobody asked for a run '{run}'")
+            raise RequestError(f"no run '{run}' was requested")
         if records.create_as(self._store, run, request):
             self._activate(run)
         self._root.delete(f"asked/{self._owner}/{run}")
 
     def cancel(self, run: str) -> bool:
-        """Ends the run's attempt; False if it had ended."""
+        """End the run's attempt; False if it had ended before."""
         attempt = records.attempt(self._store, run)
         if attempt.end:
             return False
@@ -68,19 +68,19 @@ class Submitting:
         return True
 
     def retry(self, run: str) -> int:
-        """Begins a new attempt and gives its number. Raises: RequestError if the last one has not failed."""
+        """Begin a new attempt and return its number. Raises: RequestError if the last one has not failed."""
         attempt = records.attempt(self._store, run)
         if attempt.end is None:
             raise RequestError(f"run '{run}' is under way; only a run that failed or was cancelled can be tried again")
         if attempt.end.state == "completed":
-            raise RequestError(f"run '{run}' has completed: there is nothing to try again; submit the folder anew")
+            raise RequestError(f"run '{run}' has completed: there is nothing to try again; submit the folder again")
         self._check_quotas()
         records.begin(self._store, run, attempt.number + 1)
         self._activate(run)
         return attempt.number + 1
 
     def delete(self, run: str) -> None:
-        """Cancels the run and marks it as deleted; its records go a while later, published models stay."""
+        """Cancel the run and mark it as deleted; its records are removed later, published models stay."""
         self.cancel(run)
         self._store.create(f"runs/{run}/deleted.json", json.dumps({"time": time.time()}).encode())
         self._root.create(f"deleted/{self._owner}/{run}", b"")
@@ -91,14 +91,14 @@ class Submitting:
             self._quotas.check_bytes(self._owner)
 
     def _once(self, request: Request, idempotency_key: str) -> str:
-        """The run of an idempotency key. The recipe is claimed with it first, then the run's name, then the run is
-        made under that name: two at once, and one that goes on after a kill, make the same."""
+        """Return the run of an idempotency key. The key claims the recipe, then the run's name, then the run is created
+        under that name: two calls at once, and one repeated after a kill, give the same run."""
         once = hashlib.sha256(idempotency_key.encode()).hexdigest()[:32]
-        what = json.dumps(request.recipe.to_json(), sort_keys=True)
+        recipe = json.dumps(request.recipe.to_json(), sort_keys=True)
         settled = f"idempotency/{once}/run"
         if is_new := self._store.size_bytes(settled) is None:
             self._check_quotas()  # before anything is stored
-        self._store.create(f"idempotency/{once}/recipe.json", what.encode())
+        self._store.create(f"idempotency/{once}/recipe.json", recipe.encode())
         if recipe_from_json(json.loads(self._store.get(f"idempotency/{once}/recipe.json"))) != request.recipe:
             raise RequestError(f"Idempotency-Key '{idempotency_key}' was used for another submission; take a new one")
         if is_new:
@@ -106,17 +106,17 @@ class Submitting:
         return self._store.get(settled).decode()
 
     def _named(self, request: Request) -> str:
-        """Makes the run of a request that is made once. A name that another one took meanwhile is left to it."""
+        """Create the run of a request that is made once; skip names that other requests took meanwhile."""
         for number in range(1, MOST_CLAIMS + 1):
             claim = f"idempotency/{request.once}/names/{number}"
             self._store.create(claim, records.next_name(self._store, request.recipe.name).encode())
             run = self._store.get(claim).decode()
             if records.create_as(self._store, run, request):
                 return run
-        raise UnavailableError(f"{MOST_CLAIMS} names for the run were taken by others at the same moment")
+        raise UnavailableError(f"other requests took {MOST_CLAIMS} names for the run at the same moment")
 
     def _activate(self, run: str) -> None:
-        """Lets `advance` know of the run: it looks at it every minute from now on, and as soon as the event comes."""
+        """List the run as active, which `advance` looks at every minute, and send an event so that it looks now."""
         attempt = records.attempt(self._store, run)
         if attempt.end is None:
             self._root.create(f"active/{self._owner}/{run}", b"")
@@ -125,12 +125,12 @@ class Submitting:
     def _wake(self, run: str, attempt: int) -> None:
         name = RunName(self._owner, run, attempt)
         trace = records.request_of(self._store, run).trace
-        self._sender.send(events.event(events.RUN_SUBMITTED, SOURCE, f"runs/{run}", name, name.to_json(), trace))
+        self._sender.send(events.event(events.RUN_SUBMITTED, SOURCE, f"runs/{run}", name, trace=trace))
 
 
-def trace_of(sent: str) -> str:
-    """The W3C trace context that came with a request; one of its own where none came or it is none."""
-    found = _TRACE.fullmatch(sent)
-    if found and found["version"] != "ff" and found["trace"].strip("0") and found["span"].strip("0"):
-        return sent
+def trace_of(header: str) -> str:
+    """Return the W3C trace context of a request, or a new one if the header is empty or invalid."""
+    context = _TRACE.fullmatch(header)
+    if context and context["version"] != "ff" and context["trace"].strip("0") and context["span"].strip("0"):
+        return header
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

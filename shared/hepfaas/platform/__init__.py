@@ -1,1 +1,1 @@
-"""Everything outside: stores, settings, identity, HTTP, clock."""
+"""The edge of hepfaas: stores, settings, identity, HTTP."""

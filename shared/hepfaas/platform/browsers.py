@@ -1,9 +1,9 @@
-"""What a browser may send on behalf of a page, and the headers that tell it how to treat an answer.
+"""Rejects requests that pages of other sites make a browser send, and sets the security headers of answers.
 
-A browser sends a request for any page that asks for it, with the user's session and from the user's own machine. So a
-request counts only if it is addressed to a name of this service (else a page could read answers by DNS rebinding) and
-if no page of another origin sent it. Programs send none of the headers that are looked at here. Light: the standard
-library alone.
+A browser sends requests for any page, with the user's session and from the user's machine. So a request is accepted
+only if its host is a name of this service (otherwise a page could read answers by DNS rebinding) and if no page of
+another origin sent it. Programs other than browsers do not send the headers that are checked here. Light: only the
+standard library.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hepfaas.platform.settings import Settings
 Headers = Iterable[tuple[bytes, bytes]]
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
-"""Content-Security-Policy of answers that are no page."""
+"""Content-Security-Policy of answers that are not pages."""
 
 PROTECTION = {
     "X-Content-Type-Options": "nosniff",
@@ -33,14 +33,14 @@ RAW_PROTECTION = [(name.lower().encode(), value.encode()) for name, value in PRO
 _OURS = frozenset((b"same-origin", b"none"))
 """Values of Sec-Fetch-Site: a page of this service, or the user (https://www.w3.org/TR/fetch-metadata/)."""
 
-_LOOKED_AT = frozenset((b"host", b"origin", b"sec-fetch-site"))
+_CHECKED = frozenset((b"host", b"origin", b"sec-fetch-site"))
 _CLUSTER = (".svc", ".svc.cluster.local")
 _MOST_KNOWN = 1_000
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{1,5})?", re.IGNORECASE)
 
 
 class Browsers:
-    """Refuses requests that a page of another origin sent. Threads may share it."""
+    """Rejects requests that a page of another origin sent. Threads may share it."""
 
     def __init__(self, settings: Settings) -> None:
         self._hosts = frozenset(settings.hosts)
@@ -56,14 +56,14 @@ class Browsers:
         """
         host = origin = site = None
         for name, value in headers:
-            if name in _LOOKED_AT:
+            if name in _CHECKED:
                 if name == b"host":
                     if value not in self._known:
                         self._check_host(value)
                     host = value
                 elif name == b"origin":
                     origin = value
-                elif site is None or site in _OURS:  # of several, one that is not ours counts
+                elif site is None or site in _OURS:  # of several values, one of another site counts
                     site = value
         if site is None:
             if origin is not None:
@@ -76,14 +76,14 @@ class Browsers:
         match = _HOST.fullmatch(text)
         if text and not (match and self._is_ours(_plain(match[1]))):
             raise ForbiddenError(
-                f"the request is for host '{text[:100]}', which is no name of this service; its operator may add the "
-                "name to HEPFAAS_HOSTS"
+                f"the request is for host '{text[:100]}', which is not a name of this service; its operator may add "
+                "it to HEPFAAS_HOSTS"
             )
         if len(self._known) < _MOST_KNOWN:
             self._known.add(host)
 
     def _is_ours(self, name: str) -> bool:
-        """Return whether a host is this service: one that is named, or one that nobody else's DNS can point here."""
+        """Return whether a host is this service: a configured name, or one that DNS of others cannot point here."""
         if self._any or name == "localhost" or self._is_named(name):
             return True
         try:
@@ -96,12 +96,12 @@ class Browsers:
         return name in self._hosts or name.endswith(self._suffixes)
 
     def _check_origin(self, origin: bytes, host: bytes) -> None:
-        """Of a browser that tells no Sec-Fetch-Site: it is old, or its connection is neither HTTPS nor to loopback."""
+        """Check the origin from a browser without Sec-Fetch-Site: an old one, or one without HTTPS or loopback."""
         scheme, _, place = origin.decode("latin-1").lower().partition("://")
         match = _HOST.fullmatch(place)
         if scheme in ("http", "https") and match:
-            usual = ":443" if scheme == "https" else ":80"
-            if place.removesuffix(usual) == host.decode("latin-1").lower().removesuffix(usual):
+            port = ":443" if scheme == "https" else ":80"
+            if place.removesuffix(port) == host.decode("latin-1").lower().removesuffix(port):
                 return
             if self._is_named(_plain(match[1])):
                 return
@@ -111,7 +111,7 @@ class Browsers:
         )
 
     def _check_is_link(self, site: bytes, method: str, headers: dict[bytes, bytes]) -> None:
-        """A link to a page of ours may be followed from anywhere."""
+        """Check that the request follows a link to a page of this service, which is allowed from anywhere."""
         is_link = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
         if method not in ("GET", "HEAD") or not is_link:
             shown = site.decode("latin-1")[:40]
@@ -121,7 +121,7 @@ class Browsers:
 def check_removes(path: str, headers: Headers) -> None:
     """Reject a GET that removes something, unless a page of this service or a program sent it.
 
-    A browser that tells no Sec-Fetch-Site is known by what no program of old clients sends.
+    A browser without Sec-Fetch-Site is recognised by headers that programs of old clients do not send.
     Raises: ForbiddenError.
     """
     values = dict(headers)

@@ -1,7 +1,8 @@
-"""What an XRootD cache says of itself, for Prometheus: `python -m hepfaas.platform.cache_metrics 9931 9932`.
+"""Metrics of an XRootD cache for Prometheus: `python -m hepfaas.platform.cache_metrics 9931 9932`.
 
-Takes the reports of its g-stream, JSON by UDP, at the first port (of 127.0.0.1; xrootd.cfg: xrootd.mongstream pfc),
-and answers GET /metrics at the second. Standard library alone: it stands beside the cache in the image of any function.
+Receives the reports of the g-stream, JSON by UDP, at the first port (of 127.0.0.1; xrootd.cfg: xrootd.mongstream pfc),
+and answers GET /metrics at the second. Only the standard library: it runs beside the cache in the image of any
+function.
 """
 
 from __future__ import annotations
@@ -31,31 +32,31 @@ xrootd_cache_checksum_errors_total {errors}
 
 
 class Counts:
-    """What all reports add up to; threads may share it."""
+    """Sums over all reports. Threads may share it."""
 
     def __init__(self) -> None:
-        self._found: Counter[str] = Counter()
+        self._sums: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, report: bytes) -> None:
-        """One datagram: a line that says what it is, and a line for each event. What is no report counts nothing."""
+        """Add one datagram: a header line, and a line for each event. Anything else is ignored."""
         events = [event for line in report.rstrip(b"\0").splitlines() if (event := _event(line))]
         with self._lock:
             for event in events:
-                self._found["files"] += 1
+                self._sums["files"] += 1
                 for name in (*SOURCES.values(), "n_cks_errs"):
-                    self._found[name] += int(event.get(name, 0))
+                    self._sums[name] += int(event.get(name, 0))
 
     def text(self) -> str:
-        """In Prometheus's own form."""
+        """Return the metrics in Prometheus's text format."""
         with self._lock:
-            found = Counter(self._found)
-        sums = [f'xrootd_cache_bytes_total{{source="{name}"}} {found[key]}' for name, key in SOURCES.items()]
-        return TEXT.format(bytes="\n".join(sums), files=found["files"], errors=found["n_cks_errs"])
+            sums = Counter(self._sums)
+        lines = [f'xrootd_cache_bytes_total{{source="{name}"}} {sums[key]}' for name, key in SOURCES.items()]
+        return TEXT.format(bytes="\n".join(lines), files=sums["files"], errors=sums["n_cks_errs"])
 
 
 def serve(udp_port: int, http_port: int) -> None:
-    """Until the process ends."""
+    """Receive reports and answer requests until the process ends."""
     counts = Counts()
 
     class Answer(BaseHTTPRequestHandler):
@@ -79,12 +80,12 @@ def serve(udp_port: int, http_port: int) -> None:
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """A file that was closed."""
+    """Return the event of a file that was closed, None for any other line."""
     try:
-        found = json.loads(line)
+        event = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.get("event") == "file_close" else None
+    return event if isinstance(event, dict) and event.get("event") == "file_close" else None
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from hepfaas.errors import UnavailableError
 from hepfaas.platform.cloud_events import CloudEvent, Sender
-from hepfaas.platform.storage import Data, Store
+from hepfaas.platform.storage import Data, OpenedStore
 
 LATE_S = 0.5
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Plan:
 class FaultyStore:
     """A store whose calls meet the plan."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    def __init__(self, store: OpenedStore, plan: Plan) -> None:
         self._below, self._plan, self.url = store, plan, store.url
 
     def get(self, key: str) -> bytes:
@@ -100,6 +100,12 @@ class FaultyStore:
 
     def delete(self, key: str) -> None:
         self._plan.meet("delete", lambda: self._below.delete(key))
+
+    def below(self, folder: str) -> FaultyStore:
+        return FaultyStore(self._below.below(folder), self._plan)
+
+    def used_bytes(self) -> int:
+        return self._plan.meet("used_bytes", self._below.used_bytes)
 
 
 class FaultySender:

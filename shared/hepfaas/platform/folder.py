@@ -1,4 +1,4 @@
-"""A store of objects as files in a folder: whole or not there, whoever is killed when."""
+"""A store of objects as files in a folder: an object exists whole or not at all, even if a process is killed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hepfaas.errors import MissingError, RequestError
 from hepfaas.platform.storage import Data, counted_bytes, is_name
 
 LEFT_OVER_S = 86_400
-"""Age after which a temporary file is somebody's who was killed."""
+"""Age after which a temporary file belongs to a killed process."""
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_FULL = "free some space, or give a store elsewhere with --store"
+_FULL = "free some space, or give another store with --store"
 _WAYS_OUT = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -28,33 +28,33 @@ _WAYS_OUT = {
 
 
 class FolderStore:
-    """Objects are files under `path`, which is made with the first. A new one is written aside, made durable, and
-    linked to its name if that is free: the link either happens or does not."""
+    """Objects are files under `path`, which is created with the first one. A new object is written to a temporary file,
+    synced, and linked to its name if that is free, which is atomic."""
 
     def __init__(self, path: Path) -> None:
         self._root = path.absolute()
-        self._aside = self._root / ".tmp"
-        with self._explained():
+        self._temporary = self._root / ".tmp"
+        with self._translated_errors():
             self._sweep()
 
     def below(self, folder: str) -> FolderStore:
-        """The store of a folder."""
+        """Return the store of a folder."""
         return FolderStore(self._root / folder)
 
     @cached_property
     def url(self) -> str:
-        """The folder's path."""
+        """Return the folder's path."""
         return str(self._root)
 
     def get(self, key: str) -> bytes:
-        """The whole object."""
+        """Return the whole object."""
         try:
             return self._path(key).read_bytes()
         except _ABSENT as error:
             raise MissingError(key, self.url) from error
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the object."""
+        """Return bytes [start, stop) of the object."""
         try:
             with self._path(key).open("rb") as file:
                 file.seek(start)
@@ -63,49 +63,49 @@ class FolderStore:
             raise MissingError(key, self.url) from error
 
     def size_bytes(self, key: str) -> int | None:
-        """Size of the object, None if it is not there."""
+        """Return the size of the object, None if it does not exist."""
         try:
-            found = self._path(key).stat()
+            stat = self._path(key).stat()
         except _ABSENT:
             return None
-        return found.st_size if S_ISREG(found.st_mode) else None
+        return stat.st_size if S_ISREG(stat.st_mode) else None
 
     def create(self, key: str, data: Data) -> bool:
-        """Stores the object whole if there is none under this key."""
+        """Store the whole object unless the key exists. Return whether it was stored."""
         path = self._path(key)
         if path.exists():
             return False
-        aside = self._aside / uuid.uuid4().hex
-        with self._explained():
-            self._aside.mkdir(parents=True, exist_ok=True)
+        written = self._temporary / uuid.uuid4().hex
+        with self._translated_errors():
+            self._temporary.mkdir(parents=True, exist_ok=True)
             try:
-                with aside.open("xb") as file:
+                with written.open("xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 path.parent.mkdir(parents=True, exist_ok=True)
-                os.link(aside, path)
+                os.link(written, path)
             except FileExistsError:
                 return False
             finally:
-                aside.unlink(missing_ok=True)
+                written.unlink(missing_ok=True)
         return True
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        """Keys that start with the prefix, sorted; only those behind the key `after`."""
+        """Return the keys that start with the prefix, sorted; only those after the key `after`."""
         top = self._root / prefix.rpartition("/")[0]
-        found = (Path(folder, name) for folder, _, names in os.walk(top) for name in names)
-        keys = (path.relative_to(self._root).as_posix() for path in found)
+        paths = (Path(folder, name) for folder, _, names in os.walk(top) for name in names)
+        keys = (path.relative_to(self._root).as_posix() for path in paths)
         return iter(
             sorted(key for key in keys if key.startswith(prefix) and key > after and not key.startswith(".tmp/"))
         )
 
     def used_bytes(self) -> int:
-        """Size of all objects, as they count."""
+        """Return the total size of all objects, each by `counted_bytes`."""
         return sum(counted_bytes(self.size_bytes(key) or 0) for key in self.keys(""))
 
     def delete(self, key: str) -> None:
-        """Removes the object."""
+        """Remove the object."""
         self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
@@ -115,14 +115,14 @@ class FolderStore:
 
     def _sweep(self) -> None:
         old = time.time() - LEFT_OVER_S
-        with suppress(FileNotFoundError):  # nothing was stored yet
-            for entry in os.scandir(self._aside):
-                with suppress(FileNotFoundError):  # it was somebody's who has just finished
+        with suppress(FileNotFoundError):  # nothing has been stored yet
+            for entry in os.scandir(self._temporary):
+                with suppress(FileNotFoundError):  # its process has just finished
                     if entry.stat().st_mtime < old:
                         Path(entry).unlink()
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Names of hosts and their addresses: which are public. Light: the standard library alone."""
+"""Addresses of hosts, and whether they are public. Light: only the standard library."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hepfaas.errors import RequestError
 
 
 def addresses(host: str, port: int | None) -> tuple[str, ...]:
-    """All addresses of a host, each once, in the order to try them. Raises: socket.gaierror; UnicodeError."""
-    found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(str(info[4][0]) for info in found))
+    """Return the addresses of a host in the order to try them. Raises: socket.gaierror; UnicodeError."""
+    infos = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
-def check_public(host: str, found: Iterable[str]) -> None:
-    """Raises: RequestError if one of a host's addresses is private."""
-    for address in found:
+def check_public(host: str, addresses: Iterable[str]) -> None:
+    """Raise RequestError if one of a host's addresses is private."""
+    for address in addresses:
         if not is_public(address):
             raise RequestError(
-                f"host '{host}' is at {address}, a private address, which functions do not read from; its operator "
+                f"host '{host}' is at {address}, a private address, which functions do not read from; the operator "
                 "may allow it (HEPFAAS_ALLOW_PRIVATE=1)"
             )
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is on the internet."""
+    """Return whether an address is on the public internet."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         address = _ipv4_behind(address) or address
@@ -34,7 +34,7 @@ def is_public(text: str) -> bool:
 
 
 def _ipv4_behind(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address that an IPv6 one leads to: mapped, 6to4, NAT64 (RFC 6052) or compatible (RFC 4291)."""
+    """Return the IPv4 address in an IPv6 address: mapped, 6to4, NAT64 (RFC 6052) or compatible (RFC 4291)."""
     if address.ipv4_mapped or address.sixtofour:
         return address.ipv4_mapped or address.sixtofour
     if any(address in network for network in _WITH_IPV4) and int(address) > 1:

@@ -1,4 +1,4 @@
-"""Answers of functions: JSON, and our two families of errors as statuses. The outermost shell of every function."""
+"""Answers of functions: JSON documents, and errors as statuses. The outermost layer of every function."""
 
 from __future__ import annotations
 
@@ -26,38 +26,41 @@ from hepfaas.platform.statuses import FAULT, status_of
 from hepfaas.platform.terminal import fault_line
 
 LOG = logging.getLogger("hepfaas")
+LOG.setLevel(logging.INFO)
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
 _DRAINS = threading.BoundedSemaphore(3)
 STALLED_S = 60.0
-"""A client that sends nothing of its body for so long is given up: it holds one of few threads."""
+"""Longest silence of a client within its body: it occupies one of few threads."""
 MOST_MESSAGE = 5_000
-"""Characters of an error message, which may quote what was sent."""
+"""Characters of an error message, which may quote the request."""
 
 MOST_LINE = 8_190
 LimitRequestLine.validator = staticmethod(lambda value: int(value) or MOST_LINE)
-"""functions-framework sets 0, no limit, and has no option: gunicorn would keep a request line that does not end, and
-search all of it again with each piece."""
+"""functions-framework sets 0, no limit, and has no option: gunicorn would buffer an endless request line, and search
+all of it again with each piece."""
 
 WAIT_S = 10.0
-"""So long an event waits for the one before it."""
+"""Longest time that an event waits for the previous one."""
 
 MARGIN_S = 300.0
-"""So long an event may go on after its deadline: nobody waits for it any more, but what it stores counts."""
+"""Time that an event may continue after its deadline: nobody waits for its answer, but its results are stored."""
 
 Handler = Callable[[Request], Response]
 
 
 def json_answer(values: Any, status: int = 200, **headers: str) -> Response:
-    """A JSON document."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(json.dumps(values), status, named, mimetype="application/json")
+    """Return a JSON document. headers: with '_' for '-'."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(json.dumps(values), status, fields, mimetype="application/json")
 
 
 def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[Handler], Handler]:
-    """Turns what a function raises into an answer, and logs one line a request. /healthz answers for itself: 503 when
-    the process is to be started anew."""
+    """Return a decorator that turns the errors of a function into answers and logs one line for each request. It
+    answers /healthz itself: with 503 if the process must be restarted."""
 
+    if not LOG.hasHandlers():  # neither framework nor gunicorn adds one; Python alone drops lines below a warning
+        LOG.addHandler(logging.StreamHandler())
     if has_app_context() and not has_request_context():  # the framework loads the function: protect its errors too
         current_app.after_request(_protected)
 
@@ -68,11 +71,11 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
                 return _protected(Response(status=204 if is_well() else 503))
             began = time.monotonic()
             if request.max_content_length is None:
-                request.max_content_length = MOST_EVENT_BYTES  # a handler that takes more says so
+                request.max_content_length = MOST_EVENT_BYTES  # a handler may set a larger limit
             with _patience(request, STALLED_S):
                 response, said = _answer(handler, request)
             if malformed := _drain(request):
-                response.close()  # a stream gives back its place
+                response.close()  # a stream frees its resources
                 response, said = malformed
             fields = {
                 "function": name,
@@ -84,7 +87,7 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
                 "seconds": round(time.monotonic() - began, 4),
                 "outcome": said,
             }
-            LOG.warning(json.dumps({key: value for key, value in fields.items() if value != ""}))
+            LOG.info(json.dumps({key: value for key, value in fields.items() if value != ""}))
             return _protected(response)
 
         return answered
@@ -107,14 +110,15 @@ def takes_events(
     name: str,
     made: Callable[[], Callable[[CloudEvent], None]],
     keys: Keys = (),
+    *,
     unsigned: Sequence[str] = (),
     deadline_s: float = 300.0,
 ) -> Handler:
-    """A function that is called by CloudEvents, one at a time: after a 504 the one before computes on.
+    """Return a function that handles CloudEvents, one at a time: after a 504 the previous one continues.
 
-    `made` gives what handles them; it is called at the first event, never at import. keys: that sign events; without
-    them any event counts. unsigned: types of events that nobody can sign. deadline_s: of one; who has not ended
-    long after it never will, and /healthz says so.
+    made: returns the handler; it is called at the first event, never at import. keys: for signatures; without keys any
+    event is accepted. unsigned: types of events that cannot be signed. deadline_s: limit of an event; if one has not
+    ended long after it, /healthz fails.
     """
     lock = threading.Lock()
     began = math.inf
@@ -132,16 +136,16 @@ def takes_events(
         event = event_in(request)
         known = keys_of(event, keys)
         if known and event.type not in unsigned and not is_signed(event, known):
-            raise ForbiddenError("the event is not signed by this service, or not as it is now")
+            raise ForbiddenError("the event is not signed by this service, or was changed")
         if not lock.acquire(timeout=WAIT_S):
-            raise UnavailableError(f"function '{name}' still does what it was asked for before; send the event again")
+            raise UnavailableError(f"function '{name}' still handles an earlier event; send the event again")
         try:
             began = time.monotonic()
             if not kept:
                 kept.append(made())
             kept[0](event)
         except NotThereError as error:
-            # a broker delivers what was answered with 404 again
+            # a broker would deliver the event again after a 404
             raise RequestError(str(error), outside=public_text(error)) from error
         finally:
             began = math.inf
@@ -152,11 +156,11 @@ def takes_events(
 
 
 def event_in(request: Request) -> CloudEvent:
-    """The CloudEvent of a request. Raises: RequestError if there is none; RequestEntityTooLarge."""
+    """Return the CloudEvent of a request. Raises: RequestError if there is none; RequestEntityTooLarge."""
     request.max_content_length = MOST_EVENT_BYTES
     body = request.get_data()
     if request.content_length is None and len(body) == MOST_EVENT_BYTES:
-        raise RequestEntityTooLarge()  # werkzeug cuts off a body that did not say how long it is
+        raise RequestEntityTooLarge()  # werkzeug truncates a body without a length
     return read_event(dict(request.headers), body)
 
 
@@ -164,8 +168,8 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     try:
         return handler(request), "done"
     except RequestEntityTooLarge:
-        said = f"the request has more than {request.max_content_length} bytes"
-        return json_answer({"error": said}, 413), said
+        message = f"the request has more than {request.max_content_length} bytes"
+        return json_answer({"error": message}, 413), message
     except (ParseException, NoMoreData, TimeoutError) as error:  # gunicorn reads a body as the handler does
         return _malformed(error)
     except MethodNotAllowed as error:
@@ -174,23 +178,22 @@ def _answer(handler: Handler, request: Request) -> tuple[Response, str]:
     except HTTPException as error:
         return json_answer({"error": error.description or error.name}, error.code or 500), error.name
     except Exception as error:
-        if found := status_of(error):
-            status, headers = found
-            return json_answer({"error": public_text(error)[:MOST_MESSAGE]}, status, **headers), str(error)[
-                :MOST_MESSAGE
-            ]
+        if known := status_of(error):
+            status, headers = known
+            answer = json_answer({"error": public_text(error)[:MOST_MESSAGE]}, status, **headers)
+            return answer, str(error)[:MOST_MESSAGE]
         LOG.error(fault_line(error))
         return json_answer({"error": FAULT}, 500), repr(error)
 
 
 def _malformed(error: Exception) -> tuple[Response, str]:
-    said = f"the request's body is malformed: {str(error)[:200]}"
-    return json_answer({"error": said}, 400), said
+    message = f"the request's body is malformed: {str(error)[:200]}"
+    return json_answer({"error": message}, 400), message
 
 
 def _drain(request: Request) -> tuple[Response, str] | None:
-    """Read a little of what the handler left of the body: a client that still sends would not see the answer. The
-    framework, which reads all that is left into memory, finds nothing. Return what to answer if the body is malformed.
+    """Read some of the rest of the body: a client that is still sending would not see the answer. Return the answer if
+    the body is malformed. The framework, which would read all of the rest into memory, gets an empty stream.
 
     Few threads do so at once. A body that does not end in time is cut off: gunicorn would wait for the rest of it.
     """
@@ -205,7 +208,7 @@ def _drain(request: Request) -> tuple[Response, str] | None:
         return 1
 
     try:
-        if not read(0.0):  # the handler has read all of it, as a rule
+        if not read(0.0):  # the usual case: the handler has read all of it
             return None
         if _DRAINS.acquire(blocking=False):
             try:
@@ -218,7 +221,7 @@ def _drain(request: Request) -> tuple[Response, str] | None:
                 _DRAINS.release()
     except ParseException as error:
         return _malformed(error)
-    except OSError:  # the client has gone, or waits
+    except OSError:  # the client has closed, or waits
         pass
     if connection := request.environ.get("gunicorn.socket"):
         with suppress(OSError):
@@ -228,14 +231,14 @@ def _drain(request: Request) -> tuple[Response, str] | None:
 
 @contextmanager
 def _patience(request: Request, wait_s: float) -> Iterator[None]:
-    """Wait no longer than this for each piece of the body, where the server tells its socket."""
-    wire = request.environ.get("gunicorn.socket")
-    if wire is None:
+    """Limit the wait for each piece of the body, if the server passes its socket."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is None:
         yield
         return
-    before = wire.gettimeout()
-    wire.settimeout(wait_s)
+    before = connection.gettimeout()
+    connection.settimeout(wait_s)
     try:
         yield
     finally:
-        wire.settimeout(before)
+        connection.settimeout(before)

@@ -1,20 +1,21 @@
-"""What the C library does with memory that is free again: glibc keeps much of it, in several arenas."""
+"""Control of the C library's free memory: glibc keeps much of it, in several arenas."""
 
 from __future__ import annotations
 
 import ctypes
 
 M_ARENA_MAX = -8
-"""Of `mallopt`, in glibc's malloc.h. Other C libraries have no arenas, and these calls change nothing there."""
+"""Option of `mallopt`, in glibc's malloc.h. With other C libraries, which have no arenas, these functions do
+nothing."""
 
 
-def share_one_arena() -> None:
-    """Threads that start later take memory from the first one's arena, and leave none that only they would use."""
+def use_one_arena() -> None:
+    """Make threads that start later allocate from the first arena, so that no arena is left with their free memory."""
     if change := getattr(ctypes.CDLL(None), "mallopt", None):
         change(M_ARENA_MAX, 1)
 
 
-def hand_back() -> None:
-    """What is free goes back to the system: some 0.15 s for a GB, in which threads that ask for memory wait."""
+def release_free_memory() -> None:
+    """Return free memory to the system. It takes 0.15 s for a GB; threads that allocate memory wait meanwhile."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -1,4 +1,4 @@
-"""Routes of HTTP functions. One table of a function gives its calls, the rights they need, and its OpenAPI document."""
+"""Routes of HTTP functions. One table for each function gives its calls, their rights, and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOKEN = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "of an issuer and for an audience of the service, where it has any (docs/reference/identity.md)",
+    "description": "of an issuer and for an audience of the service, if it has any (docs/reference/identity.md)",
 }
 
 
@@ -35,8 +35,8 @@ class Route:
     """One call of a function.
 
     path: with werkzeug's variables, each an argument of `call`. query: schema of each query parameter; required if
-    `is_query_required`. bodies: schema of the body by media type. status: of a success. errors: statuses beside ERRORS.
-    is_public: needs no token. is_for_admins: an admin may call it for another owner, as every GET.
+    `is_query_required`. bodies: schema of the body by media type. status: on success. errors: statuses in addition to
+    ERRORS. is_public: needs no token. is_for_admins: an admin may call it for another owner, like every GET.
     is_for_publishers: needs the role of a publisher.
     """
 
@@ -59,7 +59,7 @@ class Route:
 
 
 class Router:
-    """Finds the route of a request."""
+    """The routes of a function, by method and path."""
 
     def __init__(self, routes: Iterable[Route], merge_slashes: bool = True) -> None:
         self.routes = tuple(routes)

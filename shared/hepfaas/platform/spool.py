@@ -1,4 +1,4 @@
-"""Disk space for request bodies: one budget for each process, which all its requests share."""
+"""Disk space for request bodies: one budget for each process, shared by all its requests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_SHARES = 16
 """Uploads at a time in one process: each holds a few descriptors and buffers."""
 
 OWNERS_PART = 2 / 3
-"""Part of the budget, and of the uploads at a time, that one owner may use: the rest is left for others."""
+"""Part of the budget, and of the uploads at a time, that one owner may use."""
 
 
 class Spool:
-    """A budget of bytes on disk. Bytes count as they are written, so a Content-Length that lies reserves nothing."""
+    """A budget of bytes on disk. Bytes count when they are written, so a false Content-Length reserves nothing."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -27,13 +27,13 @@ class Spool:
 
     @contextmanager
     def share(self, owner: str, announced: int | None = None) -> Iterator[Share]:
-        """Give one request its share, which ends with the block; remove the files inside it.
+        """Return the share of one request, which ends with the block; remove the files within the block.
 
-        announced: size of the body in bytes, if the client said it.
-        Raises: LimitError if this owner has too much under way; UnavailableError if all have.
+        announced: size of the body in bytes, if the client sent it.
+        Raises: LimitError if this owner uses too much; UnavailableError if all owners together do.
         """
         with self._lock:
-            self._check(owner, announced or 0, self._shares, 1, MOST_SHARES)
+            self._check(owner, announced or 0, shares=1)
             self._shares[owner] += 1
         share = Share(self, owner)
         try:
@@ -46,22 +46,24 @@ class Spool:
     def take(self, owner: str, size: int) -> None:
         """Count bytes that an owner is about to write. Raises: LimitError; UnavailableError."""
         with self._lock:
-            self._check(owner, size, self._shares, 0, MOST_SHARES)
+            self._check(owner, size)
             self._used[owner] += size
 
-    def _check(self, owner: str, size: int, shares: Counter[str], more: int, most: int) -> None:
-        used = self._used.total() + size
-        if used > self.most_bytes or shares.total() + more > most:
+    def _check(self, owner: str, size: int, shares: int = 0) -> None:
+        if self._used.total() + size > self.most_bytes or self._shares.total() + shares > MOST_SHARES:
             raise UnavailableError(
-                f"uploads under way fill the {self.most_bytes / 1e9:g} GB (HEPFAAS_SPOOL_BYTES) or the {most} places "
-                "of this instance; send it again later"
+                f"uploads under way fill the {self.most_bytes / 1e9:g} GB (HEPFAAS_SPOOL_BYTES) or the {MOST_SHARES} "
+                "places of this instance; send it again later"
             )
-        if self._used[owner] + size > self.most_bytes * OWNERS_PART or shares[owner] + more > most * OWNERS_PART:
+        if (
+            self._used[owner] + size > self.most_bytes * OWNERS_PART
+            or self._shares[owner] + shares > MOST_SHARES * OWNERS_PART
+        ):
             raise LimitError("your other uploads under way take too much of this instance; send it again when they end")
 
 
 class Share:
-    """What one request may write. used_bytes: what it has counted so far."""
+    """The share of one request. used_bytes: counted so far."""
 
     def __init__(self, spool: Spool, owner: str) -> None:
         self._spool, self._owner, self.used_bytes = spool, owner, 0

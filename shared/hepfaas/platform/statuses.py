@@ -1,4 +1,4 @@
-"""Failures as statuses of HTTP: one table, which every function that answers by HTTP reads."""
+"""HTTP statuses of errors: one table for all functions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hepfaas.errors import (
 )
 from hepfaas.platform.identity import CHALLENGE
 
-FAULT = "the function failed; this is a fault of ours, and its log tells more"
-"""What is said of anything that is not in the table (500)."""
+FAULT = "the function failed; this is a bug, and its log has the details"
+"""The message for every error that is not in the table (500)."""
 
 _LATER = {"Retry-After": "1"}
 
@@ -29,9 +29,9 @@ _STATUSES: tuple[tuple[type[Exception], int, Mapping[str, str]], ...] = (
     (LimitError, 429, _LATER),
     (UnavailableError, 503, _LATER),
 )
-"""The first that fits: those that are a kind of another one stand before it."""
+"""The first matching class counts, so subclasses come before their parents."""
 
 
 def status_of(error: Exception) -> tuple[int, dict[str, str]] | None:
-    """Status and headers of the answer that tells a failure; None if it is none of our families."""
+    """Return status and headers of the answer for an error; None if it is not in the table."""
     return next(((status, dict(headers)) for kind, status, headers in _STATUSES if isinstance(error, kind)), None)

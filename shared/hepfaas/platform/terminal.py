@@ -10,16 +10,16 @@ import re
 import traceback
 
 PRINTED = "          | "
-"""Begin every line that comes from user code, and every further line of an error. No line of ours begins so."""
+"""Prefix of every line from user code, and of every further line of an error. No other line starts with it."""
 
 _BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
-"""Characters that `str.isprintable` accepts and that nobody sees: Default_Ignorable_Code_Point of Unicode's
+"""Invisible characters that `str.isprintable` accepts: Default_Ignorable_Code_Point of Unicode's
 DerivedCoreProperties.txt (fillers, variation selectors), and the blank braille pattern."""
 
 
 def visible(text: str) -> str:
     """Return the text on one line, with everything that moves the cursor, reorders, hides or cannot be encoded as an
-    escape: `\\x1b`, `\\n`, `\\u202e`. A tab becomes four spaces. Applied twice it changes nothing more."""
+    escape: `\\x1b`, `\\n`, `\\u202e`. A tab becomes four spaces. A second application changes nothing."""
     if text.isprintable() and not _BLANK.search(text):
         return text
     return "".join(
@@ -29,14 +29,14 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str, further: str = "") -> str:
-    """Return the text with its line feeds and every other control character escaped; `further` begins each line after
-    the first."""
+    """Return the text with its line feeds, and every other control character escaped. further: prefix of each line
+    after the first."""
     return f"\n{further}".join(map(visible, text.split("\n")))
 
 
 def in_columns(text: str, columns: int) -> str:
-    """Return the text with the lines of user code cut to the width of a terminal, each piece marked as such: where the
-    terminal wraps a line itself, the rest of it begins like a line of ours."""
+    """Return the text with the lines of user code cut to the width of a terminal, each piece with the prefix: the rest
+    of a line that the terminal wraps itself would have none."""
     from rich.cells import chop_cells  # only for a terminal
 
     width = max(columns - len(PRINTED), 1)
@@ -49,5 +49,5 @@ def in_columns(text: str, columns: int) -> str:
 
 
 def fault_line(error: BaseException) -> str:
-    """Return the traceback of a fault as one line of JSON: its message may hold text from a request."""
+    """Return the traceback of an error as one line of JSON: its message may contain text from a request."""
     return json.dumps({"fault": repr(error), "traceback": traceback.format_exception(error)})

@@ -1,4 +1,4 @@
-"""How long what is asked for inside may take as a whole: set by who asks, kept by who reads from sockets (web.py)."""
+"""A deadline for all requests within a block; the code that reads from sockets keeps it (web.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNTIL: ContextVar[float] = ContextVar("until", default=math.inf)
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """What is asked for inside must have come by then, to its last byte, however slowly a server gives it."""
+    """Set the limit for requests within the block, until their last byte."""
     before = _UNTIL.set(min(_UNTIL.get(), time.monotonic() + seconds))
     try:
         yield
@@ -21,13 +21,13 @@ def within(seconds: float) -> Iterator[None]:
         _UNTIL.reset(before)
 
 
-def until() -> float:
-    """When time is up, by `time.monotonic`; inf where nobody has set a limit."""
+def deadline() -> float:
+    """Return the deadline, by `time.monotonic`; inf without a limit."""
     return _UNTIL.get()
 
 
-def left_s() -> float:
-    """Raises: TimeoutError if there is nothing left."""
+def remaining_s() -> float:
+    """Return the time until the deadline. Raises: TimeoutError if it has passed."""
     left = _UNTIL.get() - time.monotonic()
     if left <= 0:
         raise TimeoutError("its time is up")

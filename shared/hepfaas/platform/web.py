@@ -1,6 +1,6 @@
-"""Requests by HTTP to servers that others name: within a time for all of it, and in no private network unless it may.
+"""HTTP requests to servers that users name: with one deadline, and to private networks only if that is allowed.
 
-A name is resolved once for a connection; what was checked is what is connected to, whatever the name says next.
+A host name is resolved once for each connection: the checked address is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.connection import create_connection
 
 from hepfaas.platform import hosts
-from hepfaas.platform.time_limit import left_s, until
+from hepfaas.platform.time_limit import deadline, remaining_s
 
 CONNECT_S = 4.0
 SILENT_S = 60.0
-"""So long a server may say nothing, where no shorter time is set."""
+"""Longest silence of a server, if no shorter limit is set."""
 
 
 def request(
     method: str,
     url: str,
     headers: Mapping[str, str],
+    *,
     body: bytes | None = None,
     private: bool = False,
     certificate: str = "",
 ) -> urllib3.BaseHTTPResponse:
-    """The answer, its body not read yet; no redirection is followed. private: whether the host may be at a private
-    address. certificate: a file that is shown; '': none.
+    """Return the response without its body; redirections are not followed. private: whether the host may have a private
+    address. certificate: file of a client certificate, '' for none.
 
-    Raises: RequestError if the host is in a private network and may not be; urllib3's HTTPError.
+    Raises: RequestError if the host has a private address and must not; urllib3's HTTPError.
     """
     try:
-        left = left_s()
+        left = remaining_s()
     except TimeoutError as error:
         raise urllib3.exceptions.TimeoutError(str(error)) from error
     timeout = urllib3.Timeout(connect=min(CONNECT_S, left), read=min(SILENT_S, left))
@@ -53,16 +54,16 @@ def request(
 
 
 class _Timed(io.RawIOBase):
-    """Reads from a socket while there is time; a single read does not outlast it."""
+    """A socket that is read until the deadline; a single read does not outlast it."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock, self._raw, self._silent_s, self._until = sock, raw, sock.gettimeout(), until()
+        self._sock, self._raw, self._silent_s, self._deadline = sock, raw, sock.gettimeout(), deadline()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("its time is up")
         self._sock.settimeout(min(left, self._silent_s or SILENT_S))
@@ -74,32 +75,32 @@ class _Timed(io.RawIOBase):
 
 
 class _Response(http.client.HTTPResponse):
-    """Status, headers and body come within the time that was set when it was asked for."""
+    """A response with the deadline that was set when it was requested."""
 
     def __init__(self, sock: socket.socket, *options: Any, **named: Any) -> None:
         super().__init__(sock, *options, **named)
         self.fp = io.BufferedReader(_Timed(sock, self.fp.detach()))
 
 
-def _looked_up(host: str, port: int | None) -> tuple[str, ...]:
-    """Addresses of a host. The look-up has a thread of its own, since resolvers keep to no limit, and whoever owns a
-    name says how long its server takes. Raises: TimeoutError; what `hosts.addresses` does."""
-    found: SimpleQueue[tuple[str, ...] | OSError | UnicodeError] = SimpleQueue()
+def _resolved(host: str, port: int | None) -> tuple[str, ...]:
+    """Return the addresses of a host. The look-up has its own thread: resolvers have no time limit, and the owner of a
+    name chooses how long its server takes. Raises: TimeoutError; the errors of `hosts.addresses`."""
+    results: SimpleQueue[tuple[str, ...] | OSError | UnicodeError] = SimpleQueue()
 
     def look() -> None:
         try:
-            found.put(hosts.addresses(host, port))
+            results.put(hosts.addresses(host, port))
         except (OSError, UnicodeError) as error:
-            found.put(error)
+            results.put(error)
 
     threading.Thread(target=look, name="name", daemon=True).start()
     try:
-        said = found.get(timeout=min(SILENT_S, left_s()))
+        result = results.get(timeout=min(SILENT_S, remaining_s()))
     except Empty:
         raise TimeoutError("its time is up") from None
-    if isinstance(said, Exception):
-        raise said
-    return said
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 class _Public(HTTPConnection):
@@ -110,21 +111,23 @@ class _Public(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         try:
-            found = _looked_up(self._dns_host, self.port)
+            addresses = _resolved(self._dns_host, self.port)
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"the name of host '{self.host}' was not looked up in time") from error
         except (socket.gaierror, UnicodeError) as error:
-            said = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
-            raise NameResolutionError(self.host, self, said) from error
+            reason = error if isinstance(error, socket.gaierror) else socket.gaierror(str(error))
+            raise NameResolutionError(self.host, self, reason) from error
         if not self.private:
-            hosts.check_public(self.host, found)
-        for place, address in enumerate(found, 1):
+            hosts.check_public(self.host, addresses)
+        for number, address in enumerate(addresses, 1):
             try:
                 sock = create_connection(
-                    (address, self.port), min(self.timeout or CONNECT_S, left_s()), socket_options=self.socket_options
+                    (address, self.port),
+                    min(self.timeout or CONNECT_S, remaining_s()),
+                    socket_options=self.socket_options,
                 )
             except OSError as error:
-                if place < len(found):
+                if number < len(addresses):
                     continue
                 if isinstance(error, TimeoutError):
                     raise ConnectTimeoutError(self, f"host '{self.host}' takes no connection") from error
@@ -135,7 +138,7 @@ class _Public(HTTPConnection):
 
 
 class _PublicTLS(_Public, HTTPSConnection):
-    """Its certificate is checked for the name, not for the address."""
+    """A connection by TLS. The certificate is checked for the name, not for the address."""
 
 
 class _Any(_Public):
@@ -164,9 +167,9 @@ class _AnyPoolTLS(urllib3.HTTPSConnectionPool):
 
 @functools.lru_cache(64)
 def _pools(private: bool, certificate: str) -> urllib3.PoolManager:
-    """Connections that were made for the same: one to a private address serves nobody who may not go there."""
-    found = urllib3.PoolManager(retries=False, maxsize=8, cert_file=certificate or None)
-    found.pool_classes_by_scheme = (
+    """Return the connection pools for these options: connections to private addresses are not shared with others."""
+    manager = urllib3.PoolManager(retries=False, maxsize=8, cert_file=certificate or None)
+    manager.pool_classes_by_scheme = (
         {"http": _AnyPool, "https": _AnyPoolTLS} if private else {"http": _PublicPool, "https": _PublicPoolTLS}
     )
-    return found
+    return manager

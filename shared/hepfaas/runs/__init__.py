@@ -1,1 +1,1 @@
-"""What a run is: recipe, steps and their hashes, what comes next, ledger. Values only; imports no other room."""
+"""The values of a run: recipe, steps and their hashes, what comes next, ledger. Pure; imports no other room."""

@@ -1,4 +1,4 @@
-"""A conversion: a model that was made elsewhere becomes a served version. What it is asked, and its plan. Pure."""
+"""A conversion run, which makes a served version of a model made elsewhere: its recipe and its plan. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hepfaas.runs.steps import Convert, Register, Step
 class Conversion:
     """A conversion, complete. name: of the model and of its runs.
 
-    code: key of the object that lists the model's files; format, file, input, output: as the step Convert has them.
-    params: JSON text of its params.json. labels: what its scores are called. upload: mark of the upload: each makes a
-    version of its own, though it may bring the same model.
+    code: key of the object that lists the model's files; format, file, input, output: as in the step Convert.
+    params: JSON text of its params.json. labels: names of its scores. upload: mark of the upload: each upload makes a
+    version, even of the same model.
     """
 
     kind: ClassVar[str] = "conversion"
@@ -32,29 +32,38 @@ class Conversion:
     upload: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the recipe as JSON values."""
         return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Conversion:
-        """What `to_json` gave, also after a journey through JSON text."""
+        """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         rest = {name: value for name, value in values.items() if name != "kind"}
         return cls(**{**rest, "labels": tuple(values["labels"])})
 
 
 def finished(recipe: Conversion, results: Results) -> Finished:
-    """What the run came to. Raises: Wait for the steps that come first."""
+    """Return the outcome of the run. Raises: Wait for the steps that come first."""
     convert, register = _steps(recipe)
     one(convert, results)
     return Finished(one(register, results).values)
 
 
 def levels(recipe: Conversion) -> list[Sequence[Step]]:
-    """All steps of the run."""
+    """Return all steps of the run."""
     return [_steps(recipe)]
 
 
 def _steps(recipe: Conversion) -> tuple[Convert, Register]:
-    convert = Convert(recipe.code, recipe.format, recipe.file, recipe.input, recipe.output)
-    register = Register(recipe.name, recipe.upload, convert.key, recipe.format, recipe.params, recipe.labels)
+    convert = Convert(
+        code=recipe.code, format=recipe.format, file=recipe.file, input=recipe.input, output=recipe.output
+    )
+    register = Register(
+        name=recipe.name,
+        upload=recipe.upload,
+        convert=convert.key,
+        format=recipe.format,
+        params=recipe.params,
+        labels=recipe.labels,
+    )
     return convert, register

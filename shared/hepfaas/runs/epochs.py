@@ -1,4 +1,4 @@
-"""How long parts of an epoch are. They follow from row and feature counts, never from a clock."""
+"""Sizes of the parts of an epoch. They follow from row and feature counts, never from a clock."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ BATCH_ROWS = 2_000
 """Rows of a stored record batch, the unit of reading."""
 
 BLOCK_ROWS = 32_000
-"""Rows that are shuffled together, about."""
+"""Rows that are shuffled together, approximately."""
 
 VALIDATION_ROWS = 200_000
-"""Most validation rows looked at after an epoch."""
+"""Most validation rows used after an epoch."""
 
 CHECK_ROWS = 10_000
 """Most held-back rows on which a graph is compared with its network."""
 
 MOST_TRAINS = 100_000
-"""Train steps of a run. Each is named by the one before, so a look at a run names them all: four seconds."""
+"""Most train steps of a run. Each names the step before, so each look at a run hashes them all, in four seconds."""
 
 
 def n_blocks(rows: int) -> int:
-    """Blocks of an epoch of so many rows."""
+    """Return the number of blocks of an epoch with this many rows."""
     return max(1, -(-rows // BLOCK_ROWS))
 
 
 def n_segments(rows: int, segment_rows: int) -> int:
-    """Segments, one train step each, of an epoch of so many rows."""
+    """Return the number of segments, one train step each, of an epoch with this many rows."""
     return -(-n_blocks(rows) // blocks_per_segment(segment_rows))
 
 
 def blocks_per_segment(segment_rows: int) -> int:
-    """Whole blocks that make a segment of about so many rows."""
+    """Return the number of whole blocks in a segment of about this many rows."""
     return max(1, segment_rows // BLOCK_ROWS)
 
 
 def usual_segment_rows(n_features: int) -> int:
-    """At most a million rows, fewer where they are so wide that they would pass 3.2 GB (float32)."""
+    """Return the default rows of a segment: a million, or fewer where these would pass 3.2 GB (float32)."""
     return max(BLOCK_ROWS, min(1_000_000, 800_000_000 // max(1, n_features)))
 
 

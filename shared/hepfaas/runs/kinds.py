@@ -1,4 +1,4 @@
-"""The kinds of runs, a closed set: what each is asked to do is a frozen dataclass with `name` (of its runs), `urls`,
+"""The kinds of runs, a closed set. The recipe of each is a frozen dataclass with `name` (of its runs), `urls`,
 `to_json` and `from_json`. Pure."""
 
 from __future__ import annotations
@@ -18,5 +18,8 @@ _KINDS: Mapping[str, type[Recipe] | type[Prediction] | type[Conversion]] = {
 
 
 def recipe_from_json(values: Mapping[str, Any]) -> AnyRecipe:
-    """What `to_json` of any kind gave, also after a journey through JSON text; without a kind it is a training's."""
+    """Return the recipe that `to_json` of any kind gave, also after a round trip through JSON text.
+
+    Values without a kind are those of a training.
+    """
     return _KINDS[values.get("kind", Recipe.kind)].from_json(values)

@@ -1,21 +1,40 @@
-"""The ledger: that every event of every file was prepared, or scored, once, and trained once in every epoch. Pure.
+"""The ledger: whether every event of every file was prepared or scored once, and trained once per epoch. Pure.
 
-It adds up what the stored parts and checkpoints say of themselves. Event ids (training/split.py) are 64-bit hashes
-of file and entry, so equal sums over equal counts mean the same events.
+It adds up the counts in the stored parts and checkpoints. Event ids (training/split.py) are 64-bit hashes of file and
+entry, so equal sums over equal counts mean the same events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hepfaas.runs.phases import Input
+from hepfaas.runs.splits import Split
+
+
+@dataclass(frozen=True)
+class CountedPart:
+    """Counts of one stored part. file: identity; rows: of each split; id_sum: of the training rows' event ids."""
+
+    file: str
+    entries: tuple[int, int]
+    rows: tuple[int, ...]
+    id_sum: int = 0
+
+
+@dataclass(frozen=True)
+class TrainedSegment:
+    """Counts of one train step. id_sum: of the event ids of its rows."""
+
+    rows: int
+    id_sum: int
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Counts of events, and what does not add up: `findings` is empty where every promise holds."""
+    """Counts of events, and findings: what does not add up."""
 
     files: int
     ranges: int
@@ -29,49 +48,50 @@ class Ledger:
         """Whether everything adds up."""
         return not self.findings
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the ledger as JSON values."""
+        return {**asdict(self), "findings": list(self.findings), "holds": self.holds}
 
-def ledger(
-    files: Sequence[Input], parts: Sequence[Mapping[str, Any]], epochs: Sequence[Sequence[Mapping[str, Any]]]
-) -> Ledger:
-    """Recounts the parts (file, entries, rows of each split, id_sum) and the checkpoints of each whole epoch (rows,
-    id_sum)."""
+
+def ledger(files: Sequence[Input], parts: Sequence[CountedPart], epochs: Sequence[Sequence[TrainedSegment]]) -> Ledger:
+    """Return the ledger of the prepared parts and of each complete epoch."""
     findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
-    rows = sum(part["rows"][0] for part in parts)
-    ids = sum(part["id_sum"] for part in parts) % 2**64
+    rows = sum(part.rows[Split.TRAINING] for part in parts)
+    ids = sum(part.id_sum for part in parts) % 2**64
     for number, segments in enumerate(epochs, 1):
-        trained = sum(segment["rows"] for segment in segments)
+        trained = sum(segment.rows for segment in segments)
         if trained != rows:
             findings.append(f"epoch {number} trained {trained} events, the training sample has {rows}")
-        elif sum(segment["id_sum"] for segment in segments) % 2**64 != ids:
+        elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
             findings.append(f"epoch {number} trained {rows} events, but not each of the training sample once")
-    events = sum(sum(part["rows"]) for part in parts)
+    events = sum(sum(part.rows) for part in parts)
     return Ledger(len(files), len(parts), events, rows, len(epochs), tuple(findings))
 
 
-def prediction_ledger(files: Sequence[Input], parts: Sequence[Mapping[str, Any]]) -> Ledger:
-    """Recounts the parts (file, entries, rows) of a prediction: every wanted entry has its scores once."""
+def prediction_ledger(files: Sequence[Input], parts: Sequence[CountedPart]) -> Ledger:
+    """Return the ledger of the parts of a prediction: each wanted entry must be scored once."""
     findings = [*_untiled(files, parts, "scored"), *_unsplit(parts)]
-    return Ledger(len(files), len(parts), sum(sum(part["rows"]) for part in parts), 0, 0, tuple(findings))
+    return Ledger(len(files), len(parts), sum(sum(part.rows) for part in parts), 0, 0, tuple(findings))
 
 
-def _untiled(files: Sequence[Input], parts: Sequence[Mapping[str, Any]], done: str) -> list[str]:
+def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) -> list[str]:
     findings = []
     for file in files:
         first, last = (file.ranges[0][0], file.ranges[-1][1]) if file.ranges else (0, 0)
         at = first
-        for start, stop in sorted(tuple(part["entries"]) for part in parts if part["file"] == file.identity):
+        for start, stop in sorted(part.entries for part in parts if part.file == file.identity):
             if start != at:
-                what = "missing" if start > at else "there twice"
-                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {what}")
+                problem = "missing" if start > at else "counted twice"
+                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {problem}")
             at = max(at, stop)
         if at != last:
             findings.append(f"'{file.url}': {at - first} of its {file.entries} events are {done}")
     return findings
 
 
-def _unsplit(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+def _unsplit(parts: Sequence[CountedPart]) -> list[str]:
     return [
-        f"part {part['entries']} of file {part['file'].removeprefix('address-')[:8]} has {sum(part['rows'])} rows"
+        f"part {list(part.entries)} of file {part.file.removeprefix('address-')[:8]} has {sum(part.rows)} rows"
         for part in parts
-        if sum(part["rows"]) != part["entries"][1] - part["entries"][0]
+        if sum(part.rows) != part.entries[1] - part.entries[0]
     ]

@@ -1,4 +1,4 @@
-"""What the open steps of all files found, added up: one list, in which equal lists of branches stand once. Pure."""
+"""The sum of the results of open steps: one list, in which equal lists of branches are stored once. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHARED = ("features", "left_out")
 
 
 def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sum of results of open steps, or of such sums."""
+    """Return the sum of results of open steps, or of such sums."""
     lists: list[Any] = []
     files = [
         {**file, **{name: _number(lists, file[name]) for name in _SHARED}}
@@ -20,7 +20,7 @@ def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def files_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Each file's result, from the sum of many or from its own."""
+    """Return the result of each file, from a sum or from a single result."""
     if "lists" not in result:
         return [result]
     lists = result["lists"]

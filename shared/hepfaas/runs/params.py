@@ -1,6 +1,6 @@
-"""params.json: the original's keys, ours, and what each means for a recipe. Pure; docs/reference/params.md lists them.
+"""params.json: the keys of MLaaS4HEP and of hepfaas, and their meaning for a recipe (docs/reference/params.md). Pure.
 
-Keys of the original that have no effect here are accepted, so that an old folder works unchanged, and named once.
+Keys of MLaaS4HEP that have no effect here are accepted, so that an old folder works unchanged, and noted once.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Any
 from hepfaas.errors import RequestError
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
-"""Prefix of logical file names where params.json names none: CMS's global redirector, as in the original."""
+"""Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
 MOST_SEED = 2**32 - 1
-"""NumPy's."""
+"""Limit of NumPy."""
 
 MOST_VALUES, MOST_NESTED = 100_000, 50
-"""Of a JSON text: lists, objects and what is in them."""
+"""Of a JSON text: values in it, and levels of lists and objects."""
 
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
-"""What has a place in a JSON text beside numbers and words: texts, whole, and marks."""
+"""Tokens of a JSON text except numbers and words: whole strings, brackets, braces and commas."""
 
-NO_PREPROC = "cuts and new branches are not there yet; apply them to the files"
-"""Of the original's preproc.json, which a user must not believe to be applied."""
+NO_PREPROC = "cuts and new branches are not supported yet; apply them to the files"
+"""Why a preproc.json of MLaaS4HEP is refused: a user must not believe that it is applied."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """What a params.json says: fields of a recipe, the redirector, and notes for the user.
+    """Content of a params.json: fields of a recipe, the redirector, and notes for the user.
 
     branch_file: name of a file in the folder that lists excluded branches, None if there is none.
     """
@@ -45,8 +45,12 @@ class Params:
 
 
 def params_of(text: str, place: str) -> Params:
-    """The params of a JSON text; `place` names the file in messages. Raises: RequestError naming key and value."""
-    values = json_object(text, place)
+    """Return the params of a JSON text; `place` names the file in messages. Raises: RequestError."""
+    return params_in(json_object(text, place), place)
+
+
+def params_in(values: Mapping[str, Any], place: str) -> Params:
+    """Return the params of a JSON object. Raises: RequestError naming key and value."""
     check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
@@ -67,9 +71,9 @@ def params_of(text: str, place: str) -> Params:
 
 
 def check_no_preproc(values: Mapping[str, Any], place: str) -> None:
-    """Raises: RequestError if the values ask for what the original did by its option --preproc."""
+    """Raise RequestError if the values have the key 'preproc', MLaaS4HEP's option --preproc."""
     if "preproc" in values:
-        raise RequestError(f"{place}: 'preproc' cannot be followed: {NO_PREPROC}, and take the key away")
+        raise RequestError(f"{place}: 'preproc' is refused: {NO_PREPROC}, and remove the key")
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,12 @@ class _Key:
 
 
 def json_object(text: str, place: str) -> dict[str, Any]:
-    """The JSON object in a text; `place` names it. Raises: RequestError if it is none."""
+    """Return the JSON object in a text; `place` names it in messages. Raises: RequestError if there is none."""
     check_shape(text, place)
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise RequestError(f"{place} is no JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
+        raise RequestError(f"{place} is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except ValueError as error:  # a number of thousands of digits
         raise RequestError(f"{place} cannot be read: {error}") from error
     if not isinstance(values, dict):
@@ -93,14 +97,14 @@ def json_object(text: str, place: str) -> dict[str, Any]:
 
 
 def check_shape(text: str, place: str) -> None:
-    """Check how many values a JSON text has, and how deep they lie, before any of them is made: a list or an object of
-    three characters takes some hundred bytes. Raises: RequestError."""
+    """Check how many values a JSON text has, and how deeply they are nested, before any is parsed: a list of three
+    characters takes about a hundred bytes. Raises: RequestError."""
     values = depth = 0
-    for count, found in enumerate(_MARKS.finditer(text)):
-        mark = text[found.start()]
+    for count, token in enumerate(_MARKS.finditer(text)):
+        mark = text[token.start()]
         values += mark in "[{,"
         depth += (mark in "[{") - (mark in "]}")
-        if values > MOST_VALUES or count > 5 * MOST_VALUES:  # a key, a text, a comma, and an object's two marks
+        if values > MOST_VALUES or count > 5 * MOST_VALUES:  # a key, a string, a comma, and two braces
             raise RequestError(f"{place} has more than {MOST_VALUES:,} values")
         if depth > MOST_NESTED:
             raise RequestError(f"{place} is nested deeper than {MOST_NESTED} levels")
@@ -116,7 +120,7 @@ def _wrong(place: str, value: Any, wanted: str) -> RequestError:
 
 
 def _whole(least: int, most: int | None = None, also: int | None = None) -> Callable[[Any, str], int]:
-    """Numbers from `least` on, to `most` where that would be more than a run can be made of."""
+    """Return a parser of whole numbers from `least` to `most`, and `also`, which stands for all."""
     to = "" if most is None else f" to {most:,}"
     extra = "" if also is None else f", or {also} for all"
 
@@ -150,7 +154,7 @@ def _name(value: Any, place: str) -> str:
 
 
 def _names(value: Any, place: str) -> tuple[str, ...]:
-    """A list of names, or names with commas between them; an empty text is none."""
+    """Return the names in a list or in a comma-separated text."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
@@ -177,9 +181,9 @@ def _threshold(value: Any, place: str) -> float:
     if isinstance(value, bool):
         return 0.5
     if isinstance(value, dict) and set(value) == {"threshold"}:
-        found = value["threshold"]
-        if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < 1:
-            return float(found)
+        threshold = value["threshold"]
+        if isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold < 1:
+            return float(threshold)
     raise _wrong(place, value, 'true, or {"threshold": x} with x between 0 and 1')
 
 
@@ -218,10 +222,10 @@ _RECIPE_FIELDS = {key.field for key in _KEYS.values() if key.field}
 
 _WITHOUT_EFFECT = {
     "chunk_size": "events are read along the file's clusters, and every epoch sees all of them",
-    "training": "every epoch sees all events, as the original's 'standard' did",
-    "split": "always 64 % training, 16 % validation, 20 % test, as in the original",
-    "nan": "slots without a value are 0, as the original trained them",
-    "hist": "branch histograms are not there yet",
+    "training": "every epoch sees all events, as 'standard' did in MLaaS4HEP",
+    "split": "always 64 % training, 16 % validation, 20 % test, as in MLaaS4HEP",
+    "nan": "slots without a value are 0, as in MLaaS4HEP",
+    "hist": "branch histograms are not supported yet",
 }
 
 

@@ -1,4 +1,4 @@
-"""What the plans of all kinds of runs are made of: phases, trees of sums, results under their keys. Pure."""
+"""Parts of every kind of plan: phases, trees of sums, results under their keys. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.results import Header
 from hepfaas.runs.steps import Step, Sum
 
 FAN_OUT = 16
 KEPT = 64
-"""Trees of steps and chains kept in memory: to name 10,000 steps takes a fifth of a second."""
+"""Trees of steps and chains kept in memory: hashing 10,000 steps takes a fifth of a second."""
 
 Results = Callable[[str], Mapping[str, Any] | None]
-"""The result under a step's key, None if it is not there."""
+"""Gives the result under a step's key, None if there is none."""
 
 Levels = tuple[tuple[Step, ...], ...]
-"""The steps of a phase, and above them sums of up to 16 until one is left; of a single step only itself."""
+"""The steps of a phase, and above them sums of up to 16 until one is left; a single step has no sum."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The phase that a run is in. `chain`: steps done and steps in all, where the phase is a chain of steps, and
-    `segments` how many of them make an epoch."""
+    """The phase that a run is in. chain: steps done and steps in total, where the phase is a chain of steps; segments:
+    steps of one epoch."""
 
     phase: str
     levels: Levels
@@ -34,7 +35,7 @@ class Ready:
 
     @functools.cached_property
     def steps(self) -> tuple[Step, ...]:
-        """The steps that can be done now, in any order."""
+        """Steps that can be done now, in any order."""
         missing = self._missing
         return tuple(
             step
@@ -44,19 +45,19 @@ class Ready:
 
     @property
     def done(self) -> int:
-        """Steps of the phase whose results are there, sums not counted."""
+        """Steps of the phase with a result, without sums."""
         if self.chain:
             return self.chain[0]
         return self.total - sum(1 for step in self._missing.values() if not isinstance(step, Sum))
 
     @property
     def total(self) -> int:
-        """Steps of the phase, sums not counted."""
+        """Steps of the phase, without sums."""
         return self.chain[1] if self.chain else len(self.levels[0])
 
     @functools.cached_property
     def _missing(self) -> dict[str, Step]:
-        """From the root down: below a sum that is there nothing is looked at."""
+        """From the root down; nothing is looked up below a sum that exists."""
         missing: dict[str, Step] = {}
         wanted = {self.levels[-1][0].key}
         for level in reversed(self.levels):
@@ -68,10 +69,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Finished:
-    """Everything is there: what the run came to.
+    """Outcome of a run with nothing left to do.
 
-    model: name and version that a training or a conversion published; None if the gate, whose result is given, refused,
-    or if the run makes no model. scores: what a prediction made: its parts.
+    model: name and version that a training or a conversion published, None if its gate refused or the run makes no
+    model. gate: result of the gate. scores: the parts of a prediction.
     """
 
     model: Mapping[str, Any] | None = None
@@ -81,7 +82,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Input:
-    """One file as the run reads it: its entry ranges, cut to what is wanted of it. label: 0 where there is none."""
+    """One file as the run reads it: its entry ranges, cut to the wanted entries. label: 0 where there is none."""
 
     url: str
     label: int
@@ -95,7 +96,7 @@ class Input:
 
 
 class Wait(Exception):
-    """Unwinds the plan to its caller: these steps come first."""
+    """Raised by a plan whose next results do not exist: these steps come first."""
 
     def __init__(self, ready: Ready) -> None:
         self.ready = ready
@@ -103,14 +104,14 @@ class Wait(Exception):
 
 @dataclass(frozen=True)
 class Found:
-    """A result under its key. Values are compared too: the key of an open step tells a place, not what is there."""
+    """A result under its key. Values are compared too: the key of an open step names a URL, not its content."""
 
     key: str
     values: Mapping[str, Any] = field(hash=False, repr=False)
 
 
 def tree_of(steps: Sequence[Step]) -> Levels:
-    """The steps, and above them sums of up to 16 until one is left: the root, last level's only member."""
+    """Return the steps, and above them sums of up to 16 until one is left: the root, only member of the last level."""
     levels: list[tuple[Step, ...]] = [tuple(steps)]
     while len(levels[-1]) > 1 or len(levels) == 1:
         below = levels[-1]
@@ -120,31 +121,31 @@ def tree_of(steps: Sequence[Step]) -> Levels:
 
 
 def one(step: Step, results: Results) -> Found:
-    """The result of a step that is a phase of its own."""
+    """Return the result of a step that is a phase of its own. Raises: Wait."""
     return phase(step.kind, ((step,),), results)
 
 
 def phase(name: str, levels: Levels, results: Results) -> Found:
-    """The root of a phase, once it is there: one look settles a phase that was done before."""
+    """Return the root of a phase; a phase that was done before takes one look-up. Raises: Wait."""
     root = levels[-1][0].key
-    found = results(root)
-    if found is None:
+    values = results(root)
+    if values is None:
         raise Wait(Ready(name, levels, results))
-    return Found(root, found)
+    return Found(root, values)
 
 
 def cut(ranges: Sequence[Sequence[int]], first: int, limit: int) -> tuple[tuple[int, int], ...]:
-    """What of the ranges lies in [first, limit)."""
+    """Return the parts of the ranges that lie in [first, limit)."""
     return tuple([(low, high) for start, stop in ranges if (low := max(start, first)) < (high := min(stop, limit))])
 
 
-def check_distinct(urls: Sequence[str], found: Sequence[Mapping[str, Any]]) -> None:
+def check_distinct(urls: Sequence[str], headers: Sequence[Header]) -> None:
     """Raise RequestError if two of the opened files are the same, or one is made from the other.
 
-    Their fingerprints are compared: large files at two addresses have two identities, also where they are equal.
+    Fingerprints are compared: large files at two addresses have two identities even if their contents are equal.
     """
     seen: dict[str, str] = {}
-    for url, opened in zip(urls, found, strict=True):
-        if opened["fingerprint"] in seen:
-            raise RequestError(f"'{url}' and '{seen[opened['fingerprint']]}' are the same file; list each file once")
-        seen[opened["fingerprint"]] = url
+    for url, header in zip(urls, headers, strict=True):
+        if header.fingerprint in seen:
+            raise RequestError(f"'{url}' and '{seen[header.fingerprint]}' are the same file; list each file once")
+        seen[header.fingerprint] = url

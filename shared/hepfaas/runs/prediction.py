@@ -1,4 +1,4 @@
-"""A prediction run: scores of files' events by one published version. What it is asked, and its plan. Pure."""
+"""A prediction run, which scores the events of files with one published version: its recipe and its plan. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from hepfaas.runs.opened import files_of
 from hepfaas.runs.phases import (
     KEPT,
     Finished,
@@ -20,6 +19,7 @@ from hepfaas.runs.phases import (
     phase,
     tree_of,
 )
+from hepfaas.runs.results import Header, headers_of
 from hepfaas.runs.steps import Open, Predict, Step
 
 
@@ -28,8 +28,8 @@ class Prediction:
     """A prediction, complete. name: of its runs.
 
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
-    spec names. entries: the wanted ones of each file, [first, one behind the last); None: all. range_events: most
-    entries read by one step.
+    spec names. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries read
+    by one step.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -45,12 +45,12 @@ class Prediction:
     range_events: int = 100_000
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the recipe as JSON values."""
         return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Prediction:
-        """What `to_json` gave, also after a journey through JSON text."""
+        """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         lists = {name: tuple(values[name]) for name in ("urls", "features", "identifiers")}
         entries = values["entries"]
         rest = {name: value for name, value in values.items() if name not in ("kind", "entries")}
@@ -58,7 +58,7 @@ class Prediction:
 
 
 def finished(recipe: Prediction, attempt: str, results: Results) -> Finished:
-    """What the run came to. Raises: Wait for the steps that come first; RequestError if a file is listed twice."""
+    """Return the outcome. Raises: Wait for the steps that come first; RequestError if a file is listed twice."""
     opened = phase("open", open_levels(recipe, attempt), results)
     steps = predict_levels(recipe, opened)
     if not steps[0]:
@@ -67,26 +67,34 @@ def finished(recipe: Prediction, attempt: str, results: Results) -> Finished:
 
 
 def levels(recipe: Prediction, attempt: str, results: Results) -> list[Sequence[Step]]:
-    """All steps of the run. Raises: Wait before the files are opened."""
+    """Return all steps of the run. Raises: Wait before the files are opened."""
     opened = phase("open", open_levels(recipe, attempt), results)
     return [*open_levels(recipe, attempt), *predict_levels(recipe, opened)]
 
 
-def inputs(recipe: Prediction, found: Sequence[Mapping[str, Any]]) -> list[Input]:
-    """The files as opened, each with the ranges that are wanted. Raises: RequestError if a file is listed twice."""
-    check_distinct(recipe.urls, found)
+def inputs(recipe: Prediction, headers: Sequence[Header]) -> list[Input]:
+    """Return the opened files, each with its wanted ranges. Raises: RequestError if a file is listed twice."""
+    check_distinct(recipe.urls, headers)
     files = []
-    for url, opened in zip(recipe.urls, found, strict=True):
-        first, stop = recipe.entries or (0, opened["entries"])
-        files.append(Input(url, 0, opened["identity"], cut(opened["ranges"], first, stop)))
+    for url, header in zip(recipe.urls, headers, strict=True):
+        first, stop = recipe.entries or (0, header.entries)
+        files.append(Input(url, 0, header.identity, cut(header.ranges, first, stop)))
     return files
 
 
 @functools.lru_cache(maxsize=KEPT)
 def open_levels(recipe: Prediction, attempt: str) -> Levels:
-    """The open steps and their sums."""
+    """Return the open steps and their sums."""
     steps = [
-        Open(url, recipe.tree, recipe.features, (), recipe.identifiers, recipe.range_events, attempt)
+        Open(
+            url=url,
+            tree=recipe.tree,
+            selected=recipe.features,
+            excluded=(),
+            identifiers=recipe.identifiers,
+            range_events=recipe.range_events,
+            attempt=attempt,
+        )
         for url in recipe.urls
     ]
     return tree_of(steps)
@@ -94,21 +102,21 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
 
 @functools.lru_cache(maxsize=KEPT)
 def predict_levels(recipe: Prediction, opened: Found) -> Levels:
-    """The predict steps of all entry ranges, file after file, and their sums; no step where no entry is wanted."""
-    found = files_of(opened.values)
+    """Return the predict steps of all wanted entry ranges, file after file, and their sums."""
+    headers = headers_of(opened.values)
     steps = [
         Predict(
-            file.identity,
-            recipe.tree,
-            entries,
-            recipe.features,
-            tuple(header["identifiers"]),
-            recipe.spec,
-            recipe.graph,
-            recipe.model,
-            file.url,
+            file=file.identity,
+            tree=recipe.tree,
+            entries=entries,
+            branches=recipe.features,
+            identifiers=header.identifiers,
+            spec=recipe.spec,
+            graph=recipe.graph,
+            model=recipe.model,
+            url=file.url,
         )
-        for file, header in zip(inputs(recipe, found), found, strict=True)
+        for file, header in zip(inputs(recipe, headers), headers, strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps) if steps else ((),)

@@ -1,4 +1,4 @@
-"""What a training run is asked to do: the recipe. Everything a result depends on is in it or follows from the files."""
+"""The recipe of a training run. Everything that a result depends on is in it or follows from the files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class Earlier:
-    """A published version, '<name>/<version>', by the steps that made it: its spec, its weights, what is served."""
+    """A published version, '<name>/<version>', and the keys of the steps that made its spec, weights and graph."""
 
     model: str
     spec: str
@@ -28,8 +28,8 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Gate:
-    """Publish only what is as good as the last version: `metric` on the test events of the sample's files, by the same
-    split as in training, may be less than that of `last` by at most `fall`."""
+    """Publish only a model as good as the last version: its `metric` on the test events of the sample's files, split
+    as in training, may be at most `fall` below that of `last`."""
 
     metric: Literal["auc", "accuracy"]
     fall: float
@@ -46,8 +46,8 @@ class Recipe:
     code: key of the blob that lists the user's code files; module: the one that defines `model`.
     segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
-    threshold: score above which a binary classifier says 1. continues: the version whose spec is kept and from whose
-    weights training goes on, None: fresh ones. gate: what must hold for the model to be published.
+    threshold: score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose
+    weights are trained further, None: fresh weights. gate: condition for the model to be published.
     """
 
     kind: ClassVar[str] = "training"
@@ -87,19 +87,19 @@ class Recipe:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What a person calls each label: the name of its file if it has only one, else 'label <n>'."""
+        """Readable name of each label: the name of its file if it has only one, else 'label <n>'."""
         files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
         return tuple(
             PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the recipe as JSON values."""
         return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
-        """What `to_json` gave, also after a journey through JSON text."""
+        """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
         lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
         continues, gate = values.get("continues"), values.get("gate")

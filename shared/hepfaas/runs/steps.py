@@ -1,8 +1,8 @@
-"""The steps of a run as values. A step names everything its result depends on; its key is the hash of that.
+"""The steps of a run as values. A step names everything that its result depends on; its key is the hash of this.
 
-Two steps with the same names are the same step, whoever asks for them: their result is one object under one key.
-A field that is marked as a hint says where to look and is no part of the name. `version` is raised when the
-result of a kind of step changes though its names do not.
+Two steps with equal fields are the same step, in any run: their result is one object under one key. Fields marked as
+hints say where to look and are not part of the key. `version` of a kind of step is raised when its results change while
+its fields stay the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any, ClassVar
 
 HINT = {"hint": True}
 
-
 _encoded = json.JSONEncoder().encode
 
 
 @functools.cache
 def _shape(kind: str) -> tuple[str, tuple[str, ...], str]:
-    """How the text of steps of a kind is made: its first name, the others, and the text around their values."""
+    """Return what the hashed text of a kind of step is made of: its first field, the others, and a format for them."""
     first, *others = sorted(item.name for item in fields(KINDS[kind]) if not item.metadata.get("hint"))
     return first, tuple(others), "".join(f', "{name}": %s' for name in others) + "}]"
 
@@ -32,8 +31,8 @@ _last_begun: dict[str, tuple[int, Any, hashlib._Hash]] = {}
 
 
 def _begun(kind: str, version: int, name: str, value: Any) -> hashlib._Hash:
-    """The hash of how the text of a step begins. Kept for the last of each kind, and compared by identity: to compare
-    thousands of branches takes longer than to name the step."""
+    """Return the hash of the first part of a step's text. The last one of each kind is kept and compared by identity:
+    comparing thousands of branches takes longer than hashing the rest."""
     last = _last_begun.get(kind)
     if last is None or last[0] != version or last[1] is not value:
         digest = hashlib.sha256(f'["{kind}", {version}, {{"{name}": {_json(value)}'.encode())
@@ -42,7 +41,7 @@ def _begun(kind: str, version: int, name: str, value: Any) -> hashlib._Hash:
 
 
 def _json(value: Any) -> str:
-    """JSON text of a value; that of what there are thousands of, names and entry ranges, in a third of the time."""
+    """Return JSON text of a value; of names and entry ranges, of which there are thousands, in a third of the time."""
     if type(value) is str:
         return encode_basestring_ascii(value)
     if type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int:
@@ -59,15 +58,19 @@ class Step:
 
     @property
     def key(self) -> str:
-        """Where its result lies: 'steps/<kind>/<hash>', of the JSON text `[kind, version, {names, sorted}]`."""
-        kept = self.__dict__  # functools.cached_property takes a lock until Python 3.12: as long as it takes to name
+        """Key of the step's result: 'steps/<kind>/<hash>', the hash of the JSON text `[kind, version, {fields}]`."""
+        kept = self.__dict__  # functools.cached_property takes a lock until Python 3.12: as long as the hash itself
         if "_key" not in kept:
-            kept["_key"] = self._named()
+            kept["_key"] = self._hashed()
         return str(kept["_key"])
 
-    def _named(self) -> str:
-        """Ten thousand steps of a phase begin with the same names, maybe of thousands of branches: these are hashed
-        once."""
+    @property
+    def n_events(self) -> int:
+        """Events that the step reads: 0 where it reads no entry range of a file."""
+        return 0
+
+    def _hashed(self) -> str:
+        """Ten thousand steps of a phase have an equal first field, perhaps thousands of branches: it is hashed once."""
         first, others, text = _shape(self.kind)
         values = self.__dict__
         digest = _begun(self.kind, self.version, first, values[first]).copy()
@@ -75,13 +78,26 @@ class Step:
         return f"steps/{self.kind}/{digest.hexdigest()}"
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, hints included, so that another process can do it."""
+        """Return the step as JSON values, hints included, so that another process can do it."""
         return {"kind": self.kind, **{item.name: getattr(self, item.name) for item in fields(self)}}
 
 
-@dataclass(frozen=True)
+class RangeStep(Step):
+    """A step that reads one entry range of a file."""
+
+    file: str
+    entries: tuple[int, int]
+
+    @property
+    def n_events(self) -> int:
+        """Events of the entry range."""
+        start, stop = self.entries
+        return stop - start
+
+
+@dataclass(frozen=True, kw_only=True)
 class Open(Step):
-    """Reads one file's header, once an attempt of a run: who it is, which branches, which entry ranges."""
+    """Header of one file, read once per attempt of a run: identity, branches, entry ranges."""
 
     kind = "open"
     version = 2
@@ -94,8 +110,8 @@ class Open(Step):
     attempt: str
 
 
-@dataclass(frozen=True)
-class Survey(Step):
+@dataclass(frozen=True, kw_only=True)
+class Survey(RangeStep):
     """Range, multiplicity and type of each branch over one entry range."""
 
     kind = "survey"
@@ -107,7 +123,7 @@ class Survey(Step):
     url: str = field(metadata=HINT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spec(Step):
     """Columns, ranges and widths from the sum of all surveys."""
 
@@ -119,9 +135,9 @@ class Spec(Step):
     surplus: str
 
 
-@dataclass(frozen=True)
-class Prepare(Step):
-    """The matrix of one entry range, train, validation and test rows apart. `spec`: the blob that holds the columns."""
+@dataclass(frozen=True, kw_only=True)
+class Prepare(RangeStep):
+    """Matrix of one entry range, with train, validation and test rows apart. spec: key of the blob with the columns."""
 
     kind = "prepare"
     file: str
@@ -133,9 +149,9 @@ class Prepare(Step):
     url: str = field(metadata=HINT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Learning(Step):
-    """What every step of the learner names: the network and how it computes."""
+    """Fields of every step of the learner: the network and how it computes."""
 
     data: str
     code: str
@@ -148,9 +164,9 @@ class Learning(Step):
     xla: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Train(Learning):
-    """One segment: from the checkpoint before (None: fresh weights) to the next."""
+    """One segment: from the checkpoint `before` (None: fresh weights) to the next."""
 
     kind = "train"
     before: str | None
@@ -160,17 +176,17 @@ class Train(Learning):
     shuffle: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Export(Learning):
-    """What will be served: a LiteRT graph of one checkpoint, checked against the network it came from."""
+    """The served model: a LiteRT graph of one checkpoint, checked against its network."""
 
     kind = "export"
     checkpoint: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score(Step):
-    """What adds up of the scores of one prepared part's held-back rows."""
+    """Counts of the scores of one prepared part's held-back rows; they add up over parts."""
 
     kind = "score"
     export: str
@@ -179,10 +195,10 @@ class Score(Step):
     threshold: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores. `epochs`: the last train step of each epoch; `classes`:
-    what the plots call them."""
+    """Metrics, curves and plots from the sum of all scores. epochs: the last train step of each epoch; classes: their
+    names in the plots."""
 
     kind = "evaluate"
     score: str
@@ -191,9 +207,9 @@ class Evaluate(Step):
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compare(Step):
-    """Whether a model is as good as the last version: sums of scores of the same events by both."""
+    """Whether a model is as good as the last version, from the sums of both models' scores of the same events."""
 
     kind = "compare"
     metric: str
@@ -203,10 +219,10 @@ class Compare(Step):
     last: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Publish(Step):
-    """A model version under a name. `recipe`: JSON text for the card, without the places of the files. `compare`: what
-    it has passed, None: there was no gate."""
+    """A model version under a name. recipe: JSON text for the card, without the files. compare: the step of the gate
+    that it has passed, None if there was no gate."""
 
     kind = "publish"
     name: str
@@ -219,12 +235,12 @@ class Publish(Step):
     compare: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Convert(Step):
-    """A model that was made elsewhere as a LiteRT graph, checked against the model.
+    """A model made elsewhere as a LiteRT graph, checked against the model.
 
-    code: the blob that lists its files. format: 'keras', 'saved_model' or 'frozen_graph'; file: the one of them that is
-    read, '.' the folder of them all. input, output: names of its nodes, '': those that it has.
+    code: key of the blob that lists its files. format: 'keras', 'saved_model' or 'frozen_graph'; file: the file that is
+    read, '.' for their folder. input, output: names of its nodes, '' for those that it has.
     """
 
     kind = "convert"
@@ -235,10 +251,10 @@ class Convert(Step):
     output: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Register(Step):
     """A converted model as a version under a name, one for each upload. params: JSON text of its params.json; labels:
-    what its scores are called."""
+    names of its scores."""
 
     kind = "register"
     name: str
@@ -249,10 +265,10 @@ class Register(Step):
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Predict(Step):
-    """Scores of one entry range. branches: the features; identifiers: what names an event, of that what the file has;
-    spec, graph: hashes of those of the version `model`."""
+@dataclass(frozen=True, kw_only=True)
+class Predict(RangeStep):
+    """Scores of one entry range. branches: the features; identifiers: the identifier branches that the file has; spec,
+    graph: hashes of the spec and the graph of the version `model`."""
 
     kind = "predict"
     file: str
@@ -268,7 +284,7 @@ class Predict(Step):
 
 @dataclass(frozen=True)
 class Sum(Step):
-    """The sum of up to 16 results of one kind, or of such sums."""
+    """The sum of up to 16 results of one kind of step, or of such sums."""
 
     kind = "sum"
     of: str
@@ -297,8 +313,8 @@ KINDS: Mapping[str, type[Step]] = {
 
 
 def step_from_json(values: Mapping[str, Any]) -> Step:
-    """What `to_json` gave, also after a journey through JSON text."""
+    """Return the step that `to_json` gave, also after a round trip through JSON text."""
     kind = KINDS[values["kind"]]
-    named = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    del named["kind"]
-    return kind(**named)
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    del arguments["kind"]
+    return kind(**arguments)

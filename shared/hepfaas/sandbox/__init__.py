@@ -1,1 +1,1 @@
-"""Confined processes for native code on hostile bytes: graphs, ROOT, Arrow, Parquet, pictures."""
+"""Confined processes for native code that reads hostile bytes: graphs, ROOT, Arrow, Parquet, images."""

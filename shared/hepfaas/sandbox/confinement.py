@@ -1,11 +1,11 @@
-"""What a model's code is kept from: files, other programs and processes, the network, the kernel's rarer parts.
+"""Confines a process: no network, no other processes, few files, and no rare system calls.
 
-Two walls of Linux, put up by the learner process round itself, for good, before the user's code and TensorFlow are
-imported: a seccomp filter says which calls there are, and Landlock which files. Neither needs a privilege. This module
-imports nothing that starts threads: both walls hold for the thread that asks for them and those it starts.
+A process confines itself, for good, before it imports the user's code and TensorFlow: a seccomp filter limits its
+system calls, Landlock limits its files. Neither needs a privilege. This module imports nothing that starts threads,
+because both apply to the thread that enables them and to the threads that it starts later.
 
 Sources: linux/seccomp.h, linux/filter.h, linux/landlock.h, linux/prctl.h; numbers of calls from asm/unistd_64.h
-(x86_64) and asm-generic/unistd.h (aarch64), which tests/training/test_confinement.py compares.
+(x86_64) and asm-generic/unistd.h (aarch64), which tests/sandbox/test_confinement.py compares.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from pathlib import Path
 from hepfaas.errors import RequestError
 
 WHY = "a model's code has no network, no other processes and no files but Python's and those of its own folder"
-"""Told where it met a wall."""
+"""The explanation after an error that the confinement caused."""
 
 MET = re.compile(r"Operation not permitted|Permission ?denied|name resolution|File too large", re.IGNORECASE)
 
 LAST = 451
-"""The newest call that the filter knows (Linux 6.5). Later ones answer ENOSYS, for which the C library has other ways,
-as do the calls of x32."""
+"""The newest call that the filter knows (Linux 6.5). Later calls, and those of x32, fail with ENOSYS, for which the C
+library has fallbacks."""
 
 ALLOWED = """
 read 0 63  readv 19 65  pread64 17 67  preadv 295 69  write 1 64  writev 20 66  pwrite64 18 68  pwritev 296 70
@@ -58,24 +58,24 @@ getpid 39 172  getppid 110 173  gettid 186 178  getpgrp 111 -  getuid 102 174  g
 getegid 108 177  uname 63 160  sysinfo 99 179  getrusage 98 165  getrlimit 97 163
 sched_get_priority_max 146 125  sched_get_priority_min 147 126  sched_getparam 143 121  sched_getscheduler 145 120
 """
-"""Calls that are allowed, each with its number on x86_64 and aarch64: those that Python, NumPy, TensorFlow, Keras and
-LiteRT make (strace of the tests), and harmless relatives of them. All others answer EPERM. So a call that this list
-does not name reaches no other process, no object that outlives the process, and no memory that no limit counts."""
+"""Allowed calls, each with its number on x86_64 and aarch64: those that Python, NumPy, TensorFlow, Keras and LiteRT
+make (strace of the tests), and harmless relatives of them. All others fail with EPERM. No allowed call reaches another
+process, an object that outlives the process, or memory that no limit counts."""
 
 SOMETIMES = """
 mmap 9 222  madvise 28 233  fcntl 72 25  ioctl 16 29  prctl 157 167  kill 62 129  tgkill 234 131  clone 56 220
 close_range 436 436  prlimit64 302 261  socketpair 53 199  getsockopt 55 209  sched_getaffinity 204 123
 """
-"""Calls that depend on their arguments: `_conditions`."""
+"""Calls that are allowed with certain arguments: `_conditions`."""
 
 NOT_THERE = "clone3 435 435"
-"""The filter cannot look into its arguments, and the C library takes `clone` where there is no `clone3`."""
+"""Fails with ENOSYS: the filter cannot read its arguments, and the C library then uses `clone`."""
 
 NOT_SUPPORTED = "fallocate 285 47"
-"""It takes gigabytes of the disk in a millisecond. Where a file system has it not, the C library writes instead."""
+"""Fails with EOPNOTSUPP: it allocates gigabytes of disk in a millisecond. The C library then writes instead."""
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-"""Column of a machine in the tables above, and what linux/audit.h calls it."""
+"""The column of a machine in the tables above, and its number in linux/audit.h."""
 
 LOAD, AND, EQUAL, GREATER, RETURN = 0x20, 0x54, 0x15, 0x25, 0x06
 """Instructions of linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_AND, BPF_JMP|BPF_JEQ, |BPF_JGT, BPF_RET."""
@@ -85,15 +85,15 @@ ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
 CLOSE_RANGE_CLOEXEC, TYPE_OF_SOCKET = 0x04, 0xF
 THREADS = (0x3D0F00, 0x7D0F00)
-"""Flags of clone with which glibc and musl start a thread; all share descriptors, so that scratch.py sees them."""
+"""Flags of clone with which glibc and musl start a thread; all threads share descriptors, so scratch.py sees them."""
 
 MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_HUGETLB = 0x01, 0x20, 0x100, 0x40000
 F_GETPIPE_SZ = 1032
 OF_DESCRIPTORS = (
     *(fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC, fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, F_GETPIPE_SZ),
 )
-"""Commands of fcntl. Not among them: the owner and the kind of a descriptor's signals; leases; locks of byte ranges,
-which take kernel memory without limit (flock has one lock a file)."""
+"""Commands of fcntl. Excluded: the owner and kind of a descriptor's signals; leases; locks of byte ranges, which take
+kernel memory without limit (flock has one lock a file)."""
 
 OF_MEMORY = (*range(5), 8, 14, 15, 16, 17)
 """Advice of madvise: NORMAL to DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP."""
@@ -103,16 +103,16 @@ OF_THREADS = (15, 16, 23, PR_SET_VMA)
 """Options of prctl: names of threads and memory, and which capabilities exist."""
 
 OF_SOCKETS = (socket.SO_TYPE, socket.SO_ERROR, socket.SO_DOMAIN, socket.SO_PROTOCOL)
-"""Options of getsockopt. Not among them: the process at the other end."""
+"""Options of getsockopt. Excluded: the process at the other end."""
 
 SIGNALS = tuple(sorted(set(range(65)) - {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}))
-"""Signals that the process may send itself: none that stops it."""
+"""Signals that the process may send to itself: all but those that stop it."""
 
 TCGETS2 = 0x802C542A
 OF_TERMINALS = (termios.TCGETS, TCGETS2, termios.TIOCGWINSZ, termios.TIOCGPGRP)
 OF_DEVICES = (*OF_TERMINALS, termios.FIONREAD, termios.FIONBIO, termios.FIOCLEX, termios.FIONCLEX)
-"""Commands of ioctl: Python, the C library and TensorFlow need no others. Those answer ENOTTY, as where the file has
-them not: among them are ways to take disk space at once, and to say who gets a socket's signals."""
+"""Commands of ioctl that Python, the C library and TensorFlow need. Others fail with ENOTTY, as if the file did not
+have them: some allocate disk space at once or choose the receiver of a socket's signals."""
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
@@ -124,7 +124,7 @@ REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_FILE, MAKE_SYMLINK = 1 << 4, 1 << 5, 1 <
 READ = READ_FILE | READ_DIR
 WRITE = READ | WRITE_FILE | REFER | TRUNCATE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_FILE | MAKE_SYMLINK
 OF_FILES = READ_FILE | WRITE_FILE | TRUNCATE
-"""Rights that a rule for a file may have; the others are of folders."""
+"""Rights that a rule for a file may have; the others are for folders."""
 
 SYSTEM = (
     *("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf", "/etc/mime.types"),
@@ -132,19 +132,19 @@ SYSTEM = (
     *("/proc/self/cmdline", "/proc/self/maps", "/proc/self/stat", "/proc/self/statm", "/proc/self/status"),
     *("/dev/urandom", "/dev/random"),
 )
-"""What Python, the C library and TensorFlow read beside Python's own files."""
+"""Files that Python, the C library and TensorFlow read in addition to Python's own."""
 
 Conditions = Sequence[tuple[int, int, tuple[int, ...]]]
-"""Each an argument's place, a mask, and what the masked argument may be."""
+"""For each condition: the position of an argument, a mask, and the values that the masked argument may have."""
 
 _C = ctypes.CDLL(None, use_errno=True)
 
 
 def confine(scratch: Path | None) -> None:
-    """Shuts this process in, for good: no privilege, the calls of `ALLOWED` and `SOMETIMES`, no files but Python's and
-    the scratch's, if there is one.
+    """Confine this process, for good: no privileges, only the calls in `ALLOWED` and `SOMETIMES`, only the files of
+    Python and of the scratch folder, if there is one.
 
-    Raises: OSError if the kernel does not do it.
+    Raises: OSError if the kernel refuses.
     """
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
@@ -154,33 +154,33 @@ def confine(scratch: Path | None) -> None:
 
 
 def hide() -> None:
-    """Hides this process's environment, memory and files from others of its user, and from the next it forks."""
+    """Hide this process's environment, memory and files from other processes of its user, including later forks."""
     _prctl(PR_SET_DUMPABLE, 0)
 
 
 def end_with_parent() -> None:
-    """Ends this process, whatever it does then, when the thread that started it ends. Before `confine`."""
+    """Kill this process when the thread that started it ends. Call it before `confine`."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check(without_landlock: bool) -> None:
-    """Raises: RequestError where the kernel has no Landlock, unless the operator does without."""
+    """Raise RequestError if the kernel has no Landlock, unless the operator permits that."""
     if not landlock_version() and not without_landlock:
         raise RequestError(
-            "the kernel has no Landlock, which hides files from a model's code; start where it has (Linux 5.13 with "
-            "'landlock' among its lsm), or set HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1: a model's code then reads what "
-            "this function's user may read"
+            "the kernel has no Landlock, which hides files from a model's code; use one that has it (Linux 5.13 with "
+            "'landlock' among its lsm), or set HEPFAAS_LEARNER_WITHOUT_LANDLOCK=1: a model's code can then read what "
+            "this function's user can read"
         )
 
 
 @functools.cache  # the filter refuses the call
 def landlock_version() -> int:
-    """Version of the kernel's Landlock, 0 if it has none."""
+    """Return the version of the kernel's Landlock, 0 if it has none."""
     return max(0, int(_C.syscall(*map(ctypes.c_long, (CREATE_RULESET, 0, 0, VERSION_FLAG)))))
 
 
 def why(error: BaseException | None) -> str:
-    """'; ' and what kept the code from what it tried, if that is how the error looks; else nothing."""
+    """Return '; ' and the reason if the confinement seems to have caused the error, else ''."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         if MET.search(str(error)):
@@ -191,7 +191,7 @@ def why(error: BaseException | None) -> str:
 
 
 def calls(table: str, machine: str) -> dict[str, int]:
-    """Names and numbers of the calls of a table that a machine has."""
+    """Return the names and numbers of the calls of a table on a machine."""
     words = iter(table.split())
     column = MACHINES[machine][0]
     rows = [(name, numbers[column]) for name, *numbers in zip(words, words, words, strict=True)]
@@ -199,7 +199,7 @@ def calls(table: str, machine: str) -> dict[str, int]:
 
 
 def program(machine: str, process: int) -> bytes:
-    """The filter of a machine's calls for the process of this id, as struct sock_filter's."""
+    """Return the filter of a machine's calls for the process with this id, as an array of struct sock_filter."""
     conditions = _conditions(process)
     code = [
         _instruction(LOAD, MACHINE_AT),
@@ -240,7 +240,7 @@ class _Program(ctypes.Structure):
 
 
 def _hide_files(scratch: Path | None) -> None:
-    """Landlock: files as `_rules` says; no TCP; signals and sockets without a file to nobody outside."""
+    """Enable Landlock: files by `_rules`; no TCP; no signals to, or abstract sockets of, other processes."""
     version = landlock_version()
     files = sum(1 << bit for bit, since in enumerate([1] * 13 + [2, 3, 5]) if since <= version)
     attributes = struct.pack("<QQQ", files, 0b11, 0b11)[: 8 if version < 4 else 16 if version < 6 else 24]
@@ -254,7 +254,7 @@ def _hide_files(scratch: Path | None) -> None:
 
 
 def _rules(scratch: Path | None) -> Iterator[tuple[Path, int]]:
-    """Places and what may be done there, with all below."""
+    """Return the permitted paths, each with the rights below it."""
     if scratch:
         yield scratch, WRITE
     yield Path(os.devnull), OF_FILES
@@ -263,24 +263,24 @@ def _rules(scratch: Path | None) -> Iterator[tuple[Path, int]]:
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
-    """Adds a rule; none for what is not there.
+    """Add a rule for a path that exists.
 
-    A file of /proc is kept open: else the kernel may forget it, and what it finds next time is another to the rule.
+    A file of /proc stays open: otherwise the kernel may drop its inode, and the rule does not apply to the next one.
     """
     try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        may = rights if stat.S_ISDIR(os.fstat(place).st_mode) else rights & OF_FILES
-        _landlock(ADD_RULE, ruleset, PATH_BENEATH, struct.pack("<Qi", may, place), 0)
+        allowed = rights if stat.S_ISDIR(os.fstat(descriptor).st_mode) else rights & OF_FILES
+        _landlock(ADD_RULE, ruleset, PATH_BENEATH, struct.pack("<Qi", allowed, descriptor), 0)
     finally:
         if path.parts[1] != "proc":
-            os.close(place)
+            os.close(descriptor)
 
 
 def _landlock(call: int, *arguments: int | bytes) -> int:
-    """A system call with 64 bits for each argument."""
+    """Make a system call of Landlock with 64 bits for each argument."""
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in (call, *arguments)]
     return _checked(_C.syscall(*words), "Landlock")
 
@@ -294,15 +294,15 @@ def _prctl(option: int, value: int, more: ctypes.c_void_p | None = None) -> None
     _checked(_C.prctl(option, ctypes.c_ulong(value), more, *[ctypes.c_ulong(0)] * 2), f"prctl {option}")
 
 
-def _checked(result: int, what: str) -> int:
+def _checked(result: int, call: str) -> int:
     if result < 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(ctypes.get_errno(), f"{call}: {os.strerror(ctypes.get_errno())}")
     return result
 
 
 def _conditions(process: int) -> dict[str, Conditions]:
-    """Return what the arguments of `SOMETIMES` must be: signals to this process alone, its own limits, pairs of
-    sockets that cannot be connected to anything else, threads but no processes, memory that RLIMIT_DATA counts."""
+    """Return the conditions on the arguments of `SOMETIMES`: signals to this process only, its own limits, pairs of
+    sockets that cannot connect to anything else, threads but no processes, memory that RLIMIT_DATA counts."""
     whole, mapped = 0xFFFFFFFF, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_HUGETLB
     return {
         "mmap": [(3, mapped, (0, MAP_SHARED, MAP_ANONYMOUS))],

@@ -1,11 +1,10 @@
 """`python -m hepfaas.sandbox.fork_server DESCRIPTOR MODULE…` imports modules, then forks workers on request.
 
-It starts with an empty environment, before any secret could reach it, and reads nothing but requests of the process
-that started it, so a worker inherits no token, key or row of anybody. A fork of a warm process takes milliseconds, and
-workers share the memory of what is imported.
+It starts with an empty environment, and reads only the requests of the process that started it, so a worker inherits no
+token, key or row. A fork of a process that has imported its modules takes milliseconds, and workers share their memory.
 
-The protocol: a request is one message on a SOCK_SEQPACKET socket, `Request` as JSON, with the worker's descriptors and
-the write end of its exit pipe attached. The server writes the wait status of a worker that ended to that pipe, and
+The protocol: a request is one message on a SOCK_SEQPACKET socket, `ForkRequest` as JSON, with the worker's descriptors
+and the write end of its exit pipe attached. The server writes the wait status of a worker that ended to that pipe, and
 kills a worker whose pipe has lost its reader. It kills all workers and ends when its socket closes.
 """
 
@@ -33,22 +32,22 @@ STATUS = struct.Struct("<i")
 
 MOST_REQUEST_BYTES, MOST_DESCRIPTORS = 4_096, 8
 FIRST_DESCRIPTOR = 3
-LOOK_MS = 1_000
+CHECK_MS = 1_000
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A worker to be forked. module: its `serve` gets the descriptors. memory_mb: its limit; total_mb: limit of all
-    workers together, of which the largest is killed; in units of 10^6 bytes."""
+class ForkRequest:
+    """A request for a worker. module: its `serve` gets the descriptors. memory_mb: limit of the worker. total_mb: limit
+    of all workers together; beyond it the largest is killed. Both in units of 10^6 bytes."""
 
     module: str
     memory_mb: int
     total_mb: int
 
     def to_bytes(self) -> bytes:
-        """The message."""
+        """Return the message."""
         return json.dumps(asdict(self)).encode()
 
 
@@ -60,59 +59,59 @@ class Server:
         self._exit_pipes: dict[int, int] = {}
         self._memory_mb: dict[int, int] = {}
         self._total_mb = 0
-        self._looked = 0.0
+        self._checked = 0.0
         self._wake, wake = os.pipe()
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def run(self) -> None:
-        """Serves requests until the other end of the control socket closes."""
+        """Serve requests until the other end of the control socket closes."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         try:
             while True:
-                ready = {descriptor for descriptor, _ in poll.poll(LOOK_MS if self._exit_pipes else None)}
-                # Numbers of descriptors are used again: pipes are looked at before any is closed or opened.
-                for pipe in ready & set(self._exit_pipes.values()):  # it has no reader any more
+                ready = {descriptor for descriptor, _ in poll.poll(CHECK_MS if self._exit_pipes else None)}
+                # Descriptor numbers are reused: handle the pipes before any is closed or opened.
+                for pipe in ready & set(self._exit_pipes.values()):  # its reader has closed
                     self._kill(pipe)
                     poll.unregister(pipe)
                 if self._wake in ready:
                     os.read(self._wake, 4_096)
                     for pipe in self._reap():
-                        with contextlib.suppress(KeyError):  # it lost its reader before
+                        with contextlib.suppress(KeyError):  # its reader closed before
                             poll.unregister(pipe)
                         os.close(pipe)
                 if self._control.fileno() in ready:
                     data, descriptors, _, _ = socket.recv_fds(self._control, MOST_REQUEST_BYTES, MOST_DESCRIPTORS)
                     if not data:
                         return
-                    poll.register(self._fork(Request(**json.loads(data)), descriptors), 0)
+                    poll.register(self._fork(ForkRequest(**json.loads(data)), descriptors), 0)
                 self._kill_if_too_large()
         finally:
             for process in self._exit_pipes:
                 os.kill(process, signal.SIGKILL)
 
-    def _fork(self, request: Request, descriptors: Sequence[int]) -> int:
+    def _fork(self, request: ForkRequest, descriptors: Sequence[int]) -> int:
         """Start a worker and return its exit pipe."""
-        *given, exit_pipe = descriptors
+        *passed, exit_pipe = descriptors
         self._total_mb = request.total_mb
-        importlib.import_module(request.module)  # here, for all workers to come
+        importlib.import_module(request.module)  # here, for all later workers
         server = os.getpid()
         process = os.fork()
         if not process:
             try:
-                _become_worker(request, given, server)
+                _become_worker(request, passed, server)
             finally:
                 os._exit(1)
-        for descriptor in given:
+        for descriptor in passed:
             os.close(descriptor)
         self._exit_pipes[process], self._memory_mb[process] = exit_pipe, request.memory_mb
         return exit_pipe
 
     def _reap(self) -> list[int]:
-        """Report the workers that ended; return their exit pipes, done with."""
+        """Report the status of workers that ended; return their exit pipes, to be closed."""
         pipes = []
         with contextlib.suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -129,11 +128,11 @@ class Server:
                 os.kill(process, signal.SIGKILL)
 
     def _kill_if_too_large(self) -> None:
-        """Kill workers that take more than they may, and the largest if all together do. What a worker shares with this
-        process does not count."""
-        if time.monotonic() - self._looked < LOOK_MS / 1000:
+        """Kill workers that exceed their limit, and the largest one if all together exceed theirs. Memory that a worker
+        shares with this process does not count."""
+        if time.monotonic() - self._checked < CHECK_MS / 1000:
             return
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         own = usage.memory_mb(os.getpid())
         sizes = {process: usage.memory_mb(process) - own for process in self._exit_pipes}
         for process in sizes:
@@ -143,8 +142,8 @@ class Server:
             os.kill(max(sizes, key=lambda process: sizes[process]), signal.SIGKILL)
 
 
-def _become_worker(request: Request, given: Sequence[int], server: int) -> None:
-    """Keep the given descriptors alone, give up all rights, and serve."""
+def _become_worker(request: ForkRequest, descriptors: Sequence[int], server: int) -> None:
+    """Keep only these descriptors, give up all rights, and serve."""
     from hepfaas.sandbox.confinement import confine, hide
     from hepfaas.sandbox.limits import limit
 
@@ -154,8 +153,8 @@ def _become_worker(request: Request, given: Sequence[int], server: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, it goes before its function
-    kept = _only(given)
+    Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, it is killed before its function
+    kept = _keep_only(descriptors)
     hide()
     limit(request.memory_mb, cpus=0, scratch_mb=0)
     confine(None)
@@ -163,22 +162,22 @@ def _become_worker(request: Request, given: Sequence[int], server: int) -> None:
     os._exit(0)
 
 
-def _only(given: Sequence[int]) -> list[int]:
-    """Close all descriptors but these, which get the lowest numbers in their order; 0, 1 and 2 lead nowhere."""
-    above = 100 + max(given, default=0)
-    for number, descriptor in enumerate(given):
+def _keep_only(descriptors: Sequence[int]) -> list[int]:
+    """Close all other descriptors; return the new numbers of these, from 3 on. 0, 1 and 2 become /dev/null."""
+    above = 100 + max(descriptors, default=0)
+    for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, above + number)
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for number in range(FIRST_DESCRIPTOR):
-        os.dup2(nowhere, number)
+        os.dup2(null, number)
     os.closerange(FIRST_DESCRIPTOR, above)
-    kept = [os.dup2(above + number, FIRST_DESCRIPTOR + number) for number in range(len(given))]
-    os.closerange(FIRST_DESCRIPTOR + len(given), above + len(given) + 1)
+    kept = [os.dup2(above + number, FIRST_DESCRIPTOR + number) for number in range(len(descriptors))]
+    os.closerange(FIRST_DESCRIPTOR + len(descriptors), above + len(descriptors) + 1)
     return kept
 
 
 def main() -> None:
-    """Ends when the other end of the control socket closes."""
+    """Run the server until the other end of the control socket closes."""
     descriptor, *modules = sys.argv[1:]
     for name in modules:
         importlib.import_module(name)

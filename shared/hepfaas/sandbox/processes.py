@@ -1,6 +1,6 @@
-"""Confined worker processes, from the side of the process that needs them.
+"""Confined worker processes, seen from the process that uses them.
 
-A `ForkServer` makes them; a `Worker` is one of them: a channel, the memory that both sides share, and how it ended.
+A `ForkServer` starts them; a `Worker` is one of them: its channel, shared memory and exit status.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hepfaas.errors import UnavailableError
 from hepfaas.sandbox import confinement
-from hepfaas.sandbox.fork_server import STATUS, Request
+from hepfaas.sandbox.fork_server import STATUS, ForkRequest
 
 PACKAGES = Path(__file__).parents[2]
 STOP_S = 5.0
@@ -33,7 +33,7 @@ SEAL_SEAL, SEAL_SHRINK, SEAL_GROW, SEAL_WRITE = 1, 2, 4, 8
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "PYTHONPATH": str(PACKAGES),
-    "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot be forked safely
+    "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot fork safely
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -42,7 +42,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Memory:
-    """Private memory that one worker, and all workers of a process together, may take, in units of 10^6 bytes."""
+    """Limits of the private memory of one worker, and of all workers of a process, in units of 10^6 bytes."""
 
     worker_mb: int = 1_000
     total_mb: int = 2_000
@@ -52,9 +52,9 @@ USUAL_MEMORY = Memory()
 
 
 class ForkServer:
-    """A process that forks confined workers; started when the first one is needed, or by `start`.
+    """A process that forks confined workers. It starts with the first worker, or by `start`.
 
-    It may be used from any thread, and after a fork of this process by both processes.
+    Any thread may use it and, after a fork of this process, both processes.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *modules: str) -> None:
-        """Start the process, without waiting until it is ready. modules: imported there at once, not by a worker."""
+        """Start the process without waiting until it is ready. modules: it imports them before it forks."""
         with self._lock:
             if self._control is None:
                 self._modules = modules
@@ -75,7 +75,7 @@ class ForkServer:
 
         Closing that end kills the worker. Raises: UnavailableError if no process can be started.
         """
-        message = Request(module, memory.worker_mb, memory.total_mb).to_bytes()
+        message = ForkRequest(module, memory.worker_mb, memory.total_mb).to_bytes()
         ours, theirs = os.pipe()
         try:
             self._send(message, [*descriptors, theirs])
@@ -127,7 +127,7 @@ class ForkServer:
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    start_new_session=True,  # no Ctrl-C, and no terminal
+                    start_new_session=True,  # no terminal, no Ctrl-C
                 )
             except OSError:
                 ours.close()
@@ -138,7 +138,7 @@ class ForkServer:
 
 @functools.cache
 def fork_server() -> ForkServer:
-    """The fork server of this process."""
+    """Return the fork server of this process."""
     import atexit
 
     server = ForkServer()
@@ -147,9 +147,9 @@ def fork_server() -> ForkServer:
 
 
 class Worker:
-    """A confined process with a channel of messages (SOCK_SEQPACKET) and memory that it shares with us.
+    """A confined process with a message channel (SOCK_SEQPACKET) and shared memory.
 
-    What it writes there is hostile: copy it before it is looked at, and believe no size but your own.
+    The contents of that memory are hostile: copy them before use, and trust no size from it.
     """
 
     closed = True
@@ -169,22 +169,22 @@ class Worker:
         self.closed = False
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         if not self.closed:
             self.closed = True
             self.channel.close()
             os.close(self.exit_pipe)
 
     def __del__(self) -> None:
-        self.close()  # a worker that nobody holds any more ends
+        self.close()  # a worker without references ends
 
     def ending(self, timeout_s: float) -> str:
-        """Say how the process ended, once its channel has closed."""
+        """Return how the process ended, after its channel has closed."""
         return "ended" if self.closed else ending_of(self.exit_pipe, timeout_s)
 
 
 def ending_of(exit_pipe: int, timeout_s: float) -> str:
-    """Say how the process of an exit pipe ended, once its channel has closed."""
+    """Return how the process of an exit pipe ended, after its channel has closed."""
     waiting = select.poll()
     waiting.register(exit_pipe, select.POLLIN)
     status = os.read(exit_pipe, STATUS.size) if waiting.poll(1000 * timeout_s) else b""
@@ -195,7 +195,7 @@ def ending_of(exit_pipe: int, timeout_s: float) -> str:
 
 
 def sealed_memory(size: int, content: bytes | memoryview | None = None) -> int:
-    """Return a descriptor of memory whose size nobody can change; with a content, nor what is in it."""
+    """Return a descriptor of memory with a fixed size; if `content` is given, with fixed contents too."""
     descriptor = os.memfd_create("hepfaas", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     try:
         seals = SEAL_SEAL | SEAL_SHRINK | SEAL_GROW

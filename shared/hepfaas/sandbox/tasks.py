@@ -1,7 +1,7 @@
 """Calls of functions in a confined worker: values and arrays in, values and arrays out.
 
-A call may call back, for bytes that only the other side can fetch, or to say what it is about to take. The worker is
-hostile once it has seen hostile bytes: what it sends is bounded before it is received, and its callbacks are checked.
+A worker may call back for bytes that only its parent can fetch, or to announce what it will take. A worker that has
+read hostile bytes is hostile: its messages are limited before they are received, and its callbacks are checked.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from hepfaas.sandbox.processes import ForkServer, Memory, ending_of
 
 Answer = tuple[Mapping[str, Any], Sequence[NDArray[Any]]]
 Back = Callable[[Mapping[str, Any]], Sequence[NDArray[Any]]]
-"""A callback: values in, arrays out. Raises: ValueError if the values are not what it takes."""
+"""A callback: values in, arrays out. Raises: ValueError if the values are wrong."""
 
 CALL_S = 240.0
 ENDING_S = 2.0
 """Longest wait for the exit status of a worker that has closed its channel."""
 
 MOST_TEXT = 2_000
-"""Characters of an error."""
+"""Characters of an error message."""
 
 ROOM = wire.Room(header_bytes=4_000_000, arrays=20_000, array_bytes=600_000_000)
 KINDS = {kind.__name__: kind for kind in (RequestError, NotThereError, TooLargeError)}
 
 
 class WorkerLostError(RequestError):
-    """The worker crashed, did not answer, or answered what is no answer."""
+    """The worker crashed, did not answer in time, or sent an invalid answer."""
 
 
 class TaskWorker:
@@ -62,7 +62,7 @@ class TaskWorker:
         self.close()
 
     def __del__(self) -> None:
-        self.close()  # a worker that nobody holds any more ends
+        self.close()  # a worker without references ends
 
     def close(self) -> None:
         """End the process."""
@@ -81,18 +81,18 @@ class TaskWorker:
         room: wire.Room = ROOM,
         limit_s: float = CALL_S,
     ) -> Answer:
-        """Return what a function of the worker returns.
+        """Return the result of a function of the worker. back: callbacks by name.
 
-        Raises: what the function raises of `KINDS`; what a callback raises; WorkerLostError.
+        Raises: errors of the function, if they are in `KINDS`; errors of a callback; WorkerLostError.
         """
         deadline = time.monotonic() + limit_s
         try:
-            header, results = self._answer(function, values, arrays, back or {}, room, deadline)
+            header, results = self._answer(function, values, arrays, back=back or {}, room=room, deadline=deadline)
         except _LostError as error:
-            how = str(error) or ending_of(self._exit_pipe, ENDING_S)
+            ending = str(error) or ending_of(self._exit_pipe, ENDING_S)
             self.close()
             raise WorkerLostError(
-                f"the process that reads it {how}; the data is damaged, or takes more than "
+                f"the process that reads it {ending}; the data is damaged, or takes more than "
                 f"{self._memory.worker_mb:,} MB to read"
             ) from error
         except BaseException:
@@ -107,6 +107,7 @@ class TaskWorker:
         function: str,
         values: Mapping[str, Any],
         arrays: Sequence[NDArray[Any]],
+        *,
         back: Mapping[str, Back],
         room: wire.Room,
         deadline: float,
@@ -124,14 +125,14 @@ class TaskWorker:
             except (EOFError, OSError) as error:
                 raise _LostError from error
             except (LookupError, ValueError, TypeError, MemoryError, RecursionError) as error:
-                raise _LostError("sent an answer that is none, and was ended") from error
+                raise _LostError("sent an invalid answer, and was ended") from error
             if callback is None:
                 return header, results
             try:
-                given = callback(header)
+                arrays = callback(header)
             except ValueError as error:
-                raise _LostError(f"asked for what is not there ({error}), and was ended") from error
-            self._send({}, given)
+                raise _LostError(f"made an invalid request ({error}), and was ended") from error
+            self._send({}, arrays)
 
     def _send(self, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]]) -> None:
         try:
@@ -141,25 +142,25 @@ class TaskWorker:
 
 
 class _LostError(Exception):
-    """How the worker was lost, '' if it ended by itself."""
+    """The worker was lost; the message says how, '' if it ended by itself."""
 
 
-class Caller:
-    """The other side, for the functions of a worker."""
+class Callbacks:
+    """The callbacks of the parent process, for the functions of a worker."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
 
     def __call__(self, name: str, **values: Any) -> Sequence[NDArray[Any]]:
-        """Return the arrays that a callback gives. Where it fails, this process ends."""
+        """Return the arrays of a callback. If it fails, this process ends."""
         wire.send(self._channel, {"call": name, **values})
         return wire.receive(self._channel)[1]
 
 
-def serve_calls(channel_number: int, functions_of: Callable[[Caller], Mapping[str, Callable[..., Answer]]]) -> None:
-    """Answer calls in a worker until the other end closes. Each function takes the values by name, and `arrays`."""
+def serve_calls(channel_number: int, functions_of: Callable[[Callbacks], Mapping[str, Callable[..., Answer]]]) -> None:
+    """Answer calls in a worker until the channel closes. Each function takes the values by name, and `arrays`."""
     with socket.socket(fileno=channel_number) as channel:
-        functions = functions_of(Caller(channel))
+        functions = functions_of(Callbacks(channel))
         while True:
             try:
                 header, arrays = wire.receive(channel)
@@ -170,5 +171,6 @@ def serve_calls(channel_number: int, functions_of: Callable[[Caller], Mapping[st
             except (RequestError, UnavailableError) as error:
                 answer, results = {"error": str(error)[:MOST_TEXT], "kind": type(error).__name__}, []
             except MemoryError:
-                answer, results = {"error": "it takes more memory to read than there is", "kind": "RequestError"}, []
+                text = "it takes more memory to read than is available"
+                answer, results = {"error": text, "kind": "RequestError"}, []
             wire.send(channel, answer, results)

@@ -1,7 +1,7 @@
-"""What a confined process has taken of memory and threads, as the kernel counts it.
+"""Memory and threads of a confined process, as the kernel counts them.
 
-The limits of the process itself (sandbox/limits.py) hold at once but do not count everything: not page tables, not
-memory that was written and then made read-only, not threads.
+The resource limits (sandbox/limits.py) apply at once but do not count page tables, memory that was written and then
+made read-only, or threads.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import re
 from pathlib import Path
 
 MOST_THREADS = 2_000
-"""TensorFlow starts some for each processor."""
+"""TensorFlow starts several for each processor."""
 
 SLACK_MB = 200
-"""Units of 10^6 bytes beyond the limit, so that code that reaches it meets its own MemoryError first."""
+"""Tolerance beyond the limit, in units of 10^6 bytes, so that code that reaches the limit gets a MemoryError first."""
 
 COUNTED = re.compile(r"^(?:RssAnon|RssShmem|VmSwap|VmPTE):\s+(\d+) kB$", re.MULTILINE)
-"""Lines of /proc/PID/status, see proc_pid_status(5): memory that is no file's, and page tables."""
+"""Lines of /proc/PID/status, see proc_pid_status(5): memory without a file, and page tables."""
 
 THREADS = re.compile(r"^Threads:\s+(\d+)$", re.MULTILINE)
 
 
 def excess(process: int, memory_mb: int | None) -> str:
-    """Return what the process has taken beyond its limits, '' if nothing. memory_mb: in units of 10^6 bytes."""
+    """Return a message if the process exceeds its limits, else ''. memory_mb: in units of 10^6 bytes."""
     status = _status(process)
     threads = max([0, *map(int, THREADS.findall(status))])
     if threads > MOST_THREADS:
@@ -35,7 +35,7 @@ def excess(process: int, memory_mb: int | None) -> str:
 
 
 def memory_mb(process: int) -> int:
-    """Return the memory that is no file's, with page tables, in units of 10^6 bytes."""
+    """Return the memory without a file, including page tables, in units of 10^6 bytes."""
     return _memory_mb(_status(process))
 
 
@@ -44,7 +44,7 @@ def _memory_mb(status: str) -> int:
 
 
 def _status(process: int) -> str:
-    """Return the status of a process, of a later thread where the first one has ended; '' if all have."""
+    """Return the status of a process, or of another thread if the first one has ended; '' if all have."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         status = Path(f"/proc/{process}/status").read_text(errors="replace")
         if COUNTED.search(status):

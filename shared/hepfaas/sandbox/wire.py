@@ -1,4 +1,4 @@
-"""Messages between a function and its learner process: a JSON header and raw arrays, one after the other. No pickle."""
+"""Messages between a function and a confined process: a JSON header, then raw arrays. No pickle."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 END_OF_LINES = b"\0"
-"""The line behind what was printed before an error was told, so that the log of a step has what led to it."""
+"""Line after the output that was printed before an error, so that the log of a step has it."""
 
 MOST_HEADER_BYTES = 64_000_000
-"""Names of all variables and the places of all blocks fit many times over."""
+"""Much more than the names of all variables and the places of all blocks take."""
 
 MOST_ARRAYS = 1_000_000
 
 MOST_AXES = 32
 
 NUMBER = re.compile(r"[<>=|]?[biufcV](?:1|2|4|8|16)")
-"""Types of arrays; V: numbers that NumPy has not, as bfloat16. Objects are addresses: the sender could put in its own,
-which would be taken for ours."""
+"""Types of arrays; V: numbers that NumPy does not have, such as bfloat16. Arrays of objects hold addresses, which the
+sender could forge."""
 
 _LENGTH = struct.Struct("<I")
 
 
 class TooLargeError(ValueError):
-    """A message is larger than its receiver takes."""
+    """A message is larger than its receiver accepts."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """The largest message that a receiver takes: bytes of the header, which take up to 30 times as much memory as
+    """The largest message that a receiver accepts: bytes of the header, which need up to 30 times as much memory as
     Python objects; number of arrays; bytes of all arrays together."""
 
     header_bytes: int = MOST_HEADER_BYTES
@@ -48,16 +48,16 @@ class Room:
 
 
 ANY = Room()
-"""For messages of a sender that is trusted."""
+"""For messages of a trusted sender."""
 
 
 def send(to: socket.socket, header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> None:
-    """Sends a header of JSON values and some arrays. Raises: TimeoutError, ConnectionError."""
-    whole = [np.asarray(array, order="C") for array in arrays]
-    shapes = [[array.dtype.str, array.shape] for array in whole]
+    """Send a header of JSON values and arrays. Raises: TimeoutError, ConnectionError."""
+    contiguous = [np.asarray(array, order="C") for array in arrays]
+    shapes = [[array.dtype.str, array.shape] for array in contiguous]
     text = json.dumps([header, shapes]).encode()
     to.sendall(_LENGTH.pack(len(text)) + text)
-    for array in whole:
+    for array in contiguous:
         if array.size:
             to.sendall(_memory(array))
 
@@ -69,7 +69,7 @@ def receive(
 
     deadline: of time.monotonic(), for the whole message.
 
-    Raises: EOFError if the other side has gone; TimeoutError; TooLargeError; ValueError, TypeError, MemoryError or
+    Raises: EOFError if the other side has closed; TimeoutError; TooLargeError; ValueError, TypeError, MemoryError or
     RecursionError if the bytes are not a message.
     """
     (length,) = _LENGTH.unpack(_exactly(source, bytearray(_LENGTH.size), deadline))
@@ -88,13 +88,13 @@ def receive(
 
 
 def _checked(shapes: list[Any], room: Room) -> list[tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Return types and shapes of all arrays of a message, if the receiver has room for them."""
+    """Return the types and shapes of the arrays of a message. Raises: TooLargeError; ValueError."""
     if len(shapes) > room.arrays:
         raise TooLargeError(f"{len(shapes):,} arrays; at most {room.arrays:,}")
     checked, size_bytes = [], 0
     for name, shape in shapes:
         if not isinstance(name, str) or not NUMBER.fullmatch(name):
-            raise ValueError(f"an array of {str(name)[:40]!r}; numbers alone are sent")
+            raise ValueError(f"an array of {str(name)[:40]!r}; only numbers are sent")
         if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(map(_is_size, shape)):
             raise ValueError(f"an array of shape {str(shape)[:40]}; a shape is at most {MOST_AXES} whole numbers")
         dtype = np.dtype(name)
@@ -110,7 +110,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _memory(array: NDArray[Any]) -> memoryview:
-    """The bytes of a contiguous array, not copied."""
+    """Return the bytes of a contiguous array, without a copy."""
     flat: Any = array.reshape(-1)
     return memoryview(flat).cast("B")
 
@@ -128,7 +128,7 @@ def _exactly(source: socket.socket, into: bytearray | memoryview, deadline: floa
 
 
 def _await(source: socket.socket, deadline: float) -> None:
-    """Waits until there are bytes to receive. Raises: TimeoutError."""
+    """Wait until there are bytes to receive. Raises: TimeoutError."""
     readable = select.poll()
     readable.register(source, select.POLLIN)
     if not readable.poll(max(0, (deadline - time.monotonic()) * 1000)):

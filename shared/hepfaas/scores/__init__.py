@@ -1,1 +1,1 @@
-"""Score files: writing, streaming and adding up the parts."""
+"""Scores as files, as stored parts, and as streams."""

@@ -1,4 +1,4 @@
-"""Files of scores: ROOT, Parquet, CSV or JSON, one row an event, written as the scores come and whole or not at all."""
+"""Files of scores: ROOT, Parquet, CSV or JSON, one row for each event. They are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ Write = Callable[[Columns], None]
 
 
 def score_names(outputs: int) -> list[str]:
-    """What the columns of so many scores are called."""
+    """Return the names of the score columns. outputs: scores of one event."""
     return ["score"] if outputs == 1 else [f"score_{output}" for output in range(outputs)]
 
 
 def columns_of(
     entries: NDArray[np.int64], identifiers: Mapping[str, NDArray[Any]], scores: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
-    """What is told of each event: its entry, what names it, its scores."""
+    """Return the columns of a score file: entry, identifiers, scores."""
     named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1]))}
     return {"entry": entries, **identifiers, **named}
 
 
 @contextmanager
 def score_file(path: Path) -> Iterator[Write]:
-    """What takes columns of equal length, again and again with the same names; `path` appears when all are written.
+    """Open a score file; the function given takes columns of equal length, with the same names in each call.
 
-    Raises: RequestError if the ending is none of .root, .parquet, .csv, .json, or the place cannot be written.
+    `path` appears when all columns are written. Raises: RequestError if its ending is not .root, .parquet, .csv or
+    .json, or it cannot be written.
     """
     if path.suffix not in _WRITERS:
         raise RequestError(f"'{path}' ends in '{path.suffix}'; scores are written as {', '.join(_WRITERS)}")
@@ -52,7 +53,7 @@ def score_file(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _root(path: Path) -> Iterator[Write]:
-    """A TTree 'scores', row by row with the events of the file: `AddFriend` takes it as it is."""
+    """Write a TTree 'scores' with a row for each event of the file, so it can be a friend (`AddFriend`) of its tree."""
     import uproot
 
     with uproot.recreate(path) as file:
@@ -102,7 +103,7 @@ def _csv(path: Path) -> Iterator[Write]:
 
 @contextmanager
 def _json(path: Path) -> Iterator[Write]:
-    """One list of objects, one an event."""
+    """Write a list with an object for each event."""
     with path.open("w") as out:
         out.write("[")
 
@@ -116,7 +117,7 @@ def _json(path: Path) -> Iterator[Write]:
 
 
 def _rows(columns: Columns) -> Iterator[tuple[Any, ...]]:
-    """Values as Python's own; float32 in the shortest text that gives the same float32."""
+    """Yield rows of Python values; float32 as the float of the shortest text that gives the same float32."""
     return zip(*(_plain(values) for values in columns.values()), strict=True)
 
 

@@ -1,6 +1,6 @@
-"""The stored form of the scores of an entry range: an Arrow IPC file, zstd, read one record batch at a time.
+"""The stored scores of an entry range: an Arrow IPC file, zstd, read one record batch at a time.
 
-Columns: `entry`, the identifiers as they were, the scores. Whose events they are stands in the schema's metadata.
+Columns: `entry`, the identifiers unchanged, the scores. The schema's metadata name the file and the entry range.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hepfaas.training.prepared import Ranged
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """file: identity; entries: range; rows: events; n_surplus: of them, those of which values were left out."""
+    """Metadata of a part. file: identity; rows: number of events; n_surplus: events that had more values than slots."""
 
     file: str
     entries: tuple[int, int]
@@ -26,12 +26,12 @@ class ScoreFacts:
     n_surplus: int
 
 
-def score_part(file: str, entries: tuple[int, int], some: Iterable[tuple[Columns, int]]) -> pa.Buffer:
-    """The part as it is stored, of columns and their surplus events, in the order of entries."""
+def score_part(file: str, entries: tuple[int, int], blocks: Iterable[tuple[Columns, int]]) -> pa.Buffer:
+    """Return a part as it is stored. blocks: columns and number of surplus events, in the order of entries."""
     batches, n_surplus = [], 0
-    for columns, n_more in some:
+    for columns, n_block_surplus in blocks:
         batches.append(pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()}))
-        n_surplus += n_more
+        n_surplus += n_block_surplus
     facts = ScoreFacts(file, entries, sum(batch.num_rows for batch in batches), n_surplus)
     schema = batches[0].schema.with_metadata({"hepfaas": json.dumps(asdict(facts), sort_keys=True)})
     sink = pa.BufferOutputStream()
@@ -43,7 +43,7 @@ def score_part(file: str, entries: tuple[int, int], some: Iterable[tuple[Columns
 
 
 class ScorePart:
-    """A stored part, read by ranges. `read(start, stop)` gives bytes of the object, `size_bytes` is its size."""
+    """A stored part, read by ranges. read: returns bytes of the object from start to stop; size_bytes: its size."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
@@ -51,6 +51,6 @@ class ScorePart:
         self.facts = ScoreFacts(**{**values, "entries": tuple(values["entries"])})
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Events and their scores, some thousands at a time, in the order of entries."""
+        """Yield events and their scores, some thousands at a time, in the order of entries."""
         for number in range(self._file.num_record_batches):
             yield self._file.get_batch(number)

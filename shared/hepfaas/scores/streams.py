@@ -1,6 +1,6 @@
-"""Scores as they are sent, part after part: lines of JSON, an Arrow stream, or Parquet. Memory does not grow with them.
+"""Streams of scores, part by part and in constant memory: JSON lines, an Arrow stream, or Parquet.
 
-Lines end with one that says it was all, or what went wrong; an Arrow stream with its end mark, Parquet with its footer.
+JSON lines end with a summary or an error, an Arrow stream with its end mark, Parquet with its footer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ LINES, ARROW_STREAM, PARQUET = (
 OFFERED = (LINES, ARROW_STREAM, PARQUET)
 
 
-def streamed(kind: str, some: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
-    """The scores as a media type of those offered. What goes wrong half-way is told by the last line; the other forms
-    break off, without their end."""
-    return _lines(some, model, files) if kind == LINES else _tables(kind, some, {"model": model})
+def streamed(kind: str, blocks: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
+    """Yield the scores as one of the media types OFFERED. files: number of files, for the summary.
+
+    After an error, JSON lines end with a line that has it; the other forms break off without their end.
+    """
+    return _lines(blocks, model, files) if kind == LINES else _tables(kind, blocks, {"model": model})
 
 
 def lines_of(columns: Columns) -> bytes:
-    """JSON, one object a line and event, put together from the text of whole columns: ten times as fast as event by
-    event."""
+    """Return JSON, one line for each event. Joining the text of whole columns is ten times as fast as a loop."""
     import orjson
 
     line = b"{" + b",".join(orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in columns) + b"}\n"
@@ -39,26 +40,26 @@ def lines_of(columns: Columns) -> bytes:
 
 
 def error_line(error: str, events: int) -> bytes:
-    """The last line where something went wrong, after so many events."""
+    """Return the last line after an error. events: number of events before it."""
     import orjson
 
     return orjson.dumps({"error": error, "events": events}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _texts(values: NDArray[Any]) -> list[bytes]:
-    """Each number as JSON; NaN is null, float32 the shortest text that gives it back."""
+    """Return each number as JSON; NaN becomes null, float32 the shortest text that gives the same float32."""
     import orjson
 
     plain = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if len(plain) else []
 
 
-def _lines(some: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
+def _lines(blocks: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
     import orjson
 
     events = 0
     try:
-        for columns in some:
+        for columns in blocks:
             yield lines_of(columns)
             events += len(columns["entry"])
         yield orjson.dumps({"model": model, "files": files, "events": events}, option=orjson.OPT_APPEND_NEWLINE)
@@ -66,36 +67,36 @@ def _lines(some: Iterable[Columns], model: str, files: int) -> Iterator[bytes]:
         yield error_line(public_text(error), events)
 
 
-def _tables(kind: str, some: Iterable[Columns], told: Mapping[str, str]) -> Iterator[bytes]:
-    """The columns of the first part are those of all: others' values are cast to them, null where there are none."""
+def _tables(kind: str, blocks: Iterable[Columns], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield a table with the columns of the first block; later blocks are cast to them, null where one is missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = _Sent()
+    sink = _Sink()
     out = pa.PythonFile(sink, mode="w")
     writer: Any = None
 
-    def begun(schema: Any) -> Any:
+    def open_writer(schema: Any) -> Any:
         if kind == PARQUET:
             return pq.ParquetWriter(out, schema, compression="zstd")
         return pa.ipc.new_stream(out, schema)
 
-    for columns in some:
+    for columns in blocks:
         arrays = {name: pa.array(values) for name, values in columns.items()}
         if writer is None:
-            schema = pa.schema([(name, values.type) for name, values in arrays.items()], told)
-            writer = begun(schema)
-        none = pa.nulls(len(columns["entry"]))
-        batch = [arrays.get(item.name, none).cast(item.type) for item in schema]
+            schema = pa.schema([(name, values.type) for name, values in arrays.items()], metadata)
+            writer = open_writer(schema)
+        nulls = pa.nulls(len(columns["entry"]))
+        batch = [arrays.get(field.name, nulls).cast(field.type) for field in schema]
         writer.write_batch(pa.RecordBatch.from_arrays(batch, schema=schema))
         yield sink.taken()
-    writer = writer or begun(pa.schema([("file", pa.int32()), ("entry", pa.int64())], told))
+    writer = writer or open_writer(pa.schema([("file", pa.int32()), ("entry", pa.int64())], metadata))
     writer.close()
     yield sink.taken()
 
 
-class _Sent(io.RawIOBase):
-    """Takes what is written and gives it away; positions go on counting, as Parquet's footer needs them."""
+class _Sink(io.RawIOBase):
+    """A file in memory whose data is taken away while it is written. `tell` counts all data, for Parquet's footer."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -113,6 +114,6 @@ class _Sent(io.RawIOBase):
         return len(self._parts[-1])
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """Return the data written since the last call."""
         data, self._parts = b"".join(self._parts), []
         return data

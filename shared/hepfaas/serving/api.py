@@ -1,21 +1,22 @@
-"""predict's own calls: raw events or files in, scores out; versions and the aliases that name them."""
+"""The /v1 calls of `predict`: scores of raw events and of files, runs, versions and their aliases."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hepfaas.datasets.addresses import check_file, check_is_not_ours
-from hepfaas.datasets.doors import Reading
+from hepfaas.datasets.address_checks import check_file, check_is_not_ours
+from hepfaas.datasets.reading import Reading
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.inputs.json_object import json_object
 from hepfaas.models import versions
@@ -25,25 +26,31 @@ from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import is_name
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
-from hepfaas.serving.predicting import Context, in_thread, json_response
+from hepfaas.serving.context import Context
+from hepfaas.serving.responses import in_thread, json_response
+
+if TYPE_CHECKING:
+    from hepfaas.serving.run_requests import FileEntries
 
 MOST_FILES = 1_000
-OVER = "the time for one answer is over; ask for what is missing by 'entries', or with Prefer: respond-async for a run"
+OUT_OF_TIME = (
+    "the time for one answer is over; ask for the other events with 'entries', or for a run with Prefer: respond-async"
+)
 
 JSON = "application/json"
-CURLS_OWN = "application/x-www-form-urlencoded"
-"""What curl -d says of any text, JSON mostly."""
+CURL_DEFAULT = "application/x-www-form-urlencoded"
+"""Content type that `curl -d` sends with any text, mostly JSON."""
 
 _READERS = ThreadPoolExecutor(8, "files")
-"""Of their own: where a file's server does not answer, others are looked after all the same."""
+"""Threads for files alone, so that a file server that hangs does not hold up other requests."""
 
 
 async def predict(context: Context, name: str, number: str = "") -> Response:
     """POST /v1/models/{name}[/versions/{number}]/predict: {"events": …}, a document of events, or {"files": [URL]}."""
     end = time.monotonic() + STREAM_S
-    served = await context.serving.model(name, number)
+    served = await context.server.model(name, number)
     kind = context.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    kind = JSON if kind in ("", CURLS_OWN) else kind
+    kind = JSON if kind in ("", CURL_DEFAULT) else kind
     body = await context.body()
     if kind == JSON and b'"files"' in body:
         values = json_object(body)
@@ -53,128 +60,127 @@ async def predict(context: Context, name: str, number: str = "") -> Response:
 
 
 async def run_status(context: Context, run: str) -> Response:
-    """GET /v1/runs/{run}: how far a run is that was asked for here."""
-    from hepfaas.serving import prediction_answers  # runs: only where one is followed
+    """GET /v1/runs/{run}: the progress of a run that was requested here."""
+    from hepfaas.serving import run_results  # only for requests about runs
 
-    answer: Response = await in_thread(prediction_answers.status, context.serving.store, run)
-    return answer
+    response: Response = await in_thread(run_results.status, context.server.store, run)
+    return response
 
 
 async def run_scores(context: Context, run: str) -> Response:
-    """GET /v1/runs/{run}/scores: what it made, as JSON lines, Arrow or Parquet."""
-    from hepfaas.serving import prediction_answers
+    """GET /v1/runs/{run}/scores: its scores as JSON lines, Arrow or Parquet."""
+    from hepfaas.serving import run_results
 
     accept = context.request.headers.get("accept", "")
-    answer: Response = await in_thread(prediction_answers.scores, context.serving.store, run, accept)
-    return answer
+    response: Response = await in_thread(run_results.scores, context.server.store, run, accept)
+    return response
 
 
 async def run_ledger(context: Context, run: str) -> Response:
-    """GET /v1/runs/{run}/ledger: what it made, recounted."""
-    from hepfaas.serving import prediction_answers
+    """GET /v1/runs/{run}/ledger: its events and scores, counted again from the stored parts."""
+    from hepfaas.serving import run_results
 
-    answer: Response = await in_thread(prediction_answers.ledger, context.serving.store, run)
-    return answer
+    response: Response = await in_thread(run_results.ledger, context.server.store, run)
+    return response
 
 
 async def list_aliases(context: Context, name: str) -> Response:
-    """GET /v1/models/{name}/aliases: which version each names."""
-    await in_thread(versions.find, context.serving.store, name)
-    return json_response({"aliases": await in_thread(versions.aliases, context.serving.store, name)})
+    """GET /v1/models/{name}/aliases: the version that each alias names."""
+    await in_thread(versions.find, context.server.store, name)
+    return json_response({"aliases": await in_thread(versions.aliases, context.server.store, name)})
 
 
 async def put_alias(context: Context, name: str, alias: str) -> Response:
-    """PUT /v1/models/{name}/aliases/{alias}: {"version": n}; put again with an earlier one, it is rolled back."""
+    """PUT /v1/models/{name}/aliases/{alias}: {"version": n}. An earlier version rolls it back."""
     number = (await context.few_values()).get("version")
     if not is_name(alias) or alias.isdecimal():
-        raise RequestError(f"'{alias[:100]}' is no name of an alias: use letters, digits, '.', '_' and '-'")
+        raise RequestError(f"'{alias[:100]}' is not a name for an alias; use letters, digits, '.', '_' and '-'")
     if type(number) is not int or number < 1:
         raise RequestError(f"'version' is {str(number)[:40]}; it takes the number of a version")
-    await in_thread(versions.find, context.serving.store, name, str(number))
-    await in_thread(versions.set_alias, context.serving.store, name, alias, number)
-    return json_response({"aliases": await in_thread(versions.aliases, context.serving.store, name)})
+    await in_thread(versions.find, context.server.store, name, str(number))
+    await in_thread(versions.set_alias, context.server.store, name, alias, number)
+    return json_response({"aliases": await in_thread(versions.aliases, context.server.store, name)})
 
 
 async def delete_alias(context: Context, name: str, alias: str) -> Response:
-    """DELETE /v1/models/{name}/aliases/{alias}"""
-    if alias not in await in_thread(versions.aliases, context.serving.store, name):
+    """DELETE /v1/models/{name}/aliases/{alias}: remove an alias."""
+    if alias not in await in_thread(versions.aliases, context.server.store, name):
         raise NotThereError(f"model '{name}' has no alias '{alias[:100]}'; GET /v1/models/{name}/aliases lists them")
-    await in_thread(versions.set_alias, context.serving.store, name, alias, 0)
+    await in_thread(versions.set_alias, context.server.store, name, alias, 0)
     return Response(status_code=204)
 
 
 async def delete_version(context: Context, name: str, number: str) -> Response:
-    """DELETE /v1/models/{name}/versions/{number}: it answers a few seconds longer at most."""
-    version = await in_thread(versions.find, context.serving.store, name, number)
+    """DELETE /v1/models/{name}/versions/{number}: delete a version. It may answer for a few seconds longer."""
+    version = await in_thread(versions.find, context.server.store, name, number)
     if str(version.number) != number:
         raise RequestError(f"'{number}' is an alias; give the number of the version, {version.number}")
-    await in_thread(versions.delete, context.serving.store, version)
+    await in_thread(versions.delete, context.server.store, version)
     return Response(status_code=204)
 
 
 async def _of_events(context: Context, served: Served, kind: str, body: bytes) -> Response:
-    from hepfaas.inputs import raw_events  # a sixth of a second: only where raw events come
+    from hepfaas.inputs import raw_events  # takes a sixth of a second: only for raw events
 
-    usual = served.published.tree
-    tree = context.request.query_params.get("tree") or usual
-    memory = context.serving.settings.worker_memory
-    events = await in_thread(raw_events.events_in, served, kind, body, tree, context.hold, memory)
+    tree = context.request.query_params.get("tree", "")
+    read = functools.partial(raw_events.events_in, hold=context.hold, memory=context.settings.worker_memory, tree=tree)
+    events = await in_thread(read, served, kind, body)
     features = await in_thread(raw_events.features_of, served, events, context.hold)
     scores = await context.scores(served, features)
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
-    accepted = context.request.headers.get("accept", "")
-    for wanted in raw_events.WRITTEN:
-        if wanted in accepted:
-            return Response(await in_thread(raw_events.written, wanted, columns), media_type=wanted)
+    accept = context.request.headers.get("accept", "")
+    for offered in raw_events.SCORE_TYPES:
+        if offered in accept:
+            return Response(await in_thread(raw_events.scores_as, offered, columns), media_type=offered)
     return json_response({"model": str(served.version), "scores": columns})
 
 
 async def _of_files(context: Context, served: Served, values: Mapping[str, Any], end: float) -> Response:
-    """Streams the scores of files as they are read, or where that would take long asks for a run and tells its name.
-    end: when the answer must be over, by the monotonic clock."""
-    from hepfaas.serving import prediction_runs  # runs: only where files come
+    """Stream the scores of files as they are read, or request a run if that would take long.
 
-    files, tree, entries = await _by_reader(_checked, context, served, values)  # it resolves names of hosts
-    reading = context.serving.readings.reading(context.serving.store, context.owner, context.memberships)
+    end: when the response must be complete, by the monotonic clock.
+    """
+    from hepfaas.serving import run_requests  # only for files
+
+    wanted = await _in_reader(_file_entries, context, served, values)  # it resolves host names
+    reading = context.server.instance.readings.reading(context.server.store, context.owner, context.memberships)
     respond_async = "respond-async" in context.request.headers.get("prefer", "").lower()
     headers: dict[str, Any] = {}
     if not respond_async:
-        most = context.serving.settings.predict_stream_events
-        headers, is_long = await _by_reader(prediction_runs.looked_at, files, tree, entries, most, reading)
+        most = context.settings.predict_stream_events
+        headers, is_long = await _in_reader(run_requests.look, wanted, most, reading)
     if respond_async or is_long:
-        wish = prediction_runs.Wish(served, files, tree, entries, respond_async)
-        answer: Response = await in_thread(prediction_runs.begun, context, wish)
-        return answer
-    accepted = context.request.headers.get("accept", "")
-    kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accepted), LINES)
-    blocks = _blocks(context.serving.inference, served, files, tree, entries, headers, reading, end)
-    first = await _by_reader(next, blocks, None)  # what is wrong with the first file is a status, not a line
-    some = itertools.chain([first] if first else [], blocks)
-    parts = streamed(kind, some, str(served.version), len(files))
+        response: Response = await in_thread(run_requests.request_run, context, served, wanted, respond_async)
+        return response
+    accept = context.request.headers.get("accept", "")
+    kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accept), LINES)
+    blocks = _blocks(context.server.instance.inference, served, wanted, headers=headers, reading=reading, end=end)
+    first = await _in_reader(next, blocks, None)  # an error in the first file becomes a status, not a line
+    parts = streamed(kind, itertools.chain([first] if first else [], blocks), str(served.version), len(wanted.files))
 
-    coming = _READERS.submit(next, parts, None)
+    pending = _READERS.submit(next, parts, None)
 
-    async def sent() -> AsyncIterator[bytes]:
-        nonlocal coming
+    async def stream() -> AsyncIterator[bytes]:
+        nonlocal pending
         events = 0
-        while await _comes(coming, end):
-            if (part := coming.result()) is None:
+        while await _is_done(pending, end):
+            if (part := pending.result()) is None:
                 return
             events += part.count(b"\n") if kind == LINES else 0
             yield part
-            coming = _READERS.submit(next, parts, None)
+            pending = _READERS.submit(next, parts, None)
         if kind != LINES:
-            raise UnavailableError(OVER)  # the connection breaks off
-        yield error_line(OVER, events)  # whoever reads for us may take a while longer
+            raise UnavailableError(OUT_OF_TIME)  # the connection breaks off
+        yield error_line(OUT_OF_TIME, events)  # the reading thread may go on for a while
 
     def end_reading() -> None:
-        coming.add_done_callback(lambda _: _READERS.submit(blocks.close))
+        pending.add_done_callback(lambda _: _READERS.submit(blocks.close))
 
-    return _Streamed(sent(), kind, end_reading)
+    return _FileScores(stream(), kind, end_reading)
 
 
-class _Streamed(StreamingResponse):
-    """Ends the reading when it is over, also where the client has gone before."""
+class _FileScores(StreamingResponse):
+    """A stream that ends the reading of files when it is over, also if the client disconnects."""
 
     def __init__(self, parts: AsyncIterator[bytes], media_type: str, end_reading: Callable[[], None]) -> None:
         super().__init__(parts, media_type=media_type)
@@ -187,21 +193,22 @@ class _Streamed(StreamingResponse):
             self._end_reading()
 
 
-async def _comes(work: Future[Any], end: float) -> bool:
-    """Whether some work is done before that time; it goes on if not."""
+async def _is_done(work: Future[Any], end: float) -> bool:
+    """Wait until some work is done; return False if it is not by that time."""
     await asyncio.wait([asyncio.wrap_future(work)], timeout=max(0.0, end - time.monotonic()))
     return work.done()
 
 
-async def _by_reader(work: Callable[..., Any], *given: Any) -> Any:
-    return await asyncio.wrap_future(_READERS.submit(work, *given))
+async def _in_reader(work: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.wrap_future(_READERS.submit(work, *arguments))
 
 
-def _checked(
-    context: Context, served: Served, values: Mapping[str, Any]
-) -> tuple[list[str], str, tuple[int, int] | None]:
-    usual = served.published.tree  # a model without a spec is refused before anything is read
-    files, entries, tree = values["files"], values.get("entries"), values.get("tree") or usual
+def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -> FileEntries:
+    """Return the entries that a request names. Raises: RequestError."""
+    from hepfaas.serving.run_requests import FileEntries
+
+    default_tree = served.published.tree  # refuses a model without a spec before anything is read
+    files, entries, tree = values["files"], values.get("entries"), values.get("tree") or default_tree
     unknown = set(values) - {"files", "tree", "entries"}
     if unknown:
         raise RequestError(f"unknown key '{sorted(unknown)[0]}'; a prediction on files takes files, tree, entries")
@@ -216,39 +223,40 @@ def _checked(
     addresses = []
     for url in files:
         if "://" not in url:
-            raise RequestError(f"'{Path(url).name}' is no address: root://, s3:// and http(s):// are read, or send it")
-        private, sources = context.serving.settings.allow_private, context.serving.readings.sources
+            raise RequestError(f"'{Path(url).name}' is not an address; use root://, s3:// or http(s)://, or send it")
+        private, sources = context.settings.allow_private, context.server.instance.readings.sources
         address = check_file(url, private, sources, context.memberships)
-        check_is_not_ours(address, context.serving.store.url)
+        check_is_not_ours(address, context.server.store.url)
         addresses.append(str(address))
-    files = addresses
     if entries is None:
-        return files, tree, None
-    plain = isinstance(entries, list) and len(entries) == 2 and all(type(at) is int for at in entries)
-    if not plain or not 0 <= entries[0] <= entries[1]:
-        raise RequestError(f"'entries' is {str(entries)[:60]}; it takes [first, one behind the last]")
-    return files, tree, (entries[0], entries[1])
+        return FileEntries(addresses, tree)
+    is_pair = isinstance(entries, list) and len(entries) == 2 and all(type(entry) is int for entry in entries)
+    if not is_pair or not 0 <= entries[0] <= entries[1]:
+        raise RequestError(f"'entries' is {str(entries)[:60]}; it takes [first, one after the last]")
+    return FileEntries(addresses, tree, (entries[0], entries[1]))
 
 
 def _blocks(
     inference: Inference,
     served: Served,
-    files: list[str],
-    tree: str,
-    entries: tuple[int, int] | None,
+    wanted: FileEntries,
+    *,
     headers: Mapping[str, Any],
     reading: Reading,
     end: float,
 ) -> Generator[Columns]:
-    """The scores of some events after the other, with the number of their file, until that time.
+    """Yield the scores of blocks of events, with the number of their file.
 
-    Raises: RequestError; UnavailableError, also if it takes too long.
+    Raises: RequestError; UnavailableError, also at that time.
     """
     from hepfaas.steps.predict import predicted
 
     with inference.model(served.graph) as model:
-        for number, url in enumerate(files):
-            for some in predicted(served.published, model, url, tree, entries, headers.get(url), reading):
-                yield {"file": np.full(len(some.entries), number, dtype=np.int32), **some.columns}
+        for number, url in enumerate(wanted.files):
+            header = headers.get(url)
+            for block in predicted(
+                served.published, model, url, wanted.tree, wanted=wanted.entries, file=header, reading=reading
+            ):
+                yield {"file": np.full(len(block.entries), number, dtype=np.int32), **block.columns}
                 if time.monotonic() > end:
-                    raise UnavailableError(OVER)
+                    raise UnavailableError(OUT_OF_TIME)

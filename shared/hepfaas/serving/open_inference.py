@@ -1,5 +1,7 @@
-"""The Open Inference Protocol, version 2, by HTTP: https://github.com/kserve/open-inference-protocol, with the binary
-tensors of Triton's extension. A model takes one tensor `features`, normalised as in training, or raw values by branch.
+"""The Open Inference Protocol, version 2, over HTTP, with Triton's extension for binary tensors.
+
+https://github.com/kserve/open-inference-protocol. A model takes one tensor `features`, normalised as in training, or
+raw values by branch.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from hepfaas.features.spec import FeatureBranch
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
-from hepfaas.serving.predicting import Context, in_thread, json_response
+from hepfaas.serving.context import Context
+from hepfaas.serving.responses import in_thread, json_response
 
 FEATURES, SCORES = "features", "scores"
 HEADER = "Inference-Header-Content-Length"
 MOST_DIGITS = 18
-"""Of the length of a header."""
+"""Digits in the value of HEADER."""
 
 TYPES = {
     "BOOL": "?",
@@ -51,34 +54,34 @@ DATATYPES = {
 
 
 async def server(context: Context) -> Response:
-    """GET /v2"""
+    """GET /v2: name, version and extensions."""
     return json_response({"name": "hepfaas", "version": __version__, "extensions": ["binary_tensor_data"]})
 
 
 async def live(context: Context) -> Response:
-    """GET /v2/health/live"""
+    """GET /v2/health/live: the process answers."""
     return json_response({"live": True})
 
 
 async def ready(context: Context) -> Response:
     """GET /v2/health/ready: the store answers, and the default models are in memory."""
-    await context.serving.check_ready()
+    await context.server.instance.check_ready()
     return json_response({"ready": True})
 
 
 async def model_ready(context: Context, name: str, number: str = "") -> Response:
-    """GET /v2/models/{name}[/versions/{number}]/ready: it is in memory from now on."""
-    served = await context.serving.model(name, number)
+    """GET /v2/models/{name}[/versions/{number}]/ready: load the model."""
+    served = await context.server.model(name, number)
     return json_response({"name": served.version.name, "ready": True})
 
 
 async def metadata(context: Context, name: str, number: str = "") -> Response:
-    """GET /v2/models/{name}[/versions/{number}]: what it takes and gives."""
-    return json_response(described(await context.serving.model(name, number)))
+    """GET /v2/models/{name}[/versions/{number}]: inputs and outputs of a model."""
+    return json_response(describe(await context.server.model(name, number)))
 
 
-def described(served: Served) -> dict[str, Any]:
-    """What a version takes and gives."""
+def describe(served: Served) -> dict[str, Any]:
+    """Return the metadata of a version: inputs and outputs."""
     raw = [
         {
             "name": branch.name,
@@ -99,31 +102,35 @@ def described(served: Served) -> dict[str, Any]:
 
 
 def _datatype(branch: FeatureBranch) -> str:
-    """Of a branch's raw values. A jagged one has NaN where there is no value, so its whole numbers come as floats."""
+    """Return the datatype of raw values. Jagged branches are padded with NaN, so their integers are sent as floats."""
     if branch.jagged and np.dtype(branch.type or "float32").kind in "iub":
         return DATATYPES[np.result_type(branch.type, np.float32).name]
     return DATATYPES.get(branch.type, "FP32")
 
 
 async def infer(context: Context, name: str, number: str = "") -> Response:
-    """POST /v2/models/{name}[/versions/{number}]/infer: either `features`, or every branch with its raw values.
+    """POST /v2/models/{name}[/versions/{number}]/infer: scores of `features`, or of raw values of every branch.
 
-    Raw values of a jagged branch are a matrix, an event's list in a row and NaN behind it.
+    Raw values of a jagged branch are a matrix: the list of an event in a row, padded with NaN.
     """
-    served = await context.serving.model(name, number)
+    served = await context.server.model(name, number)
     body = await context.body()
     head = context.header(HEADER)
-    values, binary = _parts(body, head)
+    values, binary = _split(body, head)
     inputs = values.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise _no_inputs()
     is_binary = _wants_binary(values)
-    matrix = await matrix_of_tensors(served, _tensors(inputs, binary))
-    return _answer(served, await context.scores(served, matrix), values.get("id"), is_binary)
+    most_bytes = context.server.instance.settings.predict_waiting_bytes
+    matrix = await input_features(served, _tensors(inputs, binary), most_bytes)
+    return _response(served, await context.scores(served, matrix), values.get("id"), is_binary)
 
 
-async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Vectors (events, features), of `features` or of raw values. Raises: RequestError if a tensor does not fit."""
+async def input_features(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> NDArray[np.float32]:
+    """Return features (events, features) from the tensor `features`, or built from raw values in at most that memory.
+
+    Raises: RequestError if a tensor does not fit the model; TooLargeError.
+    """
     if (features := tensors.get(FEATURES)) is not None:
         if len(tensors) > 1:
             _check_names(served, tensors, [FEATURES])
@@ -131,12 +138,14 @@ async def matrix_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]])
             features = features[None]
         return np.ascontiguousarray(cast(features, np.float32, f"input '{FEATURES}'"))
     _check_names(served, tensors, [branch.name for branch in served.published.spec.branches])
-    matrix: NDArray[np.float32] = await in_thread(_raw, served, tensors)
+    from hepfaas.inputs.raw_events import features_of_tensors
+
+    matrix: NDArray[np.float32] = await in_thread(features_of_tensors, served, tensors, most_bytes)
     return matrix
 
 
-def _parts(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview]:
-    """The JSON of a request, and the binary tensors behind it."""
+def _split(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview]:
+    """Return the JSON of a request and the binary tensors after it. head: the length of the JSON."""
     if head is None:
         return json_object(body), memoryview(b"")
     if not head.isdecimal() or len(head) > MOST_DIGITS or int(head) > len(body):
@@ -149,13 +158,13 @@ def _no_inputs() -> RequestError:
 
 
 def _wants_binary(values: Mapping[str, Any]) -> bool:
-    """Whether the scores are to be sent as bytes. Raises: RequestError if another output than them is asked for."""
+    """Return whether the scores are to be sent as bytes. Raises: RequestError if the request names another output."""
     binary = "parameters" in values and bool(_parameters(values).get("binary_data_output"))
     outputs = values.get("outputs")
     if not outputs:
         return binary
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
-        raise RequestError(f"'outputs' is no list of tensors; the model has one, '{SCORES}'")
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+        raise RequestError(f"'outputs' is not a list of tensors; the model has one, '{SCORES}'")
     for output in outputs:
         if output.get("name") != SCORES:
             raise RequestError(f"the model has no output '{str(output.get('name'))[:100]}'; it has '{SCORES}'")
@@ -164,36 +173,34 @@ def _wants_binary(values: Mapping[str, Any]) -> bool:
 
 
 def _parameters(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = values.get("parameters")
-    return found if isinstance(found, dict) else {}
+    parameters = values.get("parameters")
+    return parameters if isinstance(parameters, dict) else {}
 
 
 def _tensors(inputs: Sequence[Mapping[str, Any]], binary: memoryview) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
-    at = 0
-    for one in inputs:
-        if not isinstance(one, dict):
+    start = 0
+    for item in inputs:
+        if not isinstance(item, dict):
             raise _no_inputs()
-        name, shape, datatype = one.get("name"), one.get("shape"), one.get("datatype")
+        name, shape, datatype = item.get("name"), item.get("shape"), item.get("datatype")
         if not isinstance(name, str) or name in tensors:
-            raise RequestError(f"an input has the name {str(name)[:100]!r}; each has one of its own")
+            raise RequestError(f"an input has the name {str(name)[:100]!r}; each needs a name of its own")
         if not isinstance(shape, list):
             raise _no_shape(name, shape)
         if not isinstance(datatype, str) or datatype not in TYPES:
             raise RequestError(f"input '{name}' has datatype {str(datatype)[:40]!r}; it takes {', '.join(TYPES)}")
-        size = _parameters(one).get("binary_data_size") if "parameters" in one else None
+        size = _parameters(item).get("binary_data_size") if "parameters" in item else None
         if size is None:
-            found = _from_json(name, one.get("data"), datatype)
+            flat = _from_json(name, item.get("data"), datatype)
         else:
-            if type(size) is not int or not 0 <= size <= len(binary) - at:
+            if type(size) is not int or not 0 <= size <= len(binary) - start:
                 raise RequestError(
-                    f"input '{name}' has binary_data_size {str(size)[:40]}; {len(binary) - at} bytes are left"
+                    f"input '{name}' has binary_data_size {str(size)[:40]}; {len(binary) - start} bytes are left"
                 )
-            if size % np.dtype(TYPES[datatype]).itemsize:
-                raise RequestError(f"input '{name}' has {size} bytes, no whole number of {datatype}")
-            found = np.frombuffer(binary[at : at + size], dtype=TYPES[datatype])
-            at += size
-        tensors[name] = shaped(name, found, shape)
+            flat = from_bytes(name, binary[start : start + size], datatype)
+            start += size
+        tensors[name] = reshape(name, flat, shape)
     return tensors
 
 
@@ -203,16 +210,24 @@ def _from_json(name: str, data: Any, datatype: str) -> NDArray[Any]:
     return from_json(data, TYPES[datatype], f"the data of input '{name}'", null=name != FEATURES)
 
 
-def shaped(name: str, found: NDArray[Any], shape: list[int]) -> NDArray[Any]:
-    """The values of an input in their shape. Raises: RequestError if it is none, or has another number of them."""
+def from_bytes(name: str, data: bytes | memoryview, datatype: str) -> NDArray[Any]:
+    """Return the values of an input in binary form. Raises: RequestError if the last value is incomplete."""
+    type_ = np.dtype(TYPES[datatype])
+    if len(data) % type_.itemsize:
+        raise RequestError(f"input '{name}' has {len(data)} bytes, not a whole number of {datatype} values")
+    return np.frombuffer(data, dtype=type_)
+
+
+def reshape(name: str, flat: NDArray[Any], shape: list[int]) -> NDArray[Any]:
+    """Return the values of an input in their shape. Raises: RequestError if it is invalid or does not fit."""
     try:
-        if min(shape, default=0) < 0:  # to numpy it is whatever fits
+        if min(shape, default=0) < 0:  # numpy would choose this size
             raise _no_shape(name, shape)
-        return found.reshape(shape)
+        return flat.reshape(shape)
     except (TypeError, OverflowError) as error:
         raise _no_shape(name, shape) from error
     except ValueError as error:
-        raise RequestError(f"input '{name}' has {found.size} values, and shape {shape}") from error
+        raise RequestError(f"input '{name}' has {flat.size} values, and shape {shape}") from error
 
 
 def _no_shape(name: str, shape: Any) -> RequestError:
@@ -220,7 +235,7 @@ def _no_shape(name: str, shape: Any) -> RequestError:
 
 
 def _check_names(served: Served, tensors: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Raises: RequestError if a tensor is missing or is none of the model's."""
+    """Check that there is a tensor of each name and no other. Raises: RequestError."""
     for name in tensors:
         if name not in names:
             close = difflib.get_close_matches(name, [FEATURES, *names], 3, 0.5) or [FEATURES, *names[:5]]
@@ -233,15 +248,8 @@ def _check_names(served: Served, tensors: Mapping[str, Any], names: Sequence[str
             )
 
 
-def _raw(served: Served, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Vectors of raw values by branch."""
-    from hepfaas.inputs.raw_events import features_of_tensors
-
-    return features_of_tensors(served, tensors)
-
-
-def _answer(served: Served, scores: NDArray[np.float32], id_: Any, binary: bool) -> Response:
-    """id_: the request's own, given back."""
+def _response(served: Served, scores: NDArray[np.float32], id_: Any, binary: bool) -> Response:
+    """Return the response with the scores and the id of the request."""
     output: dict[str, Any] = {"name": SCORES, "shape": scores.shape, "datatype": "FP32"}
     values: dict[str, Any] = {"model_name": served.version.name, "model_version": str(served.version.number)}
     if id_ is not None:

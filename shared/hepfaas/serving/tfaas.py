@@ -1,4 +1,4 @@
-"""The calls of TFaaS, as its clients know them: vectors that are normalised and padded already, one row a request."""
+"""The calls of TFaaS, unchanged for its clients: vectors that are normalised and padded already, one row a request."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from hepfaas.models import versions
 from hepfaas.models.served import Served
 from hepfaas.models.versions import Version
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.serving.predicting import MOST_VALUES_BYTES, Context, in_thread, json_response
+from hepfaas.serving.context import MOST_VALUES_BYTES, Context
+from hepfaas.serving.responses import in_thread, json_response
 
 BEST = 5
-"""Labels that /image tells for a model of TensorFlow 1."""
+"""Labels in the response of /image for a model of TensorFlow 1."""
 
 
 async def row(context: Context) -> Response:
@@ -36,56 +37,66 @@ async def row(context: Context) -> Response:
 
 
 async def protobuf(context: Context) -> Response:
-    """POST /proto, /predict/proto: a message Row, or with ?message=DataFrame many -> a message Predictions, labels
-    filled, the rows' scores one after the other."""
-    from hepfaas.serving.protobuf import parsed  # only where it is spoken
-    from hepfaas.serving.tfaas_proto import message, predictions
+    """POST /proto, /predict/proto: a message Row, or with ?message=DataFrame several -> a message Predictions.
+
+    It has the scores of all rows, one after the other, each with its label.
+    """
+    from google.protobuf.message import DecodeError  # only for protobuf
+
+    from hepfaas.serving import tfaas_pb2
 
     kind = context.request.query_params.get("message") or "Row"
     if kind not in ("Row", "DataFrame"):
         raise RequestError(f"message is '{kind[:40]}'; it takes Row or DataFrame")
-    found = parsed(message(kind), await context.body())
-    rows = list(found.row) if kind == "DataFrame" else [found]
-    named = {row.model for row in rows}
-    if len(named) > 1:
-        raise RequestError(f"the rows of a DataFrame name {len(named)} models; send those of each apart")
-    served = await _served(context, next(iter(named), ""))
+    message = getattr(tfaas_pb2, kind)()
+    try:
+        message.ParseFromString(await context.body())
+    except DecodeError as error:
+        raise RequestError(f"the body is not a protobuf message tfaaspb.{kind}") from error
+    rows = list(message.row) if kind == "DataFrame" else [message]
+    names = {row.model for row in rows}
+    if len(names) > 1:
+        raise RequestError(f"the rows of a DataFrame name {len(names)} models; send a DataFrame for each model")
+    served = await _served(context, next(iter(names), ""))
     values = [_in_order(served, list(row.key), list(row.value)) for row in rows]
     if len(set(map(len, values))) > 1:
         raise RequestError("the rows of a DataFrame have unequal numbers of values; each has one for each feature")
     scores = await context.scores(served, np.asarray(values, dtype=np.float32))
     labels = _score_labels(served)
-    data = predictions([(label, float(score)) for row in scores for label, score in zip(labels, row, strict=True)])
-    return Response(data, media_type="application/x-protobuf")
+    predictions = tfaas_pb2.Predictions()
+    for row in scores:
+        for label, score in zip(labels, row, strict=True):
+            predictions.prediction.add(label=label, probability=float(score))
+    return Response(predictions.SerializeToString(), media_type="application/x-protobuf")
 
 
 async def image(context: Context) -> Response:
-    """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores; of a model of
-    TensorFlow 1 {"filename", "labels": the best five, each with its probability}."""
-    from hepfaas.inputs.raw_events import picture  # only where pictures come
+    """POST /image, /predict/image: a form with 'image' (PNG or JPEG) and 'model' -> a list of scores.
 
-    async with context.form(context.serving.settings.predict_body_bytes) as form:
+    A model of TensorFlow 1 answers {"filename", "labels": the best five, each with its probability}.
+    """
+    from hepfaas.inputs.raw_events import pixels_of  # only for pictures
+
+    async with context.form(context.settings.predict_body_bytes) as form:
         upload, name = form.get("image"), form.get("model")
         if not isinstance(upload, UploadFile):
             raise RequestError("the form has no file 'image': a PNG or JPEG picture")
         served = await _served(context, name)
-        features = await in_thread(
-            picture, served, await upload.read(), context.hold, context.serving.settings.worker_memory
-        )
+        features = await in_thread(pixels_of, served, await upload.read(), context.hold, context.settings.worker_memory)
     scores = (await context.scores(served, features[None]))[0]
     if served.published.card.get("foreign") != "frozen_graph":
         return json_response(scores)
     labels = _score_labels(served)
     best = [int(place) for place in np.argsort(-scores, kind="stable")[:BEST]]
-    found = [{"label": labels[place], "probability": float(scores[place])} for place in best]
-    return json_response({"filename": upload.filename, "labels": found})
+    rows = [{"label": labels[place], "probability": float(scores[place])} for place in best]
+    return json_response({"filename": upload.filename, "labels": rows})
 
 
 async def status(context: Context) -> Response:
-    """GET /status: memory, load and processors of the machine, and the requests that this instance has had."""
-    import psutil  # only where somebody looks
+    """GET /status: memory, load and processors of the machine, and the number of requests to this instance."""
+    import psutil  # only for this call
 
-    answered = context.serving.answered
+    answered = context.server.instance.answered
     return json_response(
         {
             "NGo": threading.active_count(),
@@ -102,46 +113,45 @@ async def status(context: Context) -> Response:
     )
 
 
-def _memory(found: Any) -> dict[str, float]:
-    return {"Total": found.total, "Free": found.free, "Used": found.used, "UsedPercent": found.percent}
+def _memory(usage: Any) -> dict[str, float]:
+    return {"Total": usage.total, "Free": usage.free, "Used": usage.used, "UsedPercent": usage.percent}
 
 
 async def models(context: Context) -> Response:
-    """GET /models: the parameters of each model; null where there is none."""
-    found = await in_thread(_all_params, context.serving.store)
-    return json_response(found or None)
+    """GET /models: the parameters of each model; null if there is no model."""
+    return json_response(await in_thread(_all_params, context.server.store) or None)
 
 
 async def params(context: Context, model: str) -> Response:
-    """GET /params/{model}: its parameters, in both dialects of params.json."""
-    return json_response(await in_thread(_params_of_name, context.serving.store, model))
+    """GET /params/{model}: parameters of a model, in both dialects of params.json."""
+    return json_response(await in_thread(_params_of_name, context.server.store, model))
 
 
 async def set_params(context: Context) -> Response:
-    """POST /params: the model that answers requests that name none; of this owner alone."""
+    """POST /params: set the owner's default model, for requests that name no model."""
     values = await context.few_values()
     name = values.get("name") or values.get("model")
     if not isinstance(name, str) or not is_name(name):
-        raise RequestError("'name' is missing: the name of a model that is there")
-    await in_thread(_version, context.serving.store, name)
-    await in_thread(_set_default, context.serving.store, name)
+        raise RequestError("'name' is missing: the name of a model")
+    await in_thread(_version, context.server.store, name)
+    await in_thread(_set_default, context.server.store, name)
     return Response()
 
 
 async def delete(context: Context, model: str = "") -> Response:
-    """DELETE /delete/{model}, or /delete with the form field 'model': all its versions, or what a process published."""
+    """DELETE /delete/{model}, or /delete with the form field 'model': all versions of a model, or the one of a run."""
     name = model
     if not name:
         async with context.form(MOST_VALUES_BYTES) as form:
             name = str(form.get("model") or "")
-    await in_thread(_delete_all, context.serving.store, name)
+    await in_thread(_delete_all, context.server.store, name)
     return Response()
 
 
 def _in_order(served: Served, keys: Any, numbers: Sequence[Any]) -> Sequence[Any]:
-    """The numbers in the order of the columns, if the keys are its names; names of somebody's own say nothing.
+    """Return the numbers in the order of the model's columns if the keys are their names; other keys are ignored.
 
-    Raises: RequestError if only some of them are columns: it cannot be what was meant.
+    Raises: RequestError if only some keys are columns, which must be a mistake.
     """
     if not keys:
         return numbers
@@ -159,46 +169,48 @@ def _in_order(served: Served, keys: Any, numbers: Sequence[Any]) -> Sequence[Any
     if len(missing) == len(columns):
         return numbers
     unknown = [name for name in named if name not in columns]
-    said = f"without '{missing[0]}'" if missing else f"with the unknown '{unknown[0]}'" if unknown else "twice"
-    raise RequestError(f"'keys' are columns of model '{served.version}', but {said}; give all {len(columns)} or none")
+    finding = f"without '{missing[0]}'" if missing else f"with the unknown '{unknown[0]}'" if unknown else "twice"
+    raise RequestError(
+        f"'keys' are columns of model '{served.version}', but {finding}; give all {len(columns)} or none"
+    )
 
 
 def _score_labels(served: Served) -> list[str]:
-    """The label that each score is for: a single one is that of the last. Without as many labels: their numbers."""
+    """Return the label of each score; a single score has the last label. Numbers if the labels are not as many."""
     labels = [str(label) for label in served.published.card["labels"]]
     labels = labels[-1:] if served.outputs == 1 else labels
     return labels if len(labels) == served.outputs else [str(output) for output in range(served.outputs)]
 
 
 async def _served(context: Context, name: Any) -> Served:
-    """The model of that name, or the one that the process of that name published; without a name the default."""
+    """Return the model of that name, or the one that the run of that name published; without a name the default."""
     if name and not isinstance(name, str):
-        raise RequestError("'model' is no text; it takes the name of a model")
-    serving = context.serving
-    name = name or await in_thread(_default, serving.store)
-    if name not in serving.processes:
+        raise RequestError("'model' is not a text; it takes the name of a model")
+    server = context.server
+    name = name or await in_thread(_default, server.store)
+    if name not in server.version_of_run:
         try:
-            return await serving.model(name)
+            return await server.model(name)
         except NotThereError:
-            version = await in_thread(_published_by, serving.store, name)
+            version = await in_thread(_published_by, server.store, name)
             if version is None:
                 raise
-            serving.processes[name] = version
-    version = serving.processes[name]
-    return await serving.model(version.name, str(version.number))
+            server.version_of_run[name] = version
+    version = server.version_of_run[name]
+    return await server.model(version.name, str(version.number))
 
 
 def _version(store: Store, name: str) -> Version:
-    """The newest version of a model, or what a process published. Raises: NotThereError."""
+    """Return the newest version of a model, or the one that a run published. Raises: NotThereError."""
     if not is_name(name):
         raise NotThereError(f"there is no model '{name[:100]}'; GET /models lists them")
     return _published_by(store, name) or versions.find(store, name)
 
 
-def _published_by(store: Store, process: str) -> Version | None:
-    """What a run published and nobody has deleted, by the name that it has for old clients, 'name_k'."""
-    name, _, number = process.rpartition("_")
-    from hepfaas.orchestration import records  # runs: only where a model is named by one
+def _published_by(store: Store, run: str) -> Version | None:
+    """Return the version that a run published, unless it was deleted. run: its name for TFaaS clients, 'name_k'."""
+    name, _, number = run.rpartition("_")
+    from hepfaas.orchestration import records  # only where a model is named by a run
 
     end = records.last_end(store, f"{name}-{number}") if name and number.isdecimal() and is_name(name) else None
     if end is None or not end.model:
@@ -209,7 +221,7 @@ def _published_by(store: Store, process: str) -> Version | None:
 
 
 def _all_params(store: Store) -> list[dict[str, Any]]:
-    newest = {version.name: version for version in versions.versions(store)}  # sorted: the last of a name stays
+    newest = {version.name: version for version in versions.versions(store)}  # sorted: the last of a name is kept
     return [_params(version, versions.card_of(store, version)) for version in newest.values()]
 
 
@@ -219,11 +231,11 @@ def _params_of_name(store: Store, name: str) -> dict[str, Any]:
 
 
 def _params(version: Version, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What params.json of TFaaS says, in the dialects of its releases (inputNode, outputNode) and of its later sources.
+    """Return params.json of TFaaS in the dialects of its releases (inputNode, outputNode) and of its later sources.
 
-    Of a model that was uploaded it is what came with it, and the rest filled.
+    An uploaded model keeps its own values; the others are defaults.
     """
-    usual = {
+    defaults = {
         "name": version.name,
         "model": versions.GRAPH,
         "labels": versions.LABELS if "foreign" in card and card["labels"] else "",
@@ -239,11 +251,11 @@ def _params(version: Version, card: Mapping[str, Any]) -> dict[str, Any]:
         "description": f"version {version.number}: {card['n_features']} features, {card['parameters']} parameters",
         "timestamp": time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC", time.gmtime()),
     }
-    return {**usual, **card.get("params", {})}
+    return {**defaults, **card.get("params", {})}
 
 
 def _default(store: Store) -> str:
-    """Raises: RequestError if the owner has set none."""
+    """Return the name of the owner's default model. Raises: RequestError if none is set."""
     numbers = sorted(int(key.rpartition("/")[2]) for key in store.keys("default/"))
     if not numbers:
         raise RequestError("'model' is missing, and no default was set by POST /params; GET /models lists the models")

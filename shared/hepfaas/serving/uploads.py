@@ -1,4 +1,4 @@
-"""Uploads of models that were made elsewhere, as clients of TFaaS send them. A run converts each, once."""
+"""Uploads of models that were made elsewhere, as clients of TFaaS send them. A run converts each model once."""
 
 from __future__ import annotations
 
@@ -23,89 +23,92 @@ from hepfaas.orchestration.submitting import trace_of
 from hepfaas.platform.spool import Share
 from hepfaas.platform.storage import Store
 from hepfaas.runs.conversion import Conversion
-from hepfaas.serving.predicting import Context, in_thread
+from hepfaas.serving.context import Context
+from hepfaas.serving.responses import in_thread
 
 LOOK_S = 0.2
-"""How often it is looked whether a run has ended."""
+"""Interval of the checks whether a run has ended."""
 
-BLOCK = 1 << 20
-SMALLER = "HEPFAAS_PREDICT_MODEL_BYTES is what this instance takes"
+BLOCK_BYTES = 1 << 20
+LIMIT = "HEPFAAS_PREDICT_MODEL_BYTES is what this instance takes"
 
 
 async def upload(context: Context) -> Response:
-    """POST /upload, /bundle: a form (name, params, model, labels), or a tar of one directory -> nothing, once the model
-    is there. Uploaded again, it is the next version."""
-    serving = context.serving
-    asking = await in_thread(serving.asking)
+    """POST /upload, /bundle: a form (name, params, model, labels), or a tar of one directory.
+
+    The response is empty and comes once the model can be served. The same name again makes the next version.
+    """
+    server, spool = context.server, context.server.instance.spool
+    asking = await in_thread(server.asking)
     announced = _announced(context) or 0
     await in_thread(asking.check_quotas, announced)  # before anything is stored
     is_form = "form-data" in context.request.headers.get("content-type", "").lower()
     with (
-        serving.spool.share(context.owner, _announced(context)) as share,
+        spool.share(context.owner, _announced(context)) as share,
         tempfile.TemporaryDirectory(prefix="hepfaas-upload-") as scratch,
     ):
         folder = Path(scratch) / "model"
         folder.mkdir()
-        bundle = await (_of_form(context, folder, share) if is_form else _of_tar(context, folder, share))
+        bundle = await (_from_form if is_form else _from_tar)(context, folder, share)
         sizes = [path.stat().st_size for path in files_of(bundle).values()]
         await in_thread(asking.check_unpacked, sizes, announced)
-        recipe = await in_thread(_recipe, bundle, serving.store)
+        recipe = await in_thread(_recipe, bundle, server.store)
     trace = trace_of(context.request.headers.get("traceparent", ""))
     request = records.Request(recipe, time.time(), trace=trace, submitter=context.submitter)
     run = await in_thread(asking.ask, request)
-    await _completed(serving.store, run, serving.settings.predict_upload_s)
-    serving.loaded.forget(serving.store, recipe.name)
+    await _wait_for(run, server.store, context.settings.predict_upload_s)
+    server.instance.loaded.forget(server.store, recipe.name)
     return Response()
 
 
 def _announced(context: Context) -> int | None:
-    """Size of the body in bytes, if the client said it."""
+    """Return the size of the body in bytes, None if the client did not send it."""
     length = context.header("content-length") or ""
     return int(length) if length.isdecimal() else None
 
 
-async def _of_form(context: Context, folder: Path, share: Share) -> Bundle:
-    """The model in the fields of a form; 'op', which later clients send, says nothing."""
-    most = context.serving.settings.predict_model_bytes
+async def _from_form(context: Context, folder: Path, share: Share) -> Bundle:
+    """Return the model in the fields of a form. 'op', which later clients send, is ignored."""
+    most = context.settings.predict_model_bytes
     encoding = context.request.headers.get("content-encoding", "").lower()
     async with context.form(most + most // 2, share.take) as form:  # base64 takes a third more
-        return await asyncio.to_thread(_written, form, folder, most, encoding, share)
+        return await asyncio.to_thread(_unpack_form, form, folder, share, most_bytes=most, encoding=encoding)
 
 
-async def _of_tar(context: Context, folder: Path, share: Share) -> Bundle:
-    """The model in a tar; whether it is gzipped, its bytes tell."""
-    most = context.serving.settings.predict_model_bytes
+async def _from_tar(context: Context, folder: Path, share: Share) -> Bundle:
+    """Return the model in a tar, which may be gzipped."""
+    most = context.settings.predict_model_bytes
     with tempfile.TemporaryFile() as file:
         async for chunk in context.chunks(most):
             share.take(len(chunk))
             await in_thread(file.write, chunk)
         file.seek(0)
-        return await asyncio.to_thread(_unpacked, file, folder, most, share)
+        return await asyncio.to_thread(_unpack_tar, file, folder, most, share)
 
 
-def _written(form: FormData, folder: Path, most_bytes: int, encoding: str, share: Share) -> Bundle:
-    unpacked = Unpacked(folder, most_bytes, SMALLER, share.take)
+def _unpack_form(form: FormData, folder: Path, share: Share, *, most_bytes: int, encoding: str) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, LIMIT, share.take)
     model, name = form.get("model"), form.get("name")
     if not isinstance(model, UploadFile):
         raise RequestError("the form has no file 'model'; it takes name, params, model and labels")
     file = PurePosixPath((model.filename or "").replace("\\", "/")).name
     if file in ("", PARAMS, LABELS):
-        raise RequestError(f"the form's file 'model' is called '{file}'; it takes the model's own name, as in model.pb")
+        raise RequestError(f"the form's file 'model' is called '{file}'; give it the model's own name, as in model.pb")
     with tempfile.TemporaryFile() as decoded:
         unpacked.add(file, _from_base64(model.file, decoded, share) if encoding == "base64" else model.file)
-    for field, called in (("params", PARAMS), ("labels", LABELS)):
-        sent = form.get(field)
-        if isinstance(sent, UploadFile):
-            unpacked.add(called, sent.file)
-        elif sent:
-            (folder / called).write_text(sent, encoding="utf-8", errors="surrogatepass")
+    for field, file_name in (("params", PARAMS), ("labels", LABELS)):
+        value = form.get(field)
+        if isinstance(value, UploadFile):
+            unpacked.add(file_name, value.file)
+        elif value:
+            (folder / file_name).write_text(value, encoding="utf-8", errors="surrogatepass")
     return bundle_in(folder, name if isinstance(name, str) else "")
 
 
 def _from_base64(data: IO[bytes], into: IO[bytes], share: Share) -> IO[bytes]:
-    """What stands there in base64, white space passed over. Raises: RequestError if it is none."""
+    """Write base64 data into a file, decoded and without white space. Raises: RequestError if it is not base64."""
     rest = b""
-    while block := data.read(BLOCK):
+    while block := data.read(BLOCK_BYTES):
         text = rest + block.translate(None, b" \t\r\n")
         whole = len(text) - len(text) % 4
         share.take(whole)
@@ -120,18 +123,18 @@ def _bytes_of(text: bytes) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error as error:
-        raise RequestError(f"Content-Encoding says base64, but 'model' is none: {error}") from error
+        raise RequestError(f"Content-Encoding is base64, but 'model' is not: {error}") from error
 
 
-def _unpacked(file: IO[bytes], folder: Path, most_bytes: int, share: Share) -> Bundle:
-    unpacked = Unpacked(folder, most_bytes, SMALLER, share.take)
+def _unpack_tar(file: IO[bytes], folder: Path, most_bytes: int, share: Share) -> Bundle:
+    unpacked = Unpacked(folder, most_bytes, LIMIT, share.take)
     unpacked.add_tar(file)
     inside = unpacked.job()
     return bundle_in(inside, inside.name if inside != folder else "")
 
 
 def _recipe(bundle: Bundle, store: Store) -> Conversion:
-    """What is to be done, once the model's files are stored."""
+    """Store the files of a model; return the recipe of its conversion."""
     files = {name: stored_file(path, store) for name, path in files_of(bundle).items()}
     listed = json.dumps(files, sort_keys=True).encode()
     code = f"uploads/{hashlib.sha256(listed).hexdigest()}/files.json"
@@ -149,8 +152,9 @@ def _recipe(bundle: Bundle, store: Store) -> Conversion:
     )
 
 
-async def _completed(store: Store, run: str, most_s: float) -> None:
-    """Waits for the end of a run. Raises: RequestError saying why it failed; UnavailableError if it takes longer."""
+async def _wait_for(run: str, store: Store, most_s: float) -> None:
+    """Wait for the end of a run. Raises: RequestError with the reason if it failed; UnavailableError if it takes
+    longer."""
     until = time.monotonic() + most_s
     while (end := await in_thread(records.last_end, store, run)) is None:
         if time.monotonic() > until:

@@ -1,1 +1,1 @@
-"""Each kind of step: `perform(step, store, ...)`, one module a kind."""
+"""The kinds of steps, one module each with `perform(step, store, ...)`; performing.py leads to them."""

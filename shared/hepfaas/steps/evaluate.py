@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
 from hepfaas.training import plots
-from hepfaas.training.metrics import SPLITS, ScoreCounts, quality
+from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Evaluate, store: Store) -> None:
-    """Raises: RequestError if the model gives scores that are no numbers or no probabilities; MissingError."""
+    """Raises: RequestError if the model gives scores that are not finite or not probabilities; MissingError."""
     counts = ScoreCounts.from_json(result_of(step.score, store))
     counts.check()
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
-    metrics = {name: quality(counts, number) for number, name in enumerate(SPLITS)}
+    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
     pictures = {
         **plots.roc(metrics, step.classes),
         **plots.scores(counts, step.classes),
         **plots.history(history, step.best_epoch),
         **plots.confusion(metrics["test"]["confusion"], step.classes),
     }
-    curves = {split: found.pop("curves") for split, found in metrics.items()}
+    curves = {split: values.pop("curves") for split, values in metrics.items()}
     result = {
         "metrics": metrics,
         "curves": curves,

@@ -1,9 +1,8 @@
-"""export: the best checkpoint -> what will be served: a LiteRT graph and a Keras file, checked against each other."""
+"""export: the best checkpoint -> the served model: a LiteRT graph and a Keras file, checked against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ from hepfaas.errors import RequestError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
+from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Export
 from hepfaas.steps.learning import Learners, fetching, parts_of
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -19,14 +20,14 @@ from hepfaas.training.checkpoint import arrays_of, weights_hash
 from hepfaas.training.segments import Rows, blocks_of, first_rows, seed_of
 
 TOLERANCE = 1e-5
-"""Largest difference of a score between graph and network; of a score above 1 (a logit), relative to it."""
+"""Largest difference of a score between graph and network; relative for scores above 1 (logits)."""
 
 
 def perform(step: Export, store: Store, learners: Learners, inference: Inference = INFERENCE) -> None:
-    """Raises: RequestError if the network cannot be exported, or its graph does not compute what it computes."""
+    """Raises: RequestError if the network cannot be exported, or its graph computes other scores."""
     learner = learners.holding(step.checkpoint, step, store)
     exported = learner.export()
-    features = _held_back(step, result_of(step.data, store), store)
+    features = _held_back(step, prepared_parts(result_of(step.data, store)), store)
     scores = learner.predict(features)
     graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
     with inference.model(graph) as model:
@@ -34,33 +35,33 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "
-            f"{len(features)} held-back events; at most {TOLERANCE} is right: does a layer draw random numbers?"
+            f"{len(features)} held-back events; at most {TOLERANCE} is allowed: does a layer draw random numbers?"
         )
     facts = learner.facts
-    result = {
-        "graph": put_blob(store, exported.graph),
-        "keras": put_blob(store, exported.keras),
-        "outputs": scores.shape[1],
-        "n_classes": max(2, scores.shape[1]),
-        "logits": facts.logits,
-        "labels": list(step.labels),
-        "parameters": facts.parameters,
-        "weights": weights_hash(arrays_of(store.get(step.checkpoint))),
-        "check": {"events": len(features), "largest_difference": difference},
-        "versions": dict(facts.versions),
-        "processor": facts.processor,
-    }
-    store.create(step.key, encoded(result))
+    result = Exported(
+        graph=put_blob(store, exported.graph),
+        keras=put_blob(store, exported.keras),
+        outputs=scores.shape[1],
+        n_classes=max(2, scores.shape[1]),
+        logits=facts.logits,
+        labels=step.labels,
+        parameters=facts.parameters,
+        weights=weights_hash(arrays_of(store.get(step.checkpoint))),
+        check={"events": len(features), "largest_difference": difference},
+        versions=dict(facts.versions),
+        processor=facts.processor,
+    )
+    store.create(step.key, encoded(result.to_json()))
 
 
-def _held_back(step: Export, prepared: Mapping[str, Any], store: Store) -> NDArray[np.float32]:
-    """Features of up to 10,000 validation and test events."""
-    parts = [*parts_of(1, prepared), *parts_of(2, prepared)]
+def _held_back(step: Export, prepared: Sequence[PreparedPart], store: Store) -> NDArray[np.float32]:
+    """Return the features of up to 10,000 validation and test events."""
+    parts = [part for split in HELD_BACK for part in parts_of(split, prepared)]
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), CHECK_ROWS)
     fetch: Callable[[str], Rows] = fetching(prepared, store)
     return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])
 
 
 def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Between scores, of those above 1 relative to them."""
+    """Return the largest difference between scores, relative for scores above 1."""
     return float((np.abs(one - other) / np.maximum(1, np.abs(other))).max(initial=0))

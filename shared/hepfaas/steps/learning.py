@@ -1,27 +1,29 @@
-"""What the steps of the learner share: one warm learner process, and the rows it trains on."""
+"""Shared by the steps of the learner: one warm learner process, and the rows that it trains on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from hepfaas.learner.foreign import ForeignLearner, ForeignSettings
-from hepfaas.learner.learner import UNLIMITED, Learner, LearnerSettings, Limits
+from hepfaas.learner.converter import Converter, ConverterSettings
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerSettings
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import PreparedPart
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.segments import Part, Rows
+from hepfaas.training.segments import Rows, SplitPart
 
 FRESH = "fresh"
-"""What a learner holds after `make`: a network that has not been trained."""
+"""Value of `holds` of a learner after `make`: a network that has not been trained."""
 
 
 class Learners:
-    """Keeps the learner process of the last step warm: a next step of the same network costs milliseconds."""
+    """Keeps the learner process of the last step warm: the next step of the same network starts in milliseconds."""
 
-    def __init__(self, on_log: Callable[[str], None], limits: Limits = UNLIMITED) -> None:
+    def __init__(self, on_log: Callable[[str], None], limits: LearnerLimits = UNLIMITED) -> None:
         self.on_log, self._limits = on_log, limits
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
@@ -34,17 +36,17 @@ class Learners:
         self.close()
 
     def close(self) -> None:
-        """Ends the learner process."""
+        """End the learner process."""
         if self._learner:
             self._learner.close()
         self._learner = self._settings = None
 
     def holding(self, before: str | None, step: Learning, store: Store) -> Learner:
-        """A learner whose network has the weights of the checkpoint `before`; None: fresh ones."""
+        """Return a learner whose network has the weights of the checkpoint `before`; None: fresh weights."""
         if store.url != self._owner:
             if self._learner:
                 self._learner.mute()
-            self.close()  # one owner's code never meets another's in a process
+            self.close()  # code of two owners never shares a process
             self._owner = store.url
         learner = self._warm(_settings(step, store))
         if before is None and learner.holds != FRESH:
@@ -55,11 +57,10 @@ class Learners:
             learner.holds = before
         return learner
 
-    def foreign(self, settings: ForeignSettings) -> ForeignLearner:
-        """A learner with a model that was made elsewhere, for one step; the warm one ends: two would need twice the
-        memory."""
+    def converter(self, settings: ConverterSettings) -> Converter:
+        """Return a converter for one step. Ends the warm learner, since two processes need twice the memory."""
         self.close()
-        return ForeignLearner(settings, self.on_log, self._limits)
+        return Converter(settings, self.on_log, self._limits)
 
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:
@@ -71,22 +72,22 @@ class Learners:
         return self._learner
 
 
-def parts_of(split: int, prepared: Mapping[str, Any]) -> list[Part]:
-    """What the prepared parts offer of one split: 0 training, 1 validation, 2 test."""
+def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[SplitPart]:
+    """Return the record batches of one split in the prepared parts."""
     return [
-        Part(part["key"], part["label"], _numbers(part["order"], split), part["rows"][split])
-        for part in prepared["parts"]
-        if part["rows"][split]
+        SplitPart(part.key, part.label, _numbers(part.order, split), part.rows[split])
+        for part in prepared
+        if part.rows[split]
     ]
 
 
-def _numbers(order: str, split: int) -> list[int]:
+def _numbers(order: str, split: Split) -> list[int]:
     return [number for number, digit in enumerate(order) if digit == str(split)]
 
 
-def fetching(prepared: Mapping[str, Any], store: Store) -> Callable[[str], Rows]:
-    """What gives the rows of a record batch by its name, '<part>/<number>'; each part's index is read once."""
-    sizes = {part["key"]: part["size_bytes"] for part in prepared["parts"]}
+def fetching(prepared: Sequence[PreparedPart], store: Store) -> Callable[[str], Rows]:
+    """Return a function that reads a record batch by its name, '<part>/<number>'; each part's index is read once."""
+    sizes = {part.key: part.size_bytes for part in prepared}
     opened: dict[str, Any] = {}
 
     def fetch(batch: str) -> Rows:

@@ -1,7 +1,7 @@
-"""How results lie in the store, and how a step's result is read as values. Owns the encodings, not their meaning.
+"""The encodings of results in the store, and reading a step's result as values.
 
-Most results are JSON. A prepared part is an Arrow file and a checkpoint a safetensors file: of these the values
-are what stands in their metadata. What results refer to (graphs, plots, code) are blobs, keyed by their hash.
+Most results are JSON. A prepared part is an Arrow file and a checkpoint a safetensors file: their values are in the
+metadata of the file. Results refer to blobs (graphs, plots, code), whose keys are hashes of their content.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from hepfaas.training import checkpoint
 
 
 def encoded(values: Mapping[str, Any]) -> bytes:
-    """JSON text of values, the same for equal values."""
+    """Return JSON text of values, equal for equal values."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def put_blob(store: Store, data: bytes) -> str:
-    """Stores data under its own hash and gives the key."""
+    """Store data under its own hash and return the key."""
     key = f"blobs/{hashlib.sha256(data).hexdigest()}"
     store.create(key, data)
     return key
 
 
 def result_of(key: str, store: Store) -> dict[str, Any]:
-    """The values of a step's result. Raises: MissingError if it is not there."""
+    """Return the values of a step's result. Raises: MissingError if there is none."""
     kind = key.split("/")[1]
     if kind == "prepare":
         return _prepared(key, store)
@@ -44,7 +44,7 @@ def result_of(key: str, store: Store) -> dict[str, Any]:
 
 
 def result_if_there(key: str, store: Store) -> dict[str, Any] | None:
-    """The values of a step's result, None if it is not there."""
+    """Return the values of a step's result, None if there is none."""
     try:
         return result_of(key, store)
     except MissingError:
@@ -52,14 +52,14 @@ def result_if_there(key: str, store: Store) -> dict[str, Any] | None:
 
 
 def open_part(key: str, size_bytes: int, store: Store) -> Any:
-    """A prepared part, read by ranges."""
-    from hepfaas.training.prepared import Part  # pyarrow: only where parts are read
+    """Open a prepared part, read by ranges."""
+    from hepfaas.training.prepared import StoredPart  # pyarrow: only where parts are read
 
-    return Part(lambda start, stop: store.get_range(key, start, stop), size_bytes)
+    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
 
 
 def open_scores(key: str, store: Store) -> Any:
-    """The scores of an entry range, read by ranges. Raises: MissingError."""
+    """Open the scores of an entry range, read by ranges. Raises: MissingError."""
     from hepfaas.scores.parts import ScorePart  # pyarrow: only where parts are read
 
     size_bytes = store.size_bytes(key)
@@ -69,17 +69,17 @@ def open_scores(key: str, store: Store) -> Any:
 
 
 def code_files(manifest: str, store: Store) -> dict[str, bytes]:
-    """The user's code files by name."""
+    """Return the user's code files by name."""
     return {name: store.get(blob) for name, blob in json.loads(store.get(manifest)).items()}
 
 
 def _scored(key: str, store: Store) -> dict[str, Any]:
-    """In the form that adds up: a list of one part."""
+    """Return the values as a list of one part, which adds up."""
     return {"parts": [{"key": key, **asdict(open_scores(key, store).facts)}]}
 
 
 def _prepared(key: str, store: Store) -> dict[str, Any]:
-    """In the form that adds up: a list of one part."""
+    """Return the values as a list of one part, which adds up."""
     size_bytes = store.size_bytes(key)
     if size_bytes is None:
         raise MissingError(key, store.url)

@@ -1,4 +1,4 @@
-"""predict: raw events of a file -> scores, by the same features that training saw; of an entry range as a step."""
+"""predict: raw events of a file -> scores, with the same features as in training; a step does one entry range."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange, planned
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.jagged import Values, flat_values
@@ -28,17 +28,17 @@ from hepfaas.scores.files import columns_of
 from hepfaas.steps.objects import encoded
 
 RANGE_EVENTS = 10_000
-"""Most events in memory at once as rows of the matrix."""
+"""Most rows of the matrix in memory at once."""
 
 RANGE_SCORES = 2_000_000
-"""Most scores of them, unless a single event has more."""
+"""Most scores in memory at once, unless a single event has more."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,).
 
-    n_surplus: events with more values in a branch than the model has room for; those values were left out.
+    n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped.
     """
 
     url: str
@@ -49,28 +49,28 @@ class Scores:
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """What is told of each event."""
+        """Columns of the stored scores, (events,) each."""
         return columns_of(self.entries, self.identifiers, self.scores)
 
 
 def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: Inference = INFERENCE) -> None:
-    """Raises: RequestError if the version is gone, or the file is not what it was when the run opened it;
+    """Raises: RequestError if the version was deleted, or the file has changed since the run opened it;
     UnavailableError."""
     from hepfaas.scores.parts import score_part
 
     published = _published(step, store)
     if hashes_of(published) != (step.graph, step.spec):
-        raise RequestError(f"model '{step.model}' is not what it was when the run was asked for; ask for a new run")
+        raise RequestError(f"model '{step.model}' has changed since the run was requested; request a new run")
     source = _Source(step.url, step.file, step.tree, step.identifiers, reading)
     entries = EntryRange(*step.entries)
     with inference.model(graph_of(published)) as model:
-        found = _scored(published, model, source, entries, _read(published, source, entries))
-        part = score_part(step.file, step.entries, ((some.columns, some.n_surplus) for some in found))
+        scored = _scored(published, model, source, entries, _read(published, source, entries))
+        part = score_part(step.file, step.entries, ((scores.columns, scores.n_surplus) for scores in scored))
     store.create(step.key, memoryview(part))
 
 
 def hashes_of(published: Published) -> tuple[str, str]:
-    """Of the graph and of the spec: what scores depend on beside the events."""
+    """Return the hashes of the graph and of the spec, on which scores depend beside the events."""
     spec = encoded(published.spec.to_json())
     return hashlib.sha256(published.graph).hexdigest(), hashlib.sha256(spec).hexdigest()
 
@@ -80,32 +80,34 @@ def predicted(
     model: ConfinedModel,
     url: str,
     tree: str,
+    *,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
     reading: Reading = PLAIN,
 ) -> Iterator[Scores]:
-    """Scores of all events of a file, or of the entries wanted, range after range. file: its header, if it was read.
+    """Yield the scores of all events of a file, or of the `wanted` entries, range after range. file: its header, if it
+    was read before.
 
     Raises: RequestError; UnavailableError.
     """
     features = _features(published)
     file = file or opened(url, tree, reading)
-    there = {branch.name for branch in file.branches}
-    named = tuple(name for name in published.spec.identifiers if name in there)
-    source = _Source(url, file.identity, tree, named, reading)
+    branches = {branch.name for branch in file.branches}
+    identifiers = tuple(name for name in published.spec.identifiers if name in branches)
+    source = _Source(url, file.identity, tree, identifiers, reading)
     first, stop = wanted or (0, file.entries)
     ranges = (
-        EntryRange(max(first, found.start), min(stop, found.stop))
-        for found in planned(file.baskets(features), file.entries, RANGE_EVENTS)
+        EntryRange(max(first, entries.start), min(stop, entries.stop))
+        for entries in planned(file.baskets(features), file.entries, RANGE_EVENTS)
     )
-    one = partial(_read, published, source)
-    for entries, arrays in _read_ahead(one, (found for found in ranges if found.start < found.stop)):
+    wanted_ranges = (entries for entries in ranges if entries.start < entries.stop)
+    for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges):
         yield from _scored(published, model, source, entries, arrays)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A file that was opened before: who it must be, and the branches in it that name an event."""
+    """A file that was opened before: its identity, and the identifier branches that it has."""
 
     url: str
     identity: str
@@ -116,17 +118,17 @@ class _Source:
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = [*_features(published), *source.identifiers]
-    return read(source.url, source.identity, source.tree, names, entries, source.reading)
+    return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
 
 
 def _read_ahead(
-    reading: Callable[[EntryRange], dict[str, Values]], ranges: Iterable[EntryRange]
+    read_range: Callable[[EntryRange], dict[str, Values]], ranges: Iterable[EntryRange]
 ) -> Iterator[tuple[EntryRange, dict[str, Values]]]:
-    """What is read of each range, while the one before is used."""
+    """Yield the arrays of each range; the next range is read while one is used."""
     with ThreadPoolExecutor(1) as reader:
         coming: tuple[EntryRange, Future[dict[str, Values]]] | None = None
         for entries in ranges:
-            following = entries, reader.submit(reading, entries)
+            following = entries, reader.submit(read_range, entries)
             if coming:
                 yield coming[0], coming[1].result()
             coming = following
@@ -141,19 +143,19 @@ def _scored(
     entries: EntryRange,
     arrays: Mapping[str, Values],
 ) -> Iterator[Scores]:
-    """Scores of a range that was read as a whole, some thousand events at a time."""
+    """Yield the scores of a range that was read as a whole, a few thousand events at a time."""
     spec = published.spec
     events = max(1, min(RANGE_EVENTS, RANGE_SCORES // int(published.card["outputs"])))
     for start in range(0, entries.stop - entries.start, events):
-        some = {name: branch[start : start + events] for name, branch in arrays.items()}
-        named = {name: flat_values(some.pop(name), name) for name in source.identifiers}
+        branches = {name: branch[start : start + events] for name, branch in arrays.items()}
+        identifiers = {name: flat_values(branches.pop(name), name) for name in source.identifiers}
         first = entries.start + start
         yield Scores(
-            source.url,
-            np.arange(first, min(first + events, entries.stop), dtype=np.int64),
-            named,
-            model.predict(matrix(some, spec)),
-            int(surplus_events(some, spec).sum()),
+            url=source.url,
+            entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
+            identifiers=identifiers,
+            scores=model.predict(matrix(branches, spec)),
+            n_surplus=int(surplus_events(branches, spec).sum()),
         )
 
 

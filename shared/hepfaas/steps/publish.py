@@ -1,38 +1,40 @@
-"""publish: what is served, what it was made of and how good it is -> a numbered version under a name."""
+"""publish: the served model, its inputs and its metrics -> a numbered version under a name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from hepfaas.features.spec import Spec
+from hepfaas.features.spec import FeatureSpec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Publish
 from hepfaas.steps.objects import encoded, result_of
 
 
 def perform(step: Publish, store: Store) -> None:
     """Raises: MissingError."""
-    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+    export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     columns = store.get(result_of(step.spec, store)["columns"])
     version = versions.claim(store, step.name, step.key)
     files = {
-        versions.GRAPH: store.get(export["graph"]),
-        versions.KERAS: store.get(export["keras"]),
+        versions.GRAPH: store.get(export.graph),
+        versions.KERAS: store.get(export.keras),
         versions.SPEC: columns,
         versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
     }
-    versions.publish(store, version, _card(step, version, Spec.from_json(json.loads(columns)), store), files)
+    versions.publish(store, version, _card(step, version, FeatureSpec.from_json(json.loads(columns)), store), files)
     result = {"name": version.name, "version": version.number, "files": sorted([*files, versions.CARD])}
     store.create(step.key, encoded(result))
 
 
-def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) -> dict[str, Any]:
-    """All that a reader needs to use the version, and to know where it came from."""
-    export, evaluate = result_of(step.export, store), result_of(step.evaluate, store)
+def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: Store) -> dict[str, Any]:
+    """Return the card: how to use the version, and what it was made from."""
+    export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     return {
         "name": version.name,
         "version": version.number,
@@ -42,15 +44,15 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
         "identifiers": list(spec.identifiers),
         "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
         "recipe": json.loads(step.recipe),
-        "data": _data(result_of(step.data, store)),
-        "labels": export["labels"],
-        "outputs": export["outputs"],
-        "logits": export["logits"],
-        "parameters": export["parameters"],
-        "weights": export["weights"],
-        "graph_check": export["check"],
-        "versions": export["versions"],
-        "processor": export["processor"],
+        "data": _data(prepared_parts(result_of(step.data, store))),
+        "labels": export.labels,
+        "outputs": export.outputs,
+        "logits": export.logits,
+        "parameters": export.parameters,
+        "weights": export.weights,
+        "graph_check": export.check,
+        "versions": export.versions,
+        "processor": export.processor,
         "metrics": evaluate["metrics"],
         "best_epoch": evaluate["best_epoch"],
         "gate": result_of(step.compare, store) if step.compare else None,
@@ -64,7 +66,7 @@ def _card(step: Publish, version: versions.Version, spec: Spec, store: Store) ->
     }
 
 
-def _described(spec: Spec, name: str) -> dict[str, Any]:
+def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
     (branch,) = (branch for branch in spec.branches if branch.name == name)
     slots = spec.slots(name)
     return {
@@ -77,13 +79,13 @@ def _described(spec: Spec, name: str) -> dict[str, Any]:
     }
 
 
-def _data(prepared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each file by its identity: label, events and how they were split."""
-    files: dict[str, dict[str, Any]] = {}
-    for part in prepared["parts"]:
-        file = files.setdefault(
-            part["file"], {"file": part["file"], "label": part["label"], "events": 0, "split": [0, 0, 0]}
-        )
-        file["events"] += sum(part["rows"])
-        file["split"] = [one + other for one, other in zip(file["split"], part["rows"], strict=True)]
-    return list(files.values())
+def _data(prepared: Sequence[PreparedPart]) -> list[dict[str, Any]]:
+    """Return each file by its identity: label, events and their split."""
+    files: dict[str, list[PreparedPart]] = {}
+    for part in prepared:
+        files.setdefault(part.file, []).append(part)
+    splits = {file: [sum(part.rows[split] for part in parts) for split in Split] for file, parts in files.items()}
+    return [
+        {"file": file, "label": files[file][0].label, "events": sum(split), "split": split}
+        for file, split in splits.items()
+    ]

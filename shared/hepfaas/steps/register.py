@@ -1,4 +1,4 @@
-"""register: a converted model and what was uploaded with it -> a numbered version under a name."""
+"""register: a converted model, its params and its labels -> a numbered version under a name."""
 
 from __future__ import annotations
 

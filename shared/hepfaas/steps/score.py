@@ -1,4 +1,4 @@
-"""score: the graph on one prepared part's held-back rows -> what adds up of its scores."""
+"""score: the graph on one prepared part's held-back rows -> counts of its scores, which add up over parts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from hepfaas.errors import MissingError
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import Exported
+from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
 from hepfaas.training.metrics import counts_of
@@ -14,27 +16,27 @@ from hepfaas.training.metrics import counts_of
 
 def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None:
     """Raises: MissingError; GraphError if the graph fails."""
-    export = result_of(step.export, store)
+    export = Exported.from_json(result_of(step.export, store))
     size_bytes = store.size_bytes(step.part)
     if size_bytes is None:
         raise MissingError(step.part, store.url)
     part = open_part(step.part, size_bytes, store)
-    graph = Graph(store.get(export["graph"]), (part.n_features,), export["outputs"])
-    scores, labels, splits = [np.zeros((0, export["outputs"]), dtype=np.float32)], [], []
+    graph = Graph(store.get(export.graph), (part.n_features,), export.outputs)
+    scores, labels, splits = [np.zeros((0, export.outputs), dtype=np.float32)], [], []
     with inference.model(graph) as model:
-        for split in (1, 2):
+        for split in HELD_BACK:
             for number in part.facts.batches(split):
                 rows = part.rows(number)
                 scores.append(model.predict(rows.features))
                 labels.append(rows.labels)
-                splits.append(np.full(len(rows.labels), split - 1))
+                splits.append(np.full(len(rows.labels), int(split)))
     none = np.zeros(0, dtype=np.int64)
     counts = counts_of(
         np.concatenate(scores),
         np.concatenate([none, *labels]),
         np.concatenate([none, *splits]),
-        step.n_classes,
-        export["logits"],
-        step.threshold,
+        n_classes=step.n_classes,
+        logits=export.logits,
+        threshold=step.threshold,
     )
     store.create(step.key, encoded(counts.to_json()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, Survey
-from hepfaas.features.spec import FeatureBranch, Order, Spec, Surplus, in_order
+from hepfaas.features.branches import BranchRange, BranchSurvey
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
 from hepfaas.steps.objects import encoded, put_blob, result_of
@@ -14,16 +14,16 @@ from hepfaas.steps.objects import encoded, put_blob, result_of
 
 def perform(step: steps.Spec, store: Store) -> None:
     """Raises: RequestError if no branch has a value."""
-    survey = Survey.from_json(result_of(step.survey, store))
-    jagged = {name: found.jagged for name, found in survey.branches.items()}
+    survey = BranchSurvey.from_json(result_of(step.survey, store))
+    jagged = {name: branch.jagged for name, branch in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
     features = (_feature(name, survey.branches[name]) for name in names)
-    branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no slot
+    branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no column
     if not branches:
-        raise RequestError(f"none of the {len(names)} branches has a value in any event; there is nothing to learn")
-    spec = Spec(branches, cast(Surplus, step.surplus), step.identifiers)
+        raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
+    spec = FeatureSpec(branches, cast(Surplus, step.surplus), step.identifiers)
     blob = put_blob(store, encoded(spec.to_json()))
-    missing = {name: found.n_missing for name, found in survey.branches.items() if found.n_missing}
+    missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}
     result = {
         "columns": blob,
         "n_features": spec.n_features,
@@ -33,6 +33,13 @@ def perform(step: steps.Spec, store: Store) -> None:
     store.create(step.key, encoded(result))
 
 
-def _feature(name: str, found: BranchRange) -> FeatureBranch:
-    low, high = (found.low, found.high) if found.low <= found.high else (None, None)
-    return FeatureBranch(name, found.jagged, low, high, found.multiplicity if found.jagged else 1, found.type)
+def _feature(name: str, branch: BranchRange) -> FeatureBranch:
+    low, high = (branch.low, branch.high) if branch.low <= branch.high else (None, None)
+    return FeatureBranch(
+        name,
+        jagged=branch.jagged,
+        low=low,
+        high=high,
+        width=branch.multiplicity if branch.jagged else 1,
+        type=branch.type,
+    )

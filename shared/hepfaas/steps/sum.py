@@ -1,4 +1,4 @@
-"""sum: up to 16 results of one kind, or sums of such -> their sum."""
+"""sum: up to 16 results of one kind of step, or such sums -> their sum."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hepfaas.steps.objects import encoded, result_of
 
 
 def perform(step: Sum, store: Store) -> None:
-    """Raises: MissingError naming the member that is not there."""
+    """Raises: MissingError naming the missing member."""
     results = [result_of(member, store) for member in step.members]
     store.create(step.key, encoded(_ADDED[step.of](results)))
 
 
 def _surveys(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from hepfaas.features.branches import Survey, total
+    from hepfaas.features.branches import BranchSurvey, total
 
-    return total([Survey.from_json(result) for result in results]).to_json()
+    return total([BranchSurvey.from_json(result) for result in results]).to_json()
 
 
 def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

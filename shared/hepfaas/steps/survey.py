@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hepfaas.datasets.doors import PLAIN, Reading
 from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import read
 from hepfaas.features.branches import survey_of
 from hepfaas.platform.storage import Store
@@ -12,7 +12,9 @@ from hepfaas.steps.objects import encoded
 
 
 def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
-    """Raises: RequestError if the file is not what it was when the run opened it; UnavailableError."""
-    arrays = read(step.url, step.file, step.tree, step.branches, EntryRange(*step.entries), reading)
-    survey = survey_of(step.file, arrays, step.entries[1] - step.entries[0])
+    """Raises: RequestError if the file has changed since the run opened it; UnavailableError."""
+    arrays = read(
+        step.url, step.file, step.tree, branches=step.branches, entries=EntryRange(*step.entries), reading=reading
+    )
+    survey = survey_of(step.file, arrays, step.n_events)
     store.create(step.key, encoded(survey.to_json()))

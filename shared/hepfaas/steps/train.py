@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hepfaas.learner.learner import Fitted, Learner
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import VALIDATION_ROWS
+from hepfaas.runs.results import PreparedPart, prepared_parts
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Train
 from hepfaas.steps.learning import Learners, fetching, parts_of
 from hepfaas.steps.objects import result_of
@@ -18,18 +20,18 @@ COMPILED = "the training loop was compiled in"
 
 
 def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[int], None]) -> None:
-    """`on_rows` is told how many rows were trained since it was last called.
+    """`on_rows` is called with the number of rows trained since its last call.
 
     Raises: RequestError if the user's code raises or does not fit the data; UnavailableError; MissingError.
     """
-    prepared = result_of(step.data, store)
+    prepared = prepared_parts(result_of(step.data, store))
     learner = learners.holding(step.before, step, store)
     epoch = segments_of(_blocks(step, prepared), step.segment_rows)
     segment = epoch[step.segment]
     fetch = fetching(prepared, store)
     seed = seed_of(step.seed, "segment", step.epoch if step.shuffle else 0, step.segment)
     learner.holds = None
-    fitted = learner.fit(segment, fetch, seed, first=step.segment == 0, on_rows=on_rows)
+    fitted = learner.fit(segment, fetch, seed=seed, first=step.segment == 0, on_rows=on_rows)
     if fitted.rows != rows_in(segment):
         raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
     if fitted.compile_s:
@@ -42,15 +44,17 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
         learner.holds = step.key
 
 
-def _blocks(step: Train, prepared: Mapping[str, Any]) -> list[Block]:
-    return blocks_of(parts_of(0, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
+def _blocks(step: Train, prepared: Sequence[PreparedPart]) -> list[Block]:
+    return blocks_of(parts_of(Split.TRAINING, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
 
 
-def _validated(step: Train, prepared: Mapping[str, Any], learner: Learner, fetch: Any) -> dict[str, float]:
-    """Loss and metrics on the same validation rows after every epoch."""
-    blocks = first_rows(blocks_of(parts_of(1, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS)
-    found = learner.validate(blocks, fetch, on_rows=lambda rows: None)
-    return {f"val_{name}": value for name, value in found.items()}
+def _validated(step: Train, prepared: Sequence[PreparedPart], learner: Learner, fetch: Any) -> dict[str, float]:
+    """Return loss and metrics on validation rows, the same rows after every epoch."""
+    blocks = first_rows(
+        blocks_of(parts_of(Split.VALIDATION, prepared), seed_of(step.seed, "validation")), VALIDATION_ROWS
+    )
+    metrics = learner.validate(blocks, fetch, on_rows=lambda rows: None)
+    return {f"val_{name}": value for name, value in metrics.items()}
 
 
 def _facts(step: Train, fitted: Fitted, metrics: Mapping[str, float], learner: Learner) -> dict[str, Any]:

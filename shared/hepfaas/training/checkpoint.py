@@ -1,6 +1,6 @@
-"""The stored form of a checkpoint: named arrays, safetensors, with what is known of them as metadata. Pure.
+"""Stored form of a checkpoint: named arrays and metadata in a safetensors file. Pure.
 
-safetensors: 8 bytes of header length, a JSON header, the arrays; no pickle, so nothing in it can run.
+safetensors: 8 bytes of header length, a JSON header, the arrays. It has no pickle, so it cannot contain code.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from safetensors.numpy import load, save
 Arrays = Mapping[str, NDArray[Any]]
 
 HEADER_BYTES = 1 << 15
-"""Read at once from the start of a checkpoint: the whole header of a network of some hundred layers."""
+"""Bytes of the first read of a checkpoint, enough for the header of a network of some hundred layers."""
 
 
 def to_bytes(arrays: Arrays, metadata: Mapping[str, Any]) -> bytes:
-    """The checkpoint as it is stored; the metadata are JSON values."""
-    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    data: bytes = save(whole, metadata={"hepfaas": json.dumps(metadata, sort_keys=True)})
+    """Return the checkpoint as it is stored; the metadata are JSON values."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    data: bytes = save(contiguous, metadata={"hepfaas": json.dumps(metadata, sort_keys=True)})
     return data
 
 
 def arrays_of(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays by name."""
+    """Return the arrays by name."""
     arrays: dict[str, NDArray[Any]] = load(data)
     return arrays
 
 
 def metadata_of(read: Callable[[int, int], bytes]) -> dict[str, Any]:
-    """The metadata alone, from the first bytes; `read(start, stop)` gives bytes of the stored checkpoint."""
+    """Return the metadata, reading only the header; `read(start, stop)` returns bytes of the stored checkpoint."""
     start = read(0, HEADER_BYTES)
     size = int.from_bytes(start[:8], "little")
     header = start[8 : 8 + size]
@@ -45,7 +45,7 @@ def metadata_of(read: Callable[[int, int], bytes]) -> dict[str, Any]:
 
 
 def weights_hash(arrays: Arrays) -> str:
-    """A hash of the model's own arrays (names 'model/…'): equal for bit-identical weights."""
+    """Return a hash of the model's own arrays (names 'model/…'): equal for bit-identical weights."""
     digest = hashlib.sha256()
     for name in sorted(name for name in arrays if name.startswith("model/")):
         array = np.asarray(arrays[name], order="C")

@@ -1,7 +1,7 @@
-"""How good the scores of held-back events are: what adds up over parts, and what is concluded from the sum. Pure.
+"""Quality of the scores of held-back events: counts that add up over parts, and metrics of their sum. Pure.
 
-A score is looked at on the logit axis, ln(p / (1 - p)), where a network's output is spread evenly: 4,096 bins from
--20 to 20. All sums are of integers, so that they do not depend on the order of the parts.
+Scores are binned on the logit axis, ln(p / (1 - p)), where a network's output is spread evenly: 4,096 bins from -20 to
+20. All sums are of integers, so that they do not depend on the order of the parts.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.splits import HELD_BACK, Split
 
-SPLITS = ("validation", "test")
 BINS = 4_096
 EDGE = 20.0
 LOSS_UNIT = 2.0**-32
 """Losses are added as whole multiples of this."""
 
 LOSS_LIMIT = 1e6
-"""Most that one event adds to the loss; only logits get there, a probability is worth at most 20 (EDGE)."""
+"""Largest loss of one event. Only logits reach it: the loss of a probability is at most 20 (EDGE)."""
 
 ROUNDING = 1e-5
-"""How far float32 arithmetic may take a probability below 0 or above 1."""
+"""How far float32 rounding may take a probability below 0 or above 1."""
 
 CURVE_POINTS = 200
 EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
-"""Signal efficiencies at which the background rejection is told."""
+"""Signal efficiencies at which the background rejection is reported."""
 
 Counts = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreCounts:
-    """What adds up of the scores of some held-back events, for each split.
+    """Counts of the scores of held-back events, for each split.
 
-    histograms: (splits, curves, classes, bins); a binary network has one curve, the score of class 1, others one a
-    class. confusion: (splits, true class, class said). losses: log-loss in units of 2**-32. n_not_finite: events
-    whose scores are no numbers, n_not_probable: events with one that was to be a probability and is below 0 or above
-    1; neither are in any other count.
+    histograms: (splits, curves, classes, bins); a binary network has one curve, the score of class 1, others have one
+    for each class. confusion: (splits, true class, predicted class). losses: log-loss in units of 2**-32.
+    n_not_finite: events with a NaN or infinite score. n_not_probable: events with a score outside [0, 1] that must be
+    a probability. The other counts exclude both.
     """
 
     histograms: Counts
@@ -51,28 +51,28 @@ class ScoreCounts:
     n_not_probable: int
 
     def __or__(self, other: ScoreCounts) -> ScoreCounts:
-        """The counts of both sets of events."""
+        """Return the counts of both sets of events."""
         return ScoreCounts(
-            self.histograms + other.histograms,
-            self.confusion + other.confusion,
-            tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
-            self.n_not_finite + other.n_not_finite,
-            self.n_not_probable + other.n_not_probable,
+            histograms=self.histograms + other.histograms,
+            confusion=self.confusion + other.confusion,
+            losses=tuple(one + two for one, two in zip(self.losses, other.losses, strict=True)),
+            n_not_finite=self.n_not_finite + other.n_not_finite,
+            n_not_probable=self.n_not_probable + other.n_not_probable,
         )
 
     def check(self) -> None:
-        """Raises: RequestError if some score was no number or no probability."""
+        """Raise RequestError if a score was not finite or not a probability."""
         if self.n_not_finite:
-            raise RequestError(f"the model's score of {self.n_not_finite} held-back events is no number")
+            raise RequestError(f"the model's score of {self.n_not_finite} held-back events is NaN or infinite")
         if self.n_not_probable:
             raise RequestError(
-                f"the model's score of {self.n_not_probable} held-back events is below 0 or above 1, so it is no "
+                f"the model's score of {self.n_not_probable} held-back events is below 0 or above 1, so it is not a "
                 "probability: end the network in a sigmoid or softmax, or compile it with a loss that has "
                 "from_logits=True"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; of the histograms the bins that are not empty, each by its distance from the one before."""
+        """Return JSON values; of the histograms only the filled bins, each by its distance from the one before."""
         flat = self.histograms.reshape(-1)
         filled = np.flatnonzero(flat)
         return {
@@ -87,15 +87,15 @@ class ScoreCounts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ScoreCounts:
-        """What `to_json` gave."""
+        """Return the counts from the values of `to_json`."""
         flat = np.zeros(int(np.prod(values["shape"])), dtype=np.int64)
         flat[np.cumsum(values["gaps"], dtype=np.int64)] = values["counts"]
         return cls(
-            flat.reshape(values["shape"]),
-            np.array(values["confusion"], dtype=np.int64),
-            tuple(values["losses"]),
-            values["n_not_finite"],
-            values["n_not_probable"],
+            histograms=flat.reshape(values["shape"]),
+            confusion=np.array(values["confusion"], dtype=np.int64),
+            losses=tuple(values["losses"]),
+            n_not_finite=values["n_not_finite"],
+            n_not_probable=values["n_not_probable"],
         )
 
 
@@ -104,42 +104,49 @@ def counts_of(
     labels: NDArray[np.int64],
     splits: NDArray[np.int64],
     n_classes: int,
+    *,
     logits: bool,
     threshold: float = 0.5,
 ) -> ScoreCounts:
-    """Counts of some events: scores (events, outputs), labels (events,), splits (events,) 0 validation or 1 test.
+    """Return the counts of events: scores (events, outputs), labels (events,), splits (events,), numbers of `Split`.
 
-    logits: the scores are before the sigmoid (one output) or softmax. threshold: probability above which a binary
-    network says 1; others say the class with the highest score.
+    logits: whether the scores precede the sigmoid (one output) or softmax. threshold: probability above which a binary
+    network predicts class 1; others predict the class with the highest score.
     """
     finite = np.isfinite(scores).all(axis=1)
     probable = finite if logits else finite & (np.abs(scores - 0.5) <= 0.5 + ROUNDING).all(axis=1)
-    levels, labels, splits = scores[probable].astype(np.float64), labels[probable], splits[probable]
-    chances = _chances(levels, logits)
-    axis = np.log(chances) - np.log1p(-chances)
-    bins = np.clip((axis + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
+    kept, labels, places = scores[probable].astype(np.float64), labels[probable], splits[probable] - HELD_BACK[0]
+    probabilities = _probabilities(kept, logits)
+    position = np.log(probabilities) - np.log1p(-probabilities)
+    bins = np.clip((position + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
     curves = bins[:, 1:] if n_classes == 2 else bins
-    shape = (len(SPLITS), curves.shape[1], n_classes, BINS)
-    histograms = np.zeros(shape, dtype=np.int64)
+    histograms = np.zeros((len(HELD_BACK), curves.shape[1], n_classes, BINS), dtype=np.int64)
     for curve in range(curves.shape[1]):
-        np.add.at(histograms[:, curve], (splits, labels, curves[:, curve]), 1)
-    said = (chances[:, 1] > threshold).astype(np.int64) if n_classes == 2 else chances.argmax(axis=1)
-    confusion = np.zeros((len(SPLITS), n_classes, n_classes), dtype=np.int64)
-    np.add.at(confusion, (splits, labels, said), 1)
-    loss = np.rint(_losses(levels, chances, labels, logits) / LOSS_UNIT).astype(np.int64)
-    losses = tuple(sum(loss[splits == split].tolist()) for split in range(len(SPLITS)))
-    return ScoreCounts(histograms, confusion, losses, int((~finite).sum()), int((finite & ~probable).sum()))
+        np.add.at(histograms[:, curve], (places, labels, curves[:, curve]), 1)
+    is_binary = n_classes == 2
+    predicted = (probabilities[:, 1] > threshold).astype(np.int64) if is_binary else probabilities.argmax(axis=1)
+    confusion = np.zeros((len(HELD_BACK), n_classes, n_classes), dtype=np.int64)
+    np.add.at(confusion, (places, labels, predicted), 1)
+    loss = np.rint(_losses(kept, probabilities, labels, logits) / LOSS_UNIT).astype(np.int64)
+    losses = tuple(sum(loss[places == place].tolist()) for place in range(len(HELD_BACK)))
+    return ScoreCounts(
+        histograms=histograms,
+        confusion=confusion,
+        losses=losses,
+        n_not_finite=int((~finite).sum()),
+        n_not_probable=int((finite & ~probable).sum()),
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A score's power to tell one class, the signal, from the others, the background.
+    """How well a score separates one class, the signal, from the others, the background.
 
-    auc: chance that a signal event scores higher than a background event; uncertainty: its standard error (DeLong,
-    DeLong and Clarke-Pearson, Biometrics 44 (1988) 837, on binned scores, ties counted half). signal, background:
-    efficiencies above falling thresholds, each from 0 to 1. rejection: 1 / background efficiency at a signal
-    efficiency of 0.3, 0.5, 0.7, 0.9; None where no background is left. threshold: probability that maximises the
-    geometric mean of signal efficiency and background rejection. All None or empty if one of the two is missing.
+    auc: probability that a signal event scores higher than a background event. uncertainty: its standard error
+    (DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837, on binned scores, ties counted half). signal,
+    background: efficiencies above falling thresholds, each from 0 to 1. rejection: 1 / background efficiency at a
+    signal efficiency of 0.3, 0.5, 0.7, 0.9; None if no background is left. threshold: probability that maximises the
+    geometric mean of signal efficiency and background rejection. All None or empty without signal or background.
     """
 
     auc: float | None
@@ -151,12 +158,12 @@ class Curve:
 
 
 def curve_of(signal: Counts, background: Counts) -> Curve:
-    """The curve of two histograms of scores, (bins,)."""
+    """Return the curve of two histograms of scores, (bins,)."""
     n_signal, n_background = int(signal.sum()), int(background.sum())
     if not n_signal or not n_background:
-        return Curve(None, None, (), (), {}, None)
-    below = (np.cumsum(background) - background / 2) / n_background  # of a signal event in this bin: beaten background
-    above = 1 - (np.cumsum(signal) - signal / 2) / n_signal  # of a background event in this bin: signal that beats it
+        return Curve(auc=None, uncertainty=None, signal=(), background=(), rejection={}, threshold=None)
+    below = (np.cumsum(background) - background / 2) / n_background  # share of background below this bin
+    above = 1 - (np.cumsum(signal) - signal / 2) / n_signal  # share of signal above this bin
     auc = float((signal * below).sum() / n_signal)
     variance = _variance(below, signal, auc) / n_signal + _variance(above, background, auc) / n_background
     kept_signal = np.concatenate([[0.0], np.cumsum(signal[::-1]) / n_signal])
@@ -164,30 +171,31 @@ def curve_of(signal: Counts, background: Counts) -> Curve:
     best = int(np.argmax(kept_signal * (1 - kept_background)))
     points = _thinned(kept_signal, kept_background)
     return Curve(
-        auc,
-        float(np.sqrt(variance)),
-        tuple(kept_signal[points].tolist()),
-        tuple(kept_background[points].tolist()),
-        {str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
-        float(1 / (1 + np.exp(-(EDGE - best * 2 * EDGE / BINS)))),
+        auc=auc,
+        uncertainty=float(np.sqrt(variance)),
+        signal=tuple(kept_signal[points].tolist()),
+        background=tuple(kept_background[points].tolist()),
+        rejection={str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
+        threshold=float(1 / (1 + np.exp(-(EDGE - best * 2 * EDGE / BINS)))),
     )
 
 
-def quality(counts: ScoreCounts, split: int) -> dict[str, Any]:
-    """Metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its uncertainty, and
-    a curve for each output.
+def quality(counts: ScoreCounts, split: Split) -> dict[str, Any]:
+    """Return the metrics of one split as JSON values: events, loss (log-loss), accuracy, confusion, auc with its
+    uncertainty, and a curve for each output.
 
-    Of several classes auc is the mean over one against the rest, and its uncertainty the mean of theirs: the most it
-    can be, as the curves share their events and histograms do not tell how far they move together.
+    For several classes auc is the mean over each class against the rest, and its uncertainty the mean of theirs. This
+    is an upper bound, because the curves share events and histograms do not show their correlation.
     """
-    confusion = counts.confusion[split]
+    place = HELD_BACK.index(split)
+    confusion = counts.confusion[place]
     events = int(confusion.sum())
-    curves = _curves(counts.histograms[split])
+    curves = _curves(counts.histograms[place])
     known = [(curve.auc, curve.uncertainty) for curve in curves if curve.auc is not None]
     auc, uncertainty = np.array(known, dtype=float).mean(axis=0).tolist() if known else (None, None)
     return {
         "events": events,
-        "loss": counts.losses[split] * LOSS_UNIT / events if events else None,
+        "loss": counts.losses[place] * LOSS_UNIT / events if events else None,
         "accuracy": float(np.trace(confusion) / events) if events else None,
         "auc": auc,
         "auc_uncertainty": uncertainty,
@@ -197,21 +205,21 @@ def quality(counts: ScoreCounts, split: int) -> dict[str, Any]:
 
 
 def distribution(histogram: Counts, bins: int) -> Counts:
-    """A histogram of scores from 0 to 1 in `bins` equal bins, (bins,), from one on the logit axis, (4096,)."""
+    """Return a histogram of scores from 0 to 1 in `bins` equal bins, (bins,), from one on the logit axis, (4096,)."""
     centres = (np.arange(BINS) + 0.5) * (2 * EDGE / BINS) - EDGE
-    places = np.minimum((bins / (1 + np.exp(-centres))).astype(np.int64), bins - 1)
-    return np.bincount(places, weights=histogram, minlength=bins).astype(np.int64)
+    indices = np.minimum((bins / (1 + np.exp(-centres))).astype(np.int64), bins - 1)
+    return np.bincount(indices, weights=histogram, minlength=bins).astype(np.int64)
 
 
 def _curves(histograms: Counts) -> list[Curve]:
-    """Of one split, (curves, classes, bins)."""
+    """Return the curves of one split; histograms: (curves, classes, bins)."""
     if len(histograms) == 1:
         return [curve_of(histograms[0, 1], histograms[0, 0])]
-    return [curve_of(found[number], found.sum(axis=0) - found[number]) for number, found in enumerate(histograms)]
+    return [curve_of(by_class[k], by_class.sum(axis=0) - by_class[k]) for k, by_class in enumerate(histograms)]
 
 
-def _chances(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
-    """Probability of each class, (events, classes), kept off 0 and 1 by what the axis can show."""
+def _probabilities(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
+    """Return the probability of each class, (events, classes), within the range of the logit axis."""
     if scores.shape[1] == 1:
         one = 1 / (1 + np.exp(-np.clip(scores, -EDGE, EDGE))) if logits else scores
         scores = np.concatenate([1 - one, one], axis=1)
@@ -223,28 +231,29 @@ def _chances(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
 
 
 def _losses(
-    scores: NDArray[np.float64], chances: NDArray[np.float64], labels: NDArray[np.int64], logits: bool
+    scores: NDArray[np.float64], probabilities: NDArray[np.float64], labels: NDArray[np.int64], logits: bool
 ) -> NDArray[np.float64]:
-    """Log-loss of each event, (events,). Of logits without the detour over a probability, which ends at 20."""
+    """Return the log-loss of each event, (events,). That of logits is computed without probabilities, whose loss is at
+    most 20."""
     rows = np.arange(len(labels))
     if not logits:
-        return -np.log(chances[rows, labels])
+        return -np.log(probabilities[rows, labels])
     levels = np.concatenate([np.zeros_like(scores), scores], axis=1) if scores.shape[1] == 1 else scores
     levels = levels - levels.max(axis=1, keepdims=True)
     losses: NDArray[np.float64] = np.log(np.exp(levels).sum(axis=1)) - levels[rows, labels]
     return np.minimum(losses, LOSS_LIMIT)
 
 
-def _variance(places: NDArray[np.float64], counts: Counts, mean: float) -> float:
+def _variance(values: NDArray[np.float64], counts: Counts, mean: float) -> float:
     total = int(counts.sum())
-    return float((counts * (places - mean) ** 2).sum() / (total - 1)) if total > 1 else 0.0
+    return float((counts * (values - mean) ** 2).sum() / (total - 1)) if total > 1 else 0.0
 
 
 def _thinned(signal: NDArray[np.float64], background: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Indices of at most 200 points of the curve, evenly along it, its ends among them."""
-    along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(signal), np.diff(background)))])
-    wanted = np.linspace(0, along[-1], CURVE_POINTS)
-    return np.unique(np.concatenate([[0], np.searchsorted(along, wanted[1:-1]), [len(along) - 1]]))
+    """Return indices of at most 200 points spaced evenly along the curve, including its ends."""
+    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(signal), np.diff(background)))])
+    spaced = np.linspace(0, lengths[-1], CURVE_POINTS)
+    return np.unique(np.concatenate([[0], np.searchsorted(lengths, spaced[1:-1]), [len(lengths) - 1]]))
 
 
 def _rejection(signal: NDArray[np.float64], background: NDArray[np.float64], at: float) -> float | None:

@@ -19,7 +19,7 @@ from hepfaas.training.metrics import ScoreCounts, distribution
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-"""Told apart by everybody: the ten of Petroff, arXiv:2107.02270, which CMS uses."""
+"""Ten colours that colour-blind readers can distinguish too: Petroff, arXiv:2107.02270, as used by CMS."""
 
 BINS = 25
 LONGEST_NAME = 26
@@ -32,8 +32,10 @@ Pictures = dict[str, bytes]
 
 
 def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
-    """Signal efficiency against background rejection, and against background efficiency, of each class and split;
-    `metrics` as quality() gives them."""
+    """Plot signal efficiency against background rejection, and against background efficiency, of each class and split.
+
+    metrics: of `quality`, by split.
+    """
 
     def rejection(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -61,7 +63,7 @@ def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
 
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
-    """Distribution of the score by true class: test events as histograms, validation events as points with errors."""
+    """Plot the score by true class: test events as histograms, validation events as points with errors."""
     several = counts.histograms.shape[1] > 1
     pictures: Pictures = {}
     for curve in range(counts.histograms.shape[1]):
@@ -71,7 +73,14 @@ def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
             for number, name in enumerate(names):
                 validation, test = (distribution(counts.histograms[split, curve, number], BINS) for split in (0, 1))
                 filled = not several or number == curve
-                _draw_class(axes, validation, test, _readable(name), COLOURS[number % len(COLOURS)], filled)
+                _draw_class(
+                    axes,
+                    validation=validation,
+                    test=test,
+                    name=_readable(name),
+                    colour=COLOURS[number % len(COLOURS)],
+                    filled=filled,
+                )
             score_of = _readable(names[curve] if several else names[-1])
             axes.set(xlim=(0, 1), xlabel=f"Score of {score_of}", ylabel="Events, normalised")
             columns = 1 if max(map(len, names)) > 20 else 2
@@ -83,8 +92,10 @@ def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
 
 
 def history(epochs: Sequence[Mapping[str, float]], best: int) -> Pictures:
-    """Loss by epoch in training and validation, below it accuracies and AUC if the model was compiled with them;
-    `best` (from 0) is the epoch that is published."""
+    """Plot the loss by epoch in training and validation, and below it accuracies and AUC if the model has them.
+
+    best: number of the published epoch, from 0.
+    """
     further = [name for name in epochs[0] if ("acc" in name or "auc" in name) and not name.startswith("val_")]
 
     def draw(figure: Figure) -> None:
@@ -104,7 +115,7 @@ def history(epochs: Sequence[Mapping[str, float]], best: int) -> Pictures:
 
 
 def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures:
-    """True class against the class that the model says, as a share of the true class, with the counts of events."""
+    """Plot true class against predicted class, as shares of the true class, with the numbers of events."""
     readable = [_readable(name) for name in names]
     side = max(9.0, 1.2 * len(names) + 2)
 
@@ -128,8 +139,8 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures
 
 
 def _curves(metrics: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
-    """The curves that there are, each with how its line looks. Of several classes only those of test events are
-    named: `_legend` says what the others are."""
+    """Yield the non-empty curves with their line styles. With several classes only those of test events have a label,
+    since `_legend` explains the others."""
     for split, line in (("test", "-"), ("validation", "--")):
         curves = metrics[split]["curves"]
         for number, curve in enumerate(curves):
@@ -147,7 +158,7 @@ def _legend(axes: Axes, names: Sequence[str], loc: Literal["upper right", "lower
     axes.legend(loc=loc, title="test (dashed: validation)" if len(names) > 2 else None, title_fontsize=16)
 
 
-def _draw_class(axes: Axes, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
+def _draw_class(axes: Axes, *, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
     edges = np.linspace(0, 1, BINS + 1)
     if filled:
         axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
@@ -163,14 +174,14 @@ def _draw_class(axes: Axes, validation: Any, test: Any, name: str, colour: str, 
 
 
 def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
-    """Lines of some metrics, by key with what the legend says before 'training' or 'validation'."""
+    """Draw a line for each metric. names: by key, the text before 'training' or 'validation' in the legend."""
     numbers = np.arange(1, len(epochs) + 1)
     marker = "o" if len(epochs) < 40 else ""
-    for number, (key, said) in enumerate(names.items()):
+    for number, (key, text) in enumerate(names.items()):
         for name, prefix, style in (("training", "", "-"), ("validation", "val_", "--")):
             values = [epoch[prefix + key] for epoch in epochs]
             colour = COLOURS[(2 * number + bool(prefix)) % len(COLOURS)]
-            axes.plot(numbers, values, style, marker=marker, color=colour, label=f"{_readable(said)}{name}")
+            axes.plot(numbers, values, style, marker=marker, color=colour, label=f"{_readable(text)}{name}")
     axes.minorticks_off()
 
 
@@ -194,7 +205,7 @@ def _density(counts: Any) -> Any:
 
 
 def _readable(name: str) -> str:
-    """A name as it is written, its middle left out if it is long; a '$' begins no formula."""
+    """Return the name without its middle if it is long; '$' is escaped, so that it does not start a formula."""
     half = LONGEST_NAME // 2
     short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half + 1 :]}"
     return short.replace("$", r"\$")

@@ -1,8 +1,8 @@
-"""The stored form of a prepared entry range: an Arrow IPC file, zstd, that can be read one record batch at a time.
+"""Stored form of a prepared entry range: an Arrow IPC file, compressed with zstd and read by record batch.
 
 A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
-Columns: `features` (fixed size list of float32), `label`, `entry`, and the identifiers as they were. What the part
-is, how many rows each split has and which split each batch is of stands in the schema's metadata.
+Columns: `features` (fixed size list of float32), `label`, `entry`, and the identifiers unchanged. The schema's
+metadata hold the `PartFacts`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BATCH_ROWS
+from hepfaas.runs.splits import Split
 from hepfaas.training.segments import Rows
-from hepfaas.training.split import SPLITS, event_ids, id_sum
+from hepfaas.training.split import event_ids, id_sum
 
 CHUNK_ROWS = 4 * BATCH_ROWS
-"""Events in memory at once as rows of the matrix: 25 MB at 800 features."""
+"""Rows of the matrix in memory at once: 25 MB at 800 features."""
 
 FOOTER_BYTES = 1 << 16
-"""Read at once from the end of a part: the whole footer of all but the widest."""
+"""Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PartFacts:
-    """Whose events a part holds.
+    """The events of a part.
 
-    file: identity; entries: range; rows: of each split; id_sum: of the training rows' event ids (split.id_sum);
-    order: the split of each record batch, one digit after the other.
+    file: identity. entries: range. rows: of each split. id_sum: of the training rows' event ids (split.id_sum). order:
+    the split of each record batch, one digit each.
     """
 
     file: str
@@ -45,18 +46,18 @@ class PartFacts:
     order: str
 
     def batches(self, split: int) -> list[int]:
-        """Numbers of the record batches of a split."""
+        """Return the numbers of the record batches of a split."""
         return [number for number, digit in enumerate(self.order) if digit == str(split)]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PartFacts:
-        """From the values of `dataclasses.asdict`, also after a journey through JSON text."""
+        """Return the facts from the values of `dataclasses.asdict`, or from those read back from JSON."""
         return cls(**{**values, "entries": tuple(values["entries"]), "rows": tuple(values["rows"])})
 
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Some events: features (rows, features), entry (rows,), identifiers by name (rows,)."""
+    """Prepared events: features (rows, features), entries (rows,), identifiers by name, each (rows,)."""
 
     features: NDArray[np.float32]
     entries: NDArray[np.int64]
@@ -70,51 +71,55 @@ class PreparedRows:
         return PreparedRows(self.features[rows], self.entries[rows], identifiers)
 
     @classmethod
-    def joined(cls, some: Sequence[PreparedRows]) -> PreparedRows:
-        """One after the other."""
-        if len(some) == 1:
-            return some[0]
+    def joined(cls, pieces: Sequence[PreparedRows]) -> PreparedRows:
+        """Return the rows of all pieces in order."""
+        if len(pieces) == 1:
+            return pieces[0]
         return cls(
-            np.concatenate([rows.features for rows in some]),
-            np.concatenate([rows.entries for rows in some]),
-            {name: np.concatenate([rows.identifiers[name] for rows in some]) for name in some[0].identifiers},
+            np.concatenate([rows.features for rows in pieces]),
+            np.concatenate([rows.entries for rows in pieces]),
+            {name: np.concatenate([rows.identifiers[name] for rows in pieces]) for name in pieces[0].identifiers},
         )
 
 
 def part_of(
+    *,
     file: str,
     entries: tuple[int, int],
     label: int,
     split: NDArray[np.uint8],
     events: Callable[[slice], PreparedRows],
 ) -> pa.Buffer:
-    """The part as it is stored. split: of each event of the range, (events,). events: gives some of them, in the
-    order of the file, a few thousand at a time: memory does not grow with the range."""
-    counts = np.bincount(split, minlength=len(SPLITS))
-    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == 0])
+    """Return the part as it is stored.
+
+    split: of each event of the range, (events,). events: returns the rows of a slice of the range. It is called once
+    for each chunk, in the order of the file, so that memory does not grow with the range.
+    """
+    counts = np.bincount(split, minlength=len(Split))
+    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == Split.TRAINING])
     order = "".join(str(number) for number, _, _ in _batches(split))
     rows = (int(counts[0]), int(counts[1]), int(counts[2]))
-    facts = PartFacts(file, entries, label, rows, id_sum(ids), order)
+    facts = PartFacts(file=file, entries=entries, label=label, rows=rows, id_sum=id_sum(ids), order=order)
     sink = pa.BufferOutputStream()
     writer = None
-    for some in _rows(split, events):
-        batch = _batch(label, some)
+    for batch_rows in _rows(split, events):
+        batch = _batch(label, batch_rows)
         if writer is None:
             writer = _writer(sink, batch.schema, facts)
         writer.write_batch(batch)
     if writer is None:
-        raise ValueError(f"entries {entries} are no events")
+        raise ValueError(f"entry range {entries} is empty")
     writer.close()
     return sink.getvalue()
 
 
 def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
-    """Which batches can be stored after each chunk of events: (split, chunk, rows), those of ends last."""
-    waiting = [0] * len(SPLITS)
+    """Yield the batches in the order of storing, as (split, chunk after which it is complete, rows)."""
+    waiting = [0] * len(Split)
     n_chunks = -(-len(split) // CHUNK_ROWS)
     for chunk in range(n_chunks):
-        found = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(SPLITS))
-        for number, count in enumerate(found.tolist()):
+        counts = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(Split))
+        for number, count in enumerate(counts.tolist()):
             waiting[number] += count
             while waiting[number] >= BATCH_ROWS or (chunk == n_chunks - 1 and waiting[number]):
                 rows = min(BATCH_ROWS, waiting[number])
@@ -123,23 +128,23 @@ def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
 
 
 def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> Iterator[PreparedRows]:
-    """The batches as `_batches` has them, each chunk of events asked for once."""
-    waiting: list[list[PreparedRows]] = [[] for _ in SPLITS]
-    asked = -1
+    """Yield the rows of each batch of `_batches`; each chunk of events is read once."""
+    waiting: list[list[PreparedRows]] = [[] for _ in Split]
+    n_read = 0
     for number, chunk, rows in _batches(split):
-        while asked < chunk:
-            asked += 1
-            chunk_rows = slice(asked * CHUNK_ROWS, min((asked + 1) * CHUNK_ROWS, len(split)))
-            some, whose = events(chunk_rows), split[chunk_rows]
-            for place, held in enumerate(waiting):
-                held.append(some[whose == place])
-        have = PreparedRows.joined(waiting[number])
-        yield have[:rows]
-        waiting[number] = [have[rows:]]
+        while n_read <= chunk:
+            chunk_slice = slice(n_read * CHUNK_ROWS, min((n_read + 1) * CHUNK_ROWS, len(split)))
+            chunk_rows, chunk_split = events(chunk_slice), split[chunk_slice]
+            for index, pieces in enumerate(waiting):
+                pieces.append(chunk_rows[chunk_split == index])
+            n_read += 1
+        joined = PreparedRows.joined(waiting[number])
+        yield joined[:rows]
+        waiting[number] = [joined[rows:]]
 
 
-class Part:
-    """A stored part, read by ranges. `read(start, stop)` gives bytes of the object, `size_bytes` is its size."""
+class StoredPart:
+    """A stored part, read by byte ranges. `read(start, stop)` returns bytes of the object, `size_bytes` is its size."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
@@ -148,20 +153,20 @@ class Part:
         self.n_features = int(self._file.schema.field("features").type.list_size)
 
     def rows(self, number: int) -> Rows:
-        """One record batch as the learner takes it."""
+        """Return one record batch for the learner."""
         batch = self._file.get_batch(number)
         entries = batch.column("entry").to_numpy()
         labels = np.full(len(entries), self.facts.label, dtype=np.int64)
         return Rows(_matrix_of(batch), labels, event_ids(self.facts.file, entries))
 
     def entries(self, split: int) -> NDArray[np.int64]:
-        """The entries of a split, (rows,)."""
+        """Return the entries of a split, (rows,)."""
         batches = [self._file.get_batch(number).column("entry").to_numpy() for number in self.facts.batches(split)]
         return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
 
 
 class Ranged(io.RawIOBase):
-    """A file of byte ranges, with the end of it, where Arrow keeps its index, read once."""
+    """A file read by byte ranges. Its end, where Arrow keeps the index, is read once."""
 
     def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
         self._read, self._size, self._position = read, size_bytes, 0
@@ -195,14 +200,14 @@ def _writer(sink: pa.BufferOutputStream, schema: pa.Schema, facts: PartFacts) ->
     return pa.ipc.new_file(sink, described, options=pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", 1)))
 
 
-def _batch(label: int, some: PreparedRows) -> pa.RecordBatch:
-    count, n_features = some.features.shape
-    features = pa.FixedSizeListArray.from_arrays(pa.array(some.features.reshape(-1)), n_features)
+def _batch(label: int, rows: PreparedRows) -> pa.RecordBatch:
+    count, n_features = rows.features.shape
+    features = pa.FixedSizeListArray.from_arrays(pa.array(rows.features.reshape(-1)), n_features)
     columns = {
         "features": features,
         "label": pa.array(np.full(count, label, dtype=np.int32)),
-        "entry": pa.array(some.entries),
-        **{name: pa.array(values) for name, values in some.identifiers.items()},
+        "entry": pa.array(rows.entries),
+        **{name: pa.array(values) for name, values in rows.identifiers.items()},
     }
     return pa.RecordBatch.from_pydict(columns)
 

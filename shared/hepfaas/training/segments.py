@@ -1,8 +1,8 @@
-"""Which rows each update sees, in which order: epochs, blocks and segments drawn from the prepared parts. Pure.
+"""Order of the rows in training: epochs, blocks and segments drawn from the prepared parts. Pure.
 
-A prepared part holds record batches of `BATCH_ROWS` rows of one split each. In each epoch the batches of each label
-are put into an order of their own; block b of B takes the b-th of B equal shares of every label's rows, so that each
-block, and so each segment, mixes the labels in proportion. The rows of a block are shuffled together by the learner.
+A prepared part has record batches of `BATCH_ROWS` rows of one split each. In each epoch the batches of each label are
+permuted; block b of B takes the b-th of B equal shares of every label's rows, so that each block, and so each segment,
+mixes the labels in proportion. The learner then shuffles the rows of a block.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Block = Sequence[Slice]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one prepared part offers of a split: its key, its label, its record batches' numbers, and its rows."""
+class SplitPart:
+    """One split of a prepared part: the part's key and label, the numbers of the record batches, and the rows."""
 
     key: str
     label: int
@@ -47,19 +47,19 @@ class Part:
     rows: int
 
     def batches(self) -> Iterator[Slice]:
-        """Its record batches of the split, whole."""
-        for place, number in enumerate(self.numbers):
-            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - place * BATCH_ROWS))
+        """Yield the whole record batches of the split."""
+        for index, number in enumerate(self.numbers):
+            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - index * BATCH_ROWS))
 
 
 def seed_of(*names: object) -> int:
-    """A seed below 2**32 that follows from the names given, and from nothing else."""
+    """Return a seed below 2**32 that depends only on these names."""
     text = "/".join(map(str, names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def blocks_of(parts: Sequence[Part], seed: int) -> list[Block]:
-    """All rows of the parts, once each, as blocks of some 32,000 rows that mix the labels in proportion."""
+def blocks_of(parts: Sequence[SplitPart], seed: int) -> list[Block]:
+    """Return all rows of the parts, once each, as blocks of some 32,000 rows that mix the labels in proportion."""
     count = n_blocks(sum(part.rows for part in parts))
     shares = [
         _shares([part for part in parts if part.label == label], count, seed_of(seed, label))
@@ -69,8 +69,8 @@ def blocks_of(parts: Sequence[Part], seed: int) -> list[Block]:
     return [block for block in blocks if block]
 
 
-def _shares(parts: Sequence[Part], n_shares: int, seed: int) -> list[list[Slice]]:
-    """The rows of one label in a shuffled order of their record batches, cut into equal shares."""
+def _shares(parts: Sequence[SplitPart], n_shares: int, seed: int) -> list[list[Slice]]:
+    """Return the rows of one label as equal shares of its record batches in shuffled order."""
     batches = [batch for part in parts for batch in part.batches()]
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(batches))
     total = sum(batch.stop for batch in batches)
@@ -88,26 +88,26 @@ def _shares(parts: Sequence[Part], n_shares: int, seed: int) -> list[list[Slice]
 
 
 def rows_in(blocks: Sequence[Block]) -> int:
-    """Rows of all blocks."""
+    """Return the number of rows in all blocks."""
     return sum(piece.stop - piece.start for block in blocks for piece in block)
 
 
 def segments_of(blocks: Sequence[Block], segment_rows: int) -> list[Sequence[Block]]:
-    """The blocks of an epoch cut into segments of at most `segment_rows` rows, at least one block each."""
+    """Return the blocks of an epoch in segments of at most `segment_rows` rows, but at least one block each."""
     per_segment = blocks_per_segment(segment_rows)
     return [blocks[start : start + per_segment] for start in range(0, len(blocks), per_segment)]
 
 
-def first_rows(blocks: Sequence[Block], most_rows: int) -> list[Block]:
-    """The first blocks, cut to at most `most_rows` rows in proportion from every slice's block order."""
+def first_rows(blocks: Sequence[Block], max_rows: int) -> list[Block]:
+    """Return the first blocks with at most `max_rows` rows; the last takes the same share of each of its slices."""
     taken: list[Block] = []
-    left = most_rows
+    left = max_rows
     for block in blocks:
         rows = rows_in([block])
         if rows <= left:
             taken.append(block)
             left -= rows
         else:
-            taken.append([Slice(b, s, s + (e - s) * left // rows) for b, s, e in block])
+            taken.append([Slice(batch, start, start + (stop - start) * left // rows) for batch, start, stop in block])
             break
     return taken

@@ -1,4 +1,7 @@
-"""Which events train, which validate and which test. Pure: a hash of who the event is, so cuts change nothing."""
+"""Split of events into training, validation and test by a hash of each event's identity. Pure.
+
+The split does not depend on how the entries are cut into ranges.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,23 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-SPLITS = ("train", "validation", "test")
 FRACTIONS = (0.64, 0.16, 0.20)
 
 
 def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A number for each event, (events,), that follows from its file's identity and its entry alone."""
+    """Return a number for each event, (events,), that depends only on its file's identity and its entry."""
     return _mixed(entries.astype(np.uint64) + _number(identity))
 
 
 def split_of(identity: str, entries: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-    """0 for training, 1 for validation, 2 for test, (events,): 64, 16 and 20 % of the events."""
+    """Return the number of each event's `Split`, (events,): 64, 16 and 20 % of the events."""
     drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
     edges = np.cumsum(FRACTIONS)[:-1] * 2.0**64
     return np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
 
 
 def id_sum(ids: NDArray[np.uint64]) -> int:
-    """Sum of the ids modulo 2**64: what the ledger compares to show that each event was seen once."""
+    """Return the sum of the ids modulo 2**64, which the ledger compares to check that each event was used once."""
     return int(ids.sum(dtype=np.uint64))
 
 
@@ -33,7 +35,7 @@ def _number(text: str) -> np.uint64:
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014), which spreads neighbouring numbers evenly."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), which spreads neighbouring numbers."""
     mixed = values + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,1 +1,1 @@
-"""What the store says of runs and models, for the command line and the HTTP calls. Reads only."""
+"""Views of runs and models in the store, for the command line and the HTTP APIs. Read-only."""

@@ -1,4 +1,4 @@
-"""What there is in a store, for a person: runs, how far one is, model versions. Everything is read from objects."""
+"""Views of runs and model versions: lists, status, ledger. Everything is read from the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, public_text
@@ -16,16 +16,17 @@ from hepfaas.orchestration import records
 from hepfaas.orchestration.advancing import missing, phase_of
 from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
+from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
-from hepfaas.runs.kinds import AnyRecipe
-from hepfaas.runs.ledger import Ledger, ledger, prediction_ledger
-from hepfaas.runs.opened import files_of
-from hepfaas.runs.phases import Finished, Input, Ready
+from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
+from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
-from hepfaas.runs.steps import Step, Train
+from hepfaas.runs.results import PreparedPart, ScoredPart, headers_of, prepared_parts, scored_parts
+from hepfaas.runs.splits import Split
+from hepfaas.runs.steps import RangeStep, Train
 from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
 from hepfaas.training.split import event_ids, id_sum
 
@@ -35,111 +36,292 @@ STATES = (UNFINISHED, *ENDED)
 RATE_S = 60.0
 
 
-def runs(store: Store) -> list[dict[str, Any]]:
-    """All runs: state, files, when they were asked for, the model that came out."""
-    return [row(store, run) for run in records.runs(store)]
+@dataclass(frozen=True)
+class Row:
+    """One run in a list. files, epochs: of its recipe; model: '<name>/<version>' that it published, '' if none."""
+
+    run: str
+    state: str
+    kind: str
+    files: int
+    epochs: int | None
+    created: str
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return asdict(self)
 
 
-def models(store: Store) -> list[dict[str, Any]]:
-    """All model versions with what their cards say."""
-    return [_card_row(version, versions.card_of(store, version)) for version in versions.versions(store)]
+@dataclass(frozen=True)
+class Progress:
+    """How much of the present phase is done. Events and files are None in phases that read no entry ranges; the rate
+    and the remaining seconds are None while they are unknown."""
+
+    phase: str
+    steps_done: int
+    steps_of_phase: int
+    events_done: int | None = None
+    events_of_phase: int | None = None
+    files_done: int | None = None
+    files_of_phase: int | None = None
+    events_per_s: float | None = None
+    eta_s: float | None = None
 
 
-def status(store: Store, run: str, verify: bool = False) -> dict[str, Any]:
-    """State, phase, what of it is done and how fast, metrics so far, what went wrong; with `verify` the ledger."""
-    request, attempt = records.request_of(store, run), records.attempt(store, run)
-    found = _row(run, request, attempt.end)  # of one look: what ends meanwhile is told by the next
-    found |= {"attempt": attempt.number, "places": _places(request.recipe)}
-    found |= {"served_by": doors} if (doors := records.served_by(store, run)) else {}
-    submitter = {key: value for key, value in request.submitter.items() if key != "groups"}
-    found |= {"submitter": submitter} if submitter else {}
-    found |= {"notes": list(request.notes)} if request.notes else {}
-    found |= {name: text for name in ("error", "refused") if (text := getattr(attempt.end, name, ""))}
-    found |= _troubles(store, run, attempt)
-    name = f"{run}/{attempt.number}"
-    try:
-        coming = plan.next_steps(request.recipe, name, lambda key: result_if_there(key, store))
-        if isinstance(request.recipe, Recipe):
-            history = _history(_chain(request.recipe, name, store), store)
-            found["epochs"] = [{"epoch": number, **metrics} for number, metrics in enumerate(history, 1)]
-    except RequestError as error:
-        found.setdefault("error", public_text(error))
-    else:
-        if isinstance(coming, Ready):
-            found |= _progress(store, run, attempt, coming)
-        else:
-            found |= _outcome(store, coming)
-    if verify:
-        found["ledger"] = recounted(store, run)
-    return found
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of a run with nothing left to do: result of the gate, test metrics of the model, numbers of scores."""
+
+    phase: str = "finished"
+    gate: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] | None = None
+    scores: Mapping[str, int] | None = None
 
 
-def _outcome(store: Store, finished: Finished) -> dict[str, Any]:
-    """What came out of a run that has nothing left to do."""
-    found: dict[str, Any] = {"phase": "finished"}
-    if finished.gate:
-        found["gate"] = dict(finished.gate)
-    if finished.model:
-        version = versions.Version(finished.model["name"], finished.model["version"])
-        with suppress(MissingError):  # it was deleted
-            found["metrics"] = versions.card_of(store, version)["metrics"].get("test", {})
-    if finished.scores is not None:
-        parts = finished.scores["parts"]
-        found["scores"] = {name: sum(part[key] for part in parts) for name, key in _COUNTED}
-    return found
+@dataclass(frozen=True)
+class Status:
+    """Status of a run. What is None does not apply to it and is not in its JSON.
+
+    places: hosts of the files, and how many files each has. served_by: events that each server has served. history:
+    metrics of each complete epoch. retries, last_trouble: how often something was unavailable, and the last error.
+    """
+
+    row: Row
+    attempt: int
+    places: Mapping[str, int]
+    served_by: Mapping[str, Mapping[str, int]] | None = None
+    submitter: Mapping[str, Any] | None = None
+    notes: Sequence[str] | None = None
+    error: str | None = None
+    refused: str | None = None
+    failed_steps: Sequence[Mapping[str, str]] | None = None
+    retries: int | None = None
+    last_trouble: str | None = None
+    history: Sequence[Mapping[str, Any]] | None = None
+    stage: Progress | Outcome | None = None
+    ledger: Ledger | None = None
+
+    @property
+    def state(self) -> str:
+        """State of the run."""
+        return self.row.state
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON values."""
+        values = {
+            name: value for name, value in vars(self).items() if name not in ("row", "history", "stage", "ledger")
+        }
+        values |= {"epochs": self.history}
+        values |= asdict(self.stage) if self.stage else {}
+        values |= {"ledger": self.ledger.to_json() if self.ledger else None}
+        return self.row.to_json() | {name: value for name, value in values.items() if value is not None}
 
 
-_COUNTED = (("events", "rows"), ("surplus_events", "n_surplus"))
+@dataclass(frozen=True)
+class ModelRow:
+    """One model version in a list. Metrics are those of the test sample, None for models that were not trained here."""
+
+    model: str
+    features: int
+    parameters: int
+    events: int
+    auc: float | None
+    auc_uncertainty: float | None
+    accuracy: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return {
+            "model": self.model,
+            "features": self.features,
+            "parameters": self.parameters,
+            "events": self.events,
+            "AUC": self.auc,
+            "±": self.auc_uncertainty,
+            "accuracy": self.accuracy,
+        }
 
 
-def _progress(store: Store, run: str, attempt: records.Attempt, coming: Ready) -> dict[str, Any]:
-    """Of the present phase: steps, events and files done of all; from what was done in the last minute the rate."""
-    steps = coming.levels[0]
-    pace = _pace(store, run, steps[0].kind) if attempt.end is None else Pace()
-    if coming.chain:
-        done, total = coming.chain
-        return {"phase": coming.phase, "steps_done": done, "steps_of_phase": total, **pace.left(total - done)}
-    left = missing(coming.levels, _sent_until(store, run, attempt, coming), store)
-    unsent = len(steps) - _sent_until(store, run, attempt, coming)
-    found = {
-        "phase": coming.phase,
-        "steps_done": len(steps) - len(left) - unsent,
-        "steps_of_phase": len(steps),
-    }
-    events = [_events_of(step) for step in steps]
-    if not any(events):
-        return found | pace.left(len(left) + unsent)
-    undone = [*left, *range(len(steps) - unsent, len(steps))]
-    done_events = sum(events) - sum(events[index] for index in undone)
-    files = Counter(getattr(step, "file", "") for step in steps)
-    open_files = {getattr(steps[index], "file", "") for index in undone}
-    found |= {"events_done": done_events, "events_of_phase": sum(events)}
-    found |= {"files_done": len(files) - len(open_files), "files_of_phase": len(files)}
-    return found | pace.left(len(left) + unsent, sum(events) - done_events)
+@dataclass(frozen=True)
+class Scored:
+    """Result of a prediction: its parts, sorted by file and entries."""
 
-
-def _sent_until(store: Store, run: str, attempt: records.Attempt, coming: Ready) -> int:
-    """Steps up to which something may be there: those sent; in a run without functions all."""
-    sent = records.sent(store, run, attempt.number, phase_of(coming))
-    return max((part.first + part.count for part in sent), default=len(coming.levels[0]))
+    recipe: Prediction
+    files: Sequence[Input]
+    parts: Sequence[ScoredPart]
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Steps and events a second."""
+    """Steps and events per second."""
 
     steps: float = 0.0
     events: float = 0.0
 
-    def left(self, steps: int, events: int = 0) -> dict[str, float]:
-        """How long so much takes, if that can be told yet."""
-        if events and self.events:
-            return {"events_per_s": round(self.events, 1), "eta_s": round(events / self.events, 1)}
-        return {"eta_s": round(steps / self.steps, 1)} if steps and self.steps else {}
+
+def runs(store: Store) -> list[Row]:
+    """Return a row for each run."""
+    return [row(store, run) for run in records.runs(store)]
+
+
+def row(store: Store, run: str) -> Row:
+    """Return the row of a run. Raises: RequestError if there is no such run."""
+    return _row(run, records.request_of(store, run), records.last_end(store, run))
+
+
+def pending(store: Store, run: str) -> Row | None:
+    """Return the row of a run that another function requested and that has not begun; None if there is none."""
+    request = None if records.is_deleted(store, run) else asked_for(store, run)
+    return replace(_row(run, request, None), state=PENDING) if request else None
+
+
+def models(store: Store) -> list[ModelRow]:
+    """Return a row for each model version."""
+    return [_model_row(version, versions.card_of(store, version)) for version in versions.versions(store)]
+
+
+def status(store: Store, run: str, verify: bool = False) -> Status:
+    """Return the status of a run, with `verify` also its ledger. Raises: RequestError if there is no such run."""
+    request, attempt = records.request_of(store, run), records.attempt(store, run)
+    recipe, end = request.recipe, attempt.end  # read once: a run that ends meanwhile is shown by the next status
+    troubles = records.troubles(store, run, attempt.number)
+    known = Status(
+        row=_row(run, request, end),
+        attempt=attempt.number,
+        places=dict(Counter(map(place_of, recipe.urls))),
+        served_by=records.served_by(store, run) or None,
+        submitter={key: value for key, value in request.submitter.items() if key != "groups"} or None,
+        notes=list(request.notes) or None,
+        error=(end.error if end else "") or None,
+        refused=(end.refused if end else "") or None,
+        failed_steps=[{"step": key, "error": error} for key, error in attempt.failed.items()] or None,
+        retries=len(troubles) or None,
+        last_trouble=records.trouble_at(store, troubles[-1]) if troubles else None,
+        ledger=verified(store, run) if verify else None,
+    )
+    name, results = f"{run}/{attempt.number}", _results(store)
+    try:
+        coming = plan.next_steps(recipe, name, results)
+        history = _history(plan.chain_of(recipe, name, results), store) if isinstance(recipe, Recipe) else None
+    except RequestError as error:
+        return replace(known, error=known.error or public_text(error))
+    stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
+    return replace(known, history=history, stage=stage)
+
+
+def verified(store: Store, run: str) -> Ledger:
+    """Return the ledger of a run, its rows recounted from the stored parts. Raises: RequestError if it has no parts."""
+    recipe, attempt, results = records.request_of(store, run).recipe, _attempt(store, run), _results(store)
+    if isinstance(recipe, Prediction):
+        scores = scored(store, run)
+        return prediction_ledger(scores.files, [_rescored(part, store) for part in scores.parts])
+    if isinstance(recipe, Conversion):
+        raise RequestError(f"run '{run}' is a conversion: it has no events to count")
+    chain = plan.chain_of(recipe, attempt, results)
+    if not chain:
+        raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
+    prepared = prepared_parts(result_of(chain[0][0].data, store))
+    files = plan.inputs(recipe, plan.headers(recipe, attempt, results))
+    return ledger(files, [_recounted(part, store) for part in prepared], _epochs(chain, store))
+
+
+def scored(store: Store, run: str) -> Scored:
+    """Return the scores of a prediction. Raises: RequestError if the run is not a prediction, or scores are missing."""
+    recipe, attempt = records.request_of(store, run).recipe, _attempt(store, run)
+    if not isinstance(recipe, Prediction):
+        raise RequestError(f"run '{run}' is a {recipe.kind}: it has no scores")
+    coming = plan.next_steps(recipe, attempt, _results(store))
+    if not isinstance(coming, Finished) or coming.scores is None:
+        raise RequestError(f"run '{run}' has not scored all events yet: GET /v1/runs/{run} shows its progress")
+    headers = headers_of(result_of(prediction.open_levels(recipe, attempt)[-1][0].key, store))
+    return Scored(recipe, prediction.inputs(recipe, headers), scored_parts(coming.scores))
+
+
+def _results(store: Store) -> Results:
+    return lambda key: result_if_there(key, store)
+
+
+def _attempt(store: Store, run: str) -> str:
+    """Return the attempt that is under way, or the last one."""
+    return f"{run}/{records.attempt(store, run).number}"
+
+
+def _row(run: str, request: records.Request, end: records.End | None) -> Row:
+    return Row(
+        run=run,
+        state=end.state if end else UNFINISHED,
+        kind=request.recipe.kind,
+        files=len(request.recipe.urls),
+        epochs=request.recipe.epochs if isinstance(request.recipe, Recipe) else None,
+        created=utc(request.created),
+        model=end.model if end else "",
+    )
+
+
+def _model_row(version: versions.Version, card: Mapping[str, Any]) -> ModelRow:
+    test = card["metrics"].get("test", {})  # a model that was uploaded was not evaluated here
+    return ModelRow(
+        model=str(version),
+        features=card["n_features"],
+        parameters=card["parameters"],
+        events=sum(file["events"] for file in card["data"]),
+        auc=test.get("auc"),
+        auc_uncertainty=test.get("auc_uncertainty"),
+        accuracy=test.get("accuracy"),
+    )
+
+
+def _outcome(store: Store, finished: Finished) -> Outcome:
+    metrics, scores = None, None
+    if finished.model:
+        version = versions.Version(finished.model["name"], finished.model["version"])
+        with suppress(MissingError):  # it was deleted
+            metrics = versions.card_of(store, version)["metrics"].get("test", {})
+    if finished.scores is not None:
+        parts = scored_parts(finished.scores)
+        scores = {
+            "events": sum(part.rows for part in parts),
+            "surplus_events": sum(part.n_surplus for part in parts),
+        }
+    return Outcome(gate=finished.gate or None, metrics=metrics, scores=scores)
+
+
+def _progress(store: Store, run: str, attempt: records.Attempt, coming: Ready) -> Progress:
+    """Return the progress of the present phase, with the rate of the last minute."""
+    steps = coming.levels[0]
+    pace = _pace(store, run, steps[0].kind) if attempt.end is None else Pace()
+    if coming.chain:
+        done, total = coming.chain
+        return Progress(coming.phase, done, total, eta_s=_seconds(total - done, pace.steps))
+    n_sent = _n_sent(store, run, attempt, coming)
+    undone = [*missing(coming.levels, n_sent, store), *range(n_sent, len(steps))]
+    progress = Progress(coming.phase, len(steps) - len(undone), len(steps), eta_s=_seconds(len(undone), pace.steps))
+    ranges = [step for step in steps if isinstance(step, RangeStep)]
+    if not ranges:
+        return progress
+    events, files = sum(step.n_events for step in ranges), {step.file for step in ranges}
+    undone_events = sum(ranges[index].n_events for index in undone)
+    by_events = _seconds(undone_events, pace.events)
+    return replace(
+        progress,
+        events_done=events - undone_events,
+        events_of_phase=events,
+        files_done=len(files) - len({ranges[index].file for index in undone}),
+        files_of_phase=len(files),
+        events_per_s=None if by_events is None else round(pace.events, 1),
+        eta_s=progress.eta_s if by_events is None else by_events,
+    )
+
+
+def _n_sent(store: Store, run: str, attempt: records.Attempt, coming: Ready) -> int:
+    """Return the number of steps that were sent and may have results; in a run without functions, all steps."""
+    sent = records.sent(store, run, attempt.number, phase_of(coming))
+    return max((slice_.first + slice_.count for slice_ in sent), default=len(coming.levels[0]))
 
 
 def _pace(store: Store, run: str, kind: str) -> Pace:
-    """That of the last minute's steps of a kind."""
+    """Return the pace of the last minute's steps of a kind."""
     since = time.time() - RATE_S
     entries = [entry for entry in records.log_of(store, run, f"{int(since * 1e6):017d}") if entry.kind == kind]
     if not entries:
@@ -148,163 +330,53 @@ def _pace(store: Store, run: str, kind: str) -> Pace:
     return Pace(len(entries) / seconds, sum(entry.events for entry in entries) / seconds)
 
 
-def _events_of(step: Step) -> int:
-    start, stop = getattr(step, "entries", (0, 0))
-    return int(stop) - int(start)
-
-
-def _troubles(store: Store, run: str, attempt: records.Attempt) -> dict[str, Any]:
-    """Steps that cannot be done and why, and how often something was away and what it was last."""
-    found: dict[str, Any] = {}
-    if attempt.failed:
-        found["failed_steps"] = [{"step": key, "error": error} for key, error in attempt.failed.items()]
-    keys = records.troubles(store, run, attempt.number)
-    if keys:
-        found |= {"retries": len(keys), "last_trouble": records.trouble_at(store, keys[-1])}
-    return found
-
-
-def _places(recipe: AnyRecipe) -> dict[str, int]:
-    """Where the files are: hosts, and how many of them each is to have."""
-    return dict(Counter(map(place_of, recipe.urls)))
-
-
-def recounted(store: Store, run: str) -> dict[str, Any]:
-    """What `verified` finds, as JSON values."""
-    counted = verified(store, run)
-    return {**asdict(counted), "findings": list(counted.findings), "holds": counted.holds}
-
-
-def verified(store: Store, run: str) -> Ledger:
-    """The ledger of a run, its rows counted anew from the stored parts."""
-    recipe, attempt = records.request_of(store, run).recipe, _attempt(store, run)
-    if isinstance(recipe, Prediction):
-        made = scored(store, run)
-        return prediction_ledger(made.files, [_rescored(part, store) for part in made.parts])
-    if isinstance(recipe, Conversion):
-        raise RequestError(f"run '{run}' is a conversion: it has no events to count")
-    chain = _chain(recipe, attempt, store)
-    if not chain:
-        raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
-    opened = plan.opened_files(recipe, attempt, lambda key: result_if_there(key, store))
-    prepared = result_of(chain[0][0].data, store)
-    parts = [_recounted(part, store) for part in prepared["parts"]]
-    return ledger(plan.inputs(recipe, opened), parts, _epochs(chain, store))
-
-
-def pending(store: Store, run: str) -> dict[str, Any] | None:
-    """A run that another function asked for and that has not begun yet; None if nobody did."""
-    request = None if records.is_deleted(store, run) else asked_for(store, run)
-    return {**_row(run, request, None), "state": PENDING} if request else None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a prediction has made: the parts, in the order of its files and their entries."""
-
-    recipe: Prediction
-    files: Sequence[Input]
-    parts: Sequence[Mapping[str, Any]]
-
-
-def scored(store: Store, run: str) -> Scored:
-    """Raises: RequestError if the run is no prediction, or its scores are not all there."""
-    recipe, attempt = records.request_of(store, run).recipe, _attempt(store, run)
-    if not isinstance(recipe, Prediction):
-        raise RequestError(f"run '{run}' is a {recipe.kind}: it has no scores")
-    found = plan.next_steps(recipe, attempt, lambda key: result_if_there(key, store))
-    if not isinstance(found, Finished) or found.scores is None:
-        raise RequestError(f"run '{run}' has not scored all events: GET /v1/runs/{run} tells how far it is")
-    opened = files_of(result_of(prediction.open_levels(recipe, attempt)[-1][0].key, store))
-    return Scored(recipe, prediction.inputs(recipe, opened), found.scores["parts"])
-
-
-def _rescored(part: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    start, stop = part["entries"]
-    batches = open_scores(part["key"], store).batches()
-    entries = [entry for batch in batches for entry in batch.column("entry").to_pylist()]
-    once = entries == list(range(start, stop))
-    return {"file": part["file"], "entries": part["entries"], "rows": [len(entries) if once else 0]}
-
-
-def _attempt(store: Store, run: str) -> str:
-    """The attempt that is under way, or the last of a run that has ended."""
-    return f"{run}/{records.attempt(store, run).number}"
-
-
-def row(store: Store, run: str) -> dict[str, Any]:
-    """One run in a list: state, files, when it was asked for, the model that came out."""
-    return _row(run, records.request_of(store, run), records.last_end(store, run))
-
-
-def _row(run: str, request: records.Request, end: records.End | None) -> dict[str, Any]:
-    return {
-        "run": run,
-        "state": end.state if end else UNFINISHED,
-        "kind": request.recipe.kind,
-        "files": len(request.recipe.urls),
-        "epochs": request.recipe.epochs if isinstance(request.recipe, Recipe) else None,
-        "created": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(request.created)),
-        "model": end.model if end else "",
-    }
-
-
-def _card_row(version: versions.Version, card: Mapping[str, Any]) -> dict[str, Any]:
-    test = card["metrics"].get("test", {})  # a model that was uploaded was not evaluated here
-    return {
-        "model": str(version),
-        "features": card["n_features"],
-        "parameters": card["parameters"],
-        "events": sum(file["events"] for file in card["data"]),
-        "AUC": test.get("auc"),
-        "±": test.get("auc_uncertainty"),
-        "accuracy": test.get("accuracy"),
-    }
-
-
-def _chain(recipe: Recipe, attempt: str, store: Store) -> list[list[Train]]:
-    return plan.chain_of(recipe, attempt, lambda key: result_if_there(key, store))
+def _seconds(amount: int, per_s: float) -> float | None:
+    """Return the seconds that an amount takes, None if nothing is left or the rate is unknown."""
+    return round(amount / per_s, 1) if amount and per_s else None
 
 
 def _history(chain: Sequence[Sequence[Train]], store: Store) -> list[dict[str, Any]]:
-    """Metrics at the end of each epoch that is complete."""
-    metrics = []
+    """Return the metrics at the end of each complete epoch."""
+    history: list[dict[str, Any]] = []
     with suppress(MissingError):
-        for segments in chain:
-            metrics.append(_metrics_of(store, segments[-1].key))  # type: ignore[arg-type]  # a store is itself alone
-    return metrics
+        for number, segments in enumerate(chain, 1):
+            metrics = _metrics_of(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
+            history.append({"epoch": number, **metrics})
+    return history
 
 
 @functools.lru_cache(maxsize=10_000)
 def _metrics_of(store: Store, key: str) -> dict[str, Any]:
-    """Those of a train step, which never change: who follows a run asks for them each second."""
+    """Return the metrics of a train step, which never change: a client that follows a run reads them each second."""
     return dict(result_of(key, store)["metrics"])
 
 
-def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[dict[str, Any]]]:
-    """Results of the train steps of each epoch that is complete."""
+def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[TrainedSegment]]:
+    """Return the segments of each complete epoch."""
     epochs = []
     for segments in chain:
-        found = [result_if_there(step.key, store) for step in segments]
-        results = [result for result in found if result is not None]
+        results = [result for step in segments if (result := result_if_there(step.key, store)) is not None]
         if len(results) < len(segments):
             break
-        epochs.append(results)
+        epochs.append([TrainedSegment(result["rows"], result["id_sum"]) for result in results])
     return epochs
 
 
-def _recounted(part: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """What a part's rows say: their entries, counted again, and the sum of the training rows' ids."""
-    size_bytes = store.size_bytes(part["key"])
+def _recounted(part: PreparedPart, store: Store) -> CountedPart:
+    """Return the counts of a prepared part from its rows; none where they are not the entries of its range."""
+    size_bytes = store.size_bytes(part.key)
     if size_bytes is None:
-        raise MissingError(part["key"], store.url)
-    stored = open_part(part["key"], size_bytes, store)
-    entries = [stored.entries(split) for split in range(3)]
-    start, stop = part["entries"]
-    once = sorted(entry for some in entries for entry in some.tolist()) == list(range(start, stop))
-    return {
-        "file": part["file"],
-        "entries": part["entries"],
-        "rows": [len(some) for some in entries] if once else [0, 0, 0],
-        "id_sum": id_sum(event_ids(part["file"], entries[0])),
-    }
+        raise MissingError(part.key, store.url)
+    stored = open_part(part.key, size_bytes, store)
+    splits = [stored.entries(split) for split in Split]
+    is_whole = sorted(entry for entries in splits for entry in entries.tolist()) == list(range(*part.entries))
+    rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
+    return CountedPart(part.file, part.entries, rows, id_sum(event_ids(part.file, splits[Split.TRAINING])))
+
+
+def _rescored(part: ScoredPart, store: Store) -> CountedPart:
+    """Return the counts of a scored part from its rows; none where they are not the entries of its range."""
+    batches = open_scores(part.key, store).batches()
+    entries = [entry for batch in batches for entry in batch.column("entry").to_pylist()]
+    is_whole = entries == list(range(*part.entries))
+    return CountedPart(part.file, part.entries, (len(entries) if is_whole else 0,))

@@ -17,31 +17,30 @@ from hepfaas.views import overview
 
 
 def kind_for(accept: str) -> str | None:
-    """The media type that a client takes, of those offered."""
+    """Return the offered media type that a client accepts, None if there is none."""
     return parse_accept_header(accept or "*/*", MIMEAccept).best_match(OFFERED)
 
 
 def not_written(accept: str) -> str:
-    """What a client is told that takes none of them (406)."""
-    offered = f"{', '.join(OFFERED)} are offered; `hepfaas predict --url URL --out x.root` writes ROOT where it runs"
-    return f"scores are not written as '{accept[:100]}' here: {offered}"
+    """Return the message for a client that accepts none of them (406)."""
+    offered = f"{', '.join(OFFERED)} are available; `hepfaas predict --url URL --out x.root` writes ROOT locally"
+    return f"scores are not available as '{accept[:100]}': {offered}"
 
 
 def sent(store: Store, run: str, kind: str) -> Iterator[bytes]:
-    """All of them, in the order of the run's files and their entries.
+    """Return all scores of a run as a stream, sorted by file and entry.
 
-    Raises: RequestError if they are not all there, and what is wrong with the first part, before the first bytes.
+    Raises: RequestError if scores are missing, and errors of the first part, before the first bytes.
     """
-    made = overview.scored(store, run)
-    some = _columns(store, made)
-    first = next(some, None)
-    every = itertools.chain([first] if first else [], some)
-    return streamed(kind, every, made.recipe.model, len(made.files))
+    scored = overview.scored(store, run)
+    columns = _columns(store, scored)
+    first = next(columns, None)
+    return streamed(kind, itertools.chain([first] if first else [], columns), scored.recipe.model, len(scored.files))
 
 
-def _columns(store: Store, made: overview.Scored) -> Iterator[Columns]:
-    numbers = {file.identity: number for number, file in enumerate(made.files)}
-    for part in made.parts:
-        for batch in open_scores(part["key"], store).batches():
+def _columns(store: Store, scored: overview.Scored) -> Iterator[Columns]:
+    numbers = {file.identity: number for number, file in enumerate(scored.files)}
+    for part in scored.parts:
+        for batch in open_scores(part.key, store).batches():
             columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in batch.schema.names}
-            yield {"file": np.full(batch.num_rows, numbers[part["file"]], dtype=np.int32), **columns}
+            yield {"file": np.full(batch.num_rows, numbers[part.file], dtype=np.int32), **columns}

@@ -1,0 +1,128 @@
+"""Results of steps as values, where plans, later steps and views read more than one of their fields. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hepfaas.runs.opened import files_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header of one file, the result of an open step.
+
+    ranges: entry ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of
+    each other branch, and why it is no feature. read_bytes: uncompressed size of the features.
+    """
+
+    identity: str
+    fingerprint: str
+    entries: int
+    ranges: tuple[tuple[int, int], ...]
+    features: tuple[tuple[str, bool], ...]
+    identifiers: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    read_bytes: int = 0
+    baskets_read_twice: int = 0
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the feature branches."""
+        return tuple(name for name, _ in self.features)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Header:
+        """Return the header in the result of an open step."""
+        pairs = {name: tuple(map(tuple, values[name])) for name in ("ranges", "features", "left_out")}
+        return cls(
+            identity=values["identity"],
+            fingerprint=values["fingerprint"],
+            entries=values["entries"],
+            identifiers=tuple(values["identifiers"]),
+            notes=tuple(values.get("notes", ())),
+            read_bytes=values.get("read_bytes", 0),
+            baskets_read_twice=values.get("baskets_read_twice", 0),
+            **pairs,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """One prepared entry range. file: identity; rows: of each split; id_sum: of the training rows' event ids; order:
+    the split of each record batch, one digit each."""
+
+    key: str
+    size_bytes: int
+    file: str
+    entries: tuple[int, int]
+    label: int
+    rows: tuple[int, int, int]
+    id_sum: int
+    order: str
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """One scored entry range. file: identity; rows: events; n_surplus: events with surplus values."""
+
+    key: str
+    file: str
+    entries: tuple[int, int]
+    rows: int
+    n_surplus: int
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The served model, the result of an export step. graph, keras: keys of blobs; weights: hash of the weights; check:
+    difference between graph and network; versions: of the frameworks."""
+
+    graph: str
+    keras: str
+    outputs: int
+    n_classes: int
+    logits: bool
+    labels: Sequence[int]
+    parameters: int
+    weights: str
+    check: Mapping[str, Any]
+    versions: Mapping[str, str]
+    processor: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Exported:
+        """Return the result that `to_json` gave."""
+        return cls(**_known(cls, values))
+
+
+def headers_of(values: Mapping[str, Any]) -> list[Header]:
+    """Return the header of each file, from a sum of open steps or a single result."""
+    return [Header.from_json(file) for file in files_of(values)]
+
+
+def prepared_parts(values: Mapping[str, Any]) -> list[PreparedPart]:
+    """Return the parts in a sum of prepare steps or a single result."""
+    return [
+        PreparedPart(**{**_known(PreparedPart, part), "entries": tuple(part["entries"]), "rows": tuple(part["rows"])})
+        for part in values["parts"]
+    ]
+
+
+def scored_parts(values: Mapping[str, Any]) -> list[ScoredPart]:
+    """Return the parts in a sum of predict steps or a single result."""
+    return [ScoredPart(**{**_known(ScoredPart, part), "entries": tuple(part["entries"])}) for part in values["parts"]]
+
+
+def _known(kind: type[DataclassInstance], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are fields of a dataclass: a later release may store more."""
+    return {name: values[name] for name in kind.__dataclass_fields__}

@@ -1,0 +1,182 @@
+"""A job is the same job, with the same recipe, as a folder, a tar, a form, a JSON object or by a rule."""
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hepfaas.errors import RequestError
+from hepfaas.jobs.addresses import place_files
+from hepfaas.jobs.folder import job_in
+from hepfaas.jobs.job import Job, job_of, recipe_of
+from hepfaas.jobs.uploads import Unpacked
+from hepfaas.orchestration import rules
+from hepfaas.platform.stores import open_store
+
+FILES = {"s3://in/background.root": 0, "s3://in/signal.root": 1}
+CODE = {"model.py": "from parts.layers import X\n", "parts/layers.py": "X = 1\n", "skipped.txt": "pt\neta # both\n"}
+PARAMS = {"epochs": 3, "exclude_branches": "skipped.txt", "verbose": 1, "chunk_size": 10}
+JOB: dict[str, Any] = {"files": [*FILES], "labels": [*FILES.values()], "code": CODE, "params": PARAMS}
+TEXTS = {
+    **CODE,
+    "files.txt": "\n".join(FILES),
+    "labels.txt": "0, 1 # background, signal",
+    "params.json": '{"epochs": 3, "exclude_branches": "skipped.txt", "verbose": 1, "chunk_size": 10}',
+    ".hidden/x.py": "",
+    "environment/lib/x.py": "",
+    "environment/pyvenv.cfg": "",
+}
+
+
+def written(folder: Path, texts: dict[str, str] = TEXTS, encoding: str = "utf-8") -> Path:
+    """Return a job's folder."""
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding=encoding)
+    return folder
+
+
+def as_folder(place: Path) -> Job:
+    return job_in(written(place / "model"), {})
+
+
+def as_tar(place: Path) -> Job:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        tar.add(written(place / "sent"), "model")
+    unpacked = Unpacked(place / "empty", 10_000)
+    unpacked.add_tar(io.BytesIO(out.getvalue()))
+    return job_in(unpacked.job(), {})
+
+
+def as_form(place: Path) -> Job:
+    unpacked = Unpacked(place / "model", 10_000)
+    for name, text in TEXTS.items():
+        unpacked.add(name, io.BytesIO(text.encode()))
+    return job_in(unpacked.job(), {})
+
+
+def as_json(place: Path) -> Job:
+    return job_of({**JOB, "code": {**CODE, ".hidden/x.py": "", "e/lib/x.py": "", "e/pyvenv.cfg": ""}})
+
+
+def by_rule(place: Path) -> Job:
+    job = {"name": "model", "code": CODE, "params": PARAMS}
+    return rules.rule_of("nightly", {"prefix": "s3://in/", "labels": FILES, "job": job}).job_on(FILES)
+
+
+@pytest.mark.parametrize("way", [as_folder, as_tar, as_form, as_json, by_rule])
+def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None:
+    store = open_store(str(tmp_path / "store"))
+    (tmp_path / "empty").mkdir()
+    job, expected = way(tmp_path), job_of(JOB)
+    place = place_files(store, True)
+    assert recipe_of(job, store, place) == recipe_of(expected, store, place)
+    assert (
+        job.notes
+        == expected.notes
+        == tuple(
+            f"params.json: '{key}' has no effect: {why}"
+            for key, why in (
+                ("chunk_size", "events are read along the file's clusters, and every epoch sees all of them"),
+            )
+        )
+    )
+    recipe = recipe_of(job, store)
+    assert (recipe.name, recipe.epochs, recipe.excluded) == ("model", 3, ("pt", "eta"))
+    assert set(job.code) == {"model.py", "parts/layers.py"}
+    assert [(file.url, file.label) for file in recipe.files] == [*FILES.items()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epochs": 1}, "unknown key 'epochs'; it takes name, files"),
+        ({"name": 3}, "'name' is 3; it takes a name"),
+        ({"name": "a b"}, "'a b' cannot name a model"),
+        ({"model": "../model.py"}, "no name of a file inside a folder"),
+        ({"model": "modle.py"}, "the job's 'code' has no 'modle.py'; it has: model.py"),
+        ({"code": {}}, "the job needs 'code'"),
+        ({"code": {"model.py": "", "./model.py": ""}}, "has a file twice: model.py, ./model.py"),
+        (
+            {"code": {"model.py": "", "model.py/x.py": ""}},
+            "'model.py/x.py' in the job's 'code' lies below another file",
+        ),
+        ({"code": {"model.py": "\ud800"}}, "'model.py' in the job's 'code' cannot be read as text"),
+        ({"code": {"model.py": "#" * 6_000_000}}, "the job's 'code' has more than 5 MB of Python files"),
+        ({"code": {f"{number}.py": "" for number in range(1_001)}}, "has 1,001 files; it takes 1,000"),
+        ({"params": {"exclude_branches": "nothing.txt"}}, "has no 'nothing.txt'"),
+        ({"params": []}, "'params' is not an object"),
+        ({"params": {"epohcs": 3}}, "closest: epochs"),
+        ({"files": "s3://in/a.root"}, "the job needs 'files': a list"),
+        ({"labels": [0]}, "has 2 and the list of labels 1"),
+        ({"labels": [1, 1]}, "all files have label 1"),
+        ({"files": ["/etc/passwd", "s3://in/a.root"]}, "'/etc/passwd' did not come with the job"),
+        (
+            {"files": ["a.root", "b.root"], "params": {"redirector": ""}},
+            "file 'a.root' does not exist, and 'redirector'",
+        ),
+    ],
+)
+def test_a_wrong_json_object_is_refused_naming_the_key(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        job_of({**JOB, **changed})
+
+
+def test_files_of_a_folder_are_stored_and_other_files_of_the_machine_are_not(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    (tmp_path / "other.root").write_text("x")
+    texts = {**TEXTS, "a.root": "a", "files.txt": f"a.root\n{tmp_path}/other.root"}
+    folder = written(tmp_path / "job", texts)
+    with pytest.raises(RequestError, match=r"other\.root' did not come with the job"):
+        job_in(folder, {})
+    job = job_in(folder, {}, inside=False)
+    assert [file.url for file in recipe_of(job, store).files] == [f"{folder}/a.root", f"{tmp_path}/other.root"]
+    with pytest.raises(RequestError, match=r"'other\.root' did not come with the job"):
+        recipe_of(job, store, place_files(store, True))
+    (folder / "files.txt").write_text("a.root\ns3://in/b.root")
+    first, second = recipe_of(job_in(folder, {}), store, place_files(store, True)).files
+    assert first.url.startswith(f"{store.url}/uploads/")
+    assert store.get(first.url.removeprefix(f"{store.url}/")) == b"a"
+    assert second.url == "s3://in/b.root"
+
+
+def test_names_by_option_win_over_submit_json(tmp_path: Path) -> None:
+    texts = {**TEXTS, "other.py": "", "submit.json": '{"model": "other.py", "name": "x", "cpus": "2"}'}
+    job = job_in(written(tmp_path / "job", texts), {"name": "chosen"})
+    assert (job.name, job.module) == ("chosen", "other.py")
+    assert "submit.json: 'cpus' has no effect here" in job.notes
+
+
+def test_a_byte_order_mark_before_a_text_is_ignored(tmp_path: Path) -> None:
+    job = job_in(written(tmp_path / "job", TEXTS, "utf-8-sig"), {})
+    assert [file.label for file in job.files] == [0, 1]
+    assert job.params.recipe["epochs"] == 3
+
+
+def test_a_wrong_folder_is_refused_without_the_path_where_it_was_unpacked(tmp_path: Path) -> None:
+    folder = written(tmp_path / "scratch" / "job", {**TEXTS, "a.py": 3_000_000 * "#", "b.py": 3_000_000 * "#"})
+    with pytest.raises(RequestError, match="^folder 'job' has more than 5 MB of Python files"):
+        job_in(folder, {})
+    (folder / "a.py").write_text(6_000_000 * "#")
+    with pytest.raises(RequestError, match=r"^'a\.py' has 6\.0 MB; at most 5 MB are read"):
+        job_in(folder, {})
+    (folder / "a.py").unlink()
+    (folder / "model.py").unlink()
+    with pytest.raises(RequestError, match=r"^folder 'job' has no 'model\.py'; it has: b\.py"):
+        job_in(folder, {})
+    (folder / "files.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(RequestError, match=r"^'files\.txt' in folder 'job' cannot be read as text"):
+        job_in(folder, {})
+
+
+def test_preproc_json_has_no_effect_and_cannot_be_requested(tmp_path: Path) -> None:
+    folder = written(tmp_path / "job", {**TEXTS, "preproc.json": "{}"})
+    note = "preproc.json has no effect: cuts and new branches are not there yet; apply them to the files"
+    assert job_in(folder, {}).notes[-1] == note
+    for name in ("submit.json", "params.json"):
+        (folder / name).write_text('{"preproc": "preproc.json"}')
+        with pytest.raises(RequestError, match=rf"{name}: 'preproc' cannot be followed: cuts and new branches"):
+            job_in(folder, {})
+        (folder / name).unlink()
