@@ -46,7 +46,7 @@ def case(path: Path, store: Store) -> Case:
     choice = choose_branches(file.place, file.branches)
     names = [branch.name for branch in choice.features]
     ranges = planned(file.baskets(names), file.entries, RANGE)
-    arrays = (read(file.url, file.identity, "Events", names, entries) for entries in ranges[:SURVEYED])
+    arrays = (read(file.url, file.identity, "Events", branches=names, entries=entries) for entries in ranges[:SURVEYED])
     surveys = [survey_of(file.identity, branches, len(branches[names[0]])) for branches in arrays]
     key = steps.Sum("survey", ("all",)).key
     store.create(key, encoded(total(surveys).to_json()))
@@ -108,7 +108,7 @@ def bare(case: Case) -> None:
 def to_matrix(case: Case) -> None:
     """Read the branches and build the matrix, as prepare and predict do."""
     for entries in case.ranges:
-        matrix(read(case.url, case.identity, "Events", case.names, entries), case.spec)
+        matrix(read(case.url, case.identity, "Events", branches=case.names, entries=entries), case.spec)
 
 
 def to_store(one: Case, run: int) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.grid import TRUST
 from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
 from support.system import System
 
-os.environ |= {  # before XRootD's client is loaded: a server that is away costs a second, not half a minute
+os.environ |= {
+    # before XRootD's client is loaded, whose threads read the environment: an unreachable server costs a second
     "XRD_CONNECTIONWINDOW": "1",
     "XRD_CONNECTIONRETRY": "1",
     "XRD_STREAMERRORWINDOW": "1",
+    **TRUST.variables,
 }
 
 LONGEST = ("test_chaos.py", "test_runs.py", "test_same_weights.py", "test_learner.py", "test_fuzz.py", "test_intake.py")

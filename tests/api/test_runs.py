@@ -200,7 +200,7 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
         job["files"] = [f"{system.up.store.url}/other/uploads/x.root", "s3://b/y.root"]
         assert "bucket of this service" in http.post("/v1/runs", json=job).json()["error"]
         job["code"] = {"../model.py": MODEL}
-        assert "no name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
+        assert "not the name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
 
 
 SECRETS = "/proc/self/environ"
@@ -210,24 +210,28 @@ NESTED = "[" * 100_000
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("submit.json", json.dumps({"labels": SECRETS}), "no name of a file inside a folder"),
-        ("submit.json", json.dumps({"files": "../files.txt"}), "no name of a file inside a folder"),
-        ("submit.json", json.dumps({"model": "../../../x/m.py"}), "no name of a file inside a folder"),
-        ("submit.json", json.dumps({"params": SECRETS}), "no name of a file inside a folder"),
+        ("submit.json", json.dumps({"labels": SECRETS}), "not the name of a file inside a folder"),
+        ("submit.json", json.dumps({"files": "../files.txt"}), "not the name of a file inside a folder"),
+        ("submit.json", json.dumps({"model": "../../../x/m.py"}), "not the name of a file inside a folder"),
+        ("submit.json", json.dumps({"params": SECRETS}), "not the name of a file inside a folder"),
         ("submit.json", "[1]", "must be one JSON object"),
         ("submit.json", '{"name": 5}', "'name' is 5; it takes a name"),
         ("submit.json", NESTED, "is nested deeper than"),
         ("submit.json", '{"name": "\ud800"}', "cannot be read as text"),
-        ("params.json", json.dumps({"exclude_branches": "/etc/hostname.txt"}), "no name of a file inside a folder"),
+        (
+            "params.json",
+            json.dumps({"exclude_branches": "/etc/hostname.txt"}),
+            "not the name of a file inside a folder",
+        ),
         ("params.json", NESTED, "is nested deeper than"),
         ("params.json", '{"epochs": ' + "9" * 5_000 + "}", "params.json cannot be read"),
         ("labels.txt", "9" * 5_000, "a label is a whole number from 0 to 9999"),
         ("labels.txt", "-1\n1\n", "label 1 is '-1'"),
-        ("files.txt", "a\0b\nroot://h//x.root\n", "no name and no address of a file"),
-        ("files.txt", "x" * 5_000 + "\ny\n", "no name and no address of a file"),
+        ("files.txt", "a\0b\nroot://h//x.root\n", "not a name or address of a file"),
+        ("files.txt", "x" * 5_000 + "\ny\n", "not a name or address of a file"),
         ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "did not come with the job"),
         ("model.py/x.py", "", "lies below another file"),
-        ("é" * 190, "", "no name of a file inside a folder"),
+        ("é" * 190, "", "not the name of a file inside a folder"),
     ],
 )
 def test_no_file_of_a_folder_leads_out_of_it_or_causes_a_500(system: System, name: str, text: str, why: str) -> None:
@@ -263,7 +267,7 @@ def test_large_uploads_and_private_addresses_are_refused_by_every_call(tmp_path:
     variables = {"HEPFAAS_MOST_UPLOAD_BYTES": "100000", "HEPFAAS_ALLOW_PRIVATE": "0"}
     with System(tmp_path / "up", **variables) as small, door(small) as http:
         job = {"files": ["root://8.8.8.8//a.root", "http://127.0.0.1/b.root"], "labels": [0, 1]}
-        code = {"model.py": MODEL}
+        code, public = {"model.py": MODEL}, ["root://8.8.8.8//a.root", "root://8.8.8.8//b.root"]
         rule = {
             "prefix": "s3://b/",
             "labels": {"a": 0, "b": 1},
@@ -272,7 +276,7 @@ def test_large_uploads_and_private_addresses_are_refused_by_every_call(tmp_path:
         }
         for answer in (
             http.post("/v1/runs", json={**job, "code": code}),
-            http.post("/v1/runs", json={**job, "code": code, "files": [], "webhook": "http://127.0.0.1/"}),
+            http.post("/v1/runs", json={**job, "code": code, "files": public, "webhook": "http://127.0.0.1/"}),
             http.put("/v1/rules/night", json=rule),
         ):
             assert answer.status_code == 422
@@ -305,7 +309,7 @@ def test_archives_with_links_are_refused(system: System, kind: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/cron.d/x", "../../x", "a/../../x"])
 def test_archives_that_lead_elsewhere_are_refused(system: System, name: str) -> None:
-    check_refused(system, tarfile.TarInfo(name), "no name of a file inside a folder")
+    check_refused(system, tarfile.TarInfo(name), "not the name of a file inside a folder")
 
 
 def check_refused(system: System, info: tarfile.TarInfo, why: str) -> None:
@@ -434,9 +438,7 @@ def test_many_can_be_followed_at_once(tmp_path: Path) -> None:
 def test_a_missing_resource_is_named(system: System) -> None:
     with door(system) as http:
         assert http.get("/v1/runs/none-1").status_code == 404
-        assert http.get("/v1/nothing").json() == {
-            "error": "there is no '/v1/nothing'; /openapi.json tells what there is"
-        }
+        assert http.get("/v1/nothing").json() == {"error": "there is no '/v1/nothing'; /openapi.json lists the paths"}
         assert http.put("/v1/runs").status_code == 405
         assert http.get("/v1/models/none/1").status_code == 404
         assert http.get("/v1/runs/..%2f..%2fetc").status_code == 404

@@ -213,7 +213,7 @@ def test_a_file_behind_xrootd_is_named_by_its_whole_name(xrootd: XRootD, path: P
 def test_a_server_of_xrootd_does_not_lead_to_a_file_of_this_machine(path: Path) -> None:
     with (
         RedirectingXRootD(f"file://localhost{path}") as server,
-        pytest.raises(RequestError, match="leads to a file of this machine"),
+        pytest.raises(RequestError, match="redirects to a local file"),
     ):
         opened(server.url, "Events")
 

@@ -284,7 +284,9 @@ def test_a_large_file_whose_version_changes_while_it_is_read_is_refused(
     bad = poisoned(honest, HOW[0], tmp_path)
     with Web(honest.read_bytes()) as server:
         identity = header(server.url, LARGE).identity
-        read(server.url, identity, "Events", ["mass"], EntryRange(0, 10), LARGE)  # the file is open from here on
+        read(
+            server.url, identity, "Events", branches=["mass"], entries=EntryRange(0, 10), reading=LARGE
+        )  # the file is open from here on
         server.contents = [bad.read_bytes()]
         for _ in range(2):
             with pytest.raises(RequestError, match=CHANGED):

@@ -448,12 +448,12 @@ MESSAGES = [
     (b'[{}, [["<f4", ' + json.dumps([2**60] * 32).encode() + b"]]]", "MB of arrays; at most 200 MB"),
     (b'[{}, [["<f4", [1000000000000]]]]', "4,000,000 MB of arrays; at most 200 MB"),
     (b'[{}, [["<f4", [40000000]], ["<f4", [40000000]]]]', "320 MB of arrays; at most 200 MB"),
-    (b'[{}, [["V2000000000", [1]]]]', "numbers alone"),
-    (b'[{}, [["S4", [1]]]]', "numbers alone"),
-    (b'[{}, [["O", [1]]]]', "numbers alone"),
-    (b'[{}, [["f8,O", [1]]]]', "numbers alone"),
-    (b'[{}, [["(1000000,1000000)f4", [1]]]]', "numbers alone"),
-    (b'[{}, [[{"names": ["a"], "formats": ["O"]}, [1]]]]', "numbers alone"),
+    (b'[{}, [["V2000000000", [1]]]]', "only numbers"),
+    (b'[{}, [["S4", [1]]]]', "only numbers"),
+    (b'[{}, [["O", [1]]]]', "only numbers"),
+    (b'[{}, [["f8,O", [1]]]]', "only numbers"),
+    (b'[{}, [["(1000000,1000000)f4", [1]]]]', "only numbers"),
+    (b'[{}, [[{"names": ["a"], "formats": ["O"]}, [1]]]]', "only numbers"),
     (b"[{}, " + MANY + b"]", "50,001 arrays; at most 2"),
 ]
 

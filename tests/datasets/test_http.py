@@ -234,8 +234,7 @@ def test_a_connection_into_a_private_network_is_not_shared_with_other_readers(se
 def test_the_certificate_is_checked_for_the_name_which_is_resolved_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with grid.Authority() as authority:
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    with grid.Authority() as authority, grid.TRUST.of(authority):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*authority.host(tmp_path))
         server = ThreadingHTTPServer((LOOPBACK, 0), handler_of(b"0123456789", 206))

@@ -66,11 +66,8 @@ def test_an_open_file_is_not_shared_between_owners(with_tokens: tuple[XRootD, by
             read(url, identity, "Events", branches=["Muon_pt"], entries=ALL, reading=bob)
 
 
-def test_owners_log_in_with_their_own_proxies_in_one_process(
-    authority: grid.Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("X509_CERT_DIR", str(authority.folder))
-    with grid.with_certificates(authority) as server:
+def test_owners_log_in_with_their_own_proxies_in_one_process(authority: grid.Authority) -> None:
+    with grid.TRUST.of(authority), grid.with_certificates(authority) as server:
         url = server.serve(SAMPLE).replace("127.0.0.1", "localhost")
         readings = {who: showing("localhost", "x509", authority.proxy(who)) for who in ("alice", "bob")}
         for reading in (*readings.values(), *readings.values()):
@@ -153,16 +150,13 @@ def test_a_token_is_not_sent_unencrypted_to_a_public_address(monkeypatch: pytest
             opened(url, "Events", showing("host.example", "bearer", "of-alice"))
 
 
-def test_a_web_server_that_requests_a_certificate_gets_the_owners(
-    authority: grid.Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+def test_a_web_server_that_requests_a_certificate_gets_the_owners(authority: grid.Authority, tmp_path: Path) -> None:
     certificate, key = authority.host(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(authority.file)
     context.verify_mode = ssl.CERT_REQUIRED
-    with Keeper() as server:
+    with grid.TRUST.of(authority), Keeper() as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         url = f"https://localhost:{server.server_port}/x.root"
         alice = showing("localhost", "x509", authority.person("alice"))

@@ -95,7 +95,7 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
         ({"epochs": 1}, "unknown key 'epochs'; it takes name, files"),
         ({"name": 3}, "'name' is 3; it takes a name"),
         ({"name": "a b"}, "'a b' cannot name a model"),
-        ({"model": "../model.py"}, "no name of a file inside a folder"),
+        ({"model": "../model.py"}, "not the name of a file inside a folder"),
         ({"model": "modle.py"}, "the job's 'code' has no 'modle.py'; it has: model.py"),
         ({"code": {}}, "the job needs 'code'"),
         ({"code": {"model.py": "", "./model.py": ""}}, "has a file twice: model.py, ./model.py"),
@@ -110,7 +110,7 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
         ({"params": []}, "'params' is not an object"),
         ({"params": {"epohcs": 3}}, "closest: epochs"),
         ({"files": "s3://in/a.root"}, "the job needs 'files': a list"),
-        ({"labels": [0]}, "has 2 and the list of labels 1"),
+        ({"labels": [0]}, "has 2 entries, the list of labels 1"),
         ({"labels": [1, 1]}, "all files have label 1"),
         ({"files": ["/etc/passwd", "s3://in/a.root"]}, "'/etc/passwd' did not come with the job"),
         (
@@ -173,10 +173,10 @@ def test_a_wrong_folder_is_refused_without_the_path_where_it_was_unpacked(tmp_pa
 
 def test_preproc_json_has_no_effect_and_cannot_be_requested(tmp_path: Path) -> None:
     folder = written(tmp_path / "job", {**TEXTS, "preproc.json": "{}"})
-    note = "preproc.json has no effect: cuts and new branches are not there yet; apply them to the files"
+    note = "preproc.json has no effect: cuts and new branches are not supported yet; apply them to the files"
     assert job_in(folder, {}).notes[-1] == note
     for name in ("submit.json", "params.json"):
         (folder / name).write_text('{"preproc": "preproc.json"}')
-        with pytest.raises(RequestError, match=rf"{name}: 'preproc' cannot be followed: cuts and new branches"):
+        with pytest.raises(RequestError, match=rf"{name}: 'preproc' is refused: cuts and new branches"):
             job_in(folder, {})
         (folder / name).unlink()

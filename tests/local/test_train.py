@@ -1,4 +1,4 @@
-"""The main job as a person does it: train on the sample, look, predict; and what is said when it cannot be done."""
+"""Commands on the sample: train, inspect, predict; and the messages for what cannot be done."""
 
 import json
 import shutil
@@ -23,32 +23,32 @@ from support.servers import XRootD
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
 
 
-class Told:
-    """What a command wrote, and how it ended."""
+class Result:
+    """Exit code and output of a command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
     @property
     def document(self) -> Any:
-        """Its JSON."""
+        """The JSON on standard output."""
         return json.loads(self.out)
 
 
 @pytest.fixture
 def hepfaas(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Types a command."""
+    """Run a command."""
 
-    def run(*words: object) -> Told:
+    def run(*words: object) -> Result:
         code = main([str(word) for word in words])
-        return Told(code, *capfd.readouterr())
+        return Result(code, *capfd.readouterr())
 
     return run
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the sample trained in it."""
+    """A folder with a store, in which the sample is trained."""
     path = tmp_path_factory.mktemp("place")
     folder = path / "htautau"
     folder.mkdir()
@@ -73,33 +73,33 @@ def test_the_sample_is_learned(place: Path, hepfaas: Any) -> None:
 
 
 def test_everything_is_there_the_second_time(place: Path, hepfaas: Any) -> None:
-    told = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
-    assert told.document["model"] == "htautau/1"
-    entries = hepfaas("log", told.document["run"], "--store", place / "store", "--json").document
+    result = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
+    assert result.document["model"] == "htautau/1"
+    entries = hepfaas("log", result.document["run"], "--store", place / "store", "--json").document
     assert [entry["kind"] for entry in entries] == ["open", "open", "sum"]
 
 
-def test_a_dry_run_tells_and_stores_nothing(place: Path, hepfaas: Any, tmp_path: Path) -> None:
-    told = hepfaas("train", place / "htautau", "--store", tmp_path / "new", "--dry-run", "--json").document
-    assert (told["events"], told["features"], [file["ranges"] for file in told["files"]]) == (10_000, 66, [5, 5])
-    assert told["steps"][0] == {"step": "survey", "to do": 10, "there": 0}
-    assert told["steps"][2] == {"step": "train", "to do": 6, "there": 0}
+def test_a_dry_run_shows_the_work_and_stores_nothing(place: Path, hepfaas: Any, tmp_path: Path) -> None:
+    result = hepfaas("train", place / "htautau", "--store", tmp_path / "new", "--dry-run", "--json").document
+    assert (result["events"], result["features"], [file["ranges"] for file in result["files"]]) == (10_000, 66, [5, 5])
+    assert result["steps"][0] == {"step": "survey", "to do": 10, "there": 0}
+    assert result["steps"][2] == {"step": "train", "to do": 6, "there": 0}
     assert not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
     again = hepfaas("train", place / "htautau", "--store", place / "store", "--dry-run").out
     assert "train        0      6" in again
 
 
 def test_the_ledger_holds_and_a_lost_event_is_found(place: Path, hepfaas: Any, tmp_path: Path) -> None:
-    found = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
-    assert found["ledger"] == {
+    status = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
+    assert status["ledger"] == {
         "files": 2, "ranges": 10, "events": 10_000, "training_events": 6260, "epochs": 6, "findings": [], "holds": True,
     }  # fmt: skip
     shutil.copytree(place / "store", tmp_path / "store")
     prepared = sorted((tmp_path / "store/local/steps/prepare").iterdir())
     shutil.copy(prepared[0], prepared[1])
-    told = hepfaas("status", "htautau-1", "--verify", "--store", tmp_path / "store")
-    assert told.code == 1
-    assert "ledger of run 'htautau-1' does not hold" in told.err
+    result = hepfaas("status", "htautau-1", "--verify", "--store", tmp_path / "store")
+    assert result.code == 1
+    assert "ledger of run 'htautau-1' does not hold" in result.err
 
 
 def test_features_at_prediction_are_those_of_training(place: Path, store: Store) -> None:
@@ -138,9 +138,9 @@ def test_a_remote_file_gets_the_scores_of_the_local_one(
 
 
 def test_a_prediction_shows_the_first_scores(place: Path, hepfaas: Any) -> None:
-    told = hepfaas("predict", "htautau/1", EXAMPLE / "unseen.root", "--store", place / "store")
-    assert "model htautau/1: 1,000 events" in told.out
-    assert told.err == ""
+    result = hepfaas("predict", "htautau/1", EXAMPLE / "unseen.root", "--store", place / "store")
+    assert "model htautau/1: 1,000 events" in result.out
+    assert result.err == ""
 
 
 def test_training_on_a_remote_file_reads_nothing_again(place: Path, hepfaas: Any, xrootd: XRootD) -> None:
@@ -148,8 +148,8 @@ def test_training_on_a_remote_file_reads_nothing_again(place: Path, hepfaas: Any
     shutil.copytree(place / "htautau", folder)
     urls = [xrootd.serve(folder / name) for name in ("ggH_tautau.root", "VBF_tautau.root")]
     (folder / "files.txt").write_text("\n".join(urls))
-    told = hepfaas("train", folder, "--name", "htautau", "--store", place / "store", "--json").document
-    kinds = {entry["kind"] for entry in hepfaas("log", told["run"], "--store", place / "store", "--json").document}
+    result = hepfaas("train", folder, "--name", "htautau", "--store", place / "store", "--json").document
+    kinds = {entry["kind"] for entry in hepfaas("log", result["run"], "--store", place / "store", "--json").document}
     assert kinds == {"open", "sum"}
 
 
@@ -161,9 +161,9 @@ def test_a_submit_json_of_the_original_names_the_files(place: Path, hepfaas: Any
         (folder / f"{name}.{new.partition('.')[2]}").rename(folder / new)
     submit = {"name": "mine", "device": "cpu", "memory": "3gb", "cpus": "2", **renamed}
     (folder / "submit.json").write_text(json.dumps(submit))
-    told = hepfaas("train", folder, "--dry-run", "--store", place / "store", "--json").document
-    assert told["name"] == "mine"
-    assert "submit.json: 'memory' has no effect here" in told["notes"]
+    result = hepfaas("train", folder, "--dry-run", "--store", place / "store", "--json").document
+    assert result["name"] == "mine"
+    assert "submit.json: 'memory' has no effect here" in result["notes"]
 
 
 def test_real_files_of_experiments_are_trained_on(hepfaas: Any, tmp_path: Path, data: Path) -> None:
@@ -180,15 +180,15 @@ def test_real_files_of_experiments_are_trained_on(hepfaas: Any, tmp_path: Path, 
     shutil.copy(EXAMPLE / "model.py", tmp_path)
     params = {"branch": "events", "epochs": 1, "selected_branches": list(arrays), "order": "tree", "nevts": 3000}
     (tmp_path / "params.json").write_text(json.dumps(params))
-    told = hepfaas("train", tmp_path, "--name", "hzz", "--store", tmp_path / "store", "--json")
-    assert told.code == 0, told.err
+    result = hepfaas("train", tmp_path, "--name", "hzz", "--store", tmp_path / "store", "--json")
+    assert result.code == 0, result.err
     card = versions.card_of(open_store(f"{tmp_path}/store/local"), versions.Version("hzz", 1))
     assert [file["events"] for file in card["data"]] == [1500, 1500]
     assert card["features"][0]["branch"] in ("NJet", "MET_px", "triggerIsoMu24")
 
 
 def folder_with(tmp_path: Path, **files: str | None) -> Path:
-    """A folder like the sample's, with files changed or (None) missing."""
+    """Return a folder like the sample's, with changed files, or without those that are None."""
     folder = tmp_path / "job"
     folder.mkdir()
     for name in ("ggH_tautau.root", "VBF_tautau.root"):
@@ -228,13 +228,13 @@ BAD: list[tuple[dict[str, str | None], str]] = [
 
 
 @pytest.mark.parametrize(("files", "message"), BAD, ids=[message[:30] for _, message in BAD])
-def test_a_folder_that_cannot_be_trained_on_is_told_why(
+def test_a_folder_that_cannot_be_trained_on_is_an_error_with_its_reason(
     files: dict[str, str | None], message: str, tmp_path: Path, hepfaas: Any
 ) -> None:
-    told = hepfaas("train", folder_with(tmp_path, **files), "--store", tmp_path / "store", "--name", "job")
-    assert told.code == 1
-    assert message in told.err.splitlines()[-1]
-    assert "Traceback" not in told.err
+    result = hepfaas("train", folder_with(tmp_path, **files), "--store", tmp_path / "store", "--name", "job")
+    assert result.code == 1
+    assert message in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
 
 
 def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: Any) -> None:
@@ -262,31 +262,31 @@ def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: A
         (["inspect", "nowhere.root"], "file 'nowhere.root' does not exist"),
     ],
 )
-def test_a_wrong_word_is_told(words: list[str], message: str, place: Path, hepfaas: Any) -> None:
+def test_a_wrong_argument_is_an_error(words: list[str], message: str, place: Path, hepfaas: Any) -> None:
     more = [] if words[0] == "inspect" else ["--store", place / "store"]
-    told = hepfaas(*words, *more)
-    assert (told.code, message in told.err) == (1, True), told.err
+    result = hepfaas(*words, *more)
+    assert (result.code, message in result.err) == (1, True), result.err
 
 
-def test_a_file_without_the_models_branches_is_told(place: Path, hepfaas: Any, tmp_path: Path) -> None:
+def test_a_file_without_the_branches_of_the_model_is_an_error(place: Path, hepfaas: Any, tmp_path: Path) -> None:
     with uproot.recreate(tmp_path / "x.root") as file:
         file.mktree("Events", {"MET_PT": np.float32}).extend({"MET_PT": np.zeros(3, dtype=np.float32)})
-    told = hepfaas("predict", "htautau", tmp_path / "x.root", "--store", place / "store")
-    assert told.code == 1
-    assert "has no branch 'HLT_" in told.err or "closest" in told.err
+    result = hepfaas("predict", "htautau", tmp_path / "x.root", "--store", place / "store")
+    assert result.code == 1
+    assert "has no branch 'HLT_" in result.err or "closest" in result.err
 
 
-def test_a_store_that_cannot_be_written_is_told(tmp_path: Path, hepfaas: Any) -> None:
+def test_a_store_that_cannot_be_written_is_an_error(tmp_path: Path, hepfaas: Any) -> None:
     (tmp_path / "store").write_text("a file")
-    told = hepfaas("train", EXAMPLE, "--store", tmp_path / "store")
-    assert told.code == 1
-    assert "cannot be written: Not a directory" in told.err
+    result = hepfaas("train", EXAMPLE, "--store", tmp_path / "store")
+    assert result.code == 1
+    assert "cannot be written: Not a directory" in result.err
 
 
 @pytest.mark.parametrize("words", [["runs"], ["models"], ["status", "x-1"], ["log", "x-1"]])
-def test_a_look_at_a_store_that_is_not_there_makes_none(tmp_path: Path, hepfaas: Any, words: list[str]) -> None:
-    told = hepfaas(*words, "--store", tmp_path / "typo")
-    assert told.code == (len(words) > 1)
+def test_reading_a_store_that_does_not_exist_does_not_create_it(tmp_path: Path, hepfaas: Any, words: list[str]) -> None:
+    result = hepfaas(*words, "--store", tmp_path / "typo")
+    assert result.code == (len(words) > 1)
     assert not (tmp_path / "typo").exists()
 
 
@@ -297,9 +297,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_log_shows_the_network(place: Path, hepfaas: Any) -> None:
-    told = hepfaas("log", "htautau-1", "--store", place / "store").out
-    assert "Trainable params: 43,777" in told
-    assert "the training loop was compiled in" in told
+    result = hepfaas("log", "htautau-1", "--store", place / "store").out
+    assert "Trainable params: 43,777" in result
+    assert "the training loop was compiled in" in result
 
 
 def test_what_is_left_out_is_named_once(hepfaas: Any, tmp_path: Path, data: Path) -> None:
@@ -312,7 +312,7 @@ def test_what_is_left_out_is_named_once(hepfaas: Any, tmp_path: Path, data: Path
     (tmp_path / "labels.txt").write_text("0\n1")
     (tmp_path / "model.py").write_text("def model(idim): pass")
     (tmp_path / "params.json").write_text('{"branch": "events", "exclude_branches": ["Muon_pt"]}')
-    told = hepfaas("train", tmp_path, "--name", "zmumu", "--store", tmp_path / "store")
-    assert told.err.count("branches without numbers are left out: ") == 1
-    assert "Type (" in told.err
-    assert "'Muon_pt' of exclude_branches is not a branch of TTree 'events'" in told.err
+    result = hepfaas("train", tmp_path, "--name", "zmumu", "--store", tmp_path / "store")
+    assert result.err.count("branches without numbers are left out: ") == 1
+    assert "Type (" in result.err
+    assert "'Muon_pt' of exclude_branches is not a branch of TTree 'events'" in result.err

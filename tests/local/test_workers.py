@@ -23,8 +23,8 @@ def surveys() -> list[Survey]:
     file = opened(str(SAMPLE), "Events")
     ranges = [(start, start + 1_000) for start in range(0, 5_000, 1_000)]
     return [
-        Survey(file=file.identity, tree="Events", branches=("MET_pt", "Jet_pt"), entries=found, url=str(SAMPLE))
-        for found in ranges
+        Survey(file=file.identity, tree="Events", branches=("MET_pt", "Jet_pt"), entries=entries, url=str(SAMPLE))
+        for entries in ranges
     ]
 
 

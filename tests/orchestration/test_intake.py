@@ -165,7 +165,7 @@ def test_files_that_may_not_be_read_are_told_with_their_batch(tmp_path: Path) ->
     assert world.take("root://nowhere.invalid//signal.root", "root://nowhere.invalid//background.root?x=1") == []
     outcome = rules.outcome(world.store, "fresh", 1)
     assert outcome
-    assert "a token or a setting of the client in it" in outcome.error
+    assert "a token or a client option in it" in outcome.error
     with pytest.raises(RequestError, match="cannot be read"):
         world.put(prefix="file://")
 

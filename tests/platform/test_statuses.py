@@ -85,5 +85,5 @@ def test_the_message_names_the_limit_that_a_form_exceeds() -> None:
         assert message(**many).startswith(
             "the form has more than 1,000 parts, or one whose headers have more than 16,000"
         )
-        assert message(text="x" * 600_000).startswith("the form's names and the texts that are no files have more than")
+        assert message(text="x" * 600_000).startswith("the names and texts of the form have more than")
         assert message(file=FileStorage(io.BytesIO(bytes(2_000_000)), "x")) == "the request has more than 1000000 bytes"

@@ -278,7 +278,7 @@ def test_what_is_no_model_is_refused_at_once(originals: Originals, http: httpx.C
 
     graph = (originals.folder / "tf_model.pb").read_bytes()
     assert "the form has no file 'model'" in refused(data={"name": "x"}, files={"labels": ("l", b"")})
-    assert "no whole tar.gz archive" in refused(content=b"nothing of the kind" * 99)
+    assert "not a complete tar.gz archive" in refused(content=b"nothing of the kind" * 99)
     assert "the upload has no models" in refused(content=packed(readme_txt="x"))
     assert "has 2 models" in refused(content=packed(a_pb="x", b_keras="x"))
     assert "params.json is not JSON" in refused(content=packed(a_pb="x", params_json="{"))
@@ -319,7 +319,7 @@ def test_an_archive_writes_nothing_elsewhere_and_is_bounded(whole: System, http:
         link = ("m/link", b"", {"type": kind, "linkname": str(folder)})
         assert "is not a plain file" in refused(link, ("m/link/escaped", b"x", {}))
     for name in ("../../escaped", outside, "m/../../escaped", "m/\n"):
-        assert "no name of a file inside" in refused((name, b"x", {}))
+        assert "not the name of a file inside" in refused((name, b"x", {}))
     assert "twice" in refused(("m/a.pb", b"x", {}), ("m/a.pb", b"y", {}))
     assert "larger than 2 MB" in refused(("m/a.pb", bytes(30_000_000), {}))
     assert "more than 10000 files" in refused(

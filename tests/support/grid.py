@@ -1,14 +1,18 @@
 """A certificate authority for tests: certificates of hosts and people, proxies, and XRootD's macaroons."""
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import datetime
 import hashlib
 import hmac
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -45,6 +49,35 @@ def pem_of(certificate: x509.Certificate) -> str:
 
 def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
+
+
+class Trust:
+    """The authorities that this process and its children trust. The variables are set before any test and stay: native
+    clients read them from their own threads."""
+
+    def __init__(self) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="hepfaas-trust-")
+        self._bundle, self._folder = Path(self._scratch.name, "authorities.pem"), Path(self._scratch.name, "grid")
+        self._folder.mkdir()
+        usual = ssl.get_default_verify_paths().cafile
+        self._usual = Path(usual).read_text() if usual else ""
+        self._bundle.write_text(self._usual)
+        self.variables = {"SSL_CERT_FILE": str(self._bundle), "X509_CERT_DIR": str(self._folder)}
+
+    @contextmanager
+    def of(self, authority: Authority) -> Iterator[None]:
+        """Trust an authority within the block."""
+        self._bundle.write_text(self._usual + authority.file.read_text())
+        copies = [Path(shutil.copy(path, self._folder)) for path in authority.folder.iterdir()]
+        try:
+            yield
+        finally:
+            self._bundle.write_text(self._usual)
+            for copy in copies:
+                copy.unlink()
+
+
+TRUST = Trust()
 
 
 class Authority:

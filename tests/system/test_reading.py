@@ -154,7 +154,7 @@ def test_a_host_that_is_not_on_the_list_is_refused_with_the_list(federation: Fed
                     json={**job, "prefix": LISTED, "gate": {"files": [f"{url}sig", f"{url}back"], "fall": 0}},
                 ),
             ):
-                assert (answer.status_code, "leave that out" in answer.text) == (422, True), answer.text
+                assert (answer.status_code, "leave it out" in answer.text) == (422, True), answer.text
 
 
 @pytest.mark.timeout(600)

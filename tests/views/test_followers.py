@@ -15,12 +15,12 @@ from support.system import System
 def test_the_streams_of_one_owner_and_of_all_owners_are_limited() -> None:
     followers = Followers()
     joined = [followers.join(f"owner{number // 2}") for number in range(MOST_FOLLOWERS)]
-    with pytest.raises(UnavailableError, match="too many follow"):
+    with pytest.raises(UnavailableError, match="too many clients follow"):
         followers.join("owner0")
     joined[-1].leave()
     joined[-1].leave()
     followers.join("owner0")
-    with pytest.raises(UnavailableError, match="too many follow"):
+    with pytest.raises(UnavailableError, match="too many clients follow"):
         followers.join("owner0")
     joined[-2].leave()
     followers.join("owner0")

@@ -58,7 +58,8 @@ def labels_of(text: str) -> tuple[int, ...]:
 
 def located(path: str, folder: Path | None, redirector: str, inside: bool = False) -> str:
     """Return the location of a listed file: a URL as it is, the path of a file that exists in the folder or on disk,
-    or a logical name below the redirector ('' for none). inside: whether only files in the folder count.
+    or a logical name below the redirector ('' for none). inside: whether only files in the folder count. folder: None
+    if the list came alone.
     Raises: RequestError if there is no such file and no redirector."""
     if not path.isprintable() or len(path) > MOST_ADDRESS:
         raise RequestError(f"'{path[:MOST_NAME]}' in the list of files is not a name or address of a file")
@@ -69,7 +70,8 @@ def located(path: str, folder: Path | None, redirector: str, inside: bool = Fals
         return str(local)
     if redirector:
         return f"{redirector.rstrip('/')}//{path.lstrip('/')}"
-    raise RequestError(f"file '{path}' does not exist at '{local}', and 'redirector' in params.json is empty")
+    place = f" at '{local}'" if local else ""
+    raise RequestError(f"file '{path}' does not exist{place}, and 'redirector' in params.json is empty")
 
 
 def _exists(path: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
+import threading
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +27,8 @@ XROOTD_LIMITS = {
 }
 """Seconds and counts: with XRootD's defaults a dead endpoint blocks a request for half an hour."""
 
+_CONFIGURING = threading.Lock()
+
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read and bytes of each: the defaults of XRootD servers."""
 
@@ -34,9 +38,8 @@ class XRootDSource(ByteSource):
     forbidden address."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        for name, value in XROOTD_LIMITS.items():
-            os.environ.setdefault(name, value)
-        _forbid_metalinks()
+        with _CONFIGURING:
+            _configure_client()
         self._client = _Client(endpoint.url, endpoint)
         self.size_bytes = int(self._client.num_bytes)
 
@@ -118,10 +121,14 @@ def _with_credential(endpoint: Endpoint) -> str:
     return f"{address.scheme}://{credential.mark}@{address.place}/{address.path}?{login}"
 
 
-def _forbid_metalinks() -> None:
-    """Read files named x.meta4 or x.metalink as plain files: a metalink could make the client open local files.
+@functools.cache
+def _configure_client() -> None:
+    """Set the client's limits, once in a process: its threads read variables that must not change meanwhile.
 
-    The client reads the variable once, at import, and does not allow changes of a variable that was set.
+    Files named x.meta4 or x.metalink are read as plain files: a metalink could make the client open local files. The
+    client reads that variable at import, and does not allow changes of a variable that was set.
     """
+    for name, value in XROOTD_LIMITS.items():
+        os.environ.setdefault(name, value)
     os.environ["XRD_METALINKPROCESSING"] = "0"
     uproot.extras.XRootD_client().EnvPutInt("MetalinkProcessing", 0)

@@ -51,7 +51,7 @@ def _whole(text: str, name: str) -> int:
     return int(_number(text, name))
 
 
-_PARSERS: Mapping[type, Callable[[str, str], Any]] = {
+_PARSERS: Mapping[type[Any], Callable[[str, str], Any]] = {
     str: lambda text, name: text,
     bool: lambda text, name: text == "1",
     int: _whole,

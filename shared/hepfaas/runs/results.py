@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 from hepfaas.runs.opened import files_of
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -123,6 +120,6 @@ def scored_parts(values: Mapping[str, Any]) -> list[ScoredPart]:
     return [ScoredPart(**{**_known(ScoredPart, part), "entries": tuple(part["entries"])}) for part in values["parts"]]
 
 
-def _known(kind: type[DataclassInstance], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are fields of a dataclass: a later release may store more."""
-    return {name: values[name] for name in kind.__dataclass_fields__}
+    return {item.name: values[item.name] for item in fields(kind)}
