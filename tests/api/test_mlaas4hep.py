@@ -126,6 +126,6 @@ def test_errors_have_a_status_and_a_reason(system: System) -> None:
         assert "'device' is missing" in missing.json()["error"]
         assert http.post("/upload?name=x").text == "No file was provided \n"
         wrong = http.post("/upload?name=x", files={"file": ("x.exe", io.BytesIO(b"x"))})
-        assert "it takes .gz" in wrong.json()["error"]
+        assert "must end in .gz" in wrong.json()["error"]
         assert http.get("/status_docker?process_name=none_1").status_code == 404
         assert http.get("/model").status_code == 404

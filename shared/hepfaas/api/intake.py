@@ -14,7 +14,7 @@ from hepfaas.orchestration.intake import Intake, is_ping, news_in, news_of
 from hepfaas.platform.arrivals import Arrivals
 from hepfaas.platform.http import MOST_EVENT_BYTES, event_in, json_answer
 from hepfaas.platform.identity import Caller, Identity, IdentityHeaders
-from hepfaas.platform.routes import Route, Router
+from hepfaas.platform.routes import Route, Router, openapi
 from hepfaas.platform.storage import Store, is_name
 
 
@@ -93,6 +93,11 @@ def event(context: Context) -> Response:
     return Response(status=204)
 
 
+def show_openapi(context: Context) -> Response:
+    """Show this document."""
+    return json_answer(openapi("hepfaas intake", ROUTES))
+
+
 def _rule(context: Context, name: str) -> rules.Rule:
     """Raises: NotFound."""
     rule = rules.get(context.store, name)
@@ -113,6 +118,7 @@ ROUTES = (
     Route("POST", "/v1/notifications", notified, bodies={"application/json": {"type": "object"}}, status=202),
     Route("POST", "/v1/events", event, bodies={"application/cloudevents+json": {"type": "object"}}, status=204),
     Route("POST", "/", event, bodies={"application/cloudevents+json": {"type": "object"}}, status=204),
+    Route("GET", "/openapi.json", show_openapi),
 )
 _ROUTER = Router(ROUTES)
 

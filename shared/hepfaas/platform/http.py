@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 from flask import Request, Response, current_app, has_app_context, has_request_context
 from gunicorn.config import LimitRequestLine
@@ -72,9 +72,10 @@ def answers(name: str, is_well: Callable[[], bool] = lambda: True) -> Callable[[
             began = time.monotonic()
             if request.max_content_length is None:
                 request.max_content_length = MOST_EVENT_BYTES  # a handler may set a larger limit
+            body = request.environ["wsgi.input"] = _CountedInput(request.environ["wsgi.input"])
             with _patience(request, STALLED_S):
                 response, said = _answer(handler, request)
-            if malformed := _drain(request):
+            if malformed := _drain(request, body):
                 response.close()  # a stream frees its resources
                 response, said = malformed
             fields = {
@@ -191,38 +192,57 @@ def _malformed(error: Exception) -> tuple[Response, str]:
     return json_answer({"error": message}, 400), message
 
 
-def _drain(request: Request) -> tuple[Response, str] | None:
+class _CountedInput:
+    """A WSGI input that knows how much of it was read."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self._size, self._has_ended = 0, False
+
+    def is_read(self, content_length: int | None) -> bool:
+        """Return whether nothing of the body is left."""
+        return self._has_ended or self._size == content_length
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes, b"" at the end."""
+        data = self._source.read(size)
+        self._size += len(data)
+        self._has_ended |= size < 0 or len(data) < size
+        return data
+
+    def readline(self, size: int = -1) -> bytes:
+        """Return a line."""
+        line = self._source.readline(size)
+        self._size += len(line)
+        self._has_ended |= not line
+        return line
+
+
+def _drain(request: Request, body: _CountedInput) -> tuple[Response, str] | None:
     """Read some of the rest of the body: a client that is still sending would not see the answer. Return the answer if
     the body is malformed. The framework, which would read all of the rest into memory, gets an empty stream.
 
     Few threads do so at once. A body that does not end in time is cut off: gunicorn would wait for the rest of it.
     """
-    source = request.environ["wsgi.input"]
     request.stream = io.BytesIO()
-    if request.content_length is None and not request.headers.get("Transfer-Encoding"):
+    has_body = request.content_length is not None or request.headers.get("Transfer-Encoding")
+    if not has_body or body.is_read(request.content_length):
         return None
-
-    def read(wait_s: float) -> int:
-        with _patience(request, wait_s), suppress(BlockingIOError):
-            return len(source.read(1 << 16))
-        return 1
-
-    try:
-        if not read(0.0):  # the usual case: the handler has read all of it
-            return None
-        if _DRAINS.acquire(blocking=False):
-            try:
-                left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
-                while left > 0 and (wait_s := end - time.monotonic()) > 0:
-                    if not (size := read(wait_s)):
-                        return None
-                    left -= size
-            finally:
-                _DRAINS.release()
-    except ParseException as error:
-        return _malformed(error)
-    except OSError:  # the client has closed, or waits
-        pass
+    if _DRAINS.acquire(blocking=False):
+        left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
+        try:
+            while left > 0 and (wait_s := end - time.monotonic()) > 0:
+                with _patience(request, wait_s):
+                    data = body.read(min(left, 1 << 16))
+                if not data:
+                    return None
+                left -= len(data)
+        except ParseException as error:
+            return _malformed(error)
+        except OSError:  # the client has closed, or waits
+            pass
+        finally:
+            _DRAINS.release()
     if connection := request.environ.get("gunicorn.socket"):
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RD)

@@ -36,7 +36,7 @@ class Route:
 
     path: with werkzeug's variables, each an argument of `call`. query: schema of each query parameter; required if
     `is_query_required`. bodies: schema of the body by media type. status: on success. errors: statuses in addition to
-    ERRORS. is_public: needs no token. is_for_admins: an admin may call it for another owner, like every GET.
+    ERRORS. is_public: needs no token. is_for_admins: whether an admin may call it for another owner; None: if it is a GET.
     is_for_publishers: needs the role of a publisher.
     """
 
@@ -49,13 +49,13 @@ class Route:
     errors: tuple[int, ...] = ()
     is_query_required: bool = False
     is_public: bool = False
-    is_for_admins: bool = False
+    is_for_admins: bool | None = None
     is_for_publishers: bool = False
 
     @property
     def is_for_visitors(self) -> bool:
         """Whether an admin may call it for another owner."""
-        return self.method == "GET" or self.is_for_admins
+        return self.method == "GET" if self.is_for_admins is None else self.is_for_admins
 
 
 class Router:
