@@ -26,7 +26,7 @@ check: .venv/ready-to-test .cache/site/ready  ## style, types, the layers of the
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PYTHON) docs/generate --check && .cache/site/bin/mkdocs build --quiet
+	$(PYTHON) docs/generate --check && .cache/site/bin/mkdocs build
 	tests/check-manifests
 
 settings: .venv/ready  ## write the table of settings into their document
@@ -34,7 +34,7 @@ settings: .venv/ready  ## write the table of settings into their document
 
 docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/html/index.html; a broken link fails
 	$(PYTHON) docs/generate
-	.cache/site/bin/mkdocs build --quiet
+	.cache/site/bin/mkdocs build
 export NO_MKDOCS_2_WARNING := true
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
