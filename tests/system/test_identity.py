@@ -128,7 +128,7 @@ def test_a_program_is_told_how_to_say_who_it_is(
     file = tmp_path / "token"
     monkeypatch.setenv("HEPFAAS_TOKEN_FILE", str(file))
     assert main(["models", "--url", shared.url]) == 1
-    assert f"'{file}', cannot be read" in capsys.readouterr().err
+    assert f"'{file}' cannot be read" in capsys.readouterr().err
     with Client(shared.url, file) as client:
         for subject in ("carol", "dave"):  # oidc-agent writes it anew
             file.write_text(f"{issuer.token(subject)}\n")
