@@ -54,6 +54,7 @@ def mypy(script: Path) -> tuple[int, str]:
     return process.returncode, process.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_scripts_of_users_are_checked(tmp_path: Path) -> None:
     script = tmp_path / "script.py"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hepfaas import Client
 from hepfaas.sandbox import confinement
 from support.jobs import small_job
@@ -22,6 +23,7 @@ def model(idim):
 """
 
 
+@pytest.mark.slow
 def test_a_model_that_tries_the_function_and_the_network_gets_nothing_and_the_log_says_so(
     system: System, tmp_path: Path
 ) -> None:
