@@ -23,11 +23,11 @@ from starlette.responses import Response  # noqa: E402
 from uvicorn_worker import UvicornWorker  # noqa: E402
 
 use_one_arena()  # for threads that start from here on
-KEEP_ALIVE_S = 100 if "K_SERVICE" in os.environ else 5
+SETTINGS = Settings.from_environ(os.environ)
+KEEP_ALIVE_S = 100 if SETTINGS.on_knative else 5
 """Longer than queue-proxy keeps idle connections (90 s, Go's net/http.DefaultTransport), which could else send into a
 closing connection. Elsewhere idle clients must not keep others out."""
 
-SETTINGS = Settings.from_environ(os.environ)
 confinement.check(SETTINGS.learner_without_landlock)
 APP = PredictApp(SETTINGS)
 UvicornWorker.CONFIG_KWARGS |= {
