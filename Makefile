@@ -15,21 +15,23 @@ demo: .venv/ready  ## train on the shipped sample and predict events it never sa
 up-demo: .venv/ready  ## the same through the whole service: store, functions, broker, front door on this machine
 	@examples/htautau/up-demo
 
+setup: .venv/ready-to-test  ## set up everything that tests need
+
 test: .venv/ready-to-test  ## the tests, with the real servers they need: 8 minutes on 2 cores
 	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 
-test-slow: .venv/ready-to-test  ## tests that take long by nature: a sample of chaos and fuzz, restarts, same weights: 13 minutes
+test-slow: .venv/ready-to-test  ## slow tests: a sample of chaos and fuzz, restarts, same weights: 13 minutes
 	$(PYTHON) -m pytest $(PARALLEL) -m slow
 PARALLEL = -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-check: .venv/ready-to-test .cache/site/ready  ## style, types, the layers of the rooms, links of the documents, manifests by Knative's rules
+check: .venv/ready-to-test .cache/site/ready  ## style, types, imports between rooms, links in the documents, manifests against Knative's rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(PYTHON) docs/generate --check && .cache/site/bin/mkdocs build
 	tests/check-manifests
 
-settings: .venv/ready  ## write the table of settings into their document
+settings: .venv/ready  ## write the table of settings into docs/reference/settings.md
 	$(PYTHON) -m hepfaas.platform.settings $(shell find docs -name settings.md)
 
 docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/html/index.html; a broken link fails
@@ -48,8 +50,8 @@ bench-predict: .venv/ready-to-test  ## predictions alone: against MLServer, KSer
 	$(PYTHON) benchmarks/run.py predict predict_load
 
 image:  ## one function's image: make image FUNCTION=survey [IMAGES=registry.example.org/hepfaas TAG=0.1.0]
-	@case "$(IMAGES) $(BASE)" in dev.local/*|*@sha256:*) ;; *) echo "the base image $(BASE) has no digest, so it may be" \
-	  "another one tomorrow: make bases writes digests to bases.mk" >&2; exit 1;; esac
+	@case "$(IMAGES) $(BASE)" in dev.local/*|*@sha256:*) ;; *) echo "the base image $(BASE) has no digest, so its tag" \
+	  "may be moved: make bases writes digests to bases.mk" >&2; exit 1;; esac
 	$(BUILD) -f $(firstword $(wildcard manifests/base/$(FUNCTION)/Dockerfile) functions/Dockerfile) --build-arg BASE=$(BASE) --build-arg FUNCTION=$(FUNCTION) \
 	  --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) -t $(IMAGES)/$(FUNCTION):$(TAG) .
 IMAGES ?= dev.local/hepfaas
@@ -73,12 +75,12 @@ pin:  ## write the digests of a site's images into its overlay, once they are pu
 	manifests/pin-images manifests/overlays/$(SITE)
 
 sbom: export PYTHONWARNINGS = ignore
-sbom: | $(UV)  ## what Python packages each image holds, as CycloneDX: .cache/sbom/FUNCTION.cdx.json
+sbom: | $(UV)  ## the Python packages of each image, as CycloneDX: .cache/sbom/FUNCTION.cdx.json
 	@mkdir -p .cache/sbom
 	for name in $(FUNCTIONS); do $(TOOL) cyclonedx-bom==7.5.0 cyclonedx-py requirements locks/$$name.txt --output-reproducible \
 	  --pyproject pyproject.toml -o .cache/sbom/$$name.cdx.json || exit; done
 
-audit: | $(UV)  ## known vulnerabilities of all locked packages and of the Go programs; fails where no advisories are reached
+audit: | $(UV)  ## known vulnerabilities of all locked packages and of the Go programs; fails if the advisories cannot be reached
 	@status=0; $(TOOL) pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 	  $(foreach lock,$(wildcard locks/*.txt),-r $(lock)) || { status=1; echo "make audit: a package has an advisory, or could" \
 	  "not be audited: pypi.org or, with PIP_AUDIT_VULNERABILITY_SERVICE=osv, api.osv.dev must be reached" >&2; }; \
@@ -92,7 +94,7 @@ deploy:  ## onto the cluster of KUBECONFIG: make deploy SITE=local
 	kubectl wait --namespace hepfaas --for=condition=Ready --timeout=600s ksvc,broker,trigger,pingsource --all
 	$(ROLLED)
 
-roll:  ## new revisions and pods of everything, after a Secret that was made by hand has changed
+roll:  ## new revisions and pods of everything, after a change of a Secret that was created by hand
 	for one in $$(kubectl get --namespace hepfaas ksvc -o name); do kubectl patch --namespace hepfaas $$one --type=merge \
 	  -p "{\"spec\": {\"template\": {\"metadata\": {\"annotations\": {\"hepfaas.org/rolled\": \"$$(date +%s)\"}}}}}" || exit; done
 	kubectl rollout restart --namespace hepfaas deployment
@@ -101,16 +103,16 @@ roll:  ## new revisions and pods of everything, after a Secret that was made by 
 ROLLED = for one in $$(kubectl get --namespace hepfaas deployment,statefulset -o name); do \
   kubectl rollout status --namespace hepfaas --timeout=600s $$one || exit; done
 
-undeploy:  ## take it away again; the bucket stays, unless it is in the cluster
+undeploy:  ## remove it from the cluster; the bucket stays, unless it is in the cluster
 	kubectl delete --ignore-not-found -k manifests/overlays/$(SITE)
 
 cluster-demo: .venv/ready-to-test  ## the main job on a real Knative on this machine, through both proxies
 	@examples/htautau/cluster-demo
 
-e2e: .venv/ready-to-test  ## tests on that cluster, with what they measured: an hour
+e2e: .venv/ready-to-test  ## tests on that cluster, with their measurements: an hour
 	HEPFAAS_E2E=1 $(PYTHON) -m pytest -rP tests/e2e
 
-locks: .venv/ready  ## resolve all requirements anew: one resolution, hashes, no addresses
+locks: .venv/ready  ## resolve all requirements again: one resolution, hashes, no addresses
 	$(UV) pip compile $(COMPILE) pyproject.toml --extra local --group dev -o locks/dev.txt --upgrade
 	for name in local $(FUNCTIONS); do $(UV) pip compile $(COMPILE) pyproject.toml --extra $$name -c locks/dev.txt -o locks/$$name.txt; done
 	$(UV) pip compile $(COMPILE) --group docs -o locks/docs.txt --upgrade
@@ -120,7 +122,7 @@ COMPILE := --quiet --universal --generate-hashes --no-emit-index-url --python-ve
 protobuf: | $(UV)  ## generate shared/hepfaas/serving/*_pb2.py from the .proto files beside them
 	$(TOOL) grpcio-tools==1.85.1 python -m grpc_tools.protoc --proto_path=shared --python_out=shared shared/hepfaas/serving/*.proto
 
-clean:  ## remove what the targets above made
+clean:  ## remove everything that the targets above created
 	rm -rf .venv .cache .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(UV):
@@ -148,10 +150,10 @@ $(UV):
 	  $(UV) pip install --quiet --python $$python/bin/python "$$name" || exit 1; done
 	@touch $@
 
-# Beside .venv: what makes the site needs nothing of ours, and reads the sources without importing them.
+# Separate from .venv: mkdocs needs none of our packages and reads the sources without importing them.
 .cache/site/ready: locks/docs.txt | $(UV)
 	@$(UV) venv --quiet --allow-existing --python python3 .cache/site
 	@$(UV) pip install --python .cache/site/bin/python --quiet --require-hashes -r $<
 	@touch $@
 
-.PHONY: help demo up-demo test test-slow check docs settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean
+.PHONY: help demo up-demo setup test test-slow check docs settings chaos bench bench-predict image images bases pin sbom audit deploy roll undeploy cluster-demo e2e locks protobuf clean

@@ -220,7 +220,8 @@ class Settings:
     max_scale: int = _setting(
         "HEPFAAS_MAX_SCALE",
         4,
-        "instances of each step function; at most twice as many steps are under way at a time, shared by all runs",
+        "instances of each step function; about twice as many steps are under way at a time, shared by all runs: each "
+        "run may have two, and steps that are sent again are not limited",
     )
     budget_s: float = _setting(
         "HEPFAAS_BUDGET_S", 60.0, "time after which `train` starts no further step in the same request"
