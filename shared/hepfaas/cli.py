@@ -313,3 +313,7 @@ def _predict(options: argparse.Namespace) -> None:
     else:
         summary = predict(_store(options), options.model, options.files, options.tree, options.out)
     _show(options, summary, summary_text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

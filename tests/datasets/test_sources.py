@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hepfaas.datasets.reading import Endpoint, Reading
 from hepfaas.datasets.sources import Sources, sources_in, sources_of
-from hepfaas.errors import ForbiddenError, RequestError
+from hepfaas.errors import ForbiddenError, RequestError, UnavailableError, public_text
 from hepfaas.platform.address import parsed
 
 ISSUER = "https://iam.example/"
@@ -158,3 +159,12 @@ def test_the_error_says_what_is_wrong_with_the_file(values: Any, message: str, t
     with pytest.raises(RequestError, match="HEPFAAS_SOURCES: '.*sources.json' is not a file of sources: ") as it:
         sources_in(str(path), ISSUER)
     assert message in str(it.value)
+
+
+def test_an_error_of_the_store_is_shown_without_its_place() -> None:
+    def unavailable(endpoint: Endpoint) -> None:
+        raise UnavailableError(f"store {endpoint.url} does not answer", outside="the store does not answer")
+
+    with pytest.raises(UnavailableError) as error:
+        Reading().through("s3://bucket/x.root", unavailable)
+    assert public_text(error.value) == "the store does not answer"

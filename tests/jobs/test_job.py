@@ -108,6 +108,7 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
         ({"code": {f"{number}.py": "" for number in range(1_001)}}, "has 1,001 files; it takes 1,000"),
         ({"params": {"exclude_branches": "nothing.txt"}}, "has no 'nothing.txt'"),
         ({"params": []}, "'params' is not an object"),
+        ({"code": {"model.py": "", "submit.json": "{}"}}, "has 'submit.json'; give its values as keys of the job"),
         ({"params": {"epohcs": 3}}, "closest: epochs"),
         ({"files": "s3://in/a.root"}, "the job needs 'files': a list"),
         ({"labels": [0]}, "has 2 entries, the list of labels 1"),

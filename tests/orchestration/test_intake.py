@@ -465,6 +465,9 @@ def test_the_function_takes_rules_notifications_and_events_of_both_forms(functio
         202,
         {"runs": [], "ignored": ["'s3://door/x.txt' does not end in .root"]},
     )
+    ping = {"type": "dev.knative.sources.ping", "source": "/ping", "id": "1", "specversion": "1.0", "data": {}}
+    with_token = {"Content-Type": "application/cloudevents+json", "Authorization": "Bearer of-the-mesh"}
+    assert http.post("/", json=ping, headers=with_token).status_code == 204
     event = {"type": "t", "source": "s3://door", "subject": "background.root", "id": "1", "specversion": "1.0"}
     structured = http.post("/", json={**event, "data": {}}, headers={"Content-Type": "application/cloudevents+json"})
     assert (structured.status_code, structured.content) == (204, b"")

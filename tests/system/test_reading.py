@@ -132,7 +132,7 @@ def test_a_host_that_is_not_on_the_list_is_refused_with_the_list(federation: Fed
         for http, url, told in (
             (alice, "root://evil.example//store/x.root", "root://data.example//store/, root://127.0.0.1//store/owned/"),
             (alice, "root://data.example//private/x.root", "root://data.example//store/, "),
-            (bob, f"{LISTED}signal.root", "here: root://127.0.0.1//store/owned/"),
+            (bob, f"{LISTED}signal.root", "read: root://127.0.0.1//store/owned/"),
         ):
             answer = http.post("/v1/runs", json=federation.job(url, f"{url}2"))
             assert answer.status_code == 403, answer.text

@@ -19,7 +19,7 @@ def body_of(request: Request, most_bytes: int) -> bytearray:
     """Return the body, without a second copy in memory. Raises: RequestEntityTooLarge."""
     request.max_content_length = most_bytes
     data = bytearray()
-    while piece := request.stream.read(PIECE_BYTES // 16):
+    while piece := request.stream.read(PIECE_BYTES):
         data += piece
     return data
 

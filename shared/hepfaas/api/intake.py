@@ -89,6 +89,9 @@ def notified(context: Context) -> Response:
 def event(context: Context) -> Response:
     """Take a CloudEvent with news of a file."""
     sent = event_in(context.request)
+    if is_ping(sent):
+        context.intake.ping()
+        return Response(status=204)
     context.intake.take(context.owner, news_in(sent).files, sent.trace, context.only)
     return Response(status=204)
 

@@ -80,7 +80,7 @@ def _received(context: Context, scratch: Path, share: Share) -> Job:
             f"'{request.mimetype[:100] or 'nothing'}'"
         )
     with form_in(request, share.take) as form:
-        values |= form.fields
+        values = {**values, **form.fields, "folder": values.get("folder") or form.fields.get("folder", "")}
         unpacked = _unpacked(context, scratch, values, share)
         if not form.files:
             raise RequestError("the form has no file; send the folder as tar.gz, or each of its files")

@@ -131,8 +131,11 @@ class Reading:
         try:
             result = work(Endpoint(str(address), credential, private=private))
         except (RequestError, UnavailableError) as error:
-            text = redacted(str(error), credential)
-            raise (RequestError if isinstance(error, RequestError) else UnavailableError)(text) from None
+            if credential is None:
+                raise
+            family = RequestError if isinstance(error, RequestError) else UnavailableError
+            outside = redacted(error.outside, credential)
+            raise family(redacted(str(error), credential), outside=outside) from None
         self.log.served = address.origin
         return result
 

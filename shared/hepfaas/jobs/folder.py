@@ -12,12 +12,11 @@ from typing import Any
 
 from hepfaas.datasets.files import labels_of, listed
 from hepfaas.errors import RequestError
-from hepfaas.jobs.job import MODULE, Job, Texts, labelled
-from hepfaas.runs.params import NO_PREPROC, Params, check_no_preproc, json_object, params_of
+from hepfaas.jobs.job import MODULE, SUBMIT, Job, Texts, labelled
+from hepfaas.runs.params import Params, check_no_preproc, json_object, params_of
 
 MOST_TEXT_BYTES = 5_000_000
 """Size of each text that is read: lists, params.json, submit.json, Python files."""
-SUBMIT, PREPROC = "submit.json", "preproc.json"
 _NAMES = ("files", "labels", "model", "params", "name")
 _WITHOUT_EFFECT = ("device", "memory", "cpus")
 _KEYS = (*_NAMES, *_WITHOUT_EFFECT)
@@ -50,7 +49,6 @@ def job_in(folder: Path, chosen: Mapping[str, str], *, inside: bool = True) -> J
     has_params = "params" in chosen or names.params != Names.params or names.params in texts.names
     params = params_of(texts.text(names.params), names.params) if has_params else Params({})
     notes = [f"{SUBMIT}: '{key}' has no effect here" for key in _WITHOUT_EFFECT if key in submit]
-    preproc = [f"{PREPROC} has no effect: {NO_PREPROC}"] if PREPROC in texts.names else []
     files, labels = listed(texts.text(names.files)), labels_of(texts.text(names.labels))
     return Job(
         name=names.name or folder.resolve().name,
@@ -59,7 +57,7 @@ def job_in(folder: Path, chosen: Mapping[str, str], *, inside: bool = True) -> J
         params=texts.completed(params),
         files=labelled(files, labels, params.redirector, folder, inside=inside),
         folder=folder,
-        notes=(*notes, *params.notes, *preproc),
+        notes=(*notes, *params.notes, *texts.notes),
     )
 
 

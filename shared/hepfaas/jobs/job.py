@@ -14,11 +14,11 @@ from hepfaas.datasets.files import checked_name, labels_of, listed, located, pai
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import checked_path
 from hepfaas.platform.storage import Store
-from hepfaas.runs.params import REDIRECTOR, Params, params_in
+from hepfaas.runs.params import NO_PREPROC, REDIRECTOR, Params, params_in
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
 
-MODULE = "model.py"
+MODULE, SUBMIT, PREPROC = "model.py", "submit.json", "preproc.json"
 MOST_CODE_BYTES = 5_000_000
 MOST_CODE_FILES = 1_000
 """Files in the 'code' of a job that comes as JSON."""
@@ -96,6 +96,11 @@ class Texts:
             for folder in PurePosixPath(name).parents[:-1]
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes for the user on files that have no effect."""
+        return (f"{PREPROC} has no effect: {NO_PREPROC}",) if PREPROC in self.names else ()
+
     def completed(self, params: Params) -> Params:
         """Return params with the excluded branches that a file lists."""
         if not params.branch_file:
@@ -116,6 +121,8 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         if key not in _KEYS:
             raise RequestError(f"the job has the unknown key '{key[:100]}'; it takes {', '.join(_KEYS)}")
     contents = _contents(values.get("code"))
+    if SUBMIT in contents:
+        raise RequestError(f"the job's 'code' has '{SUBMIT}'; give its values as keys of the job instead")
     texts = Texts(contents, contents.__getitem__, "the job's 'code'")
     names = names_in(values, ("name", "model"))
     module, settings = names.get("model", MODULE), values.get("params", {})
@@ -130,7 +137,7 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         module=module,
         params=texts.completed(params),
         webhook=str(values.get("webhook") or ""),
-        notes=params.notes,
+        notes=(*params.notes, *texts.notes),
     )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from hepfaas.datasets.files import MOST_LABEL
 from hepfaas.errors import ForbiddenError, RequestError
 from hepfaas.jobs.job import Job, job_without_files
 from hepfaas.platform.address import parsed
@@ -144,10 +145,12 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     gate = _gate_of(name, values.get("gate"))
     rule = Rule(**{"name": name, "prefix": "", "labels": {}, "job": {}, **values, "gate": gate})
     labels, job, wait_s = rule.labels, rule.job, rule.debounce_s
-    are_labels = isinstance(labels, dict) and all(type(label) is int for label in labels.values())
+    are_labels = isinstance(labels, dict) and all(
+        type(label) is int and 0 <= label <= MOST_LABEL for label in labels.values()
+    )
     checks = {
         "'prefix': the start of URLs, e.g. s3://bucket/x/": isinstance(rule.prefix, str) and "://" in rule.prefix,
-        "'labels': an object from a part of the URL to a label, with two labels or more": are_labels
+        f"'labels': an object from a part of the URL to a label, 0 to {MOST_LABEL}, with two labels or more": are_labels
         and len(set(labels.values())) > 1,
         "'job': as POST /v1/runs, without files and labels": isinstance(job, dict)
         and not {"files", "labels"} & set(job),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
@@ -23,7 +24,7 @@ SLOW_S = 2.0
 
 
 class Arrivals:
-    """The bodies that arrive at one process.
+    """The bodies that a process waits for.
 
     One more than `most` takes the place of a slow one, which belongs to an owner with more bodies, or is refused.
     """
@@ -31,57 +32,52 @@ class Arrivals:
     def __init__(self, most: int = MOST_ARRIVING) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._bodies: list[_Body] = []
+        self._waiting: list[_Body] = []
 
     @contextmanager
     def body(self, request: Request, owner: str) -> Iterator[None]:
         """Read the body of a request within the block. owner: "" for a caller that is not known yet.
 
-        Raises: UnavailableError if too many bodies arrive; within the block also if the body was too slow.
+        Raises: UnavailableError, where the body is read, if too many bodies arrive or it is too slow beside them.
         """
-        if not request.content_length and not request.headers.get("Transfer-Encoding"):
-            yield
-            return
         source = request.environ["wsgi.input"]
-        body = _Body(owner, source, request.environ.get("gunicorn.socket"), self._remove)
-        self._add(body)
-        request.environ["wsgi.input"] = body
+        request.environ["wsgi.input"] = _Body(self, owner, source, request.environ.get("gunicorn.socket"))
         try:
             yield
         finally:
             request.environ["wsgi.input"] = source
-            self._remove(body)
 
-    def _add(self, body: _Body) -> None:
+    @contextmanager
+    def waiting_for(self, body: _Body) -> Iterator[None]:
+        """Wait for a piece of a body within the block. Raises: UnavailableError."""
         with self._lock:
-            if len(self._bodies) >= self._most:
+            if len(self._waiting) >= self._most:
                 self._displace_for(body)
-            self._bodies.append(body)
+            self._waiting.append(body)
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):
+                self._waiting.remove(body)
 
     def _displace_for(self, new: _Body) -> None:
-        counts = Counter(body.owner for body in self._bodies)
-        slow = [body for body in self._bodies if body.piece_s > SLOW_S and counts[body.owner] > counts[new.owner]]
+        counts = Counter(body.owner for body in self._waiting)
+        slow = [body for body in self._waiting if body.piece_s > SLOW_S and counts[body.owner] > counts[new.owner]]
         if not slow:
-            new.cut()  # nobody waits for the rest of it
-            raise UnavailableError(f"{len(self._bodies)} requests send their bodies just now; try again in a second")
+            new.cut()  # the rest of it is not read
+            raise UnavailableError(f"{len(self._waiting)} requests send their bodies just now; try again in a second")
         slowest = max(slow, key=lambda body: (counts[body.owner], body.piece_s))
-        self._bodies.remove(slowest)
+        self._waiting.remove(slowest)
         slowest.cut()
-
-    def _remove(self, body: _Body) -> None:
-        with self._lock, suppress(ValueError):
-            self._bodies.remove(body)
 
 
 class _Body:
     """A WSGI input that knows how long its present piece has taken."""
 
-    def __init__(
-        self, owner: str, source: IO[bytes], connection: socket.socket | None, at_end: Callable[[_Body], None]
-    ) -> None:
+    def __init__(self, arrivals: Arrivals, owner: str, source: IO[bytes], connection: socket.socket | None) -> None:
         self.owner = owner
-        self._source, self._connection, self._at_end = source, connection, at_end
-        self._began = time.monotonic()
+        self._arrivals, self._source, self._connection = arrivals, source, connection
+        self._began = math.inf
         self._is_cut = False
 
     @property
@@ -99,16 +95,7 @@ class _Body:
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, b"" at the end. Raises: UnavailableError if the body was cut."""
         pieces: list[bytes] = []
-        while size:
-            self._began = time.monotonic()
-            try:
-                piece = self._source.read(min(size, PIECE_BYTES) if size > 0 else PIECE_BYTES)
-            finally:
-                if self._is_cut:  # whatever the connection gave then
-                    raise UnavailableError("the body came too slowly while many others came; send it again")
-            if not piece:
-                self._at_end(self)
-                break
+        while size and (piece := self._piece(min(size, PIECE_BYTES) if size > 0 else PIECE_BYTES)):
             pieces.append(piece)
             size -= len(piece) if size > 0 else 0
         return b"".join(pieces)
@@ -116,3 +103,12 @@ class _Body:
     def readline(self, size: int = -1) -> bytes:
         """Return a line, as WSGI wants it."""
         return self._source.readline(size)
+
+    def _piece(self, size: int) -> bytes:
+        self._began = time.monotonic()
+        with self._arrivals.waiting_for(self):
+            try:
+                return self._source.read(size)
+            finally:
+                if self._is_cut:  # whatever the connection gave then
+                    raise UnavailableError("the body came too slowly while many others came; send it again")

@@ -29,7 +29,8 @@ LOG = logging.getLogger("hepfaas")
 LOG.setLevel(logging.INFO)
 MOST_EVENT_BYTES = 256 * 1024
 MOST_DRAINED_BYTES, DRAINING_S = 16_000_000, 2.0
-_DRAINS = threading.BoundedSemaphore(3)
+_DRAINS, ARRIVED_S = threading.BoundedSemaphore(3), 0.02
+"""Threads that wait for the rest of a body at once; the others read what has arrived."""
 STALLED_S = 60.0
 """Longest silence of a client within its body: it occupies one of few threads."""
 MOST_MESSAGE = 5_000
@@ -228,20 +229,21 @@ def _drain(request: Request, body: _CountedInput) -> tuple[Response, str] | None
     has_body = request.content_length is not None or request.headers.get("Transfer-Encoding")
     if not has_body or body.is_read(request.content_length):
         return None
-    if _DRAINS.acquire(blocking=False):
-        left, end = MOST_DRAINED_BYTES, time.monotonic() + DRAINING_S
-        try:
-            while left > 0 and (wait_s := end - time.monotonic()) > 0:
-                with _patience(request, wait_s):
-                    data = body.read(min(left, 1 << 16))
-                if not data:
-                    return None
-                left -= len(data)
-        except ParseException as error:
-            return _malformed(error)
-        except OSError:  # the client has closed, or waits
-            pass
-        finally:
+    may_wait = _DRAINS.acquire(blocking=False)
+    left, end = MOST_DRAINED_BYTES, time.monotonic() + (DRAINING_S if may_wait else ARRIVED_S)
+    try:
+        while left > 0 and (wait_s := end - time.monotonic()) > 0:
+            with _patience(request, wait_s):
+                data = body.read(min(left, 1 << 16))
+            if not data:
+                return None
+            left -= len(data)
+    except ParseException as error:
+        return _malformed(error)
+    except OSError:  # the client has closed, or waits
+        pass
+    finally:
+        if may_wait:
             _DRAINS.release()
     if connection := request.environ.get("gunicorn.socket"):
         with suppress(OSError):
