@@ -31,23 +31,23 @@ from hepfaas.models.inference import (
 )
 
 MOST_S = 2.0
-"""Work of one owner that may wait, in seconds as estimated from recent batches."""
+"""Limit on the waiting work of one owner, in seconds as estimated from recent batches."""
 
 GROW_S = 0.02
-"""An owner gets a further worker when so much work waits: for less, starting one costs more than it saves."""
+"""Waiting work for which an owner gets a further worker: for less, the start costs more than it saves."""
 
 LOOK_S = 1.0
 """Interval at which workers are checked for those that hang or have been idle for long."""
 
 STEADY_ROWS = 16
-"""A batch of so many rows counts as much as all before it: of a few rows, how busy the machine is says more."""
+"""A batch of this many rows counts as much as all before it: the time of a few rows depends on the load."""
 
 IDLE_S = 300.0
 ENDING_S = 0.02
 """Time for the exit status of a worker to arrive, once its channel has closed."""
 
 FAILURES, FAILING_S, REFUSED_S = 3, 60.0, 60.0
-"""A model that has ended so many workers within `FAILING_S` is refused for `REFUSED_S`."""
+"""A model that ends this many workers within `FAILING_S` is refused for `REFUSED_S`."""
 
 
 SPIN_S, SPIN_ROUNDS = 150e-6, 8
@@ -59,7 +59,7 @@ MOST_LOADED = 128
 
 
 class Model(Protocol):
-    """What is computed, and for whom."""
+    """A model to compute, and its owner."""
 
     @property
     def graph(self) -> Graph: ...
@@ -69,11 +69,11 @@ class Model(Protocol):
 
 
 class OverloadedError(LimitError):
-    """More waits than may wait (HTTP 429): nothing was computed, and the same request may work in a second."""
+    """Too much work waits (HTTP 429): nothing was computed, and the same request may succeed in a second."""
 
 
 class RefusedError(LimitError):
-    """The model has ended its worker too often of late (HTTP 429)."""
+    """The model has recently ended its worker too often (HTTP 429)."""
 
 
 @dataclass(eq=False)
@@ -98,7 +98,7 @@ class Part:
 
 @dataclass(eq=False)
 class _Busy:
-    """What a worker does, and until when (as `time.monotonic`) it may."""
+    """The batch of a busy worker, and its time limit (as `time.monotonic`)."""
 
     graph: Graph
     parts: list[Part]
@@ -110,7 +110,7 @@ class _Busy:
 
 @dataclass(eq=False)
 class _Owner:
-    """Work that waits for one owner, and its workers: by the time since which each is idle, and what others do."""
+    """Waiting work of one owner, and its workers: since when each is idle, and the batch of each busy one."""
 
     name: str
     waiting: OrderedDict[Graph, deque[Part]] = field(default_factory=OrderedDict)
@@ -126,7 +126,7 @@ class _Owner:
 
 @dataclass(eq=False)
 class _History:
-    """What is known of a graph. row_s: seconds of a row, 0 if none was computed yet."""
+    """Statistics of a graph. row_s: seconds of a row, 0 before the first."""
 
     row_s: float = 0.0
     failures: deque[float] = field(default_factory=lambda: deque(maxlen=FAILURES))
@@ -267,7 +267,7 @@ class Batching:
         return self._histories.setdefault(graph, _History()) if history is None else history
 
     def _dispatch(self, owner: _Owner) -> None:
-        """Give what waits to the idle workers."""
+        """Send waiting work to the idle workers."""
         while owner.waiting:
             try:
                 worker = self._idle_worker(owner)
@@ -441,7 +441,7 @@ class Batching:
         self._watch = self._loop.call_later(LOOK_S, self._look) if self._owners else None
 
     def _drop(self, owner: _Owner, graph: Graph, error: Exception) -> None:
-        """Fail all that waits for a graph."""
+        """Fail all waiting requests of a graph."""
         parts = owner.waiting.pop(graph, None)
         if parts:
             self._waits(owner, graph, 0, -sum(part.features.nbytes for part in parts))

@@ -26,8 +26,8 @@ from hepfaas.models.inference_messages import (
 from hepfaas.models.litert import LiteRtModel
 
 AWAKE_S = 200e-6
-"""Time after an answer for which this process does not sleep: to wake it takes as long as ten rows, on a virtual
-machine. It yields the processor to others meanwhile."""
+"""Time after an answer in which this process does not sleep: a wake-up takes as long as ten rows on a virtual machine.
+It yields the processor to others meanwhile."""
 
 
 def serve(channel_number: int, memory_number: int) -> None:
@@ -41,7 +41,7 @@ def serve(channel_number: int, memory_number: int) -> None:
 
 
 def _next(channel: socket.socket) -> bytes:
-    """Return the next message, b"" at the end. A client that asks again at once finds this process awake."""
+    """Return the next message, b"" at the end. The process stays awake for a client that sends again at once."""
     end = time.perf_counter() + AWAKE_S
     while time.perf_counter() < end:
         try:

@@ -124,7 +124,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch became: a run with this number of files, or an error."""
+    """Result of a batch: a run with this number of files, or an error."""
 
     run: str = ""
     files: int = 0

@@ -1,4 +1,4 @@
-"""What every step function does with an event: perform the step, store its result, add up, report. Stateless."""
+"""Handle an event of a step function: perform the step, store its result, add up, report. Stateless."""
 
 from __future__ import annotations
 

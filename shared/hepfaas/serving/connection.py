@@ -97,12 +97,12 @@ class ProtectedProtocol(HttpToolsProtocol):
             self.send_400_response("The head or the trailer of the request is too long.")
 
     def on_headers_complete(self) -> None:
-        """Begin to count anew."""
+        """Restart the count."""
         self._unended = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Begin to count anew."""
+        """Restart the count."""
         self._unended = 0
         super().on_body(body)
 

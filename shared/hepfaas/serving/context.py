@@ -57,7 +57,7 @@ PIECE_BYTES = 64
 
 
 class Instance:
-    """What all owners share in one process: models in memory, inference workers, limits.
+    """Resources that all owners share in one process: models in memory, inference workers, limits.
 
     It is made in the thread of the event loop. base: serves the models of HEPFAAS_OWNER. answered: requests by method.
     """
