@@ -19,7 +19,7 @@ MOST_PARTS = 1_000
 MOST_HEAD = 16_000
 """Bytes of the headers of one part."""
 MOST_FIELD_BYTES = 100_000
-"""Of all fields that are not files, together."""
+"""Total size of the fields that are not files."""
 
 FORM = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
 """JSON Schema of a form with one file."""

@@ -29,7 +29,7 @@ class Status:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is completed, failed or cancelled."""
+        """Return whether the run is completed, failed or cancelled."""
         return self.state in ENDED
 
     @property

@@ -11,7 +11,7 @@ from hepfaas.errors import RequestError
 
 MOST_NAME = 200
 MOST_NAME_BYTES = 255
-"""Of one part of a path, as file systems limit it."""
+"""Longest part of a path, in bytes, on usual file systems."""
 MOST_ADDRESS = 4_096
 MOST_LABEL = 9_999
 MOST_LISTED = 20_000

@@ -215,7 +215,7 @@ class Learner:
 
     @property
     def closed(self) -> bool:
-        """Whether the process has ended."""
+        """Return whether the process has ended."""
         return self._process.poll() is not None
 
     def close(self) -> None:

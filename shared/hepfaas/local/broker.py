@@ -22,7 +22,7 @@ MAX_TTL = 255
 RETRIED = (404, 408, 409, 429)
 MAX_ERROR_BYTES = 1024
 MAX_BODY_BYTES = 256 * 1024
-"""Of an event, as in functions (platform/http.py). Every local user can post to the broker."""
+"""Largest event, as in functions (platform/http.py). Every local user can post to the broker."""
 
 
 @dataclass(frozen=True)
