@@ -62,7 +62,7 @@ OPTION_VECTORS = {8: (5, 1), 17: (0, 4), 30: (0, 4), 115: (0, 4)}
 """Field and element size in bytes of the vector in the options of FullyConnected, Reshape, Squeeze and Bucketize."""
 
 COUNTED = {49: "outputs", 83: "inputs", 88: "outputs", 102: "outputs"}
-"""What the first option of SPLIT, PACK, UNPACK and SPLIT_V counts; LiteRT trusts it."""
+"""Tensors that the first option of SPLIT, PACK, UNPACK and SPLIT_V counts; LiteRT does not check it."""
 
 CUSTOM = 32
 

@@ -378,8 +378,10 @@ class Advancing:
         records.fail(store, task.name.run, attempt.number, task.step.key, error)
 
     def _was_sent_last(self, task: Task, store: Store) -> bool:
-        """Whether a task is not sent again. A task that makes a missing result has no phase and is sent again each time
-        a step misses it."""
+        """Return whether a task has been sent as often as it may be.
+
+        A task that restores a missing result has no phase; it is sent each time that a step needs the result.
+        """
         sent = records.sent(store, task.name.run, task.name.attempt, task.phase) if task.phase else []
         return any((slice_.first, slice_.count, slice_.times) == (*task.slice, MOST_SENT) for slice_ in sent)
 
@@ -418,7 +420,7 @@ def _call(hooks: list[Hook]) -> None:
 
 
 def _is_dead_task(event: CloudEvent) -> bool:
-    """Whether an event is a task that came back from the broker as a dead letter."""
+    """Return whether an event is a task that came back from the broker as a dead letter."""
     return "knativeerrordest" in event.extensions and event.type.endswith(events.REQUESTED)
 
 

@@ -178,7 +178,7 @@ def request_of(store: Store, run: str) -> Request:
 
 
 def is_there(store: Store, run: str) -> bool:
-    """Whether a run exists."""
+    """Return whether a run exists."""
     return store.size_bytes(f"runs/{run}/request.json") is not None
 
 
@@ -199,7 +199,7 @@ def attempt(store: Store, run: str) -> Attempt:
 
 
 def has_ended(store: Store, run: str, number: int) -> bool:
-    """Whether an attempt has ended."""
+    """Return whether an attempt has ended."""
     return store.size_bytes(f"runs/{run}/attempts/{number}/end.json") is not None
 
 
@@ -226,7 +226,7 @@ def last_end(store: Store, run: str) -> End | None:
 
 
 def is_deleted(store: Store, run: str) -> bool:
-    """Whether a run has its tombstone."""
+    """Return whether a run has its tombstone."""
     return store.size_bytes(f"runs/{run}/deleted.json") is not None
 
 

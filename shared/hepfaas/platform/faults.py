@@ -66,7 +66,7 @@ class Plan:
         return ""
 
     def _comes_as(self, nth: int, fault: str) -> bool:
-        """Whether this call is the n-th, over all processes, that comes where a fault is planned."""
+        """Return whether this call is the n-th, over all processes, that comes where a fault is planned."""
         for number in range(1, nth + 1):
             try:
                 os.close(os.open(self._folder / "met" / f"{fault}.{number}", os.O_CREAT | os.O_EXCL))

@@ -156,7 +156,7 @@ class Identity:
 
     @property
     def is_on(self) -> bool:
-        """Whether requests need a token."""
+        """Return whether requests need a token."""
         return self._anybody is None
 
     def known(self, headers: IdentityHeaders | None) -> Caller | None:

@@ -54,7 +54,7 @@ class Route:
 
     @property
     def is_for_visitors(self) -> bool:
-        """Whether an admin may call it for another owner."""
+        """Return whether an admin may call it for another owner."""
         return self.method == "GET" if self.is_for_admins is None else self.is_for_admins
 
 

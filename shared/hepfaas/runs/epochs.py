@@ -39,5 +39,5 @@ def usual_segment_rows(n_features: int) -> int:
 
 
 def pays_for_xla(rows: int) -> bool:
-    """Whether an epoch is long enough to pay for XLA's seconds of compiling."""
+    """Return whether an epoch is long enough to pay for XLA's seconds of compiling."""
     return rows >= 200_000

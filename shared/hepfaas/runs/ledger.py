@@ -45,7 +45,7 @@ class Ledger:
 
     @property
     def holds(self) -> bool:
-        """Whether everything adds up."""
+        """Return whether everything adds up."""
         return not self.findings
 
     def to_json(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Follower:
         self.owner, self._followers, self._displaced = owner, followers, False
 
     def is_displaced(self) -> bool:
-        """Whether the stream must end now because another owner needs its place."""
+        """Return whether the stream must end now because another owner needs its place."""
         return self._displaced
 
     def displace(self) -> None:
