@@ -1,1 +1,1 @@
-"""Expressions over the branches of events: cuts, new branches, weights, labels. Parsed once, evaluated on arrays. Pure."""
+"""Expressions over branches: cuts, new branches, weights, labels. Parsed once, evaluated on arrays. Pure."""
