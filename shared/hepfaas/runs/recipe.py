@@ -10,10 +10,26 @@ from typing import Any, ClassVar, Literal
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One input file and the label of all its events."""
+    """One input file, the label of all its events, and the name of its sample ('' if the job names no samples)."""
 
     url: str
     label: int
+    sample: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A named sample of events. The weight of an event is luminosity × cross_section × weight / sum of weights.
+
+    weight: expression, '' for 1. cross_section: in pb, None if the sample is not normalised. sum_of_weights: of all
+    generated events: a number, or the text '<tree>/<branch>' of a branch that is added up over the files; None: the sum
+    of `weight` over all events that are read, before any cut.
+    """
+
+    name: str
+    weight: str = ""
+    cross_section: float | None = None
+    sum_of_weights: float | str | None = None
 
 
 @dataclass(frozen=True)
