@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from hepfaas.runs.preprocessing import Preprocessing
+from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
+
 
 MOST_SHOWN = 4
 """Samples that the name of their class lists."""
@@ -72,6 +75,9 @@ class Recipe:
     weights are trained further, None: fresh weights. gate: condition for the model to be published.
     samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
     gives the label of each event; '': the label of its file, which is 0 otherwise.
+    preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
+    that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
+    the training weights. negative_weights: what becomes of negative weights in training.
     """
 
     kind: ClassVar[str] = "training"
@@ -101,6 +107,11 @@ class Recipe:
     samples: tuple[Sample, ...] = ()
     luminosity: float | None = None
     label: str = ""
+    preprocessing: Preprocessing = Preprocessing()
+    weight: str = ""
+    spectators: tuple[str, ...] = ()
+    balance: Balance | None = None
+    negative_weights: NegativeWeights = "keep"
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -128,6 +139,21 @@ class Recipe:
         used = {file.sample for file in self.files if file.label == label}
         return tuple(dict.fromkeys(one.class_name or one.name for one in self.samples if one.name in used))
 
+    @property
+    def is_weighted(self) -> bool:
+        """Return whether events have weights or labels of their own, or classes are balanced."""
+        return bool(self.weight or self.label or self.balance or self._normalised or any(s.weight for s in self.samples))
+
+    @property
+    def _normalised(self) -> bool:
+        return any(sample.cross_section is not None for sample in self.samples)
+
+    def weighting(self, sample: str) -> Weighting:
+        """Return how the events of a sample are weighted and labelled."""
+        own = next((one.weight for one in self.samples if one.name == sample), "")
+        weight = f"({self.weight}) * ({own})" if self.weight and own else self.weight or own
+        return Weighting(weight=weight, label=self.label, balance=self.balance, negative=self.negative_weights)
+
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
         return {"kind": self.kind, **asdict(self)}
@@ -136,7 +162,8 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
-        lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
+        names = ("selected", "excluded", "identifiers", "spectators")
+        lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
         rest = {
             "files": _files(values["files"]),
@@ -145,6 +172,8 @@ class Recipe:
             if gate
             else None,
             "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
+            "preprocessing": Preprocessing.from_json(values.get("preprocessing", {})),
+            "balance": balance_from_json(values.get("balance")),
         }
         return cls(**{**values, **lists, **rest})
 

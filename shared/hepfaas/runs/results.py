@@ -14,7 +14,9 @@ class Header:
     """Header of one file, the result of an open step.
 
     ranges: entry ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of
-    each other branch, and why it is no feature. read_bytes: uncompressed size of the features.
+    each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
+    file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
+    made of. sum_of_weights: JSON text of the exact sum over the file, '' for none.
     """
 
     identity: str
@@ -27,6 +29,9 @@ class Header:
     notes: tuple[str, ...] = ()
     read_bytes: int = 0
     baskets_read_twice: int = 0
+    inputs: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    sum_of_weights: str = ""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -45,14 +50,18 @@ class Header:
             notes=tuple(values.get("notes", ())),
             read_bytes=values.get("read_bytes", 0),
             baskets_read_twice=values.get("baskets_read_twice", 0),
+            inputs=tuple(values.get("inputs", ())),
+            extra=tuple(values.get("extra", ())),
+            sum_of_weights=values.get("sum_of_weights", ""),
             **pairs,
         )
 
 
 @dataclass(frozen=True)
 class PreparedPart:
-    """One prepared entry range. file: identity; rows: of each split; id_sum: of the training rows' event ids; order:
-    the split of each record batch, one digit each."""
+    """One prepared entry range. file: identity; label: class of all events, -1 if each has its own; rows: of each split;
+    id_sum: of the training rows' event ids; order: the split of each record batch, one digit each; rejected: events by
+    the cut that rejects them."""
 
     key: str
     size_bytes: int
@@ -62,6 +71,7 @@ class PreparedPart:
     rows: tuple[int, int, int]
     id_sum: int
     order: str
+    rejected: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,9 @@ def headers_of(values: Mapping[str, Any]) -> list[Header]:
 
 def prepared_parts(values: Mapping[str, Any]) -> list[PreparedPart]:
     """Return the parts in a sum of prepare steps or a single result."""
+    tuples = ("entries", "rows", "rejected")
     return [
-        PreparedPart(**{**_known(PreparedPart, part), "entries": tuple(part["entries"]), "rows": tuple(part["rows"])})
+        PreparedPart(**{**_known(PreparedPart, part), **{name: tuple(part.get(name, ())) for name in tuples}})
         for part in values["parts"]
     ]
 
@@ -122,4 +133,4 @@ def scored_parts(values: Mapping[str, Any]) -> list[ScoredPart]:
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are fields of a dataclass: a later release may store more."""
-    return {item.name: values[item.name] for item in fields(kind)}
+    return {item.name: values[item.name] for item in fields(kind) if item.name in values}

@@ -97,10 +97,14 @@ class RangeStep(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Open(Step):
-    """Header of one file, read once per attempt of a run: identity, branches, entry ranges."""
+    """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
+
+    preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, on single events.
+    sum_of_weights: '<tree>/<branch>' that is added up, '' for none.
+    """
 
     kind = "open"
-    version = 2
+    version = 3
     url: str
     tree: str
     selected: tuple[str, ...]
@@ -108,44 +112,85 @@ class Open(Step):
     identifiers: tuple[str, ...]
     range_events: int
     attempt: str
+    preprocessing: str = ""
+    expressions: tuple[str, ...] = ()
+    sum_of_weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey(RangeStep):
-    """Range, multiplicity and type of each branch over one entry range."""
+    """Range, multiplicity and type of each branch over the selected events of one entry range, and their weights.
+
+    branches: the features. inputs: branches of the file that are read for them, () if they are the same.
+    preprocessing: text of a `Preprocessing`. weighting: text of a `Weighting`; '' if no weights are surveyed.
+    """
 
     kind = "survey"
-    version = 2
+    version = 3
     file: str
     tree: str
     branches: tuple[str, ...]
     entries: tuple[int, int]
+    inputs: tuple[str, ...] = ()
+    preprocessing: str = ""
+    weighting: str = ""
     url: str = field(metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Step):
-    """Columns, ranges and widths from the sum of all surveys."""
+    """Columns, ranges and widths from the sum of all surveys.
+
+    inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
+    """
 
     kind = "spec"
+    version = 2
     survey: str
     branches: tuple[str, ...]
     identifiers: tuple[str, ...]
     order: str
     surplus: str
+    inputs: tuple[str, ...] = ()
+    preprocessing: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weigh(Step):
+    """Factors of event weights, and the classes, from the sum of all surveys.
+
+    files: identity, label and sample of each; samples: name, cross section × luminosity (None: not normalised) and the
+    sum of weights as JSON text of an exact sum ('' for that of the events that are read). classes: labels of the files.
+    """
+
+    kind = "weigh"
+    survey: str
+    files: tuple[tuple[str, int, str], ...]
+    samples: tuple[tuple[str, float | None, str], ...]
+    weighting: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(RangeStep):
-    """Matrix of one entry range, with train, validation and test rows apart. spec: key of the blob with the columns."""
+    """Matrix of the selected events of one entry range, with train, validation and test rows apart.
+
+    spec: key of the blob with the columns. inputs: branches of the file that are read for weights, labels and
+    spectators beside those of the spec. weighting: text of a `Weighting`. weigh: key of the result with the factors of
+    weights; both '' without weights. label: of all events, as the number of its class; -1 if each has its own.
+    """
 
     kind = "prepare"
+    version = 2
     file: str
     tree: str
     entries: tuple[int, int]
     spec: str
     label: int
     split_seed: int
+    inputs: tuple[str, ...] = ()
+    spectators: tuple[str, ...] = ()
+    weighting: str = ""
+    weigh: str = ""
     url: str = field(metadata=HINT)
 
 
@@ -297,6 +342,7 @@ KINDS: Mapping[str, type[Step]] = {
         Open,
         Survey,
         Spec,
+        Weigh,
         Prepare,
         Train,
         Export,
@@ -315,6 +361,8 @@ KINDS: Mapping[str, type[Step]] = {
 def step_from_json(values: Mapping[str, Any]) -> Step:
     """Return the step that `to_json` gave, also after a round trip through JSON text."""
     kind = KINDS[values["kind"]]
-    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    del arguments["kind"]
-    return kind(**arguments)
+    return kind(**{name: _tuples(value) for name, value in values.items() if name != "kind"})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
