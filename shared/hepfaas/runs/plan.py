@@ -377,9 +377,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     score = phase("score", score_levels(recipe, export, matrix.prepared), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
     evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=names), results)
-    gate = (
-        _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
-    )
+    gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
     publish = Publish(

@@ -85,3 +85,6 @@ class Preprocessing:
     def from_text(cls, text: str) -> Preprocessing:
         """Return the value of `text`."""
         return cls.from_json(json.loads(text)) if text else cls()
+
+
+NOTHING = Preprocessing()

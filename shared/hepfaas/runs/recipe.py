@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
-from hepfaas.runs.preprocessing import Preprocessing
+from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
-
 
 MOST_SHOWN = 4
 """Samples that the name of their class lists."""
@@ -107,7 +106,7 @@ class Recipe:
     samples: tuple[Sample, ...] = ()
     luminosity: float | None = None
     label: str = ""
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = NOTHING
     weight: str = ""
     spectators: tuple[str, ...] = ()
     balance: Balance | None = None
@@ -142,11 +141,8 @@ class Recipe:
     @property
     def is_weighted(self) -> bool:
         """Return whether events have weights or labels of their own, or classes are balanced."""
-        return bool(self.weight or self.label or self.balance or self._normalised or any(s.weight for s in self.samples))
-
-    @property
-    def _normalised(self) -> bool:
-        return any(sample.cross_section is not None for sample in self.samples)
+        has_weights = any(sample.weight or sample.cross_section is not None for sample in self.samples)
+        return bool(self.weight or self.label or self.balance or has_weights)
 
     def weighting(self, sample: str) -> Weighting:
         """Return how the events of a sample are weighted and labelled."""

@@ -59,9 +59,9 @@ class Header:
 
 @dataclass(frozen=True)
 class PreparedPart:
-    """One prepared entry range. file: identity; label: class of all events, -1 if each has its own; rows: of each split;
-    id_sum: of the training rows' event ids; order: the split of each record batch, one digit each; rejected: events by
-    the cut that rejects them."""
+    """One prepared entry range. file: identity; label: class of all events, -1 if each has its own; rows: of each
+    split; id_sum: of the training rows' event ids; order: the split of each record batch, one digit each; rejected:
+    events by the cut that rejects them."""
 
     key: str
     size_bytes: int

@@ -159,14 +159,15 @@ class Spec(Step):
 class Weigh(Step):
     """Factors of event weights, and the classes, from the sum of all surveys.
 
-    files: identity, label and sample of each; samples: name, cross section × luminosity (None: not normalised) and the
-    sum of weights as JSON text of an exact sum ('' for that of the events that are read). classes: labels of the files.
+    files: identity, number of the class (-1: each event has its own) and sample of each. samples: name, luminosity ×
+    cross section (None: not normalised) and sums of weights that add up, as JSON texts (none: the sum over the events
+    that are read). weighting: text of the `Weighting` of any file.
     """
 
     kind = "weigh"
     survey: str
     files: tuple[tuple[str, int, str], ...]
-    samples: tuple[tuple[str, float | None, str], ...]
+    samples: tuple[tuple[str, float | None, tuple[str, ...]], ...]
     weighting: str
 
 

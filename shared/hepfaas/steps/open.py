@@ -2,34 +2,108 @@
 
 from __future__ import annotations
 
-from hepfaas.datasets.branch_choice import choose_branches
-from hepfaas.datasets.ranges import baskets_read_twice, planned
+import json
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+import numpy as np
+
+from hepfaas.datasets.branch_choice import Branch, choose_branches
+from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.root import OpenedFile, opened, read
+from hepfaas.errors import RequestError
+from hepfaas.exact import ExactSum
+from hepfaas.expressions import parse
+from hepfaas.features.jagged import empty, flat_values, type_of
+from hepfaas.features.preprocess import inputs_of, preprocessed
 from hepfaas.platform.storage import Store
+from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
 from hepfaas.steps.objects import encoded
 
+SUMMED_EVENTS = 1_000_000
+"""Values of a sum of weights that are read at once."""
+
 
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
-    """Raises: RequestError if the file, the tree or a selected branch does not exist; UnavailableError."""
+    """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
+    branches; UnavailableError."""
     file = opened(step.url, step.tree, reading)
+    preprocessing = Preprocessing.from_text(step.preprocessing)
+    types = _types(file, preprocessing, step.expressions)
+    new = [Branch(name, *types[name], size_bytes=0) for name in (new.name for new in preprocessing.new)]
     choice = choose_branches(
-        file.place, file.branches, selected=step.selected, excluded=step.excluded, identifiers=step.identifiers
+        file.place,
+        [*file.branches, *new],
+        selected=step.selected,
+        excluded=(*step.excluded, *preprocessing.removed),
+        identifiers=step.identifiers,
     )
-    baskets = file.baskets([branch.name for branch in choice.features])
+    available = [branch.name for branch in file.branches]
+    features = [branch.name for branch in choice.features]
+    inputs = inputs_of(preprocessing, features, available)
+    extra = _extra(step.expressions, preprocessing, available)
+    baskets = file.baskets(list(dict.fromkeys([*inputs, *extra])))
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
         "identity": file.identity,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
-        "read_bytes": sum(branch.size_bytes for branch in choice.features),
+        "read_bytes": sum(branch.size_bytes for branch in file.branches if branch.name in {*inputs, *extra}),
         "features": [[branch.name, branch.jagged] for branch in choice.features],
         "identifiers": list(choice.identifiers),
         "ranges": [[entries.start, entries.stop] for entries in ranges],
         "baskets_read_twice": baskets_read_twice(baskets, ranges),
         "left_out": [list(item) for item in file.left_out],
         "notes": list(choice.notes),
+        "inputs": list(inputs) if preprocessing else [],
+        "extra": list(extra),
+        "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _types(
+    file: OpenedFile, preprocessing: Preprocessing, expressions: Sequence[str]
+) -> Mapping[str, tuple[bool, str]]:
+    """Return whether each new branch is jagged, and its type, from a try on no events.
+
+    Raises: RequestError if an expression does not fit the branches, or one that must give a number gives several.
+    """
+    if not preprocessing and not expressions:
+        return {}
+    arrays = preprocessed(
+        {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}, preprocessing
+    ).arrays
+    for text in expressions:
+        if type_of(parse(text, "params.json").evaluate(arrays))[0]:
+            raise RequestError(
+                f"'{text}' has several values for an event of {file.place}; weights, labels and spectators have one: "
+                "take an element, as in Muon_pt[0], or a reduction, as in sum(Jet_pt)"
+            )
+    return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
+
+
+def _extra(expressions: Sequence[str], preprocessing: Preprocessing, available: Sequence[str]) -> tuple[str, ...]:
+    """Return the branches of the file that expressions beside the preprocessing take, new branches resolved."""
+    new = [one.name for one in preprocessing.new]
+    names = {name for text in expressions for name in parse(text, "params.json").branches([*available, *new])}
+    return inputs_of(preprocessing, [name for name in (*available, *new) if name in names], available) if names else ()
+
+
+def _sum(step: Open, reading: Reading) -> ExactSum:
+    """Return the sum of a branch over all entries of its tree."""
+    tree, _, branch = step.sum_of_weights.rpartition("/")
+    file = opened(step.url, tree or step.tree, reading)
+    sums = [ExactSum()]
+    for start in range(0, file.entries, SUMMED_EVENTS):
+        entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))
+        arrays = read(step.url, file.identity, file.tree, branches=[branch], entries=entries, reading=reading)
+        values = flat_values(arrays[branch], branch).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise RequestError(f"'{step.sum_of_weights}' in '{step.url}' has a value that is NaN or infinite")
+        sums.append(ExactSum.of(values))
+    return reduce(or_, sums)
