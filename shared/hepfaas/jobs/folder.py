@@ -13,11 +13,11 @@ from typing import Any
 from hepfaas.datasets.files import labels_of, listed
 from hepfaas.errors import RequestError
 from hepfaas.jobs.job import MODULE, SUBMIT, Job, Texts, labelled
-from hepfaas.runs.params import Params, check_no_preproc, json_object, params_of
+from hepfaas.runs.params import Params, json_object, params_of
 
 MOST_TEXT_BYTES = 5_000_000
 """Size of each text that is read: lists, params.json, submit.json, Python files."""
-_NAMES = ("files", "labels", "model", "params", "name")
+_NAMES = ("files", "labels", "model", "params", "preproc", "name")
 _WITHOUT_EFFECT = ("device", "memory", "cpus")
 _KEYS = (*_NAMES, *_WITHOUT_EFFECT)
 
@@ -30,6 +30,7 @@ class Names:
     labels: str = "labels.txt"
     model: str = MODULE
     params: str = "params.json"
+    preproc: str = ""
     name: str | None = None
 
 
@@ -48,16 +49,17 @@ def job_in(folder: Path, chosen: Mapping[str, str], *, inside: bool = True) -> J
     names = Names(**{**{key: value for key, value in submit.items() if key in _NAMES}, **chosen})
     has_params = "params" in chosen or names.params != Names.params or names.params in texts.names
     params = params_of(texts.text(names.params), names.params) if has_params else Params({})
+    params = texts.completed(params, names.preproc)
     notes = [f"{SUBMIT}: '{key}' has no effect here" for key in _WITHOUT_EFFECT if key in submit]
     files, labels = listed(texts.text(names.files)), labels_of(texts.text(names.labels))
     return Job(
         name=names.name or folder.resolve().name,
         code=texts.code(names.model),
         module=names.model,
-        params=texts.completed(params),
+        params=params,
         files=labelled(files, labels, params.redirector, folder, inside=inside),
         folder=folder,
-        notes=(*notes, *params.notes, *texts.notes),
+        notes=(*notes, *params.notes),
     )
 
 
@@ -71,7 +73,6 @@ def _read(folder: Path, name: str) -> bytes:
 def _submitted(text: str) -> Mapping[str, Any]:
     """Return the values in submit.json. Raises: RequestError naming the key and what it takes."""
     values = json_object(text, SUBMIT)
-    check_no_preproc(values, SUBMIT)
     for key, value in values.items():
         if key not in _KEYS:
             similar = difflib.get_close_matches(key[:100], _KEYS, 1) or _KEYS

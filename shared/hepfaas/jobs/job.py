@@ -14,7 +14,10 @@ from hepfaas.datasets.files import checked_name, labels_of, listed, located, pai
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import checked_path
 from hepfaas.platform.storage import Store
-from hepfaas.runs.params import NO_PREPROC, REDIRECTOR, Params, params_in
+from hepfaas.runs.params import REDIRECTOR, Params, json_object, params_in
+from hepfaas.runs.preproc import preprocessing_of
+from hepfaas.runs.preprocessing import NOTHING
+from hepfaas.runs.preprocessing_keys import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
 
@@ -96,16 +99,25 @@ class Texts:
             for folder in PurePosixPath(name).parents[:-1]
         )
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes for the user on files that have no effect."""
-        return (f"{PREPROC} has no effect: {NO_PREPROC}",) if PREPROC in self.names else ()
+    def completed(self, params: Params, preproc: str = "") -> Params:
+        """Return params with what other files say: excluded branches, and the preprocessing of preproc.json.
 
-    def completed(self, params: Params) -> Params:
-        """Return params with the excluded branches that a file lists."""
-        if not params.branch_file:
-            return params
-        return replace(params, recipe={**params.recipe, "excluded": listed(self.text(params.branch_file))})
+        preproc: name of that file, if submit.json names it. Raises: RequestError.
+        """
+        recipe, notes = dict(params.recipe), params.notes
+        if params.branch_file:
+            recipe["excluded"] = listed(self.text(params.branch_file))
+        name = preproc or params.preproc or (PREPROC if PREPROC in self.names else "")
+        if name:
+            if name.endswith(".py"):
+                raise RequestError(
+                    f"'{name}': a function preprocessing(record) is not supported yet; write cuts and new branches as "
+                    f"{PREPROC} (docs/how-to/migrate.md)"
+                )
+            first, more = preprocessing_of(json_object(self.text(name), name), name)
+            recipe["preprocessing"] = joined(first, recipe.get("preprocessing", NOTHING), f"{name} and params.json")
+            notes = (*notes, *more)
+        return replace(params, recipe=recipe, notes=notes)
 
 
 def job_of(values: Mapping[str, Any]) -> Job:
@@ -130,14 +142,14 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         raise RequestError(
             "the job's 'params' is not an object; it takes what params.json takes (docs/reference/params.md)"
         )
-    params = params_in(settings, "params.json")
+    params = texts.completed(params_in(settings, "params.json"))
     return Job(
         name=names.get("name", "model"),
         code=texts.code(module),
         module=module,
-        params=texts.completed(params),
+        params=params,
         webhook=str(values.get("webhook") or ""),
-        notes=(*params.notes, *texts.notes),
+        notes=params.notes,
     )
 
 

@@ -17,7 +17,7 @@ from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.jagged import Values, flat_values
-from hepfaas.features.matrix import matrix, surplus_events
+from hepfaas.features.vectors import vectors_of
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
 from hepfaas.models.served import graph_of
@@ -36,7 +36,8 @@ RANGE_SCORES = 2_000_000
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,).
+    """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,). The
+    scores of events that the model's cuts reject are NaN.
 
     n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped.
     """
@@ -90,7 +91,7 @@ def predicted(
 
     Raises: RequestError; UnavailableError.
     """
-    features = _features(published)
+    inputs = published.spec.input_names
     file = file or opened(url, tree, reading)
     branches = {branch.name for branch in file.branches}
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
@@ -98,7 +99,7 @@ def predicted(
     first, stop = wanted or (0, file.entries)
     ranges = (
         EntryRange(max(first, entries.start), min(stop, entries.stop))
-        for entries in planned(file.baskets(features), file.entries, RANGE_EVENTS)
+        for entries in planned(file.baskets(inputs), file.entries, RANGE_EVENTS)
     )
     wanted_ranges = (entries for entries in ranges if entries.start < entries.stop)
     for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges):
@@ -117,7 +118,7 @@ class _Source:
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
-    names = [*_features(published), *source.identifiers]
+    names = [*published.spec.input_names, *source.identifiers]
     return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
 
 
@@ -150,17 +151,14 @@ def _scored(
         branches = {name: branch[start : start + events] for name, branch in arrays.items()}
         identifiers = {name: flat_values(branches.pop(name), name) for name in source.identifiers}
         first = entries.start + start
+        vectors = vectors_of(branches, spec)
         yield Scores(
             url=source.url,
             entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
             identifiers=identifiers,
-            scores=model.predict(matrix(branches, spec)),
-            n_surplus=int(surplus_events(branches, spec).sum()),
+            scores=vectors.of_all(model.predict(vectors.features)),
+            n_surplus=vectors.n_surplus,
         )
-
-
-def _features(published: Published) -> list[str]:
-    return [branch.name for branch in published.spec.branches]
 
 
 def _published(step: Predict, store: Store) -> Published:
