@@ -19,6 +19,7 @@ from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
 from hepfaas.runs.preprocessing_keys import preprocessing_from
 from hepfaas.runs.weighting import Balance
+from hepfaas.expressions.patterns import check_patterns
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
@@ -156,11 +157,12 @@ def _name(value: Any, place: str) -> str:
 
 
 def _names(value: Any, place: str) -> tuple[str, ...]:
-    """Return the names in a list or in a comma-separated text."""
+    """Return the names and patterns in a list or in a comma-separated text."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise _wrong(place, value, "a list of branch names")
+    check_patterns(value, place)
     return tuple(value)
 
 

@@ -92,6 +92,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
+            removed=(*recipe.preprocessing.removed, *recipe.spectators),
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),

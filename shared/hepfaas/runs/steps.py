@@ -99,8 +99,8 @@ class RangeStep(Step):
 class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
 
-    preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, on single events.
-    sum_of_weights: '<tree>/<branch>' that is added up, '' for none.
+    removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
+    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none.
     """
 
     kind = "open"
@@ -112,6 +112,7 @@ class Open(Step):
     identifiers: tuple[str, ...]
     range_events: int
     attempt: str
+    removed: tuple[str, ...] = ()
     preprocessing: str = ""
     expressions: tuple[str, ...] = ()
     sum_of_weights: str = ""

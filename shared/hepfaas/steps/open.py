@@ -16,6 +16,7 @@ from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
 from hepfaas.expressions import parse
+from hepfaas.expressions.patterns import matching
 from hepfaas.features.jagged import empty, flat_values, type_of
 from hepfaas.features.preprocess import inputs_of, preprocessed
 from hepfaas.platform.storage import Store
@@ -33,12 +34,13 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     file = opened(step.url, step.tree, reading)
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
-    new = [Branch(name, *types[name], size_bytes=0) for name in (new.name for new in preprocessing.new)]
+    branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
+    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
     choice = choose_branches(
         file.place,
-        [*file.branches, *new],
+        [branch for branch in branches if branch.name not in removed],
         selected=step.selected,
-        excluded=(*step.excluded, *preprocessing.removed),
+        excluded=step.excluded,
         identifiers=step.identifiers,
     )
     available = [branch.name for branch in file.branches]
