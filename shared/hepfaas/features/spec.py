@@ -55,7 +55,7 @@ class FeatureSpec:
     branches: in the order of the columns. surplus: for an event with more values than a branch's width, "truncate"
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
-    features.
+    features. spectators: branches and expressions that are kept beside the scores, where the events have them.
     """
 
     branches: tuple[FeatureBranch, ...]
@@ -63,6 +63,7 @@ class FeatureSpec:
     identifiers: tuple[str, ...] = ()
     preprocessing: Preprocessing = NOTHING
     read: tuple[InputBranch, ...] = ()
+    spectators: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[InputBranch, ...]:
@@ -111,6 +112,8 @@ class FeatureSpec:
         }
         if self.read:
             values |= {"preprocessing": self.preprocessing.to_json(), "read": [asdict(branch) for branch in self.read]}
+        if self.spectators:
+            values["spectators"] = list(self.spectators)
         return values
 
     @classmethod
@@ -122,6 +125,7 @@ class FeatureSpec:
             tuple(values["identifiers"]),
             Preprocessing.from_json(values.get("preprocessing", {})),
             tuple(InputBranch(**branch) for branch in values.get("read", ())),
+            tuple(values.get("spectators", ())),
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,17 @@ from hepfaas.features.spec import FeatureSpec
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of events. features: of the selected ones, (selected, features), float32. selected: whether each event
-    passes the model's cuts, (events,); None: all do. n_surplus: selected events with surplus values, which are dropped.
+    """The vectors of events.
+
+    features: of the selected events, (selected, features), float32. selected: whether each event passes the model's
+    cuts, (events,); None: all do. n_surplus: selected events with surplus values, which are dropped. spectators: of all
+    events, (events,) each.
     """
 
     features: NDArray[np.float32]
     selected: NDArray[np.bool_] | None = None
     n_surplus: int = 0
+    spectators: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -37,17 +41,24 @@ class Vectors:
         return everything
 
 
-def vectors_of(arrays: Mapping[str, Values], spec: FeatureSpec) -> Vectors:
-    """Return the vectors of events; arrays: the inputs of the spec, each (events,) or (events, var).
+def vectors_of(arrays: Mapping[str, Values], spec: FeatureSpec, spectators: Sequence[str] = ()) -> Vectors:
+    """Return the vectors of events; arrays: the inputs of the spec and of the spectators, each (events,) or
+    (events, var).
 
-    Raises: RequestError if a branch is missing or of the wrong form, or what `matrix` raises.
+    Raises: RequestError if a branch is missing or of the wrong form; what `matrix` raises.
     """
-    if not spec.preprocessing:
+    if not spec.preprocessing and not spectators:
         return Vectors(matrix(arrays, spec), None, int(surplus_events(arrays, spec).sum()))
-    from hepfaas.features.preprocess import preprocessed  # most models have none, and answer sooner without it
+    from hepfaas.features.preprocess import one_number, preprocessed  # most models need none, and answer sooner
 
+    n_events = len(next(iter(arrays.values())))
     result = preprocessed(arrays, spec.preprocessing)
     branches: dict[str, Any] = {name: result.arrays[name] for name in spec.names}
     if result.passed is not None:
         branches = {name: events_where(values, result.passed) for name, values in branches.items()}
-    return Vectors(matrix(branches, spec), result.passed, int(surplus_events(branches, spec).sum()))
+    return Vectors(
+        matrix(branches, spec),
+        result.passed,
+        int(surplus_events(branches, spec).sum()),
+        {name: one_number(result.arrays, name, n_events) for name in spectators},
+    )

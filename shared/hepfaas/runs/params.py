@@ -15,11 +15,11 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions import parse
+from hepfaas.expressions.patterns import check_patterns
 from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
 from hepfaas.runs.preprocessing_keys import preprocessing_from
 from hepfaas.runs.weighting import Balance
-from hepfaas.expressions.patterns import check_patterns
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""

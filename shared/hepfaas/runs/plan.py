@@ -314,6 +314,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         surplus=recipe.surplus,
         inputs=first.inputs,
         preprocessing=recipe.preprocessing.text,
+        spectators=recipe.spectators,
     )
     return one(step, results)
 

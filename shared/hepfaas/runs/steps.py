@@ -100,7 +100,8 @@ class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
 
     removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
-    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none.
+    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
+    '' for none. optional: expressions that are evaluated if the file has their branches.
     """
 
     kind = "open"
@@ -116,6 +117,7 @@ class Open(Step):
     preprocessing: str = ""
     expressions: tuple[str, ...] = ()
     sum_of_weights: str = ""
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +145,7 @@ class Spec(Step):
     """Columns, ranges and widths from the sum of all surveys.
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
+    spectators: branches and expressions that are kept beside the scores.
     """
 
     kind = "spec"
@@ -154,6 +157,7 @@ class Spec(Step):
     surplus: str
     inputs: tuple[str, ...] = ()
     preprocessing: str = ""
+    spectators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,8 +318,9 @@ class Register(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(RangeStep):
-    """Scores of one entry range. branches: the features; identifiers: the identifier branches that the file has; spec,
-    graph: hashes of the spec and the graph of the version `model`."""
+    """Scores of one entry range. branches: the inputs of the model; identifiers, spectators: those that the file has;
+    extra: branches that the spectators are made of; spec, graph: hashes of the spec and the graph of the version
+    `model`."""
 
     kind = "predict"
     file: str
@@ -325,6 +330,8 @@ class Predict(RangeStep):
     identifiers: tuple[str, ...]
     spec: str
     graph: str
+    spectators: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
 

@@ -100,6 +100,8 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         tree=wanted.tree,
         features=tuple(published.spec.input_names),
         identifiers=published.spec.identifiers,
+        spectators=published.spec.spectators,
+        preprocessing=published.spec.preprocessing.text,
         entries=wanted.entries,
         range_events=int(published.card["recipe"]["range_events"]),
     )

@@ -14,9 +14,8 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import read
 from hepfaas.errors import RequestError
-from hepfaas.expressions import parse
-from hepfaas.features.jagged import Values, events_where, type_of, values_and_counts
-from hepfaas.features.preprocess import preprocessed
+from hepfaas.features.jagged import Values, events_where, type_of
+from hepfaas.features.preprocess import one_number, preprocessed
 from hepfaas.features.spec import InputBranch
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey
@@ -63,10 +62,7 @@ class Events:
 
     def numbers(self, expression: str) -> NDArray[Any]:
         """Return the value of an expression for each event, (events,). Raises: RequestError if it is not one number."""
-        values, counts = values_and_counts(parse(expression, "params.json").evaluate(self.arrays))
-        if counts is not None:
-            raise RequestError(f"'{expression}' has several values for an event of {self.place}; it must have one")
-        return np.broadcast_to(values, self.entries.shape)
+        return one_number(self.arrays, expression, len(self.entries))
 
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
         """Return the weight of each event, (events,), before any normalisation; 0 for a rejected event without one.
@@ -105,9 +101,7 @@ class Events:
         return bins_of(self.numbers(balance.expression)[self.selected].astype(np.float64), balance)
 
 
-def events_of(
-    step: Survey | Prepare, inputs: Sequence[str], preprocessing: Preprocessing, reading: Reading
-) -> Events:
+def events_of(step: Survey | Prepare, inputs: Sequence[str], preprocessing: Preprocessing, reading: Reading) -> Events:
     """Read the events of a step. inputs: branches of the file.
 
     Raises: RequestError if the file has changed since the run opened it; UnavailableError.

@@ -15,10 +15,10 @@ from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
-from hepfaas.expressions import parse
 from hepfaas.expressions.patterns import matching
+from hepfaas.features.extra import extra_inputs, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
-from hepfaas.features.preprocess import inputs_of, preprocessed
+from hepfaas.features.preprocess import inputs_of, one_number, preprocessed
 from hepfaas.platform.storage import Store
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
@@ -46,7 +46,8 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     available = [branch.name for branch in file.branches]
     features = [branch.name for branch in choice.features]
     inputs = inputs_of(preprocessing, features, available)
-    extra = _extra(step.expressions, preprocessing, available)
+    spectators = with_branches(step.optional, preprocessing, available)
+    extra = extra_inputs([*step.expressions, *spectators], preprocessing, available)
     baskets = file.baskets(list(dict.fromkeys([*inputs, *extra])))
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
@@ -63,6 +64,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "notes": list(choice.notes),
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
+        "spectators": list(spectators),
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
@@ -81,19 +83,8 @@ def _types(
         {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}, preprocessing
     ).arrays
     for text in expressions:
-        if type_of(parse(text, "params.json").evaluate(arrays))[0]:
-            raise RequestError(
-                f"'{text}' has several values for an event of {file.place}; weights, labels and spectators have one: "
-                "take an element, as in Muon_pt[0], or a reduction, as in sum(Jet_pt)"
-            )
+        one_number(arrays, text, 0)
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
-
-
-def _extra(expressions: Sequence[str], preprocessing: Preprocessing, available: Sequence[str]) -> tuple[str, ...]:
-    """Return the branches of the file that expressions beside the preprocessing take, new branches resolved."""
-    new = [one.name for one in preprocessing.new]
-    names = {name for text in expressions for name in parse(text, "params.json").branches([*available, *new])}
-    return inputs_of(preprocessing, [name for name in (*available, *new) if name in names], available) if names else ()
 
 
 def _sum(step: Open, reading: Reading) -> ExactSum:

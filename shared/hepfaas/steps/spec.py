@@ -30,6 +30,7 @@ def perform(step: steps.Spec, store: Store) -> None:
         step.identifiers,
         Preprocessing.from_text(step.preprocessing),
         tuple(read[name] for name in step.inputs),
+        step.spectators,
     )
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}
