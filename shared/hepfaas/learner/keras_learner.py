@@ -226,10 +226,7 @@ class KerasLearner:
         """Print which metrics Keras computes without the event weights."""
         compiled = getattr(self.model, "_compile_metrics", None)
         if compiled is not None and compiled.metrics and not getattr(compiled, "_user_weighted_metrics", None):
-            print(
-                "note: events have weights, and Keras leaves them out of compile(metrics=...); the losses are weighted, "
-                "and so are metrics given as compile(weighted_metrics=...)"
-            )
+            _say("events have weights, and Keras leaves them out of compile(metrics=...), not of weighted_metrics=...")
 
     def _check_unpacked(self, step: str, error: Exception) -> None:
         """Raises: ModelError if a step of the user's own failed because it unpacks two values."""
@@ -477,6 +474,11 @@ def _loss_name(model: Any) -> str:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _say(note: str) -> None:
+    """Write a note to the log of the step."""
+    sys.stdout.write(f"note: {note}\n")
 
 
 def _article(name: str) -> str:
