@@ -202,7 +202,11 @@ class Prepare(RangeStep):
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Step):
-    """Fields of every step of the learner: the network and how it computes."""
+    """Fields of every step of the learner: the network and how it computes.
+
+    weighted: whether the prepared events have weights. class_weight: factor of the event weights of each label, in the
+    order of `labels`; none if all are 1.
+    """
 
     data: str
     code: str
@@ -213,6 +217,8 @@ class Learning(Step):
     seed: int
     threads: int
     xla: bool
+    weighted: bool = False
+    class_weight: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
