@@ -234,6 +234,7 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = N
                 segment=segment,
                 segment_rows=segment_rows,
                 shuffle=recipe.shuffle,
+                weighted=weigh is not None,
             )
             chain[-1].append(step)
             before = step.key

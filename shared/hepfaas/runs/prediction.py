@@ -29,8 +29,8 @@ class Prediction:
 
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
     spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
-    `Preprocessing`. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries read
-    by one step.
+    `Preprocessing`. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries
+    that one step reads.
     """
 
     kind: ClassVar[str] = "prediction"
