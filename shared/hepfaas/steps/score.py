@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from hepfaas.errors import MissingError
+from hepfaas.evaluation.metrics import counts_of
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import Exported
 from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
-from hepfaas.training.metrics import counts_of
 
 
 def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None:

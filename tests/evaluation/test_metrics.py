@@ -7,8 +7,7 @@ from operator import or_
 
 import numpy as np
 import pytest
-from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.training.metrics import (
+from hepfaas.evaluation.metrics import (
     BINS,
     LOSS_LIMIT,
     LOSS_UNIT,
@@ -18,6 +17,7 @@ from hepfaas.training.metrics import (
     distribution,
     quality,
 )
+from hepfaas.runs.splits import HELD_BACK, Split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hepfaas.training.metrics import ScoreCounts, distribution
+from hepfaas.evaluation.metrics import ScoreCounts, distribution
 
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
