@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 from hepfaas.evaluation import plots
-from hepfaas.evaluation.metrics import ScoreCounts, counts_of, quality
+from hepfaas.evaluation.counts import ScoreCounts, counts_of
+from hepfaas.evaluation.metrics import quality
 from hepfaas.runs.splits import HELD_BACK, Split
 
 RNG = np.random.default_rng(3)

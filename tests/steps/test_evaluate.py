@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.evaluation.metrics import counts_of
+from hepfaas.evaluation.counts import counts_of
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Evaluate

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hepfaas.errors import RequestError
-from hepfaas.evaluation.metrics import ScoreCounts, quality
+from hepfaas.evaluation.counts import ScoreCounts
+from hepfaas.evaluation.metrics import quality
 from hepfaas.platform.storage import Store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Compare

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hepfaas.errors import MissingError
-from hepfaas.evaluation.metrics import counts_of
+from hepfaas.evaluation.counts import counts_of
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import Exported
