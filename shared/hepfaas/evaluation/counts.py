@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import or_
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.evaluation.tally import LARGEST_WEIGHT, Counts, ExactSums, Floats, Tally, tally
+from hepfaas.evaluation.tally import Counts, Floats, Tally, tally
+from hepfaas.exact import ExactSum
 from hepfaas.runs.splits import HELD_BACK
 
 BINS = 4_096
@@ -24,9 +26,6 @@ LOSS_UNIT = 2.0**-32
 
 LOSS_LIMIT = 1e6
 """Largest loss of one event. Only logits reach it: the loss of a probability is at most 20 (EDGE)."""
-
-LARGEST_LOSS, LOSS_DIGITS = 2.0**20, 3
-"""Bounds of the exact sums of losses times weights."""
 
 ROUNDING = 1e-5
 """How far float32 rounding may take a probability below 0 or above 1."""
@@ -40,14 +39,14 @@ class ScoreCounts:
 
     histograms: (splits, curves, classes, bins); a binary network has one curve, the score of class 1, others have one
     for each class. confusion: (splits, true class, predicted class). losses: log-loss in units of 2**-32.
-    weighted_losses: (splits,), log-loss times weight; None without weights. n_not_finite: events with a NaN or infinite
+    weighted_losses: log-loss times weight; None without weights. n_not_finite: events with a NaN or infinite
     score. n_not_probable: events with a score outside [0, 1] that must be a probability. The other counts exclude both.
     """
 
     histograms: Tally
     confusion: Tally
     losses: tuple[int, ...]
-    weighted_losses: ExactSums | None = None
+    weighted_losses: tuple[ExactSum, ...] | None = None
     n_not_finite: int
     n_not_probable: int
 
@@ -58,7 +57,7 @@ class ScoreCounts:
             histograms=self.histograms | other.histograms,
             confusion=self.confusion | other.confusion,
             losses=tuple(first + second for first, second in zip(self.losses, other.losses, strict=True)),
-            weighted_losses=None if one is None or two is None else one + two,
+            weighted_losses=one and two and tuple(map(or_, one, two)),
             n_not_finite=self.n_not_finite + other.n_not_finite,
             n_not_probable=self.n_not_probable + other.n_not_probable,
         )
@@ -85,7 +84,7 @@ class ScoreCounts:
         }
         if self.weighted_losses is not None:
             values["weighted_confusion"] = self.confusion.to_json()
-            values["weighted_losses"] = self.weighted_losses.whole(range(len(self.losses)))
+            values["weighted_losses"] = [loss.to_json() for loss in self.weighted_losses]
         return values
 
     @classmethod
@@ -97,7 +96,7 @@ class ScoreCounts:
             histograms=Tally.from_json(values),
             confusion=Tally.from_json(values["weighted_confusion"]) if is_weighted else confusion,
             losses=tuple(values["losses"]),
-            weighted_losses=_losses_from_json(values) if is_weighted else None,
+            weighted_losses=tuple(map(ExactSum.from_json, values["weighted_losses"])) if is_weighted else None,
             n_not_finite=values["n_not_finite"],
             n_not_probable=values["n_not_probable"],
         )
@@ -134,9 +133,9 @@ class Scored:
 def scored(scores: NDArray[np.float32], *, logits: bool) -> Scored:
     """Return scores, (events, outputs), as probabilities. logits: whether the scores precede the sigmoid (one output)
     or softmax."""
-    finite = np.isfinite(scores).all(axis=1, keepdims=True)[:, 0]
-    probable = np.abs(scores - 0.5) <= 0.5 + ROUNDING
-    valid = finite if logits else finite & probable.all(axis=1)
+    finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
+    probable = np.logical_and.reduce(np.abs(scores - 0.5) <= 0.5 + ROUNDING, axis=1)
+    valid = finite if logits else finite & probable
     values = scores[valid].astype(np.float64)
     return Scored(valid, int((~finite).sum()), values, _probabilities(values, logits))
 
@@ -175,7 +174,7 @@ def counts_of(
             unit,
         ),
         losses=tuple(sum(whole[places == place].tolist()) for place in range(len(HELD_BACK))),
-        weighted_losses=None if weights is None else _loss_sums(places, loss * weights, unit),
+        weighted_losses=None if weights is None else _by_place(loss * weights, places),
         n_not_finite=events.n_not_finite,
         n_not_probable=int((~events.valid).sum()) - events.n_not_finite,
     )
@@ -215,15 +214,8 @@ def distribution(histogram: Floats, bins: int) -> Floats:
     return np.bincount(indices, weights=histogram, minlength=bins).astype(np.float64)
 
 
-def _loss_sums(places: NDArray[np.int64], losses: Floats, unit: float) -> ExactSums:
-    largest = unit * LARGEST_WEIGHT * LARGEST_LOSS
-    return ExactSums.of(places, losses, (len(HELD_BACK),), largest=largest, digits=LOSS_DIGITS)
-
-
-def _losses_from_json(values: Mapping[str, Any]) -> ExactSums:
-    whole = values["weighted_losses"]
-    largest = values["largest"] * LARGEST_LOSS
-    return ExactSums.from_whole(range(len(whole)), whole, (len(whole),), largest=largest, digits=LOSS_DIGITS)
+def _by_place(values: Floats, places: NDArray[np.int64]) -> tuple[ExactSum, ...]:
+    return tuple(ExactSum.of(values[places == place]) for place in range(len(HELD_BACK)))
 
 
 def _probabilities(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:

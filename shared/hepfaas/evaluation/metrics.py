@@ -185,7 +185,7 @@ def _total(values: NDArray[np.int64]) -> NDArray[np.int64]:
 def _loss(counts: ScoreCounts, place: int) -> float:
     if counts.weighted_losses is None:
         return counts.losses[place] * LOSS_UNIT
-    return float(counts.weighted_losses.numbers()[place])
+    return float(counts.weighted_losses[place])
 
 
 def _variance(values: Floats, tally: Tally, mean: float) -> float:

@@ -1,7 +1,8 @@
 """Events counted in cells of an array, with exact sums of their weights. Pure.
 
 A sum of floats depends on the order of its terms. So each weight is rounded to a whole number of steps, and the whole
-numbers are added: a tally depends neither on the order of the events nor on how they are divided into parts.
+numbers are added: a tally depends neither on the order of the events nor on how they are divided into parts. `ExactSum`
+does not round, but takes one sum at a time; a tally has thousands of cells.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ the largest one has a relative error of at most 1e-9, and its square one of 1e-9
 
 
 @dataclass(frozen=True)
-class ExactSums:
+class CellSums:
     """Sums of floats in the cells of an array, as integers.
 
     digits: (digits, *shape), the most significant first: the sum of a cell is largest × Σ digits[k] × 2**(-30 (k + 1)).
@@ -41,7 +42,7 @@ class ExactSums:
     largest: float
 
     @classmethod
-    def of(cls, cells: Counts, values: Floats, shape: Sequence[int], *, largest: float, digits: int) -> ExactSums:
+    def of(cls, cells: Counts, values: Floats, shape: Sequence[int], *, largest: float, digits: int) -> CellSums:
         """Return the sums of values, (terms,), by the index of their cell in the flattened array, (terms,).
 
         Raises: RequestError if a value is NaN or exceeds `largest`.
@@ -61,14 +62,14 @@ class ExactSums:
             left = left - whole  # exact, too
         return cls(sums.reshape(digits, *shape), largest)
 
-    def __add__(self, other: ExactSums) -> ExactSums:
+    def __add__(self, other: CellSums) -> CellSums:
         if self.largest != other.largest:
             raise ValueError(f"sums in units of {self.largest} and {other.largest} cannot be added")
-        return ExactSums(self.digits + other.digits, self.largest)
+        return CellSums(self.digits + other.digits, self.largest)
 
-    def apply(self, change: Callable[[Counts], Counts]) -> ExactSums:
+    def apply(self, change: Callable[[Counts], Counts]) -> CellSums:
         """Return the sums after a linear change of the array, such as a sum over an axis or a choice of cells."""
-        return ExactSums(np.stack([change(digit) for digit in self.digits]), self.largest)
+        return CellSums(np.stack([change(digit) for digit in self.digits]), self.largest)
 
     def numbers(self) -> Floats:
         """Return the sums as floats. Equal sums give equal floats, whatever terms they were made of."""
@@ -88,7 +89,7 @@ class ExactSums:
     @classmethod
     def from_whole(
         cls, cells: Any, values: Sequence[int], shape: Sequence[int], *, largest: float, digits: int
-    ) -> ExactSums:
+    ) -> CellSums:
         """Return the sums from the values of `whole`; those of other cells are 0."""
         sums = np.zeros((digits, math.prod(shape)), dtype=np.int64)
         left = list(values)
@@ -107,8 +108,8 @@ class Tally:
     """
 
     events: Counts
-    sums: ExactSums | None = None
-    squares: ExactSums | None = None
+    sums: CellSums | None = None
+    squares: CellSums | None = None
 
     def __or__(self, other: Tally) -> Tally:
         """Return the tally of both sets of events."""
@@ -168,8 +169,8 @@ class Tally:
             return cls(events.reshape(shape))
         return cls(
             events.reshape(shape),
-            ExactSums.from_whole(cells, values["sums"], shape, largest=largest, digits=WEIGHT_DIGITS),
-            ExactSums.from_whole(cells, values["squares"], shape, largest=largest**2, digits=SQUARE_DIGITS),
+            CellSums.from_whole(cells, values["sums"], shape, largest=largest, digits=WEIGHT_DIGITS),
+            CellSums.from_whole(cells, values["squares"], shape, largest=largest**2, digits=SQUARE_DIGITS),
         )
 
 
@@ -184,11 +185,11 @@ def tally(cells: Counts, shape: Sequence[int], weights: Floats | None = None, un
     if weights is None:
         return Tally(events)
     largest = unit * LARGEST_WEIGHT
-    sums = ExactSums.of(cells, weights, shape, largest=largest, digits=WEIGHT_DIGITS)
-    return Tally(events, sums, ExactSums.of(cells, weights**2, shape, largest=largest**2, digits=SQUARE_DIGITS))
+    sums = CellSums.of(cells, weights, shape, largest=largest, digits=WEIGHT_DIGITS)
+    return Tally(events, sums, CellSums.of(cells, weights**2, shape, largest=largest**2, digits=SQUARE_DIGITS))
 
 
-def _added(one: ExactSums | None, other: ExactSums | None) -> ExactSums | None:
+def _added(one: CellSums | None, other: CellSums | None) -> CellSums | None:
     if one is None or other is None:
         if one is not other:
             raise ValueError("a tally with weights and one without cannot be added")
