@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.evaluation.counts import counts_of
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps import evaluate
 from hepfaas.steps.objects import encoded
-from hepfaas.training.metrics import counts_of
 
 
 @pytest.mark.parametrize(

@@ -190,12 +190,18 @@ def _class_numbers(recipe: Recipe) -> dict[int, int]:
 
 
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
+def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
         [
-            Score(export=export.key, part=part.key, n_classes=n_classes, threshold=recipe.threshold)
+            Score(
+                export=export.key,
+                part=part.key,
+                n_classes=n_classes,
+                threshold=recipe.threshold,
+                weigh=weigh.key if weigh else "",
+            )
             for part in _parts(prepared)
         ]
     )
@@ -377,7 +383,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared), results)
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
     evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=names), results)
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
@@ -407,7 +413,7 @@ def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: _Matrix, export
         (_kept(wanted.last, "spec", results), _kept(wanted.last, "export", results)),
     ):
         prepared = phase("gate", prepare_levels(sample, opened, columns, weigh), results)
-        scores.append(phase("gate", score_levels(sample, graph, prepared), results).key)
+        scores.append(phase("gate", score_levels(sample, graph, prepared, weigh), results).key)
     new, last = scores
     compare = Compare(metric=wanted.metric, fall=wanted.fall, model=wanted.last.model, score=new, last=last)
     return phase("gate", ((compare,),), results)

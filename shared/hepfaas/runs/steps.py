@@ -243,13 +243,15 @@ class Export(Learning):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Step):
-    """Counts of the scores of one prepared part's held-back rows; they add up over parts."""
+    """Counts of the scores of one prepared part's held-back rows; they add up over parts. weigh: key of the factors of
+    event weights, '' without weights."""
 
     kind = "score"
     export: str
     part: str
     n_classes: int
     threshold: float
+    weigh: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hepfaas.errors import RequestError
+from hepfaas.evaluation.counts import ScoreCounts
+from hepfaas.evaluation.metrics import quality
 from hepfaas.platform.storage import Store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Compare
 from hepfaas.steps.objects import encoded, result_of
-from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Compare, store: Store) -> None:

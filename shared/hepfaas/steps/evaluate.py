@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hepfaas.evaluation import plots
+from hepfaas.evaluation.counts import ScoreCounts
+from hepfaas.evaluation.metrics import quality
 from hepfaas.platform.storage import Store
 from hepfaas.runs.splits import HELD_BACK
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
-from hepfaas.training import plots
-from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Evaluate, store: Store) -> None:

@@ -49,7 +49,7 @@ def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from hepfaas.training.metrics import ScoreCounts
+    from hepfaas.evaluation.counts import ScoreCounts
 
     return reduce(or_, (ScoreCounts.from_json(result) for result in results)).to_json()
 

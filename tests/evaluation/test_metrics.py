@@ -7,17 +7,10 @@ from operator import or_
 
 import numpy as np
 import pytest
+from hepfaas.evaluation.counts import BINS, LOSS_LIMIT, LOSS_UNIT, ScoreCounts, counts_of, distribution
+from hepfaas.evaluation.metrics import curve_of, quality
+from hepfaas.evaluation.tally import Tally
 from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.training.metrics import (
-    BINS,
-    LOSS_LIMIT,
-    LOSS_UNIT,
-    ScoreCounts,
-    counts_of,
-    curve_of,
-    distribution,
-    quality,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -121,7 +114,7 @@ def test_the_sum_does_not_depend_on_the_parts(cuts: list[int], chooser: object) 
 def test_counts_survive_json() -> None:
     counts = counts_of(*sample(500), 2, logits=False)
     again = ScoreCounts.from_json(json.loads(json.dumps(counts.to_json())))
-    assert np.array_equal(again.histograms, counts.histograms)
+    assert np.array_equal(again.histograms.events, counts.histograms.events)
     assert (again.losses, again.n_not_finite, again.n_not_probable) == (counts.losses, 0, 0)
 
 
@@ -133,7 +126,7 @@ def test_counts_of_many_events_are_small_as_json() -> None:
 def test_scores_that_are_no_probabilities_are_counted_apart_unless_they_are_logits(score: float) -> None:
     scores, labels, splits = np.array([[0.5], [score]], dtype=np.float32), np.array([1, 0]), TESTS[:2]
     counts = counts_of(scores, labels, splits, 2, logits=False)
-    assert (counts.n_not_probable, counts.n_not_finite, counts.confusion.sum()) == (1, 0, 1)
+    assert (counts.n_not_probable, counts.n_not_finite, counts.confusion.events.sum()) == (1, 0, 1)
     assert (counts | counts).n_not_probable == 2
     assert counts_of(scores, labels, splits, 2, logits=True).n_not_probable == 0
 
@@ -146,7 +139,7 @@ def test_a_probability_may_be_off_by_rounding() -> None:
 def test_scores_that_are_no_numbers_are_counted_apart() -> None:
     scores = np.array([[0.5], [np.nan], [np.inf]], dtype=np.float32)
     counts = counts_of(scores, np.array([1, 1, 0]), TESTS[:3], 2, logits=False)
-    assert (counts.n_not_finite, counts.confusion.sum()) == (2, 1)
+    assert (counts.n_not_finite, counts.confusion.events.sum()) == (2, 1)
 
 
 def test_one_class_alone_has_no_curve_but_a_loss() -> None:
@@ -162,7 +155,7 @@ def test_one_class_alone_has_no_curve_but_a_loss() -> None:
 def test_a_perfect_score_is_one_and_a_useless_one_a_half() -> None:
     low, high = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
     low[10], high[4_000] = 50, 50
-    perfect, useless = curve_of(high, low), curve_of(high, high)
+    perfect, useless = curve_of(Tally(high), Tally(low)), curve_of(Tally(high), Tally(high))
     assert (perfect.auc, perfect.uncertainty) == (1, 0)
     assert perfect.rejection["0.9"] is None
     assert useless.auc == 0.5
@@ -170,6 +163,6 @@ def test_a_perfect_score_is_one_and_a_useless_one_a_half() -> None:
 
 
 def test_a_distribution_keeps_every_event() -> None:
-    counts = counts_of(*sample(1_000), 2, logits=False).histograms[1, 0, 1]
+    counts = counts_of(*sample(1_000), 2, logits=False).histograms[1, 0, 1].yields
     for bins in (10, 25, 40):
         assert distribution(counts, bins).sum() == counts.sum()

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from hepfaas.evaluation import plots
+from hepfaas.evaluation.counts import ScoreCounts, counts_of
+from hepfaas.evaluation.metrics import quality
 from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.training import plots
-from hepfaas.training.metrics import ScoreCounts, counts_of, quality
 
 RNG = np.random.default_rng(3)
 
@@ -47,7 +48,7 @@ def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> Non
 def test_equal_values_give_equal_bytes_in_another_process() -> None:
     """With two hash seeds: a plot must not depend on the order of a set."""
     code = (
-        "import hashlib, numpy as np; from hepfaas.training import plots; "
+        "import hashlib, numpy as np; from hepfaas.evaluation import plots; "
         "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
         "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
     )

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hepfaas.training.metrics import ScoreCounts, distribution
+from hepfaas.evaluation.counts import ScoreCounts, distribution
 
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
@@ -64,14 +64,16 @@ def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
     """Plot the score by true class: test events as histograms, validation events as points with errors."""
-    several = counts.histograms.shape[1] > 1
+    several = counts.histograms.events.shape[1] > 1
     pictures: Pictures = {}
-    for curve in range(counts.histograms.shape[1]):
+    for curve in range(counts.histograms.events.shape[1]):
 
         def draw(figure: Figure, curve: int = curve) -> None:
             axes = figure.add_subplot()
             for number, name in enumerate(names):
-                validation, test = (distribution(counts.histograms[split, curve, number], BINS) for split in (0, 1))
+                validation, test = (
+                    distribution(counts.histograms[split, curve, number].yields, BINS) for split in (0, 1)
+                )
                 filled = not several or number == curve
                 _draw_class(
                     axes,
