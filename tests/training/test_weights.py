@@ -117,7 +117,7 @@ def test_values_outside_the_edges_fall_into_the_outer_bins() -> None:
 
 
 def test_the_unit_holds_the_largest_weight() -> None:
-    made = factors(weights([1.0, -7.5]), weights([2.0]), samples=())
+    made = factors(weights([1.0, -7.5]), weights([5.0, 5.0]), samples=())
     assert 2**35 < 7.5 / made.unit <= 2**36
     assert np.log2(made.unit) == round(np.log2(made.unit))
 

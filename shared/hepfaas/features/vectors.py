@@ -49,7 +49,8 @@ def vectors_of(arrays: Mapping[str, Values], spec: FeatureSpec, spectators: Sequ
     """
     if not spec.preprocessing and not spectators:
         return Vectors(matrix(arrays, spec), None, int(surplus_events(arrays, spec).sum()))
-    from hepfaas.features.preprocess import one_number, preprocessed  # most models need none, and answer sooner
+    from hepfaas.features.extra import one_number  # most models need neither, and answer sooner
+    from hepfaas.features.preprocess import preprocessed
 
     n_events = len(next(iter(arrays.values())))
     result = preprocessed(arrays, spec.preprocessing)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.expressions import parse
+from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import check_patterns
 from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS

@@ -14,8 +14,9 @@ from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import read
 from hepfaas.errors import RequestError
+from hepfaas.features.extra import one_number
 from hepfaas.features.jagged import Values, events_where, type_of
-from hepfaas.features.preprocess import one_number, preprocessed
+from hepfaas.features.preprocess import preprocessed
 from hepfaas.features.spec import InputBranch
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey

@@ -16,9 +16,9 @@ from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
 from hepfaas.expressions.patterns import matching
-from hepfaas.features.extra import extra_inputs, with_branches
+from hepfaas.features.extra import extra_inputs, one_number, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
-from hepfaas.features.preprocess import inputs_of, one_number, preprocessed
+from hepfaas.features.preprocess import inputs_of, preprocessed
 from hepfaas.platform.storage import Store
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
