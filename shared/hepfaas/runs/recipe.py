@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
-
 MOST_SHOWN = 4
 """Samples that the name of their class lists."""
 
