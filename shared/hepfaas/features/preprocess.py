@@ -95,6 +95,11 @@ def jaggedness(preprocessing: Preprocessing, types: Mapping[str, tuple[bool, str
     return {branch.name: values_and_counts(branches[branch.name])[1] is not None for branch in preprocessing.new}
 
 
+def evaluated(arrays: Mapping[str, Values], expression: Expression) -> Values:
+    """Return the value of an expression; arrays: branches, new ones too. Raises: RequestError as `preprocessed`."""
+    return _Events(dict(arrays)).value(expression)
+
+
 def is_named(name: str, pattern: str) -> bool:
     """Return whether a branch has this name, or fits this pattern of '*', '?' and '[abc]'."""
     return name == pattern or _pattern(pattern).match(name) is not None
