@@ -124,8 +124,17 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = _headers(opened)
     branches = headers[0].branches  # one tuple for all steps, which are named by it
+    moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
-        Survey(file=file.identity, tree=recipe.tree, branches=branches, entries=entries, url=file.url)
+        Survey(
+            file=file.identity,
+            tree=recipe.tree,
+            branches=branches,
+            entries=entries,
+            moments=moments,
+            histograms=histograms,
+            url=file.url,
+        )
         for file in inputs(recipe, headers)
         for entries in file.ranges
     ]
@@ -272,6 +281,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         identifiers=first.identifiers,
         order=recipe.order,
         surplus=recipe.surplus,
+        rules=recipe.features.text,
     )
     return one(step, results)
 

@@ -112,20 +112,23 @@ class Open(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Survey(RangeStep):
-    """Range, multiplicity and type of each branch over one entry range."""
+    """Range, multiplicity and type of each branch over one entry range. moments, histograms: branches whose scaling
+    needs them."""
 
     kind = "survey"
-    version = 2
+    version = 3
     file: str
     tree: str
     branches: tuple[str, ...]
     entries: tuple[int, int]
+    moments: tuple[str, ...] = ()
+    histograms: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Step):
-    """Columns, ranges and widths from the sum of all surveys."""
+    """Columns, ranges and widths from the sum of all surveys. rules: text of the `FeatureRules`."""
 
     kind = "spec"
     survey: str
@@ -133,6 +136,7 @@ class Spec(Step):
     identifiers: tuple[str, ...]
     order: str
     surplus: str
+    rules: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

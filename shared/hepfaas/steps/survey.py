@@ -16,5 +16,5 @@ def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
     arrays = read(
         step.url, step.file, step.tree, branches=step.branches, entries=EntryRange(*step.entries), reading=reading
     )
-    survey = survey_of(step.file, arrays, step.n_events)
+    survey = survey_of(step.file, arrays, step.n_events, moments=step.moments, histograms=step.histograms)
     store.create(step.key, encoded(survey.to_json()))
