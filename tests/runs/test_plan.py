@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
+from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
@@ -203,6 +204,7 @@ OTHER: dict[str, Any] = {
     "range_events": 500,
     "order": "tree",
     "surplus": "error",
+    "features": FeatureRules(scaling=(ScalingRule("met", "standard"),)),
     "split_seed": 1,
     "epochs": 4,
     "batch_size": 100,

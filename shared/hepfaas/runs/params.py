@@ -16,6 +16,7 @@ from typing import Any
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import check_patterns
+from hepfaas.runs.feature_rules import SCALINGS, FeatureRules, NanRule, PadRule, ScalingRule
 from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
 from hepfaas.runs.preprocessing_keys import preprocessing_from
@@ -28,6 +29,9 @@ MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_0
 MOST_EDGES = 1_000
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
+
+MOST_FEATURE = 3.4e38
+"""Features are float32."""
 
 MOST_VALUES, MOST_NESTED = 100_000, 50
 """Of a JSON text: values in it, and levels of lists and objects."""
@@ -65,6 +69,8 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         raise RequestError(f"{place} has the unknown key '{unknown[0][:100]}'; {hint}")
     parsed = {key: _KEYS[key].parse(value, f"{place}: '{key}'") for key, value in values.items()}
     recipe = {_KEYS[key].field: value for key, value in parsed.items() if _KEYS[key].field in _RECIPE_FIELDS}
+    if rules := FeatureRules(**{key: parsed[key] for key in ("scaling", "nan", "pad", "mask") if key in parsed}):
+        recipe["features"] = rules
     branch_file = parsed.get("exclude_branches")
     if isinstance(branch_file, str):
         del recipe["excluded"]
@@ -221,6 +227,70 @@ def _edges(value: Any, place: str) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
+def _number(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_FEATURE:
+        raise _wrong(place, value, "a number of float32")
+    return float(value)
+
+
+def _by_pattern(value: Any, place: str) -> dict[str, Any]:
+    """Return the value of each pattern; a value that is not an object is that of all branches."""
+    values = value if isinstance(value, dict) else {"*": value}
+    check_patterns(list(values), place)
+    return values
+
+
+def _scaling(value: Any, place: str) -> tuple[ScalingRule, ...]:
+    return tuple(
+        _scaling_rule(name, item, f"{place}, '{name[:100]}'") for name, item in _by_pattern(value, place).items()
+    )
+
+
+def _scaling_rule(name: str, value: Any, place: str) -> ScalingRule:
+    values = {"kind": value} if isinstance(value, str) else value
+    kinds = ", ".join(f'"{kind}"' for kind in SCALINGS)
+    if (
+        not isinstance(values, dict)
+        or not set(values) <= {"kind", "clip"}
+        or values.get("kind", "minmax") not in SCALINGS
+    ):
+        raise _wrong(place, value, f'one of {kinds}, or {{"kind": …, "clip": …}}')
+    clip = values.get("clip")
+    return ScalingRule(name, values.get("kind", "minmax"), None if clip is None else _clip(clip, f"{place}: 'clip'"))
+
+
+def _clip(value: Any, place: str) -> tuple[float, float]:
+    low, high = value if isinstance(value, list) and len(value) == 2 else (None, value)
+    highest = _number(high, place)
+    lowest = -highest if low is None else _number(low, place)
+    if lowest >= highest:
+        raise _wrong(place, value, "a number above 0, or [lowest, highest]")
+    return lowest, highest
+
+
+def _nan(value: Any, place: str) -> tuple[NanRule, ...]:
+    """Return the rules in an object or "indicator"; none for another value, which MLaaS4HEP accepted."""
+    if not isinstance(value, dict) and value != "indicator":
+        return ()
+    return tuple(
+        NanRule(name, indicator=True)
+        if item == "indicator"
+        else NanRule(name, _number(item, f"{place}, '{name[:100]}' (without \"indicator\")"))
+        for name, item in _by_pattern(value, place).items()
+    )
+
+
+def _pad(value: Any, place: str) -> tuple[PadRule, ...]:
+    values = _by_pattern(value, place)
+    return tuple(PadRule(name, _number(item, f"{place}, '{name[:100]}'")) for name, item in values.items())
+
+
+def _mask(value: Any, place: str) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    return _names(value, place)
+
+
 def _anything(value: Any, place: str) -> Any:
     return value
 
@@ -239,7 +309,7 @@ _KEYS: Mapping[str, _Key] = {
     "chunk_size": _Key(_whole(1, also=-1)),
     "training": _Key(_text),
     "split": _Key(_anything),
-    "nan": _Key(_anything),
+    "nan": _Key(_nan),
     "hist": _Key(_anything),
     "verbose": _Key(_anything),
     "preproc": _Key(_name),
@@ -255,6 +325,9 @@ _KEYS: Mapping[str, _Key] = {
     "xla": _Key(_flag, "xla"),
     "order": _Key(_one_of("sorted", "tree"), "order"),
     "surplus": _Key(_one_of("truncate", "error"), "surplus"),
+    "scaling": _Key(_scaling),
+    "pad": _Key(_pad),
+    "mask": _Key(_mask),
     "segment_rows": _Key(_whole(1), "segment_rows"),
     "range_events": _Key(_whole(1, MOST_RANGE), "range_events"),
 }
@@ -271,4 +344,5 @@ _WITHOUT_EFFECT = {
 
 
 def _notes(parsed: Mapping[str, Any], place: str) -> tuple[str, ...]:
-    return tuple(f"{place}: '{key}' has no effect: {why}" for key, why in _WITHOUT_EFFECT.items() if key in parsed)
+    unused = [key for key in _WITHOUT_EFFECT if key in parsed and not (key == "nan" and parsed[key])]
+    return tuple(f"{place}: '{key}' has no effect: {_WITHOUT_EFFECT[key]}" for key in unused)

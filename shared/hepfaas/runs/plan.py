@@ -136,6 +136,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = _headers(opened)
     branches = headers[0].branches  # one tuple for all steps, which are named by it
+    moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
         Survey(
             file=file.identity,
@@ -145,6 +146,8 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             inputs=_read(header),
             preprocessing=recipe.preprocessing.text,
             weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
+            moments=moments,
+            histograms=histograms,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -322,6 +325,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         inputs=first.inputs,
         preprocessing=recipe.preprocessing.text,
         spectators=recipe.spectators,
+        rules=recipe.features.text,
     )
     return one(step, results)
 

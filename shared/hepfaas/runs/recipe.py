@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
 
@@ -66,7 +67,7 @@ class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
     n_events: events used of all files together, in proportion to their sizes; -1: all.
-    range_events: most entries read by one step.
+    range_events: most entries read by one step. features: how values become features.
     code: key of the blob that lists the user's code files; module: the one that defines `model`.
     segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
@@ -92,6 +93,7 @@ class Recipe:
     range_events: int = 100_000
     order: Literal["sorted", "tree"] = "sorted"
     surplus: Literal["truncate", "error"] = "truncate"
+    features: FeatureRules = field(default_factory=FeatureRules)
     split_seed: int = 21
     epochs: int = 10
     batch_size: int = 50
@@ -163,6 +165,7 @@ class Recipe:
         continues, gate = values.get("continues"), values.get("gate")
         rest = {
             "files": _files(values["files"]),
+            "features": FeatureRules.from_json(values.get("features", {})),
             "continues": Earlier(**continues) if continues else None,
             "gate": Gate(**{**gate, "sample": _files(gate["sample"]), "last": Earlier(**gate["last"])})
             if gate

@@ -125,7 +125,8 @@ class Survey(RangeStep):
     """Range, multiplicity and type of each branch over the selected events of one entry range, and their weights.
 
     branches: the features. inputs: branches of the file that are read for them, () if they are the same.
-    preprocessing: text of a `Preprocessing`. weighting: text of a `Weighting`; '' if no weights are surveyed.
+    preprocessing: text of a `Preprocessing`. weighting: text of a `Weighting`; '' if no weights are surveyed. moments,
+    histograms: branches whose scaling needs them.
     """
 
     kind = "survey"
@@ -137,6 +138,8 @@ class Survey(RangeStep):
     inputs: tuple[str, ...] = ()
     preprocessing: str = ""
     weighting: str = ""
+    moments: tuple[str, ...] = ()
+    histograms: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
 
 
@@ -145,7 +148,7 @@ class Spec(Step):
     """Columns, ranges and widths from the sum of all surveys.
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
-    spectators: branches and expressions that are kept beside the scores.
+    spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`.
     """
 
     kind = "spec"
@@ -158,6 +161,7 @@ class Spec(Step):
     inputs: tuple[str, ...] = ()
     preprocessing: str = ""
     spectators: tuple[str, ...] = ()
+    rules: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, BranchSurvey
-from hepfaas.features.spec import FeatureBranch, FeatureSpec, InputBranch, Order, Surplus, in_order
+from hepfaas.features.branches import BranchSurvey
+from hepfaas.features.scaling import feature_branch
+from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
+from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.steps.objects import encoded, put_blob, result_of
 
@@ -19,7 +21,8 @@ def perform(step: steps.Spec, store: Store) -> None:
     survey = BranchSurvey.from_json(result)
     jagged = {name: branch.jagged for name, branch in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
-    features = (_feature(name, survey.branches[name]) for name in names)
+    rules = FeatureRules.from_text(step.rules).of(step.branches)
+    features = (feature_branch(name, survey.branches[name], rules[name]) for name in names)
     branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no column
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
@@ -41,15 +44,3 @@ def perform(step: steps.Spec, store: Store) -> None:
         "missing_values": missing,
     }
     store.create(step.key, encoded(facts))
-
-
-def _feature(name: str, branch: BranchRange) -> FeatureBranch:
-    low, high = (branch.low, branch.high) if branch.low <= branch.high else (None, None)
-    return FeatureBranch(
-        name,
-        jagged=branch.jagged,
-        low=low,
-        high=high,
-        width=branch.multiplicity if branch.jagged else 1,
-        type=branch.type,
-    )

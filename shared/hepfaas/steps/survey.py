@@ -19,7 +19,13 @@ def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file has changed since the run opened it, or a weight or label is no number;
     UnavailableError."""
     events = events_of(step, step.inputs or step.branches, Preprocessing.from_text(step.preprocessing), reading)
-    survey = survey_of(step.file, events.of_selected(step.branches), step.n_events)
+    survey = survey_of(
+        step.file,
+        events.of_selected(step.branches),
+        step.n_events,
+        moments=step.moments,
+        histograms=step.histograms,
+    )
     result = survey.to_json()
     if step.preprocessing:
         result["inputs"] = [list(astuple(branch)) for branch in events.inputs]
