@@ -189,6 +189,7 @@ class Score(Step):
     """Counts of the scores of one prepared part's held-back rows; they add up over parts."""
 
     kind = "score"
+    version = 2
     export: str
     part: str
     n_classes: int
@@ -201,6 +202,7 @@ class Evaluate(Step):
     names in the plots."""
 
     kind = "evaluate"
+    version = 2
     score: str
     epochs: tuple[str, ...]
     best_epoch: int

@@ -1,15 +1,18 @@
-"""score: the graph on one prepared part's held-back rows -> counts of its scores, which add up over parts."""
+"""score: the graph on one prepared part's held-back rows, and on as many training rows as test rows -> counts of its
+scores, which add up over parts."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from hepfaas.errors import MissingError
-from hepfaas.evaluation.counts import counts_of
+from hepfaas.evaluation.part import part_counts
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import Exported
-from hepfaas.runs.splits import HELD_BACK
+from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Score
 from hepfaas.steps.objects import encoded, open_part, result_of
 
@@ -24,19 +27,26 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
     graph = Graph(store.get(export.graph), (part.n_features,), export.outputs)
     scores, labels, splits = [np.zeros((0, export.outputs), dtype=np.float32)], [], []
     with inference.model(graph) as model:
-        for split in HELD_BACK:
-            for number in part.facts.batches(split):
+        for split in Split:
+            for number in _batches(part, split):
                 rows = part.rows(number)
                 scores.append(model.predict(rows.features))
                 labels.append(rows.labels)
                 splits.append(np.full(len(rows.labels), int(split)))
     none = np.zeros(0, dtype=np.int64)
-    counts = counts_of(
+    counts = part_counts(
         np.concatenate(scores),
         np.concatenate([none, *labels]),
         np.concatenate([none, *splits]),
-        n_classes=step.n_classes,
+        rows=part.facts.rows,
         logits=export.logits,
         threshold=step.threshold,
     )
     store.create(step.key, encoded(counts.to_json()))
+
+
+def _batches(part: Any, split: Split) -> list[int]:
+    """Return the numbers of the record batches that are scored: of training rows the first ones, as many as of test
+    rows, to compare the scores of both."""
+    numbers: list[int] = part.facts.batches(split)
+    return numbers[: len(part.facts.batches(Split.TEST))] if split == Split.TRAINING else numbers
