@@ -18,15 +18,19 @@ def measured(classes: int, events: int = 600) -> tuple[ScoreCounts, dict[str, di
     labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
     scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
     scores = scores[:, 1:] if classes == 2 else scores
-    counts = counts_of(scores, labels, splits, classes, logits=False)
+    counts = counts_of(scores, labels, splits, logits=False)
     return counts, {split.label: quality(counts, split) for split in HELD_BACK}
+
+
+def curves_of(metrics: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {split: values["curves"] for split, values in metrics.items()}
 
 
 def drawn(classes: int, names: list[str]) -> plots.Pictures:
     counts, metrics = measured(classes)
     history = [{"loss": 1 / n, "val_loss": 1.1 / n, "auc": 1 - 1 / n, "val_auc": 1 - 1.1 / n} for n in range(1, 5)]
     return {
-        **plots.roc(metrics, names),
+        **plots.roc(curves_of(metrics), names),
         **plots.scores(counts, names),
         **plots.history(history, 3),
         **plots.confusion(metrics["test"]["confusion"], names),  # type: ignore[arg-type]
@@ -87,7 +91,7 @@ def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
     plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
-    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), 2, logits=False)
+    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), logits=False)
     metrics = {split.label: quality(counts, split) for split in HELD_BACK}
-    plots.roc(metrics, ["a", "b"])
+    plots.roc(curves_of(metrics), ["a", "b"])
     plots.scores(counts, ["a", "b"])

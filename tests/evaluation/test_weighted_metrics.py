@@ -39,7 +39,6 @@ class Sample:
             self.scores[rows],
             self.labels[rows],
             self.splits[rows],
-            self.classes,
             logits=False,
             weights=self.weights[rows],
             unit=UNIT,
@@ -96,7 +95,7 @@ def test_the_error_of_a_weighted_auc_is_that_of_a_bootstrap(negative: bool) -> N
 
 
 def unweighted(sample: Sample) -> ScoreCounts:
-    return counts_of(sample.scores, sample.labels, sample.splits, sample.classes, logits=False)
+    return counts_of(sample.scores, sample.labels, sample.splits, logits=False)
 
 
 def test_equal_weights_change_no_metric() -> None:

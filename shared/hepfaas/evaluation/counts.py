@@ -6,7 +6,7 @@ Scores are binned on the logit axis, ln(p / (1 - p)), where a network's output i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import or_
 from typing import Any
@@ -102,100 +102,126 @@ class ScoreCounts:
         )
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores of events as probabilities.
+@dataclass(frozen=True, kw_only=True)
+class ScoredEvents:
+    """Events whose scores are valid.
 
-    valid: whether each event's scores are finite and probabilities, (events,). values: the scores of the valid events
-    as they are, (valid, outputs). probabilities: (valid, classes), each at least 2e-9 and at most 1 - 2e-9.
+    scores: as the network gives them, (events, outputs). probabilities: of each class, (events, classes), within the
+    range of the logit axis. labels: (events,). splits: numbers of `Split`, (events,). weights: (events,), None without;
+    unit: of these (`tally`).
     """
 
-    valid: NDArray[np.bool_]
-    n_not_finite: int
-    values: Floats
+    scores: Floats
     probabilities: Floats
+    labels: NDArray[np.int64]
+    splits: NDArray[np.int64]
+    weights: Floats | None
+    unit: float
+
+    def __getitem__(self, chosen: NDArray[Any]) -> ScoredEvents:
+        return ScoredEvents(
+            scores=self.scores[chosen],
+            probabilities=self.probabilities[chosen],
+            labels=self.labels[chosen],
+            splits=self.splits[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            unit=self.unit,
+        )
 
     @property
-    def bins(self) -> Counts:
-        """The bin on the logit axis of each curve, (valid, curves)."""
-        position = np.log(self.probabilities) - np.log1p(-self.probabilities)
-        bins = np.clip((position + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
-        return bins[:, 1:] if self.probabilities.shape[1] == 2 else bins
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return int(self.probabilities.shape[1])
 
     def predicted(self, threshold: float) -> Counts:
-        """Return the predicted class, (valid,): for two classes 1 above the threshold, otherwise the most probable."""
-        if self.probabilities.shape[1] == 2:
+        """Return the predicted class, (events,): of two classes 1 above the threshold, else the most probable one."""
+        if self.n_classes == 2:
             return (self.probabilities[:, 1] > threshold).astype(np.int64)
         most_probable: Counts = self.probabilities.argmax(axis=1)
         return most_probable
 
+    def tally(self, cells: Counts, shape: Sequence[int]) -> Tally:
+        """Return the tally of the events by the index of their cell, (events,)."""
+        return tally(cells, shape, self.weights, self.unit)
 
-def scored(scores: NDArray[np.float32], *, logits: bool) -> Scored:
-    """Return scores, (events, outputs), as probabilities. logits: whether the scores precede the sigmoid (one output)
-    or softmax."""
+    def histograms(self, places: NDArray[np.int64], n_places: int) -> Tally:
+        """Return histograms of the scores, (places, curves, classes, bins). places: (events,)."""
+        position = np.log(self.probabilities) - np.log1p(-self.probabilities)
+        bins = np.clip((position + EDGE) * (BINS / (2 * EDGE)), 0, BINS - 1).astype(np.int64)
+        curves = bins[:, 1:] if self.n_classes == 2 else bins
+        n_curves = curves.shape[1]
+        first = (places[:, None] * n_curves + np.arange(n_curves)) * self.n_classes + self.labels[:, None]
+        weights = None if self.weights is None else np.repeat(self.weights, n_curves)
+        shape = (n_places, n_curves, self.n_classes, BINS)
+        return tally((first * BINS + curves).reshape(-1), shape, weights, self.unit)
+
+
+def scored(
+    scores: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    *,
+    logits: bool,
+    weights: Floats | None = None,
+    unit: float = 1.0,
+) -> tuple[ScoredEvents, int, int]:
+    """Return the events with valid scores, and how many have scores that are not finite and that are not probabilities.
+    Arguments as of `counts_of`."""
     finite = np.logical_and.reduce(np.isfinite(scores), axis=1)
     probable = np.logical_and.reduce(np.abs(scores - 0.5) <= 0.5 + ROUNDING, axis=1)
     valid = finite if logits else finite & probable
-    values = scores[valid].astype(np.float64)
-    return Scored(valid, int((~finite).sum()), values, _probabilities(values, logits))
+    kept = scores[valid].astype(np.float64)
+    events = ScoredEvents(
+        scores=kept,
+        probabilities=_probabilities(kept, logits),
+        labels=labels[valid],
+        splits=splits[valid],
+        weights=None if weights is None else weights[valid],
+        unit=unit,
+    )
+    return events, int((~finite).sum()), int((finite & ~valid).sum())
 
 
 def counts_of(
     scores: NDArray[np.float32],
     labels: NDArray[np.int64],
     splits: NDArray[np.int64],
-    n_classes: int,
     *,
     logits: bool,
     threshold: float = 0.5,
     weights: Floats | None = None,
     unit: float = 1.0,
 ) -> ScoreCounts:
-    """Return the counts of events: scores (events, outputs), labels (events,), splits (events,), numbers of `Split`.
+    """Return the counts of held-back events: scores (events, outputs), labels (events,), splits (events,), numbers of
+    `Split`.
 
     logits: whether the scores precede the sigmoid (one output) or softmax. threshold: probability above which a binary
     network predicts class 1; others predict the class with the highest score. weights: of the events, (events,). unit:
     of the weights (`tally`). Raises: RequestError if a weight is NaN or exceeds 2**36 units.
     """
-    events = scored(scores, logits=logits)
-    labels, places = labels[events.valid], splits[events.valid] - HELD_BACK[0]
-    if weights is not None:
-        weights = weights[events.valid]
-    loss = _losses(events.values, events.probabilities, labels, logits)
-    whole = np.rint(loss / LOSS_UNIT).astype(np.int64)
-    return ScoreCounts(
-        histograms=histograms_of(
-            events.bins, labels, n_classes, places=places, n_places=len(HELD_BACK), weights=weights, unit=unit
-        ),
-        confusion=tally(
-            (places * n_classes + labels) * n_classes + events.predicted(threshold),
-            (len(HELD_BACK), n_classes, n_classes),
-            weights,
-            unit,
-        ),
-        losses=tuple(sum(whole[places == place].tolist()) for place in range(len(HELD_BACK))),
-        weighted_losses=None if weights is None else _by_place(loss * weights, places),
-        n_not_finite=events.n_not_finite,
-        n_not_probable=int((~events.valid).sum()) - events.n_not_finite,
+    events, n_not_finite, n_not_probable = scored(scores, labels, splits, logits=logits, weights=weights, unit=unit)
+    return counts_of_valid(
+        events, logits=logits, threshold=threshold, n_not_finite=n_not_finite, n_not_probable=n_not_probable
     )
 
 
-def histograms_of(
-    bins: Counts,
-    labels: NDArray[np.int64],
-    n_classes: int,
-    *,
-    places: NDArray[np.int64],
-    n_places: int,
-    weights: Floats | None = None,
-    unit: float = 1.0,
-) -> Tally:
-    """Return histograms of scores, (places, curves, classes, bins). bins: (events, curves); labels, places: (events,);
-    n_places: number of groups of events, each with histograms of its own."""
-    n_curves = bins.shape[1]
-    cells = ((places[:, None] * n_curves + np.arange(n_curves)) * n_classes + labels[:, None]) * BINS + bins
-    repeated = None if weights is None else np.repeat(weights, n_curves)
-    return tally(cells.reshape(-1), (n_places, n_curves, n_classes, BINS), repeated, unit)
+def counts_of_valid(
+    events: ScoredEvents, *, logits: bool, threshold: float, n_not_finite: int, n_not_probable: int
+) -> ScoreCounts:
+    """Return the counts of held-back events with valid scores and the numbers of the others."""
+    n_classes, places = events.n_classes, events.splits - HELD_BACK[0]
+    cells = (places * n_classes + events.labels) * n_classes + events.predicted(threshold)
+    histograms = events.histograms(places, len(HELD_BACK))
+    loss = _losses(events.scores, events.probabilities, events.labels, logits)
+    whole = np.rint(loss / LOSS_UNIT).astype(np.int64)
+    return ScoreCounts(
+        histograms=histograms,
+        confusion=events.tally(cells, (len(HELD_BACK), n_classes, n_classes)),
+        losses=tuple(sum(whole[places == place].tolist()) for place in range(len(HELD_BACK))),
+        weighted_losses=None if events.weights is None else _by_place(loss * events.weights, places),
+        n_not_finite=n_not_finite,
+        n_not_probable=n_not_probable,
+    )
 
 
 def probabilities_of_bins() -> Floats:

@@ -78,6 +78,15 @@ def curve_of(signal: Tally, background: Tally) -> Curve:
     )
 
 
+def auc_of(signal: Tally, background: Tally) -> float | None:
+    """Return the AUC of two histograms of scores, (bins,); None without signal or background."""
+    total_signal, total_background = positive_total(signal), positive_total(background)
+    if total_signal is None or total_background is None:
+        return None
+    below = np.cumsum(background.yields) - background.yields / 2
+    return float((signal.yields * below).sum()) / total_signal / total_background
+
+
 def working_point(signal: Tally, background: Tally, at: float) -> dict[str, float]:
     """Return the signal efficiency at the lowest threshold above which no threshold keeps a larger share of the
     background than `at`, with its standard error, this threshold, and the background that is left: its efficiency and
@@ -166,20 +175,18 @@ def thinned(x: Floats, y: Floats) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], np.searchsorted(lengths, spaced[1:-1]), [len(lengths) - 1]]))
 
 
-def _curves(histograms: Tally) -> Sequence[Curve]:
-    """Return the curves of one split; histograms: (curves, classes, bins)."""
+def signal_and_background(histograms: Tally) -> list[tuple[Tally, Tally]]:
+    """Return the histograms of the class of each curve and of all others, (bins,); of (curves, classes, bins)."""
     n_curves = len(histograms.events)
     if n_curves == 1:
-        return [curve_of(histograms[0, 1], histograms[0, 0])]
-    return [
-        curve_of(histograms[k, k], histograms[k, [c for c in range(n_curves) if c != k]].apply(_total))
-        for k in range(n_curves)
-    ]
+        return [(histograms[0, 1], histograms[0, 0])]
+    total = histograms.apply(lambda values: values.sum(axis=1))
+    return [(histograms[k, k], total[k] - histograms[k, k]) for k in range(n_curves)]
 
 
-def _total(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = values.sum(axis=0)
-    return total
+def _curves(histograms: Tally) -> Sequence[Curve]:
+    """Return the curves of one split; histograms: (curves, classes, bins)."""
+    return [curve_of(*pair) for pair in signal_and_background(histograms)]
 
 
 def _loss(counts: ScoreCounts, place: int) -> float:

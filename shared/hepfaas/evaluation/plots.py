@@ -31,16 +31,16 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
 Pictures = dict[str, bytes]
 
 
-def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
+def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
     """Plot signal efficiency against background rejection, and against background efficiency, of each class and split.
 
-    metrics: of `quality`, by split.
+    curves: values of `Curve`, by split.
     """
 
     def rejection(figure: Figure) -> None:
         axes = figure.add_subplot()
         lowest = 1.0
-        for curve, style in _curves(metrics, names):
+        for curve, style in _curves(curves, names):
             signal, background = np.array(curve["signal"]), np.array(curve["background"])
             shown = background > 0
             lowest = min(lowest, background[shown].min())
@@ -53,7 +53,7 @@ def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
 
     def classical(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for curve, style in _curves(metrics, names):
+        for curve, style in _curves(curves, names):
             axes.plot(curve["background"], curve["signal"], **style)
         axes.plot([0, 1], [0, 1], ":", color="black", label="no separation")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Background efficiency", ylabel="Signal efficiency")
@@ -140,16 +140,15 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures
     return _pictures("confusion", draw, width=side, height=side - 1)
 
 
-def _curves(metrics: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
+def _curves(curves: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
     """Yield the non-empty curves with their line styles. With several classes only those of test events have a label,
     since `_legend` explains the others."""
     for split, line in (("test", "-"), ("validation", "--")):
-        curves = metrics[split]["curves"]
-        for number, curve in enumerate(curves):
+        for number, curve in enumerate(curves[split]):
             if curve["auc"] is None:
                 continue
             auc = f"AUC {curve['auc']:.3f} ± {curve['uncertainty']:.3f}"
-            if len(curves) == 1:
+            if len(curves[split]) == 1:
                 yield curve, {"linestyle": line, "color": COLOURS[int(line == "--")], "label": f"{split}: {auc}"}
             else:
                 label = f"{_readable(names[number])}: {auc}" if split == "test" else None

@@ -115,6 +115,10 @@ class Tally:
         """Return the tally of both sets of events."""
         return Tally(self.events + other.events, _added(self.sums, other.sums), _added(self.squares, other.squares))
 
+    def __sub__(self, part: Tally) -> Tally:
+        """Return the tally without the events of another one, which are among them."""
+        return self | part.apply(np.negative)
+
     @property
     def is_weighted(self) -> bool:
         """Whether the events have weights."""

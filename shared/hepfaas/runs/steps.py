@@ -251,6 +251,7 @@ class Score(Step):
     event weights, '' without weights."""
 
     kind = "score"
+    version = 2
     export: str
     part: str
     n_classes: int
@@ -264,6 +265,7 @@ class Evaluate(Step):
     names in the plots."""
 
     kind = "evaluate"
+    version = 2
     score: str
     epochs: tuple[str, ...]
     best_epoch: int

@@ -49,9 +49,9 @@ def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from hepfaas.evaluation.counts import ScoreCounts
+    from hepfaas.evaluation.part import PartCounts
 
-    return reduce(or_, (ScoreCounts.from_json(result) for result in results)).to_json()
+    return reduce(or_, (PartCounts.from_json(result) for result in results)).to_json()
 
 
 _ADDED = {"open": joined, "survey": _surveys, "prepare": _parts, "score": _scores, "predict": _parts}
