@@ -224,10 +224,11 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         raise RequestError(
             "the job's 'params' is not an object; it takes what params.json takes (docs/reference/params.md)"
         )
-    params = texts.completed(params_in(settings, "params.json"))
+    params, code = params_in(settings, "params.json"), texts.code(module)
+    params = texts.completed(params)
     return Job(
         name=names.get("name", "model"),
-        code=texts.code(module),
+        code=code,
         module=module,
         params=params,
         webhook=str(values.get("webhook") or ""),
