@@ -29,7 +29,7 @@ class Expression:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of branches and collections in the text."""
+        """The names in the text that are not those of functions: branches, collections and constants."""
         return frozenset(node.name for node in self._names())
 
     def branches(self, available: Collection[str]) -> tuple[str, ...]:
