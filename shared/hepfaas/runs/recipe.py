@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from hepfaas.runs.schedule import Schedule
 
 MOST_SHOWN = 4
 """Samples that the name of their class lists."""
@@ -72,6 +73,9 @@ class Recipe:
     weights are trained further, None: fresh weights. gate: condition for the model to be published.
     samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
     gives the label of each event; '': the label of its file, which is 0 otherwise.
+    patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
+    None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
+    class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
     """
 
     kind: ClassVar[str] = "training"
@@ -101,6 +105,11 @@ class Recipe:
     samples: tuple[Sample, ...] = ()
     luminosity: float | None = None
     label: str = ""
+    patience: int | None = None
+    min_delta: float = 0.0
+    learning_rate: float | None = None
+    learning_rate_schedule: Schedule | None = None
+    class_weight: Literal["balanced"] | tuple[tuple[int, float], ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -138,6 +147,7 @@ class Recipe:
         values = {name: value for name, value in values.items() if name != "kind"}
         lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
         continues, gate = values.get("continues"), values.get("gate")
+        schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())
         rest = {
             "files": _files(values["files"]),
             "continues": Earlier(**continues) if continues else None,
@@ -145,6 +155,8 @@ class Recipe:
             if gate
             else None,
             "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
+            "learning_rate_schedule": Schedule(**schedule) if schedule else None,
+            "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})
 
