@@ -33,10 +33,55 @@ ARRAYS = {
     "Jet.eta": ak.Array([[1.0], [2.0, 3.0], [], [], [4.0]]),
     "Jet.phi": ak.Array([[1.0], [2.0, 3.0], [], [], [4.0]]),
 }
-OPERATORS = "+ - * / // % ** < <= > >= == != and or && || & | << >>".split()
+OPERATORS = [
+    "+",
+    "-",
+    "*",
+    "/",
+    "//",
+    "%",
+    "**",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "==",
+    "!=",
+    "and",
+    "or",
+    "&&",
+    "||",
+    "&",
+    "|",
+    "<<",
+    ">>",
+]
 JUNK = [
     *"()[],.:;=^?!~'\"\\{}@#$`_ \n\t\0é∞",
-    *"lambda for in is not if else import __class__ . :: 1e 0x1F 1_0 1j 9**9**9 := -> ... *x **y a=1".split(),
+    *[
+        "lambda",
+        "for",
+        "in",
+        "is",
+        "not",
+        "if",
+        "else",
+        "import",
+        "__class__",
+        ".",
+        "::",
+        "1e",
+        "0x1F",
+        "1_0",
+        "1j",
+        "9**9**9",
+        ":=",
+        "->",
+        "...",
+        "*x",
+        "**y",
+        "a=1",
+    ],
     *("f'{run}'", '"text"', "'a' 'b'", "__import__('os')", "().__class__.__bases__", "branch(", "get('run')"),
     *("(" * 70, "-" * 70, "1+" * 900, "[0]" * 70, "2**" * 40, "not " * 70, "9" * 400, "x" * 4100, "1 if 1 else " * 70),
     *("branch('Jet.pt')", "18446744073709551615", "1e308", "1e400", "nan", "inf", "-0.0", "Muon", "MET", "Jet"),
@@ -62,7 +107,9 @@ def built(generator: random.Random, depth: int) -> str:
         return f"{part()}[{part()}]"
     if kind < 0.86:
         return f"{part()} if {part()} else {part()}"
-    return f"{generator.choice(list(FUNCTIONS))}({', '.join(part() for _ in range(generator.choice([1, 1, 2, 2, 3, 4])))})"
+    return (
+        f"{generator.choice(list(FUNCTIONS))}({', '.join(part() for _ in range(generator.choice([1, 1, 2, 2, 3, 4])))})"
+    )
 
 
 def damaged(generator: random.Random, text: str) -> str:

@@ -3,7 +3,6 @@
 import awkward as ak
 import numpy as np
 import pytest
-
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
 

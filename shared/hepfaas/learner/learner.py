@@ -132,13 +132,16 @@ UNLIMITED = LearnerLimits()
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts about the network that the user's code returned. logits: whether outputs precede the sigmoid or softmax."""
+    """Facts about the network that the user's code returned. logits: whether outputs precede the sigmoid or softmax;
+    optimizer, callbacks: names, '' for none."""
 
     parameters: int
     outputs: int
     loss: str
     logits: bool
     own_fit: bool
+    optimizer: str
+    callbacks: str
     summary: str
     processor: str
     versions: Mapping[str, str]
@@ -146,13 +149,20 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Result of a segment: rows trained, sum of their event ids modulo 2**64, loss and metrics of the epoch so far."""
+    """Result of a segment: rows trained, sum of their event ids modulo 2**64, loss and metrics of the epoch so far, the
+    learning rate after it (0 without an optimizer)."""
 
     rows: int
     id_sum: int
     metrics: Mapping[str, float]
+    learning_rate: float
     compile_s: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class _Stop:
+    stop: bool
 
 
 @dataclass(frozen=True)
@@ -266,6 +276,20 @@ class Learner:
         """Set all variables."""
         self.holds = None
         self._request({"do": "load", "names": list(arrays)}, list(arrays.values()))
+
+    def begin_epoch(self, epoch: int, learning_rate: float | None = None, rate_factor: float | None = None) -> None:
+        """Set the learning rate and call the callbacks of the user's code, before the first segment of an epoch.
+
+        rate_factor: of the rate that the model was compiled with. Both rates None: the model keeps its own.
+        """
+        self.holds = None
+        self._request({"do": "begin_epoch", "epoch": epoch, "learning_rate": learning_rate, "rate_factor": rate_factor})
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> bool:
+        """Call the callbacks of the user's code with the metrics of an epoch; return whether they stop the training."""
+        self.holds = None
+        header, _ = self._request({"do": "end_epoch", "metrics": dict(metrics)})
+        return self._parsed(_Stop, header).stop
 
     def fit(
         self,

@@ -76,6 +76,13 @@ class Session:
         self._learner.load(dict(zip(names, arrays, strict=True)))
         return {}, []
 
+    def _do_begin_epoch(self, arrays: object, **values: Any) -> Any:
+        self._learner.begin_epoch(**values)
+        return {}, []
+
+    def _do_end_epoch(self, arrays: object, metrics: Mapping[str, float]) -> Any:
+        return {"stop": self._learner.end_epoch(metrics)}, []
+
     def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool) -> Any:
         return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, self._report)), []
 

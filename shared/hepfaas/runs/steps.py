@@ -227,7 +227,11 @@ class Learning(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Learning):
-    """One segment: from the checkpoint `before` (None: fresh weights) to the next."""
+    """One segment: from the checkpoint `before` (None: fresh weights) to the next.
+
+    learning_rate: of this epoch. rate_factor: gives it as a factor of the rate that the model was compiled with. Both
+    None: the model keeps its own.
+    """
 
     kind = "train"
     before: str | None
@@ -235,6 +239,8 @@ class Train(Learning):
     segment: int
     segment_rows: int
     shuffle: bool
+    learning_rate: float | None = None
+    rate_factor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
