@@ -21,10 +21,10 @@ GATE = {"files": SAMPLE, "fall": 0.01}
     ("changed", "said"),
     [
         ({"prefix": "in/"}, "needs 'prefix'"),
-        ({"labels": {"x": 1}}, "two labels or more"),
+        ({"labels": {"x": 1}}, "two labels at least"),
         ({"labels": {"x": 1, "y": True}}, "needs 'labels'"),
-        ({"labels": {"x": 1, "y": -1}}, "a label, 0 to 9999"),
-        ({"labels": {"x": 1, "y": 10**12}}, "a label, 0 to 9999"),
+        ({"labels": {"x": 1, "y": -10_000}}, "a label up to 9999"),
+        ({"labels": {"x": 1, "y": 10**12}}, "a label up to 9999"),
         ({"job": {"files": []}}, "needs 'job'"),
         ({"files": "some"}, "'new', 'all' or 'continue'"),
         ({"debounce_s": -1}, "needs 'debounce_s'"),
