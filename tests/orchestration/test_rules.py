@@ -21,7 +21,7 @@ GATE = {"files": SAMPLE, "fall": 0.01}
     ("changed", "said"),
     [
         ({"prefix": "in/"}, "needs 'prefix'"),
-        ({"labels": {"x": 1}}, "two labels at least"),
+        ({"labels": {"x": 1}}, "two labels or more"),
         ({"labels": {"x": 1, "y": True}}, "needs 'labels'"),
         ({"labels": {"x": 1, "y": -10_000}}, "a label up to 9999"),
         ({"labels": {"x": 1, "y": 10**12}}, "a label up to 9999"),

@@ -150,7 +150,7 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     )
     checks = {
         "'prefix': the start of URLs, e.g. s3://bucket/x/": isinstance(rule.prefix, str) and "://" in rule.prefix,
-        f"'labels': an object from a part of the URL to a label up to {MOST_LABEL}, with two labels at least": are_labels
+        f"'labels': an object from a part of the URL to a label up to {MOST_LABEL}, and two labels or more": are_labels
         and len(set(labels.values())) > 1,
         "'job': as POST /v1/runs, without files, labels and samples": isinstance(job, dict)
         and set(DATA_KEYS).isdisjoint(job),
