@@ -61,10 +61,12 @@ def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (
         module="model.py",
         n_features=FEATURES,
         labels=labels,
-        batch_size=100,
+        batch_size=more.pop("batch_size", 100),
         seed=3,
         threads=2,
         xla=xla,
+        weighted=more.pop("weighted", False),
+        class_weight=more.pop("class_weight", ()),
     )
     return Learner(settings, on_log=more.pop("on_log", lambda line: None), **more)
 
@@ -76,11 +78,11 @@ def epoch(number: int) -> list[list[Block]]:
     return [[half[0]], [half[1]]]
 
 
-def train(worker: Learner, epochs: range) -> dict[str, float]:
+def train(worker: Learner, epochs: range, source: Callable[[str], Rows] = fetch) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for number in epochs:
         for place, segment in enumerate(epoch(number)):
-            fitted = worker.fit(segment, fetch, seed=10 * number + place, first=place == 0, on_rows=ignore)
+            fitted = worker.fit(segment, source, seed=10 * number + place, first=place == 0, on_rows=ignore)
             metrics = dict(fitted.metrics)
     return metrics
 
@@ -620,3 +622,142 @@ def answered(message: bytes) -> str:
             worker.make()
         assert worker.closed
     return str(caught.value)
+
+
+WEIGHTS = RNG.uniform(-0.5, 2, ROWS).astype(np.float32)
+
+
+def weighted(batch: str) -> Rows:
+    part, number = batch.split("/")
+    start = (0 if part == "p" else 2_800) + int(number) * 2_000
+    rows = fetch(batch)
+    return rows._replace(weights=WEIGHTS[start : start + len(rows.labels)])
+
+
+LINEAR = network(
+    "L.Dense(1, activation='sigmoid')",
+    'loss="binary_crossentropy", optimizer=keras.optimizers.SGD(0.5), metrics=["accuracy"], '
+    'weighted_metrics=[keras.metrics.BinaryAccuracy(name="weighted_accuracy")]',
+)
+
+
+def cross_entropy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    clipped = np.clip(scores, 1e-7, 1 - 1e-7)
+    return -np.where(Y == 1, np.log(clipped), np.log(1 - clipped))
+
+
+def test_loss_and_weighted_metrics_of_validation_use_the_weights() -> None:
+    factors = np.where(Y == 1, 5.0, 0.5)
+    with learner(LINEAR, weighted=True, class_weight=(0.5, 5.0)) as worker:
+        worker.make()
+        found = worker.validate(blocks_of(PARTS, 1), weighted, ignore)
+        scores = worker.predict(X)[:, 0].astype(float)
+    weights = WEIGHTS * factors
+    right = (scores > 0.5) == Y
+    assert found["loss"] == pytest.approx((weights * cross_entropy(scores)).sum() / ROWS, rel=1e-4)
+    assert found["accuracy"] == pytest.approx(right.mean(), rel=1e-4)
+    assert found["weighted_accuracy"] == pytest.approx((weights * right).sum() / weights.sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_an_update_follows_the_gradient_of_the_weighted_loss(eagerly: bool) -> None:
+    code = LINEAR.replace("metrics=", f"run_eagerly={eagerly}, metrics=", 1)
+    one_batch = learner(code, weighted=True, batch_size=ROWS)
+    with one_batch as worker:
+        worker.make()
+        before = worker.state()
+        scores = worker.predict(X)[:, 0].astype(float)
+        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+        after = worker.state()
+    name = next(name for name in before if name.endswith("kernel"))
+    gradient = (WEIGHTS * (scores - Y)) @ X / ROWS
+    np.testing.assert_allclose((after[name] - before[name])[:, 0], -0.5 * gradient, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_of_one_change_no_bit() -> None:
+    def ones(batch: str) -> Rows:
+        return fetch(batch)._replace(weights=np.ones(len(fetch(batch).labels), dtype=np.float32))
+
+    states = []
+    for source in (ones, fetch):
+        with learner(weighted=True) as worker:
+            worker.make()
+            worker.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
+            states.append(worker.state())
+    assert same(*states)
+
+
+@pytest.mark.slow
+def test_a_weighted_training_that_moves_to_another_process_ends_with_the_same_bits() -> None:
+    given: dict[str, Any] = {"weighted": True, "class_weight": (1.0, 3.0)}
+    with learner(**given) as one, learner(cache_bytes=0, **given) as other:
+        one.make()
+        train(one, range(1), weighted)
+        half = one.state()
+        whole = train(one, range(1, 2), weighted)
+        other.make()
+        other.load(half)
+        assert train(other, range(1, 2), weighted) == whole
+        assert same(one.state(), other.state())
+
+
+OWN_WEIGHTED_STEP = """
+    def train_step(self, data):
+        x, y, w = data
+        for variable in self.trainable_variables:
+            variable.assign_add(tf.ones_like(variable) * tf.reduce_sum(w))
+        return {"sum": tf.reduce_sum(w)}
+"""
+
+
+def test_a_train_step_of_the_users_own_gets_the_weights() -> None:
+    with learner(OWN + OWN_WEIGHTED_STEP + MAKE, weighted=True) as worker:
+        worker.make()
+        before = worker.state()
+        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+        after = worker.state()
+        name = next(name for name in after if name.endswith("kernel"))
+        np.testing.assert_allclose(after[name] - before[name], WEIGHTS.sum(dtype=float), rtol=1e-4)
+
+
+OWN_WEIGHTED_FIT = """
+    def fit(self, x, y, batch_size, epochs, verbose, sample_weight):
+        print(f"{sample_weight.sum():.2f}")
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, sample_weight=sample_weight)
+"""
+
+
+def test_a_fit_of_the_users_own_gets_the_weights() -> None:
+    lines: list[str] = []
+    with learner(OWN + OWN_WEIGHTED_FIT + MAKE, weighted=True, on_log=lines.append) as worker:
+        worker.make()
+        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+        worker.state()
+    assert float(lines[-1]) == pytest.approx(WEIGHTS.sum(dtype=float), abs=0.01)
+
+
+OWN_TEST_STEP = OWN_STEP.replace("train_step", "test_step")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (OWN_STEP, "model.py: train_step unpacks two values, and events have weights; write 'x, y, sample_weight ="),
+        (OWN_TEST_STEP, "model.py: test_step unpacks two values, and events have weights; write"),
+        (OWN_FIT, "model.py: fit takes (x, y, batch_size, epochs, verbose); events have weights, so it gets another"),
+    ],
+)
+def test_code_that_takes_no_weights_is_refused_before_the_first_epoch(part: str, message: str) -> None:
+    with learner(OWN + part + MAKE, weighted=True) as worker, pytest.raises(RequestError, match=re.escape(message)):
+        worker.make()
+
+
+def test_metrics_that_keras_does_not_weight_are_told() -> None:
+    lines: list[str] = []
+    with learner(weighted=True, on_log=lines.append) as worker:
+        worker.make()
+        worker.state()
+        deadline = time.monotonic() + 10
+        while len(lines) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert [line for line in lines if line.startswith("note: events have weights, and Keras leaves them out of")]

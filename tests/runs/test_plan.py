@@ -11,8 +11,10 @@ from hepfaas.errors import RequestError
 from hepfaas.runs import plan
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
-from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.preprocessing import Cut, Preprocessing
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.steps import Compare, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +82,7 @@ class World:
                 return {"metrics": {"val_loss": abs(step.epoch - 1.0)}}
         return {
             "spec": {"columns": "blobs/spec", "n_features": 5},
+            "weigh": {"labels": [0, 1] if self.recipe.label else []},
             "export": {"n_classes": 2},
             "compare": {"passed": self.passed},
             "publish": {"name": "htautau", "version": 1},
@@ -213,15 +216,35 @@ OTHER: dict[str, Any] = {
     "threshold": 0.4,
     "continues": EARLIER,
     "gate": GATED.gate,
+    "samples": (Sample(name="one", cross_section=2.0),),
+    "luminosity": 3.0,
+    "label": "met > 30",
+    "preprocessing": Preprocessing(cuts=(Cut("met", "met > 30"),)),
+    "weight": "met",
+    "spectators": ("met",),
+    "balance": Balance(),
+    "negative_weights": "abs",
 }
+WEIGHTED = dataclasses.replace(
+    RECIPE,
+    files=(LabelledFile("a.root", 0, "one"), LabelledFile("b.root", 1, "two")),
+    samples=(Sample(name="one", weight="w", cross_section=2.0), Sample(name="two", sum_of_weights="Runs/sum")),
+)
+OF = {"luminosity": WEIGHTED, "negative_weights": WEIGHTED}
+"""Recipes in which a key matters, where it does not matter alone."""
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
-    base, changed = World(), World(dataclasses.replace(RECIPE, **{name: OTHER[name]}))
+    recipe = OF.get(name, RECIPE)
+    base, changed = World(recipe), World(dataclasses.replace(recipe, **{name: OTHER[name]}))
     assert base.finish()[-1].key != changed.finish()[-1].key
 
 
+DATA_KEYS = {
+    "files", "tree", "n_events", "split_seed", "samples", "luminosity", "label", "weight", "spectators", "balance",
+    "negative_weights",
+}  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 
 
@@ -230,8 +253,9 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     def prepared(world: World) -> set[str]:
         return {step.key for step in world.finish() if step.kind == "prepare"}
 
-    base, changed = prepared(World()), prepared(World(dataclasses.replace(RECIPE, **{name: OTHER[name]})))
-    if name in {"files", "tree", "n_events", "split_seed"}:
+    recipe = OF.get(name, RECIPE)
+    base, changed = prepared(World(recipe)), prepared(World(dataclasses.replace(recipe, **{name: OTHER[name]})))
+    if name in DATA_KEYS:
         assert base != changed
     elif name in MODEL_KEYS | {"threshold"}:
         assert base == changed

@@ -7,8 +7,11 @@ from dataclasses import KW_ONLY, MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+
 from hepfaas.errors import RequestError
 from hepfaas.runs.feature_rules import Scaling
+from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 
 Order = Literal["sorted", "tree"]
 Surplus = Literal["truncate", "error"]
@@ -70,17 +73,51 @@ class FeatureBranch:
 
 
 @dataclass(frozen=True)
+class InputBranch:
+    """One branch of the file. type: of its values in the training files; events in JSON are read as this type."""
+
+    name: str
+    jagged: bool
+    type: str
+
+    def __or__(self, other: InputBranch) -> InputBranch:
+        """Return the branch with a type that holds the values of both. Raises: RequestError if one is flat."""
+        if self.jagged != other.jagged:
+            raise RequestError(f"branch '{self.name}' is flat in some files and jagged in others")
+        return InputBranch(self.name, self.jagged, str(np.result_type(self.type, other.type)))
+
+
+@dataclass(frozen=True)
 class FeatureSpec:
     """How events become vectors, in training and in prediction.
 
     branches: in the order of the columns. surplus: for an event with more values than a branch's width, "truncate"
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
-    features.
+    features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
+    features. spectators: branches and expressions that are kept beside the scores, where the events have them.
     """
 
     branches: tuple[FeatureBranch, ...]
     surplus: Surplus = "truncate"
     identifiers: tuple[str, ...] = ()
+    preprocessing: Preprocessing = NOTHING
+    read: tuple[InputBranch, ...] = ()
+    spectators: tuple[str, ...] = ()
+
+    @cached_property
+    def inputs(self) -> tuple[InputBranch, ...]:
+        """The branches of an event that the vector is made of."""
+        return self.read or tuple(InputBranch(branch.name, branch.jagged, branch.type) for branch in self.branches)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of `inputs`."""
+        return [branch.name for branch in self.inputs]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the feature branches."""
+        return [branch.name for branch in self.branches]
 
     @cached_property
     def n_features(self) -> int:
@@ -103,12 +140,17 @@ class FeatureSpec:
         raise RequestError(f"branch '{name}' is not among the {len(self.branches)} branches of the spec")
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
+        """Return JSON values; those of preprocessing only if there is any."""
+        values: dict[str, Any] = {
             "branches": [branch.to_json() for branch in self.branches],
             "surplus": self.surplus,
             "identifiers": list(self.identifiers),
         }
+        if self.read:
+            values |= {"preprocessing": self.preprocessing.to_json(), "read": [vars(branch) for branch in self.read]}
+        if self.spectators:
+            values["spectators"] = list(self.spectators)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FeatureSpec:
@@ -117,6 +159,9 @@ class FeatureSpec:
             tuple(FeatureBranch.from_json(branch) for branch in values["branches"]),
             values["surplus"],
             tuple(values["identifiers"]),
+            Preprocessing.from_json(values.get("preprocessing", {})),
+            tuple(InputBranch(**branch) for branch in values.get("read", ())),
+            tuple(values.get("spectators", ())),
         )
 
 

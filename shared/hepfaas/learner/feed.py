@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ ALIGNMENT = 64
 
 
 class ShuffledBlock(NamedTuple):
-    """Rows of a block in the order of training, in a buffer: features (capacity, features), labels (capacity,).
+    """Rows of a block in the order of training, in a buffer: features (capacity, features), labels (capacity,), event
+    weights (capacity,). weights: None if the training has none.
 
     The block's rows are [spare, spare + rows), after room for `spare` rows left over from the block before. All
     buffers of a learner have the same capacity, so that one compiled function takes them all. There are two: one is
@@ -35,9 +36,15 @@ class ShuffledBlock(NamedTuple):
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
     spare: int
     rows: int
     id_sum: int
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Features, labels, and the weights if there are any."""
+        return (self.features, self.labels, *(() if self.weights is None else (self.weights,)))
 
 
 class Buffers:
@@ -55,12 +62,21 @@ class Buffers:
 
 
 class Feed:
-    """The record batches of one pass: those cached by earlier passes, and those that arrive during it."""
+    """The record batches of one pass: those cached by earlier passes, and those that arrive during it.
+
+    factors: of the event weights, by label; None if the training has no weights.
+    """
 
     def __init__(
-        self, cache: BatchCache, buffers: Buffers, blocks: Sequence[Sequence[Sequence[Any]]], seed: int
+        self,
+        cache: BatchCache,
+        buffers: Buffers,
+        blocks: Sequence[Sequence[Sequence[Any]]],
+        seed: int,
+        factors: Mapping[int, float] | None = None,
     ) -> None:
         self._cache, self._buffers, self._blocks, self._seed = cache, buffers, blocks, seed
+        self._factors = factors
         self.max_rows = max([USUAL_ROWS, *map(_rows_of, blocks)])
         self._first_use: dict[str, int] = {}
         self._last_use: dict[str, int] = {}
@@ -108,16 +124,25 @@ class Feed:
         capacity = spare + self.max_rows
         features = self._buffers(number, capacity)
         labels = np.zeros(capacity, dtype=np.int64)
+        weights = None if self._factors is None else np.zeros(capacity, dtype=np.float32)
         id_sum, done = 0, 0
         for batch, start, stop in block:
-            batch_features, batch_labels, batch_ids = self._batch(batch)
+            batch_features, batch_labels, batch_ids, *batch_weights = self._batch(batch)
             indices = order[done : done + stop - start] + spare
             features[indices] = batch_features[start:stop]
             labels[indices] = batch_labels[start:stop]
+            if weights is not None:
+                weights[indices] = batch_weights[0][start:stop] if batch_weights else 1
             id_sum += int(batch_ids[start:stop].sum(dtype=np.uint64))
             done += stop - start
         self._release(number)
-        return ShuffledBlock(features=features, labels=labels, spare=spare, rows=rows, id_sum=id_sum)
+        if weights is not None:
+            self._multiply(weights, labels)
+        return ShuffledBlock(features, labels, weights, spare=spare, rows=rows, id_sum=id_sum)
+
+    def _multiply(self, weights: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+        for label, factor in (self._factors or {}).items():
+            weights[labels == label] *= np.float32(factor)
 
     def _batch(self, name: str) -> list[NDArray[Any]]:
         if name in self._cache:

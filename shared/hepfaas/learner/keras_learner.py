@@ -45,6 +45,7 @@ class KerasLearner:
         self._code, self.settings = code, settings
         self.batch_size: int = settings["batch_size"]
         self._labels: list[int] = settings["labels"]
+        self.factors = _factors(settings)
         tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_op_determinism()
@@ -60,6 +61,8 @@ class KerasLearner:
         self._build()
         self._train = _BatchLoop(self, "train_step", self.batch_size, self.settings["xla"])
         self._test = _BatchLoop(self, "test_step", INFERENCE_ROWS, xla=False)
+        if self.weighted:
+            self._tell_unweighted()
         lines: list[str] = []
         self.model.summary(print_fn=lines.append)
         return {
@@ -145,6 +148,21 @@ class KerasLearner:
             keras_file.unlink(missing_ok=True)
             graph_file.unlink(missing_ok=True)
 
+    @property
+    def weighted(self) -> bool:
+        """Return whether events have weights."""
+        return self.factors is not None
+
+    def given(self, labels: NDArray[np.int64], *weights: NDArray[np.float32]) -> tuple[Any, ...]:
+        """Return what a step gets beside the features: the targets, and the weights if there are any."""
+        return (tf.constant(self.targets(labels)), *map(tf.constant, weights))
+
+    def _row(self) -> tuple[Any, ...]:
+        """Return what a step gets, for one row of zeros."""
+        features = np.zeros((1, self.settings["n_features"]), dtype=np.float32)
+        labels = np.asarray(self._labels[:1], dtype=np.int64)
+        return (tf.constant(features), *self.given(labels, *([np.ones(1, dtype=np.float32)] if self.weighted else [])))
+
     def targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
         """Return the labels as the loss expects them: (rows,), or one-hot (rows, outputs)."""
         if not self._one_hot:
@@ -176,12 +194,48 @@ class KerasLearner:
         )
         if self.model.optimizer is not None:
             self.model.optimizer.build(self.model.trainable_variables)
-        labels = np.asarray(self._labels[:1], dtype=np.int64)
         try:
-            self.model.test_step((tf.constant(zeros), tf.constant(self.targets(labels))))
+            self.model.test_step(self._row())
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            self._check_unpacked("test_step", error)
             raise ModelError(f"{module}: the loss does not fit the labels: {summary(error)}") from error
         self.model.reset_metrics()
+        if self.weighted:
+            self._check_weights_taken()
+
+    def _check_weights_taken(self) -> None:
+        """Raises: ModelError if the user's own `fit` or `train_step` takes no event weights."""
+        if self._own_fit:
+            try:
+                inspect.signature(self.model.fit).bind(
+                    0, 0, batch_size=1, epochs=1, verbose=0, sample_weight=np.ones(1)
+                )
+            except TypeError as error:
+                raise ModelError(
+                    f"{self.settings['module']}: fit takes {inspect.signature(self.model.fit)}; events have weights, "
+                    "so it gets another argument, sample_weight"
+                ) from error
+        elif type(self.model).train_step is not keras.Model.train_step:
+            row = tuple(_any_rows(tf.TensorSpec.from_tensor(tensor)) for tensor in self._row())
+            try:
+                tf.function(self.model.train_step).get_concrete_function(row)
+            except Exception as error:  # only the one error is looked for; others are those of the first segment
+                self._check_unpacked("train_step", error)
+
+    def _tell_unweighted(self) -> None:
+        """Print which metrics Keras computes without the event weights."""
+        compiled = getattr(self.model, "_compile_metrics", None)
+        if compiled is not None and compiled.metrics and not getattr(compiled, "_user_weighted_metrics", None):
+            _say("events have weights, and Keras leaves them out of compile(metrics=...), not of weighted_metrics=...")
+
+    def _check_unpacked(self, step: str, error: Exception) -> None:
+        """Raises: ModelError if a step of the user's own failed because it unpacks two values."""
+        if self.weighted and "too many values to unpack (expected 2)" in str(error):
+            raise ModelError(
+                f"{self.settings['module']}: {step} unpacks two values, and events have weights; write "
+                "'x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)' and pass sample_weight to "
+                "compute_loss and compute_metrics"
+            ) from error
 
     def _check_outputs(self, outputs: Any) -> None:
         module, labels = self.settings["module"], self._labels
@@ -235,9 +289,16 @@ class KerasLearner:
     def _fit_own(self, feed: Feed, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
         """Train a model that overrides `fit`, which gets all rows of the segment in one call."""
         blocks = list(feed.shuffled(spare=0))
-        features = np.concatenate([block.features[: block.rows] for block in blocks])
-        labels = np.concatenate([block.labels[: block.rows] for block in blocks])
-        history = self.model.fit(features, self.targets(labels), batch_size=self.batch_size, epochs=1, verbose=0)
+        columns = zip(*([array[: block.rows] for array in block.arrays] for block in blocks), strict=True)
+        features, labels, *weights = map(np.concatenate, columns)
+        history = self.model.fit(
+            features,
+            self.targets(labels),
+            batch_size=self.batch_size,
+            epochs=1,
+            verbose=0,
+            **({"sample_weight": weights[0]} if weights else {}),
+        )
         on_rows(len(features))
         metrics = {name: values[-1] for name, values in getattr(history, "history", {}).items()}
         return len(features), sum(block.id_sum for block in blocks), metrics
@@ -261,21 +322,22 @@ class _BatchLoop:
         """Run the step on all rows; return their number, the sum of their event ids, and the metrics."""
         self._prepare(feed.max_rows + self._size, seed)
         rows = id_sum = 0
-        left = np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        n_left, left = 0, list[NDArray[Any]]()
         for block in feed.shuffled(spare=self._size):
-            first, stop = block.spare - len(left[1]), block.spare + block.rows
-            if len(left[1]):
-                block.features[first : block.spare], block.labels[first : block.spare] = left
+            first, stop = block.spare - n_left, block.spare + block.rows
+            for array, rest in zip(block.arrays, left, strict=False):
+                array[first : block.spare] = rest
             end = stop - (stop - first) % self._size
             if end > first:
                 self._run(block, first, end)
-            left = block.features[end:stop].copy(), block.labels[end:stop]
+            n_left, left = stop - end, [array[end:stop].copy() for array in block.arrays]
             rows, id_sum = rows + end - first, id_sum + block.id_sum
             on_rows(end - first)
-        if len(left[1]):
-            self._logs = self._last(tf.constant(left[0]), tf.constant(self._learner.targets(left[1])))
-            rows += len(left[1])
-            on_rows(len(left[1]))
+        if n_left:
+            features, *others = left
+            self._logs = self._last((tf.constant(features), *self._learner.given(*others)))
+            rows += n_left
+            on_rows(n_left)
         return rows, id_sum, self._metrics()
 
     def _metrics(self) -> Mapping[str, Any]:
@@ -307,45 +369,46 @@ class _BatchLoop:
         keras.utils.set_random_seed(seed)
         features = tf.TensorSpec([capacity, self._learner.settings["n_features"]], tf.float32)
         targets = tf.TensorSpec.from_tensor(tf.constant(self._learner.targets(np.zeros(capacity, dtype=np.int64))))
+        weights = [tf.TensorSpec([capacity], tf.float32)] if self._learner.weighted else []
+        data = (features, targets, *weights)
         scalar = tf.TensorSpec([], tf.int32)
         # For the last batch of a pass, where XLA's compile time would not pay off. Its size is open: a graph traced for
         # one size adds in another order than one for all sizes, and results must not depend on the sizes before.
-        self._last = tf.function(self._one, input_signature=[_any_rows(features), _any_rows(targets)])
+        self._last = tf.function(self._one, input_signature=[tuple(map(_any_rows, data))])
         last = self._last.get_concrete_function()
         self._results = last.structured_outputs
-        self._loop = tf.function(
-            self._looped, input_signature=[features, targets, scalar, scalar], jit_compile=self._xla
-        )
+        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=self._xla)
         loop = self._loop.get_concrete_function()
         variables = [*last.variables, *loop.variables]
         self._is_random = self._learner.uses_global_generator(variables) or _has_seeds(loop.graph)
-        no_rows = _tensor(aligned(tuple(features.shape))), tf.zeros(targets.shape, targets.dtype)
-        self._loop(*no_rows, tf.constant(0), tf.constant(0))  # compiles without training on a row
+        others = [tf.zeros(spec.shape, spec.dtype) for spec in (targets, *weights)]
+        no_rows = (_tensor(aligned(tuple(features.shape))), *others)
+        self._loop(no_rows, tf.constant(0), tf.constant(0))  # compiles without training on a row
         self._rows = capacity
 
     def _run(self, block: ShuffledBlock, first: int, end: int) -> None:
-        targets = self._learner.targets(block.labels)
+        features, *others = block.arrays
         if self._eager:
             for start in range(first, end, self._size):
                 rows = slice(start, start + self._size)
-                self._logs = self._one(tf.constant(block.features[rows]), tf.constant(targets[rows]))
+                given = self._learner.given(*(array[rows] for array in others))
+                self._logs = self._one((tf.constant(features[rows]), *given))
             return
-        done, self._logs = self._loop(
-            _tensor(block.features), tf.constant(targets), tf.constant(first), tf.constant(end)
-        )
+        data = (_tensor(features), *self._learner.given(*others))
+        done, self._logs = self._loop(data, tf.constant(first), tf.constant(end))
         assert int(done) == end  # also waits for the result: the buffer will be overwritten
 
-    def _looped(self, x: Any, y: Any, first: Any, end: Any) -> Any:
+    def _looped(self, data: Any, first: Any, end: Any) -> Any:
         def body(start: Any, logs: Any) -> Any:
-            return start + self._size, self._one(_rows(x, start, self._size), _rows(y, start, self._size))
+            return start + self._size, self._one(tuple(_rows(tensor, start, self._size) for tensor in data))
 
         # The start of a batch is the loop's own variable. As an offset that the loop adds to, XLA would compile again
         # for each of its values: for each number of rows that the block before may leave over.
         zeros = tf.nest.map_structure(lambda result: tf.zeros(result.shape, result.dtype), self._results)
         return tf.while_loop(lambda start, logs: start < end, body, (first, zeros), parallel_iterations=1)
 
-    def _one(self, x: Any, y: Any) -> Mapping[str, Any]:
-        logs = self._step((x, y))
+    def _one(self, data: Any) -> Mapping[str, Any]:
+        logs = self._step(data)
         return {name: tf.convert_to_tensor(value) for name, value in logs.items()} if self._is_own else {}
 
 
@@ -396,6 +459,13 @@ def _defined(code: Path, module: str) -> Callable[[int], Any]:
     return define  # type: ignore[no-any-return]  # the user's code is not typed
 
 
+def _factors(settings: Mapping[str, Any]) -> dict[int, float] | None:
+    """Return the factor of the event weights by label, {} if all are 1; None if the training has no weights."""
+    if not settings["weighted"] and not settings["class_weight"]:
+        return None
+    return dict(zip(settings["labels"], settings["class_weight"], strict=False))
+
+
 def _loss_name(model: Any) -> str:
     loss = model.loss
     name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
@@ -404,6 +474,11 @@ def _loss_name(model: Any) -> str:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
+
+
+def _say(note: str) -> None:
+    """Write a note to the log of the step."""
+    sys.stdout.write(f"note: {note}\n")
 
 
 def _article(name: str) -> str:

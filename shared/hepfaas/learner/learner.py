@@ -87,7 +87,8 @@ class LearnerSettings:
     """A network and how it is computed.
 
     code: the user's Python files by name. module: the file that defines model(idim). labels: distinct, sorted.
-    threads: of one operation; they are part of the recipe because sums depend on them.
+    threads: of one operation; they are part of the recipe because sums depend on them. weighted: whether events have
+    weights. class_weight: factor of the event weights of each label, none if all are 1.
     """
 
     code: Mapping[str, bytes]
@@ -98,6 +99,8 @@ class LearnerSettings:
     seed: int
     threads: int
     xla: bool
+    weighted: bool = False
+    class_weight: tuple[float, ...] = ()
 
 
 class ProcessSettings(Protocol):
@@ -558,7 +561,8 @@ class _Sender(threading.Thread):
         for index, batch in enumerate(self._needed):
             while len(fetched) <= FETCHED_AHEAD and index + len(fetched) < len(self._needed):
                 fetched.append(fetcher.submit(self._fetch, self._needed[index + len(fetched)]))
-            wire.send(self._to, {"batch": batch}, fetched.popleft().result())
+            arrays = [array for array in fetched.popleft().result() if array is not None]
+            wire.send(self._to, {"batch": batch}, arrays)
 
 
 def _signal_name(number: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hepfaas.datasets.listings import on_server
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
 from hepfaas.local.loop import Loop
@@ -28,7 +29,7 @@ def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) ->
     """Train on a folder, or continue its unfinished run, and return run, model, metrics and files."""
     start = time.monotonic()
     probe(store)
-    job = job_in(folder, names, inside=False)
+    job = job_in(folder, names, inside=False, listing=on_server)
     recipe = recipe_of(job, store)
     run = records.start(store, records.Request(recipe, time.time(), job.notes))
     progress = Progress()
@@ -61,7 +62,7 @@ def report_text(report: Mapping[str, Any]) -> str:
 def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, Any]:
     """Return what training on a folder would read and do, and which results exist. Stores nothing."""
     staged = StagedStore(store)
-    job = job_in(folder, names, inside=False)
+    job = job_in(folder, names, inside=False, listing=on_server)
     recipe = recipe_of(job, staged)
     for level in plan.open_levels(recipe, "dry-run"):
         for step in level:
@@ -113,7 +114,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
-    order = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
+    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "evaluate", "publish")
     next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:

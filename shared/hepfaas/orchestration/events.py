@@ -36,7 +36,7 @@ UNSIGNED = (PING, RUN_REQUESTED, RUN_SUBMITTED)
 
 
 DOES = {
-    "survey": ("open", "survey", "spec"),
+    "survey": ("open", "survey", "spec", "weigh"),
     "prepare": ("prepare",),
     "train": ("train", "export", "convert"),
     "score": ("score",),

@@ -10,16 +10,23 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import check_patterns
 from hepfaas.runs.feature_rules import SCALINGS, FeatureRules, NanRule, PadRule, ScalingRule
+from hepfaas.runs.json_values import is_number
+from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
+from hepfaas.runs.preprocessing_keys import preprocessing_from
+from hepfaas.runs.weighting import Balance
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
+MOST_EDGES = 1_000
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
 
@@ -32,20 +39,19 @@ MOST_VALUES, MOST_NESTED = 100_000, 50
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Tokens of a JSON text except numbers and words: whole strings, brackets, braces and commas."""
 
-NO_PREPROC = "cuts and new branches are not supported yet; apply them to the files"
-"""Why a preproc.json of MLaaS4HEP is refused: a user must not believe that it is applied."""
-
 
 @dataclass(frozen=True)
 class Params:
     """Content of a params.json: fields of a recipe, the redirector, and notes for the user.
 
-    branch_file: name of a file in the folder that lists excluded branches, None if there is none.
+    branch_file: name of a file in the folder that lists excluded branches, None if there is none. preproc: name of the
+    preproc.json, '' if params.json names none.
     """
 
     recipe: Mapping[str, Any]
     redirector: str = REDIRECTOR
     branch_file: str | None = None
+    preproc: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -56,7 +62,6 @@ def params_of(text: str, place: str) -> Params:
 
 def params_in(values: Mapping[str, Any], place: str) -> Params:
     """Return the params of a JSON object. Raises: RequestError naming key and value."""
-    check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         close = difflib.get_close_matches(unknown[0][:100], _KEYS, 3, 0.5)
@@ -69,18 +74,15 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
     branch_file = parsed.get("exclude_branches")
     if isinstance(branch_file, str):
         del recipe["excluded"]
+    if preprocessing := preprocessing_from(values, place):
+        recipe["preprocessing"] = preprocessing
     return Params(
         recipe,
         parsed.get("redirector", REDIRECTOR),
         branch_file if isinstance(branch_file, str) else None,
+        parsed.get("preproc", ""),
         _notes(parsed, place),
     )
-
-
-def check_no_preproc(values: Mapping[str, Any], place: str) -> None:
-    """Raise RequestError if the values have the key 'preproc', MLaaS4HEP's option --preproc."""
-    if "preproc" in values:
-        raise RequestError(f"{place}: 'preproc' is refused: {NO_PREPROC}, and remove the key")
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,36 @@ def _threshold(value: Any, place: str) -> float:
     raise _wrong(place, value, 'true, or {"threshold": x} with x between 0 and 1')
 
 
+def _expression(value: Any, place: str) -> str:
+    text = _name(value, place).strip()
+    parse(text, place)
+    return text
+
+
+def _expressions(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(place, value, "a list of branch names")
+    return tuple(dict.fromkeys(_expression(item, f"{place}: item {number}") for number, item in enumerate(value, 1)))
+
+
+def _balance(value: Any, place: str) -> Balance | None:
+    """Return the balance in true, false, or {"branch": expression, "bins": edges}."""
+    if isinstance(value, bool):
+        return Balance() if value else None
+    if not isinstance(value, dict) or set(value) != {"branch", "bins"}:
+        raise _wrong(place, value, 'true, or {"branch": a branch or expression, "bins": edges}')
+    edges = _edges(value["bins"], f"{place}: 'bins'")
+    return Balance(_expression(value["branch"], f"{place}: 'branch'"), edges)
+
+
+def _edges(value: Any, place: str) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) and all(map(is_number, value)) else []
+    rising = all(one < other for one, other in pairwise(numbers))
+    if not 2 <= len(numbers) <= MOST_EDGES or not rising:
+        raise _wrong(place, value, f"a list of 2 to {MOST_EDGES:,} rising numbers, the edges of the bins")
+    return tuple(map(float, numbers))
+
+
 def _number(value: Any, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_FEATURE:
         raise _wrong(place, value, "a number of float32")
@@ -280,6 +312,13 @@ _KEYS: Mapping[str, _Key] = {
     "nan": _Key(_nan),
     "hist": _Key(_anything),
     "verbose": _Key(_anything),
+    "preproc": _Key(_name),
+    **{key: _Key(_anything) for key in PREPROCESSING_KEYS},
+    "weight": _Key(_expression, "weight"),
+    "label": _Key(_expression, "label"),
+    "spectators": _Key(_expressions, "spectators"),
+    "balance": _Key(_balance, "balance"),
+    "negative_weights": _Key(_one_of("keep", "abs", "drop", "error"), "negative_weights"),
     "seed": _Key(_whole(0, MOST_SEED), "seed"),
     "split_seed": _Key(_whole(0), "split_seed"),
     "threads": _Key(_whole(1, MOST_THREADS), "threads"),

@@ -31,7 +31,7 @@ from hepfaas.runs.phases import (
     tree_of,
 )
 from hepfaas.runs.prediction import Prediction
-from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
@@ -47,6 +47,7 @@ from hepfaas.runs.steps import (
     Step,
     Survey,
     Train,
+    Weigh,
 )
 
 
@@ -81,6 +82,7 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
+    sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
     return [
         Open(
             url=file.url,
@@ -90,9 +92,19 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
+            removed=(*recipe.preprocessing.removed, *recipe.spectators),
+            preprocessing=recipe.preprocessing.text,
+            expressions=_expressions(recipe, file),
+            sum_of_weights=sums.get(file.sample, ""),
         )
         for file in recipe.files
     ]
+
+
+def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
+    """Return the expressions that give one number for each event of a file: weight, label, spectators."""
+    weighting = recipe.weighting(file.sample)
+    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators]))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -104,7 +116,7 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
-    if len(with_events) < len(recipe.labels):
+    if not recipe.label and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
         raise RequestError(
             f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
@@ -131,53 +143,79 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             tree=recipe.tree,
             branches=branches,
             entries=entries,
+            inputs=_read(header),
+            preprocessing=recipe.preprocessing.text,
+            weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
             moments=moments,
             histograms=histograms,
             url=file.url,
         )
-        for file in inputs(recipe, headers)
+        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
 
 
+def _read(header: Header) -> tuple[str, ...]:
+    """Return the branches that a survey of a file reads, () if they are its features."""
+    return tuple(dict.fromkeys([*(header.inputs or header.branches), *header.extra])) if header.extra else header.inputs
+
+
 @functools.lru_cache(maxsize=KEPT)
-def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
+def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | None = None) -> Levels:
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
-    columns = spec.values["columns"]
+    columns, headers = spec.values["columns"], _headers(opened)
+    classes = _class_numbers(recipe)
     steps = [
         Prepare(
             file=file.identity,
             tree=recipe.tree,
             entries=entries,
             spec=columns,
-            label=file.label,
+            label=-1 if recipe.label else classes[file.label],
             split_seed=recipe.split_seed,
+            inputs=header.extra,
+            spectators=recipe.spectators,
+            weighting=recipe.weighting(listed.sample).text if weigh else "",
+            weigh=weigh.key if weigh else "",
             url=file.url,
         )
-        for file in inputs(recipe, _headers(opened))
+        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
 
 
+def _class_numbers(recipe: Recipe) -> dict[int, int]:
+    """Return the number of the class of each label of a file: the label itself, if one of them is 0."""
+    labels = recipe.labels
+    return {label: label if 0 in labels else number for number, label in enumerate(labels)}
+
+
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
+def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
         [
-            Score(export=export.key, part=part.key, n_classes=n_classes, threshold=recipe.threshold)
+            Score(
+                export=export.key,
+                part=part.key,
+                n_classes=n_classes,
+                threshold=recipe.threshold,
+                weigh=weigh.key if weigh else "",
+            )
             for part in _parts(prepared)
         ]
     )
 
 
 @functools.lru_cache(maxsize=KEPT)
-def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
+def trains(recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = None) -> list[list[Train]]:
     """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many."""
     rows = sum(part.rows[Split.TRAINING] for part in _parts(prepared))
     n_features = int(spec.values["n_features"])
+    labels = _classes(recipe, weigh)
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
     n_segments = epochs.n_segments(rows, segment_rows)
@@ -195,7 +233,7 @@ def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
                 code=recipe.code,
                 module=recipe.module,
                 n_features=n_features,
-                labels=recipe.labels,
+                labels=labels,
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
@@ -205,6 +243,7 @@ def trains(recipe: Recipe, spec: Found, prepared: Found) -> list[list[Train]]:
                 segment=segment,
                 segment_rows=segment_rows,
                 shuffle=recipe.shuffle,
+                weighted=weigh is not None,
             )
             chain[-1].append(step)
             before = step.key
@@ -223,7 +262,7 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
         matrix = _matrix(recipe, attempt, results)
     except Wait:
         return []
-    return trains(recipe, matrix.spec, matrix.prepared)
+    return trains(recipe, matrix.spec, matrix.prepared, matrix.weigh)
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
@@ -238,9 +277,9 @@ def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Ste
     return [
         *open_levels(recipe, attempt),
         *survey_levels(recipe, matrix.opened),
-        *prepare_levels(recipe, matrix.opened, matrix.spec),
-        *trains(recipe, matrix.spec, matrix.prepared),
-        *_sample_levels(recipe, attempt, matrix.spec, results),
+        *prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh),
+        *trains(recipe, matrix.spec, matrix.prepared, matrix.weigh),
+        *_sample_levels(recipe, attempt, matrix, results),
     ]
 
 
@@ -262,14 +301,16 @@ class _Matrix:
     opened: Found
     spec: Found
     prepared: Found
+    weigh: Found | None
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
-    prepared = phase("prepare", prepare_levels(recipe, opened, spec), results)
+    weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
+    prepared = phase("prepare", prepare_levels(recipe, opened, spec, weigh), results)
     _check_rows(_parts(prepared))
-    return _Matrix(opened, spec, prepared)
+    return _Matrix(opened, spec, prepared, weigh)
 
 
 def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
@@ -281,27 +322,75 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         identifiers=first.identifiers,
         order=recipe.order,
         surplus=recipe.surplus,
+        inputs=first.inputs,
+        preprocessing=recipe.preprocessing.text,
+        spectators=recipe.spectators,
         rules=recipe.features.text,
     )
     return one(step, results)
+
+
+def _weigh(recipe: Recipe, opened: Found, results: Results) -> Found:
+    survey = phase("survey", survey_levels(recipe, opened), results)
+    headers, classes = _headers(opened), _class_numbers(recipe)
+    step = Weigh(
+        survey=survey.key,
+        files=tuple(
+            (header.identity, -1 if recipe.label else classes[file.label], file.sample)
+            for file, header in zip(recipe.files, headers, strict=True)
+        ),
+        samples=tuple(_normalisation(recipe, sample, headers) for sample in recipe.samples),
+        weighting=recipe.weighting("").text,
+    )
+    return one(step, results)
+
+
+def _normalisation(
+    recipe: Recipe, sample: Sample, headers: Sequence[Header]
+) -> tuple[str, float | None, tuple[str, ...]]:
+    """Return name, luminosity × cross section (None: not normalised) and sums of weights of a sample, as `Weigh` takes
+    them. With an event limit, a sum over all generated events counts for the share of events that is used."""
+    if sample.cross_section is None:
+        return sample.name, None, ()
+    factor = sample.cross_section * (1.0 if recipe.luminosity is None else recipe.luminosity)
+    if sample.sum_of_weights is None:
+        return sample.name, factor, ()
+    own = [number for number, file in enumerate(recipe.files) if file.sample == sample.name]
+    entries = [header.entries for header in headers]
+    shares = _shares(entries, recipe.n_events)
+    factor *= sum(entries[number] for number in own) / max(1, sum(shares[number] for number in own))
+    if isinstance(sample.sum_of_weights, str):
+        return sample.name, factor, tuple(headers[number].sum_of_weights for number in own)
+    return sample.name, factor, (json.dumps(sample.sum_of_weights),)
+
+
+def _class_names(recipe: Recipe, weigh: Found | None) -> tuple[str, ...]:
+    if recipe.label and weigh:
+        return tuple(f"{recipe.label} = {label}" for label in weigh.values["labels"])
+    return recipe.classes
+
+
+def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
+    """Return the numbers of the classes that the learner separates."""
+    if recipe.label and weigh:
+        return tuple(range(len(weigh.values["labels"])))
+    return tuple(sorted(_class_numbers(recipe).values()))
 
 
 def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     matrix = _matrix(recipe, attempt, results)
     if recipe.continues:
         _kept(recipe.continues, "checkpoint", results)
-    chain = trains(recipe, matrix.spec, matrix.prepared)
+    chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh)
     ends = [segments[-1] for segments in chain]
     best = best_epoch([epoch["metrics"]["val_loss"] for epoch in _trained(chain, results)])
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared), results)
-    ended = tuple(step.key for step in ends)
-    evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=recipe.classes), results)
-    gate = (
-        _gate(recipe, recipe.gate, attempt, spec=matrix.spec, export=export, results=results) if recipe.gate else None
-    )
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
+    ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
+    evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=names), results)
+    gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
     publish = Publish(
@@ -317,17 +406,18 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     return Finished(one(publish, results).values, gate.values if gate else None)
 
 
-def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, spec: Found, export: Found, results: Results) -> Found:
+def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: _Matrix, export: Found, results: Results) -> Found:
     """Return the comparison of the new model with the last version on the sample, each by its own spec."""
     sample = _sample(recipe, wanted)
     opened = phase("gate", open_levels(sample, attempt), results)
+    weigh = matrix.weigh if recipe.label else None
     scores = []
     for columns, graph in (
-        (spec, export),
+        (matrix.spec, export),
         (_kept(wanted.last, "spec", results), _kept(wanted.last, "export", results)),
     ):
-        prepared = phase("gate", prepare_levels(sample, opened, columns), results)
-        scores.append(phase("gate", score_levels(sample, graph, prepared), results).key)
+        prepared = phase("gate", prepare_levels(sample, opened, columns, weigh), results)
+        scores.append(phase("gate", score_levels(sample, graph, prepared, weigh), results).key)
     new, last = scores
     compare = Compare(metric=wanted.metric, fall=wanted.fall, model=wanted.last.model, score=new, last=last)
     return phase("gate", ((compare,),), results)
@@ -338,7 +428,7 @@ def _sample(recipe: Recipe, wanted: Gate) -> Recipe:
     return replace(recipe, files=wanted.sample, n_events=-1)
 
 
-def _sample_levels(recipe: Recipe, attempt: str, spec: Found, results: Results) -> list[Sequence[Step]]:
+def _sample_levels(recipe: Recipe, attempt: str, matrix: _Matrix, results: Results) -> list[Sequence[Step]]:
     """Return the known steps that read the gate's sample."""
     if recipe.gate is None:
         return []
@@ -348,8 +438,9 @@ def _sample_levels(recipe: Recipe, attempt: str, spec: Found, results: Results) 
     values = results(root)
     if values is None:
         return list(levels)
-    specs = [spec, *([Found(recipe.gate.last.spec, last)] if last else [])]
-    return [*levels, *(level for one in specs for level in prepare_levels(sample, Found(root, values), one))]
+    specs = [matrix.spec, *([Found(recipe.gate.last.spec, last)] if last else [])]
+    opened, weigh = Found(root, values), matrix.weigh if recipe.label else None
+    return [*levels, *(level for spec in specs for level in prepare_levels(sample, opened, spec, weigh))]
 
 
 def _kept(earlier: Earlier, part: Literal["spec", "checkpoint", "export"], results: Results) -> Found:

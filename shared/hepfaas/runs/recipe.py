@@ -8,6 +8,11 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.feature_rules import FeatureRules
+from hepfaas.runs.preprocessing import NOTHING, Preprocessing
+from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
+
+MOST_SHOWN = 4
+"""Samples that the name of their class lists."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,15 @@ class Sample:
 
     weight: expression, '' for 1. cross_section: in pb, None if the sample is not normalised. sum_of_weights: of all
     generated events: a number, or the text '<tree>/<branch>' of a branch that is added up over the files; None: the sum
-    of `weight` over all events that are read, before any cut.
+    of `weight` over all events that are read, before any cut. class_name: the name that the job gave to its label, ''
+    if it gave a number.
     """
 
     name: str
     weight: str = ""
     cross_section: float | None = None
     sum_of_weights: float | str | None = None
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ class Recipe:
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
     threshold: score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose
     weights are trained further, None: fresh weights. gate: condition for the model to be published.
+    samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
+    gives the label of each event; '': the label of its file, which is 0 otherwise.
+    preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
+    that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
+    the training weights. negative_weights: what becomes of negative weights in training.
     """
 
     kind: ClassVar[str] = "training"
@@ -93,6 +105,14 @@ class Recipe:
     threshold: float = 0.5
     continues: Earlier | None = None
     gate: Gate | None = None
+    samples: tuple[Sample, ...] = ()
+    luminosity: float | None = None
+    label: str = ""
+    preprocessing: Preprocessing = NOTHING
+    weight: str = ""
+    spectators: tuple[str, ...] = ()
+    balance: Balance | None = None
+    negative_weights: NegativeWeights = "keep"
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -106,11 +126,31 @@ class Recipe:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Readable name of each label: the name of its file if it has only one, else 'label <n>'."""
+        """Readable name of each label: those of its samples or classes; without samples the name of its file if it has
+        only one, else 'label <n>'."""
+        if self.samples:
+            return tuple(_joined(self._names_of(label)) for label in self.labels)
         files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
         return tuple(
             PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
         )
+
+    def _names_of(self, label: int) -> tuple[str, ...]:
+        """Return the names of the classes of a label, or else of its samples."""
+        used = {file.sample for file in self.files if file.label == label}
+        return tuple(dict.fromkeys(one.class_name or one.name for one in self.samples if one.name in used))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Return whether events have weights or labels of their own, or classes are balanced."""
+        has_weights = any(sample.weight or sample.cross_section is not None for sample in self.samples)
+        return bool(self.weight or self.label or self.balance or has_weights)
+
+    def weighting(self, sample: str) -> Weighting:
+        """Return how the events of a sample are weighted and labelled."""
+        own = next((one.weight for one in self.samples if one.name == sample), "")
+        weight = f"({self.weight}) * ({own})" if self.weight and own else self.weight or own
+        return Weighting(weight=weight, label=self.label, balance=self.balance, negative=self.negative_weights)
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -120,7 +160,8 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
-        lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
+        names = ("selected", "excluded", "identifiers", "spectators")
+        lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
         rest = {
             "files": _files(values["files"]),
@@ -129,8 +170,17 @@ class Recipe:
             "gate": Gate(**{**gate, "sample": _files(gate["sample"]), "last": Earlier(**gate["last"])})
             if gate
             else None,
+            "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
+            "preprocessing": Preprocessing.from_json(values.get("preprocessing", {})),
+            "balance": balance_from_json(values.get("balance")),
         }
         return cls(**{**values, **lists, **rest})
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return names as the name of their class, which is shown in tables and plots."""
+    more = [f"{len(names) - MOST_SHOWN} more"] if len(names) > MOST_SHOWN else []
+    return " + ".join([*names[:MOST_SHOWN], *more])
 
 
 def _files(values: Sequence[Mapping[str, Any]]) -> tuple[LabelledFile, ...]:

@@ -110,4 +110,6 @@ def _settings(step: Learning, store: Store) -> LearnerSettings:
         seed=step.seed,
         threads=step.threads,
         xla=step.xla,
+        weighted=step.weighted,
+        class_weight=step.class_weight,
     )

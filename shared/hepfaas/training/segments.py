@@ -27,11 +27,13 @@ class Slice(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of one record batch: features (rows, features) float32, labels (rows,), event ids (rows,)."""
+    """Rows of one record batch: features (rows, features) float32, labels (rows,), event ids (rows,), event weights
+    (rows,). weights: None if all are 1."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     ids: NDArray[np.uint64]
+    weights: NDArray[np.float32] | None = None
 
 
 Block = Sequence[Slice]

@@ -369,9 +369,17 @@ def _recounted(part: PreparedPart, store: Store) -> CountedPart:
         raise MissingError(part.key, store.url)
     stored = open_part(part.key, size_bytes, store)
     splits = [stored.entries(split) for split in Split]
-    is_whole = sorted(entry for entries in splits for entry in entries.tolist()) == list(range(*part.entries))
+    is_whole = _are_entries([entry for entries in splits for entry in entries.tolist()], part)
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
-    return CountedPart(part.file, part.entries, rows, id_sum(event_ids(part.file, splits[Split.TRAINING])))
+    ids = id_sum(event_ids(part.file, splits[Split.TRAINING]))
+    return CountedPart(part.file, part.entries, rows, ids, part.rejected)
+
+
+def _are_entries(entries: Sequence[int], part: PreparedPart) -> bool:
+    """Return whether these are all entries of a part's range but the rejected ones, each once."""
+    start, stop = part.entries
+    n_selected = stop - start - sum(part.rejected)
+    return len(entries) == len(set(entries)) == n_selected and set(entries) <= set(range(start, stop))
 
 
 def _rescored(part: ScoredPart, store: Store) -> CountedPart:
