@@ -63,6 +63,8 @@ class Loop:
     def _model(self) -> Mapping[str, Any]:
         repeats: Counter[str] = Counter()
         with self._progress, self._workers, Learners(self._printed.append) as learners:
+            if not records.was_completed(self._store, self._recipe):
+                learners.start()
             while isinstance(coming := self._next(), Ready):
                 repeats.update(step.key for step in coming.steps)
                 if max(repeats.values()) > MAX_REPEATS:
