@@ -15,6 +15,7 @@ from typing import Any, Literal
 from hepfaas.errors import RequestError
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.cut_flow import CutFlow, cut_flow
 from hepfaas.runs.kinds import AnyRecipe
 from hepfaas.runs.phases import (
     KEPT,
@@ -286,6 +287,34 @@ def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     return headers_of(root) if root else []
 
 
+def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
+    """Return the cut flow of a training; None before all events are prepared, or without cuts and weights."""
+    if not recipe.preprocessing.cuts and not recipe.is_weighted:
+        return None
+    try:
+        matrix = _matrix(recipe, attempt, results)
+    except Wait:
+        return None
+    return _flow(recipe, matrix.opened, matrix.prepared)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _flow(recipe: Recipe, opened: Found, prepared: Found) -> CutFlow:
+    return cut_flow(_cuts(recipe), _parts(prepared), dict(_samples(recipe, _headers(opened))))
+
+
+def _cuts(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(cut.name for cut in recipe.preprocessing.cuts)
+
+
+def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
+    """Return the sample of each file, by the file's identity: its name, or that of its class."""
+    names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    return tuple(
+        (header.identity, file.sample or names[file.label]) for file, header in zip(recipe.files, headers, strict=True)
+    )
+
+
 def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
     """Return all steps of a training that are known once its events are prepared."""
     matrix = _matrix(recipe, attempt, results)
@@ -404,7 +433,18 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     export = one(Export(**network, checkpoint=last.key), results)
     score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
-    evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=names), results)
+    evaluate = one(
+        Evaluate(
+            score=score.key,
+            epochs=ended,
+            best_epoch=best,
+            classes=names,
+            data=matrix.prepared.key,
+            cuts=_cuts(recipe),
+            samples=_samples(recipe, _headers(matrix.opened)),
+        ),
+        results,
+    )
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)

@@ -267,8 +267,11 @@ class Score(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores. epochs: the last train step of each epoch; classes: their
-    names in the plots."""
+    """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
+
+    epochs: the last train step of each epoch. classes: their names in the plots. cuts: names. samples: identity of each
+    file and name of its sample.
+    """
 
     kind = "evaluate"
     version = 2
@@ -276,6 +279,9 @@ class Evaluate(Step):
     epochs: tuple[str, ...]
     best_epoch: int
     classes: tuple[str, ...]
+    data: str
+    cuts: tuple[str, ...] = ()
+    samples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
