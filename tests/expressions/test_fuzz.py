@@ -62,7 +62,9 @@ def built(generator: random.Random, depth: int) -> str:
         return f"{part()}[{part()}]"
     if kind < 0.86:
         return f"{part()} if {part()} else {part()}"
-    return f"{generator.choice(list(FUNCTIONS))}({', '.join(part() for _ in range(generator.choice([1, 1, 2, 2, 3, 4])))})"
+    return (
+        f"{generator.choice(list(FUNCTIONS))}({', '.join(part() for _ in range(generator.choice([1, 1, 2, 2, 3, 4])))})"
+    )
 
 
 def damaged(generator: random.Random, text: str) -> str:

@@ -201,7 +201,9 @@ def test_the_values_of_four_vectors_are_those_of_vector(text: str) -> None:
 
 def test_the_sum_of_a_collection_is_that_of_its_components() -> None:
     energy, x, y, z = (ak.to_numpy(ak.sum(part, axis=1)) for part in (MUON.energy, MUON.px, MUON.py, MUON.pz))
-    np.testing.assert_allclose(value("mass(sum(Muon))")[COUNTS > 1], np.sqrt(energy**2 - x**2 - y**2 - z**2)[COUNTS > 1])
+    np.testing.assert_allclose(
+        value("mass(sum(Muon))")[COUNTS > 1], np.sqrt(energy**2 - x**2 - y**2 - z**2)[COUNTS > 1]
+    )
     assert (value("pt(sum(Muon))")[COUNTS == 0] == 0).all()
 
 
@@ -384,7 +386,9 @@ LAWS = [
     "erf(x) + tanh(f) + cbrt(y) + expm1(f) + arcsinh(x)", "where(x > 0, n[0], -1)", "last(n) == 2", "all(jx < 1)",
 ]  # fmt: skip
 numbers = st.floats(-100, 100) | st.sampled_from([np.nan, np.inf, 0.0, -0.0, 1e300, -1e-300])
-events = st.lists(st.tuples(numbers, numbers, st.lists(st.tuples(numbers, st.integers(-9, 9)), max_size=12)), max_size=20)
+events = st.lists(
+    st.tuples(numbers, numbers, st.lists(st.tuples(numbers, st.integers(-9, 9)), max_size=12)), max_size=20
+)
 
 
 def arrays_of(rows: list[Any]) -> dict[str, Any]:

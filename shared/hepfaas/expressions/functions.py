@@ -10,7 +10,17 @@ from typing import Any, Literal
 import numpy as np
 
 from hepfaas.expressions import logic, reductions, vectors
-from hepfaas.expressions.arrays import Column, Misfit, Scalar, aligned, column, elementwise, nan_for_missing, number, truth
+from hepfaas.expressions.arrays import (
+    Column,
+    Misfit,
+    Scalar,
+    aligned,
+    column,
+    elementwise,
+    nan_for_missing,
+    number,
+    truth,
+)
 from hepfaas.expressions.vectors import Vectors
 
 Value = Column | Scalar | Vectors
