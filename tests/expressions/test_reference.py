@@ -6,7 +6,6 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
-
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
 from hepfaas.expressions.functions import FUNCTIONS
