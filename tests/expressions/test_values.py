@@ -14,6 +14,7 @@ import uproot
 import vector
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.features.jagged import Jagged, values_and_counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -376,10 +377,24 @@ def test_arrays_of_any_layout_give_the_same() -> None:
     assert parse("x + 1", "test").evaluate({"x": np.array([1, 2], ">i4")}).tolist() == [2, 3]
 
 
-def test_flat_branches_need_neither_awkward_nor_vector() -> None:
+def test_jagged_values_without_awkward_give_the_same_as_those_of_awkward() -> None:
+    jagged = {name: Jagged(*values_and_counts(array)) for name, array in A.items() if isinstance(array, ak.Array)}
+    for text in AGAINST_AWKWARD:
+        expression = parse(text, "test")
+        found = expression.evaluate({name: jagged.get(name, A[name]) for name in expression.branches(A)}, EVENTS)
+        if isinstance(found, Jagged):
+            found = ak.unflatten(found.values, found.counts)
+        same(found, value(text))
+
+
+def test_flat_branches_and_jagged_values_need_neither_awkward_nor_vector() -> None:
     code = (
         "import sys, numpy; from hepfaas.expressions.expression import parse\n"
         "parse('a > 1 and sqrt(a) < 3 or where(a > 2, 1, 0)', 'x').evaluate({'a': numpy.ones(3)})\n"
+        "from hepfaas.features.jagged import Jagged\n"
+        "x = Jagged(numpy.ones(5), numpy.array([2, 0, 3]))\n"
+        "assert parse('max(x[x > 0])', 'x').evaluate({'x': x}).tolist()[::2] == [1, 1]\n"
+        "assert parse('x * 2', 'x').evaluate({'x': x}).tolist() == [[2, 2], [], [2, 2, 2]]\n"
         "print([m for m in ('awkward', 'vector', 'uproot') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -66,7 +66,7 @@ class Expression:
             if length != number:
                 raise RequestError(f"{self.place}: branch '{name}' has {length} events; {number} are expected")
         try:
-            return result(Evaluation(self.text, self.place, arrays).value(self._root), number)
+            return result(Evaluation(self.text, self.place, arrays).value(self._root), arrays, number)
         except Misfit as error:
             raise problem(self.place, self.text, 0, str(error)) from None
 
