@@ -188,3 +188,19 @@ def test_chains_can_be_long() -> None:
     text = " or ".join(f"run == {i}" for i in range(1, 200))
     assert parse(text, "here").evaluate(arrays).tolist() == [True, True, False]
     assert parse("run" + " + 1" * 400, "here").evaluate(arrays).tolist() == [401, 550, 700]
+
+
+def test_a_cut_with_a_value_for_each_object_is_refused() -> None:
+    with pytest.raises(RequestError) as error:
+        parse("Muon_pt > 1", "params.json: cut 1").passes(ARRAYS)
+    assert str(error.value) == (
+        "params.json: cut 1: 'Muon_pt > 1' at column 1: a cut on events needs one value for each event, "
+        "and this has one for each object; write any(…)"
+    )
+    with pytest.raises(RequestError, match="a number is needed, and this is a vector"):
+        parse("Muon[0]", "here").passes(ARRAYS)
+
+
+def test_names_of_branches_are_shown_on_one_line() -> None:
+    with pytest.raises(RequestError, match=r"closest: Muon\\npt"):
+        parse("Muon_pt", "here").branches(["Muon\npt"])

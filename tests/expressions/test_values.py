@@ -283,9 +283,16 @@ MISSING = {"a": np.array([1.0, np.nan]), "x": ak.Array([[5.0], []]), "q": ak.Arr
     ],
 )  # fmt: skip
 def test_a_cut_on_a_missing_value_never_passes(cut: str) -> None:
-    found = parse(cut, "test").evaluate(MISSING)
-    assert (found != 0).tolist()[0]
-    assert not np.nan_to_num(found)[1]
+    expression = parse(cut, "test")
+    assert expression.passes(MISSING).tolist() == [True, False]
+    found = expression.evaluate(MISSING)
+    assert np.nan_to_num(found).astype(bool).tolist() == [True, False]
+
+
+def test_a_number_other_than_0_passes_as_a_cut() -> None:
+    assert parse("n", "test").passes({"n": np.array([0, 2, -1])}).tolist() == [False, True, True]
+    assert parse("1", "test").passes({}, 2).tolist() == [True, True]
+    assert parse("nan", "test").passes({}, 2).tolist() == [False, False]
 
 
 def test_another_condition_can_decide_where_a_value_is_missing() -> None:

@@ -13,6 +13,7 @@ from hepfaas.expressions.arrays import (
     Misfit,
     Numbers,
     Scalar,
+    as_column,
     elementwise,
     kept,
     nan_for_missing,
@@ -270,3 +271,15 @@ def result(value: Value, arrays: Mapping[str, Array], events: int) -> Array:
     import awkward as ak
 
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(value.offsets), ak.contents.NumpyArray(data)))
+
+
+def passed(value: Value, events: int) -> Numbers:
+    """Return whether each event passes a cut, (events,). Missing values do not pass.
+
+    Raises:
+        Misfit: the value is a vector, or has a number for each object.
+    """
+    condition = as_column(truth(plain(value)), events)
+    if condition.offsets is not None:
+        raise Misfit("a cut on events needs one value for each event, and this has one for each object; write any(…)")
+    return condition.data
