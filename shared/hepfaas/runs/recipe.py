@@ -8,6 +8,10 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 
+MOST_SHOWN = 4
+"""Samples that the name of their class lists."""
+
+
 @dataclass(frozen=True)
 class LabelledFile:
     """One input file, the label of all its events, and the name of its sample ('' if the job names no samples)."""
@@ -23,13 +27,15 @@ class Sample:
 
     weight: expression, '' for 1. cross_section: in pb, None if the sample is not normalised. sum_of_weights: of all
     generated events: a number, or the text '<tree>/<branch>' of a branch that is added up over the files; None: the sum
-    of `weight` over all events that are read, before any cut.
+    of `weight` over all events that are read, before any cut. class_name: the name that the job gave to its label, ''
+    if it gave a number.
     """
 
     name: str
     weight: str = ""
     cross_section: float | None = None
     sum_of_weights: float | str | None = None
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Recipe:
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
     threshold: score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose
     weights are trained further, None: fresh weights. gate: condition for the model to be published.
+    samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
+    gives the label of each event; '': the label of its file, which is 0 otherwise.
     """
 
     kind: ClassVar[str] = "training"
@@ -90,6 +98,9 @@ class Recipe:
     threshold: float = 0.5
     continues: Earlier | None = None
     gate: Gate | None = None
+    samples: tuple[Sample, ...] = ()
+    luminosity: float | None = None
+    label: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -103,11 +114,19 @@ class Recipe:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Readable name of each label: the name of its file if it has only one, else 'label <n>'."""
+        """Readable name of each label: those of its samples or classes; without samples the name of its file if it has
+        only one, else 'label <n>'."""
+        if self.samples:
+            return tuple(_joined(self._names_of(label)) for label in self.labels)
         files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
         return tuple(
             PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
         )
+
+    def _names_of(self, label: int) -> tuple[str, ...]:
+        """Return the names of the classes of a label, or else of its samples."""
+        used = {file.sample for file in self.files if file.label == label}
+        return tuple(dict.fromkeys(one.class_name or one.name for one in self.samples if one.name in used))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -125,8 +144,15 @@ class Recipe:
             "gate": Gate(**{**gate, "sample": _files(gate["sample"]), "last": Earlier(**gate["last"])})
             if gate
             else None,
+            "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
         }
         return cls(**{**values, **lists, **rest})
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return names as the name of their class, which is shown in tables and plots."""
+    more = [f"{len(names) - MOST_SHOWN} more"] if len(names) > MOST_SHOWN else []
+    return " + ".join([*names[:MOST_SHOWN], *more])
 
 
 def _files(values: Sequence[Mapping[str, Any]]) -> tuple[LabelledFile, ...]:
