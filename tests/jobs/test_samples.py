@@ -12,7 +12,7 @@ from hepfaas.errors import RequestError
 from hepfaas.jobs.addresses import place_files
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import Job, job_of, recipe_of
-from hepfaas.jobs.samples import described
+from hepfaas.jobs.samples import described, samples_text
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.recipe import LabelledFile, Sample
 from hypothesis import given
@@ -89,6 +89,15 @@ def test_samples_are_the_same_however_they_come(tmp_path: Path, way: Callable[[P
     assert recipe.luminosity == 59_500.0
     assert set(recipe.classes) == {"ttbar", "ggH + VBF"} or set(recipe.classes) == {"ttbar", "VBF + ggH"}
     assert recipe.label == ""
+
+
+@pytest.mark.parametrize(("language", "names"), [("json", ["ggH", "VBF", "ttbar"]), ("yaml", ["ttbar"])])
+def test_the_examples_of_the_documentation_are_samples(language: str, names: list[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/samples.md").read_text()
+    text = page.partition(f"```{language}\n")[2].partition("```")[0]
+    about = described(samples_text(text, f"samples.{language}"), "the page", lambda name: f"{name}.root", True)
+    assert [sample.name for sample in about.samples] == names
+    assert about.luminosity == 59_800
 
 
 def test_the_order_of_samples_and_files_is_that_of_the_text(tmp_path: Path) -> None:
