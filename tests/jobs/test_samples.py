@@ -242,6 +242,34 @@ def test_named_labels_have_the_numbers_from_0_in_order_of_appearance(labels: lis
     assert [order[number] for number in numbers] == labels
 
 
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*"a1/*.", "x.txt", "\ud800", "a/b"])
+anything = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
+)
+samples_of_any_kind = st.fixed_dictionaries(
+    {"files": anything},
+    optional=dict.fromkeys(("label", "weight", "cross_section", "sum_of_weights"), anything),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"samples": anything | st.dictionaries(st.text(max_size=3), samples_of_any_kind | anything, max_size=3)},
+        optional={"luminosity": anything},
+    ),
+    st.booleans(),
+)
+def test_values_of_any_kind_are_samples_or_a_clear_error(values: dict[str, Any], has_labels: bool) -> None:
+    try:
+        about = described(values, "samples.json", lambda name: "s3://in/a.root", has_labels)
+    except RequestError as error:
+        assert str(error).startswith("samples.json")  # noqa: PT017
+    else:
+        assert about.files
+        json.dumps([str(about.samples), str(about.luminosity)]).encode()
+        assert all(sample.sum_of_weights != 0 and (sample.cross_section or 1) > 0 for sample in about.samples)
+
+
 def test_notes_tell_what_is_not_normalised(tmp_path: Path) -> None:
     plain: dict[str, Any] = {"files": "s3://in/data.root", "label": 0}
     assert (
