@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hepfaas.datasets.files import Locations
 from hepfaas.datasets.listings import Listing
 from hepfaas.errors import RequestError
 from hepfaas.jobs.addresses import place_files
+from hepfaas.jobs.data import data_in
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import Job, job_of, recipe_of
+from hepfaas.jobs.names import Chosen, Names
 from hepfaas.jobs.samples import described, samples_text
+from hepfaas.jobs.texts import texts_in
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.params import Params
 from hepfaas.runs.recipe import LabelledFile, Sample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,6 +313,28 @@ def test_a_job_in_json_has_lists_or_samples() -> None:
         job_of({"luminosity": 1, "code": CODE})
     with pytest.raises(RequestError, match=r"'code' has 'samples\.json'; give its values as keys of the job instead"):
         job_of({**ABOUT, "code": {**CODE, "samples.json": "{}"}})
+
+
+@pytest.mark.parametrize("key", ["label", "target"])
+def test_files_need_no_labels_if_params_json_labels_each_event(tmp_path: Path, key: str) -> None:
+    folder = folder_with(tmp_path / "model", {"files.txt": "s3://in/a\ns3://in/b"})
+    chosen = Chosen(Names(), {}, Params({key: "x"}), ())
+    locations = Locations(str.split, folder=folder)
+    data = data_in(texts_in(folder), chosen, locations)
+    assert (data.files, data.notes) == ((LabelledFile("s3://in/a", 0), LabelledFile("s3://in/b", 0)), ())
+    (folder / "labels.txt").write_text("0\n1\n")
+    note = "labels.txt has no effect: params.json gives each event its label or its targets"
+    assert data_in(texts_in(folder), chosen, locations) == replace(data, notes=(note,))
+    about: dict[str, Any] = {"a": {"files": "s3://in/a"}, "b": {"files": "s3://in/b"}}
+    (folder / "samples.json").write_text(json.dumps({"samples": about}))
+    files = data_in(texts_in(folder), chosen, locations).files
+    assert [(file.label, file.sample) for file in files] == [(0, "a"), (0, "b")]
+    about["b"]["label"] = 1
+    (folder / "samples.json").write_text(json.dumps({"samples": about}))
+    with pytest.raises(
+        RequestError, match="sample 'b' has 'label', and the job has labels or targets of each event; give"
+    ):
+        data_in(texts_in(folder), chosen, locations)
 
 
 @pytest.mark.parametrize("labels", ["isSignal", "where(nJet > 2, 1, 0) # by jets"])
