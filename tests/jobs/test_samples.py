@@ -331,9 +331,7 @@ def test_files_need_no_labels_if_params_json_labels_each_event(tmp_path: Path, k
     assert [(file.label, file.sample) for file in files] == [(0, "a"), (0, "b")]
     about["b"]["label"] = 1
     (folder / "samples.json").write_text(json.dumps({"samples": about}))
-    with pytest.raises(
-        RequestError, match="sample 'b' has 'label', and the job has labels or targets of each event; give"
-    ):
+    with pytest.raises(RequestError, match="sample 'b' has 'label', and the job has labels or targets of each"):
         data_in(texts_in(folder), chosen, locations)
 
 
