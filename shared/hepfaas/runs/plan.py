@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
@@ -190,9 +191,8 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
 
 
 def _class_numbers(recipe: Recipe) -> dict[int, int]:
-    """Return the number of the class of each label of a file: the label itself, if one of them is 0."""
-    labels = recipe.labels
-    return {label: label if 0 in labels else number for number, label in enumerate(labels)}
+    """Return the number of the class of each label of a file."""
+    return {label: number for number, label in enumerate(recipe.labels)}
 
 
 @functools.lru_cache(maxsize=KEPT)
@@ -311,7 +311,8 @@ def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str]
     """Return the sample of each file, by the file's identity: its name, or that of its class."""
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
     return tuple(
-        (header.identity, file.sample or names[file.label]) for file, header in zip(recipe.files, headers, strict=True)
+        (header.identity, file.sample or (PurePosixPath(file.url).stem if recipe.label else names[file.label]))
+        for file, header in zip(recipe.files, headers, strict=True)
     )
 
 
@@ -418,7 +419,7 @@ def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
     """Return the numbers of the classes that the learner separates."""
     if recipe.label and weigh:
         return tuple(range(len(weigh.values["labels"])))
-    return tuple(sorted(_class_numbers(recipe).values()))
+    return tuple(_class_numbers(recipe).values())
 
 
 def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
@@ -634,8 +635,11 @@ def _parts(prepared: Found) -> list[PreparedPart]:
 def _check_rows(parts: Sequence[PreparedPart]) -> None:
     for split in Split:
         if not any(part.rows[split] for part in parts):
-            events = sum(sum(part.rows) for part in parts)
-            raise RequestError(f"the {split.label} sample has no event: {events} events are too few to split 64/16/20")
+            events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
+            why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
+            raise RequestError(
+                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
+            )
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:
