@@ -44,5 +44,5 @@ def unknown(name: Name, available: Collection[str]) -> str:
 def closest(name: str, known: Iterable[str]) -> str:
     """Return the most similar names as a hint."""
     folded = {other.lower(): other for other in known}
-    close = [folded[match] for match in difflib.get_close_matches(name[:100].lower(), folded, 3, 0.6)]
+    close = [folded[match] for match in difflib.get_close_matches(name[:100].lower(), folded, 3, 0.5)]
     return f"closest: {', '.join(close)}" if close else f"known: {', '.join(sorted(folded.values())[:10]) or 'none'}"
