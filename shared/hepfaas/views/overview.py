@@ -204,6 +204,8 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
     try:
         coming = plan.next_steps(recipe, name, results)
         history = _history(plan.chain_of(recipe, name, results), store) if isinstance(recipe, Recipe) else None
+        if isinstance(recipe, Recipe):
+            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
