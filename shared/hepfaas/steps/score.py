@@ -1,9 +1,7 @@
-"""score: the graph on one prepared part's held-back rows, and on as many training rows as test rows -> counts of its
-scores, which add up over parts."""
+"""score: the graph on one prepared part's held-back rows, and on as many of its training rows as it has test rows ->
+counts of the scores, which add up over parts."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from hepfaas.errors import MissingError
 from hepfaas.evaluation.part import part_counts
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
+from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.results import Exported
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Score
@@ -30,12 +29,14 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
     scores, labels, splits, weights = [np.zeros((0, export.outputs), dtype=np.float32)], [], [], [np.zeros(0)]
     with inference.model(graph) as model:
         for split in Split:
-            for number in _batches(part, split):
+            left = part.facts.rows[Split.TEST if split == Split.TRAINING else split]
+            for number in part.facts.batches(split)[: -(-left // BATCH_ROWS)]:
                 rows = part.rows(number)
-                scores.append(model.predict(rows.features))
-                labels.append(rows.labels)
-                weights.append(part.event_weights(number) if step.weigh else np.zeros(0))
-                splits.append(np.full(len(rows.labels), int(split)))
+                scores.append(model.predict(rows.features[:left]))
+                labels.append(rows.labels[:left])
+                weights.append(part.event_weights(number)[:left] if step.weigh else np.zeros(0))
+                splits.append(np.full(len(labels[-1]), int(split)))
+                left -= len(labels[-1])
     none = np.zeros(0, dtype=np.int64)
     counts = part_counts(
         np.concatenate(scores),
@@ -48,10 +49,3 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
         unit=unit,
     )
     store.create(step.key, encoded(counts.to_json()))
-
-
-def _batches(part: Any, split: Split) -> list[int]:
-    """Return the numbers of the record batches that are scored: of training rows the first ones, as many as of test
-    rows, to compare the scores of both."""
-    numbers: list[int] = part.facts.batches(split)
-    return numbers[: len(part.facts.batches(Split.TEST))] if split == Split.TRAINING else numbers
