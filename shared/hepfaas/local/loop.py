@@ -42,7 +42,7 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._printed = StepLog()
-        self._notes_shown = self._flow_shown = False
+        self._notes_shown = self._findings_shown = self._flow_shown = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
@@ -141,6 +141,7 @@ class Loop:
         """Show a new phase, with the part of it that is done already."""
         if coming.phase == self._progress.phase:
             return
+        self._show_findings()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
@@ -153,6 +154,14 @@ class Loop:
             self._progress.begin(coming.phase, total - missing, total, len(files))
         else:
             self._progress.begin(coming.phase, 0, 0)
+
+    def _show_findings(self) -> None:
+        """Show once what the values of the branches tell, as soon as it is known."""
+        notes = None if self._findings_shown else plan.findings(self._recipe, self._name, self._result)
+        if notes is not None:
+            self._findings_shown = True
+            for note in notes:
+                self._progress.say(f"note: {note}")
 
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""

@@ -11,7 +11,7 @@ from hepfaas.platform.terminal import visible
 
 if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
-
+    from hepfaas.local.inspection import Sample
 
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 """A time in ISO 8601 that is a whole text, or begins a line of a log."""
@@ -68,8 +68,8 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(line for line in lines if line)
 
 
-def described(tree: TreeSummary) -> str:
-    """Return a TTree with its branches."""
+def described(tree: TreeSummary, sample: Sample | None = None) -> str:
+    """Return a TTree with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
     heading = (
         f"TTree '{visible(tree.name)}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
@@ -82,11 +82,18 @@ def described(tree: TreeSummary) -> str:
             "form": "jagged" if branch.jagged else "flat",
             "type": branch.type,
             "size": size(branch.size_bytes),
+            **({name: _value(value) for name, value in sample.values(branch.name).items()} if sample else {}),
         }
         for branch in tree.branches
     ]
-    others = [{"branch": name, "form": "left out", "type": why, "size": ""} for name, why in tree.left_out]
-    return f"{heading}\n{table([*rows, *others], 'no branch')}"
+    no_values = {"low": "", "high": "", "missing": ""} if sample else {}
+    others = [{"branch": name, "form": "left out", "type": why, "size": "", **no_values} for name, why in tree.left_out]
+    notes = [f"note: {visible(note)}" for note in (sample.notes if sample else [])]
+    return "\n".join([heading, table([*rows, *others], "no branch"), *notes])
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def size(size_bytes: float) -> str:

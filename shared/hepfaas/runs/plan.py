@@ -287,6 +287,33 @@ def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     return headers_of(root) if root else []
 
 
+def surveys(recipe: Recipe, attempt: str, results: Results) -> list[Survey]:
+    """Return the survey steps; none before all files are opened."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    opened = results(key)
+    steps = survey_levels(recipe, Found(key, opened))[0] if opened else ()
+    return [step for step in steps if isinstance(step, Survey)]
+
+
+def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return notes on the files and on the values of their branches, as far as they are known."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    if (opened := results(key)) is None:
+        return []
+    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
+    return [*of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on the values of the branches; None before these are known."""
+    try:
+        opened = phase("open", open_levels(recipe, attempt), results)
+        spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    except Wait:
+        return None
+    return list(spec.values.get("notes", ()))
+
+
 def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
     """Return the cut flow of a training; None before all events are prepared, or without cuts and weights."""
     if not recipe.preprocessing.cuts and not recipe.is_weighted:

@@ -6,6 +6,7 @@ from typing import cast
 
 from hepfaas.errors import RequestError
 from hepfaas.features.branches import BranchSurvey
+from hepfaas.features.findings import findings
 from hepfaas.features.scaling import feature_branch
 from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
@@ -42,5 +43,6 @@ def perform(step: steps.Spec, store: Store) -> None:
         "n_features": spec.n_features,
         "events": dict(survey.events),
         "missing_values": missing,
+        "notes": findings({name: survey.branches[name] for name in names}),
     }
     store.create(step.key, encoded(facts))

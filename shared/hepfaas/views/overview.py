@@ -210,6 +210,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         if isinstance(recipe, Recipe):
             history = _history(plan.chain_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
+            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
