@@ -201,6 +201,7 @@ class Evaluate(Step):
     names in the plots."""
 
     kind = "evaluate"
+    version = 2
     score: str
     epochs: tuple[str, ...]
     best_epoch: int
