@@ -98,6 +98,7 @@ def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
         ),
         Evaluate(
             score="steps/score/1",
+            examine="steps/examine/1",
             epochs=tuple(f"steps/train/{number:064x}" for number in range(2000)),
             best_epoch=7,
             classes=("a", "b"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ MOST_ROWS = 2**15
 """Most events of a class, so that the sums of `_products` stay exact."""
 
 
-def correlations(sample: Sample, classes: list[str]) -> dict[str, Any]:
+def correlations(sample: Sample, classes: Sequence[str]) -> dict[str, Any]:
     """Return the names of the columns and a matrix for each class, (columns, columns), as JSON values.
 
     The columns are the scores, the spectators, and the first slot of each branch, at most 100 in all. An entry is None
