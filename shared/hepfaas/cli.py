@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OWNER = "local"
 """Owner of everything in a store of this machine, and key prefix of it."""
 
-JOB_FILES = ("files", "labels", "samples", "model", "params")
+JOB_FILES = ("files", "labels", "samples", "model", "params", "preproc")
 Command = Callable[[argparse.Namespace], None]
 
 

@@ -1,6 +1,7 @@
 """A job is the same job, with the same recipe, as a folder, a tar, a form, a JSON object or by a rule."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hepfaas.jobs.job import Job, job_of, recipe_of
 from hepfaas.jobs.uploads import Unpacked
 from hepfaas.orchestration import rules
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.preprocessing import Cut, Preprocessing
 
 FILES = {"s3://in/background.root": 0, "s3://in/signal.root": 1}
 CODE = {"model.py": "from parts.layers import X\n", "parts/layers.py": "X = 1\n", "skipped.txt": "pt\neta # both\n"}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.learner import scratch
-from hepfaas.learner.learner import Learner, LearnerLimits, LearnerSettings
+from hepfaas.learner.learner import Learner, LearnerLimits, LearnerProcess, LearnerSettings
 from hepfaas.models.litert import LiteRtModel
 from hepfaas.training.segments import Block, Rows, Slice, SplitPart, blocks_of, rows_in
 from numpy.typing import NDArray
@@ -118,6 +118,35 @@ def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: 
             train(other, range(2))
         assert train(other, range(2, 3)) == whole
         assert same(one.state(), other.state())
+
+
+def test_a_process_that_was_started_before_its_settings_gives_the_same_bits() -> None:
+    states = []
+    for started in (LearnerProcess(), None):
+        with learner(started=started) as worker:
+            worker.make()
+            train(worker, range(1))
+            states.append(worker.state())
+    assert same(*states)
+
+
+OPTIONAL = (
+    """
+import sys
+import keras
+import matplotlib, scipy, sklearn
+hidden = [module for module in (matplotlib, scipy, sklearn) if "site-packages" not in module.__file__]
+print("hidden:", hidden, [name for name in sys.modules if sys.modules[name] is None])
+"""
+    + MODEL
+)
+
+
+def test_packages_that_are_not_imported_with_the_framework_can_be_imported_by_the_code() -> None:
+    lines: list[str] = []
+    with learner(OPTIONAL, on_log=lines.append) as worker:
+        worker.make()
+    assert "hidden: [] []" in lines
 
 
 @pytest.mark.slow

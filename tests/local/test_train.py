@@ -13,10 +13,13 @@ from hepfaas.cli import main
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.features.matrix import matrix
+from hepfaas.learner import learner
+from hepfaas.learner.learner import LearnerProcess
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
+from hepfaas.steps import learning
 from hepfaas.steps.objects import open_part, result_of
 from support.servers import XRootD
 
@@ -72,8 +75,24 @@ def test_the_sample_is_learned(place: Path, hepfaas: Any) -> None:
     assert 0.005 < row["±"] < 0.02
 
 
-def test_everything_is_there_the_second_time(place: Path, hepfaas: Any) -> None:
+@pytest.fixture
+def learners(monkeypatch: pytest.MonkeyPatch) -> list[LearnerProcess]:
+    """The learner processes that are started during a test."""
+    started: list[LearnerProcess] = []
+
+    class Noted(LearnerProcess):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(self)
+
+    monkeypatch.setattr(learning, "LearnerProcess", Noted)
+    monkeypatch.setattr(learner, "LearnerProcess", Noted)
+    return started
+
+
+def test_everything_is_there_the_second_time(place: Path, hepfaas: Any, learners: list[LearnerProcess]) -> None:
     result = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
+    assert not learners
     assert result.document["model"] == "htautau/1"
     entries = hepfaas("log", result.document["run"], "--store", place / "store", "--json").document
     assert [entry["kind"] for entry in entries] == ["open", "open", "sum"]
@@ -235,6 +254,16 @@ def test_a_folder_that_cannot_be_trained_on_is_an_error_with_its_reason(
     assert result.code == 1
     assert message in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("params", ['{"branch": "Event"}', '{"nevts": 2}'])
+def test_a_run_that_fails_before_its_training_leaves_no_process_and_no_folder(
+    params: str, tmp_path: Path, hepfaas: Any, learners: list[LearnerProcess]
+) -> None:
+    assert hepfaas("train", folder_with(tmp_path, params_json=params), "--store", tmp_path / "store").code == 1
+    (process,) = learners
+    assert process.ended
+    assert not process.scratch.exists()
 
 
 def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: Any) -> None:

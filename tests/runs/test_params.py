@@ -5,6 +5,7 @@ import json
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs.params import REDIRECTOR, params_of
+from hepfaas.runs.schedule import Schedule
 
 OLD = {
     "nevts": 3000,
@@ -53,14 +54,16 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ("{", "params.json is not JSON: .* at line 1 column 2"),
         ("[1]", "params.json holds a list; it must be one JSON object"),
         ('{"epoch": 5}', "params.json has the unknown key 'epoch'; closest: epochs"),
-        ('{"zzzz": 5}', "params.json has the unknown key 'zzzz'; known: batch_size"),
+        ('{"zzzz": 5}', "params.json has the unknown key 'zzzz'; known: balance, batch_size"),
         ('{"epochs": "five"}', "'epochs' is \"five\" \\(text\\); it takes a whole number from 1"),
         ('{"epochs": 0}', "'epochs' is 0 .* a whole number from 1"),
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
-        (
-            '{"preproc": "preproc.json"}',
-            "params.json: 'preproc' is refused: cuts and new branches are not supported",
-        ),
+        ('{"preproc": ["preproc.json"]}', "'preproc' is .* \\(a list\\); it takes a name"),
+        ('{"weight": "pt >"}', "params.json: 'weight': "),
+        ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
+        ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
+        ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),
+        ('{"negative_weights": "no"}', 'it takes "keep" or "abs" or "drop" or "error"'),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),
         ('{"threads": 257}', "'threads' is 257 .* from 1 to 256"),
@@ -73,9 +76,80 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"branch": ""}', "'branch' is \"\" \\(text\\); it takes a name"),
         ('{"selected_branches": [1]}', "'selected_branches' is \\[1\\] \\(a list\\); it takes a list of branch names"),
         ('{"metrics": {"threshold": 2}}', "'metrics' is .*threshold.*; it takes true"),
+        ('{"patience": 0}', "'patience' is 0 .* from 1 to 10,000"),
+        ('{"learning_rate": 0}', "'learning_rate' is 0 .* it takes a number above 0"),
+        ('{"learning_rate": NaN}', "'learning_rate' is NaN .* it takes a number above 0"),
+        (f'{{"learning_rate": 1{"0" * 400}}}', "'learning_rate' is 10+ .* it takes a number above 0"),
+        ('{"min_delta": -1}', "'min_delta' is -1 .* it takes a number from 0"),
+        ('{"learning_rate_schedule": "cosin"}', '"cosin" .* the name of a schedule, .*: "cosine", "warmup_cosine"'),
+        ('{"learning_rate_schedule": {"name": []}}', "it takes the name of a schedule"),
+        (
+            '{"learning_rate_schedule": {"name": "step", "decay": 2}}',
+            "'learning_rate_schedule': 'step' has no argument 'decay'; known: factor, every",
+        ),
+        (
+            '{"learning_rate_schedule": {"name": "step", "factor": 2}}',
+            "'step': 'factor' is 2 .* it takes a number above 0 to 1",
+        ),
+        ('{"class_weight": {"1": 0}}', "'class_weight': '1' is 0 .* it takes a number above 0 to 1e\\+12"),
+        ('{"class_weight": {"signal": 2}}', 'it takes a factor for each label, as .*, or "balanced"'),
+        ('{"class_weight": "equal"}', '\'class_weight\' is "equal" .* or "balanced"'),
+        ('{"callbacks": ["ModelCheckpoint"]}', "it takes callbacks by name .*; for others define callbacks\\(\\)"),
+        ('{"callbacks": [3]}', "'callbacks' is 3 .* it takes callbacks by name"),
+        (
+            '{"callbacks": [{"name": "EarlyStopping", "monitor": "val_auc"}]}',
+            "'EarlyStopping': 'monitor' is \"val_auc\" .*; it takes \"val_loss\"; for another metric",
+        ),
+        (
+            '{"callbacks": [{"name": "EarlyStopping", "baseline": 1}]}',
+            "'EarlyStopping' has no argument 'baseline'; known: patience, min_delta, restore_best_weights",
+        ),
+        ('{"callbacks": ["LearningRateScheduler"]}', "'LearningRateScheduler' needs 'schedule', the name of"),
+        (
+            '{"callbacks": ["early_stopping"], "patience": 3}',
+            "params.json: 'patience' and 'callbacks' both say this; keep one",
+        ),
+        (
+            '{"callbacks": ["ReduceLROnPlateau", {"name": "LearningRateScheduler", "schedule": "cosine"}]}',
+            "'callbacks': two callbacks set the same",
+        ),
         ('{"order": "file"}', '\'order\' is "file" \\(text\\); it takes "sorted" or "tree"'),
     ],
 )
 def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         params_of(text, "params.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ('{"learning_rate": 1}', {"learning_rate": 1.0}),
+        ('{"learning_rate_schedule": "cosine"}', {"learning_rate_schedule": Schedule(name="cosine")}),
+        (
+            '{"learning_rate_schedule": {"name": "step", "every": 3, "factor": 0.5}}',
+            {"learning_rate_schedule": Schedule(name="step", every=3, factor=0.5)},
+        ),
+        ('{"class_weight": {"1": 5, "0": 1}}', {"class_weight": ((0, 1.0), (1, 5.0))}),
+        ('{"class_weight": "balanced"}', {"class_weight": "balanced"}),
+        ('{"callbacks": []}', {}),
+        ('{"callbacks": ["early_stopping"]}', {"patience": 1, "min_delta": 0.0}),
+        (
+            """{"callbacks": [
+                {"name": "EarlyStopping", "patience": 5, "monitor": "val_loss", "restore_best_weights": true},
+                {"name": "ReduceLROnPlateau", "factor": 0.5, "patience": 2, "verbose": 1}
+            ]}""",
+            {
+                "patience": 5,
+                "min_delta": 0.0,
+                "learning_rate_schedule": Schedule(name="reduce_on_plateau", factor=0.5, patience=2),
+            },
+        ),
+        (
+            '{"callbacks": [{"name": "LearningRateScheduler", "schedule": {"name": "exponential", "factor": 0.9}}]}',
+            {"learning_rate_schedule": Schedule(name="exponential", factor=0.9)},
+        ),
+    ],
+)
+def test_training_options_become_fields_of_the_recipe(text: str, recipe: dict[str, object]) -> None:
+    assert params_of(text, "params.json").recipe == recipe

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import random
 from typing import Any
@@ -13,7 +14,8 @@ from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
-from hepfaas.runs.steps import Compare, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
+from hepfaas.runs.steps import Compare, Export, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
 from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,6 +43,8 @@ class World:
     def __init__(self, recipe: Recipe = RECIPE, entries: dict[str, int] | None = None) -> None:
         self.recipe, self.entries = recipe, {"c.root": 3_000, "d.root": 1_000, **(entries or ENTRIES)}
         self.passed = True
+        self.losses: list[float] = []
+        self.stop_after: int | None = None
         self.results: dict[str, dict[str, Any]] = {
             EARLIER.spec: {"columns": "blobs/kept", "n_features": 5},
             EARLIER.checkpoint: {},
@@ -79,7 +83,8 @@ class World:
             case Sum(of="prepare"):
                 return {"parts": [part for key in step.members for part in self.results[key]["parts"]]}
             case Train():
-                return {"metrics": {"val_loss": abs(step.epoch - 1.0)}}
+                loss = self.losses[step.epoch] if self.losses else abs(step.epoch - 1.0)
+                return {"metrics": {"val_loss": loss}, "stop": step.epoch + 1 == self.stop_after}
         return {
             "spec": {"columns": "blobs/spec", "n_features": 5},
             "weigh": {"labels": [0, 1] if self.recipe.label else []},
@@ -224,6 +229,11 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
+    "patience": 2,
+    "min_delta": 0.5,
+    "learning_rate": 0.1,
+    "learning_rate_schedule": Schedule(name="cosine"),
+    "class_weight": "balanced",
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -246,6 +256,7 @@ DATA_KEYS = {
     "negative_weights",
 }  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
+TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
@@ -257,9 +268,143 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     base, changed = prepared(World(recipe)), prepared(World(dataclasses.replace(recipe, **{name: OTHER[name]})))
     if name in DATA_KEYS:
         assert base != changed
-    elif name in MODEL_KEYS | {"threshold"}:
+    elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
         assert base == changed
     # the others change the results of open and spec, which are fixed in this world
+
+
+PLATEAU = Schedule(name="reduce_on_plateau", patience=1, factor=0.5)
+LOSSES = [5, 4, 4, 3, 3, 2, 2, 2, 1, 1, 0, 0]
+
+
+def options(**given: Any) -> Recipe:
+    return dataclasses.replace(RECIPE, epochs=len(LOSSES), segment_rows=32_000, **given)
+
+
+def stopping(recipe: Recipe, stop_after: int | None = None) -> World:
+    world = World(recipe, {"a.root": 90_000, "b.root": 2_000})
+    world.losses, world.stop_after = list(map(float, LOSSES)), stop_after
+    return world
+
+
+def trained(steps: list[Step]) -> list[Train]:
+    return [step for step in steps if isinstance(step, Train)]
+
+
+STOPPING = [
+    (options(patience=2), None, 8),
+    (options(patience=3), None, 12),
+    (options(patience=1, min_delta=1.0), None, 2),
+    (options(learning_rate_schedule=PLATEAU), None, 12),
+    (options(patience=2, learning_rate_schedule=PLATEAU), None, 8),
+    (options(), 5, 5),
+]
+
+
+@pytest.mark.parametrize(("recipe", "stop_after", "n_epochs"), STOPPING)
+def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: int | None, n_epochs: int) -> None:
+    world = stopping(recipe, stop_after)
+    steps = trained(world.finish())
+    chain = plan.chain_of(recipe, "run/1", world.results.get)
+    assert steps == [step for segments in chain[:n_epochs] for step in segments]
+    assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
+    assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
+    best = min(range(n_epochs), key=LOSSES.__getitem__)
+    assert export.checkpoint == chain[best][-1].key  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("recipe", "stop_after", "n_epochs"), STOPPING)
+def test_a_lost_result_of_a_stopped_training_is_made_again_and_nothing_else(
+    recipe: Recipe, stop_after: int | None, n_epochs: int
+) -> None:
+    world = stopping(recipe, stop_after)
+    steps = trained(world.finish())
+    for lost in steps[1::2]:
+        del world.results[lost.key]
+        assert plan.maker(recipe, "run/1", world.results.get, lost.key) == lost
+        world.done = []
+        assert world.finish() == [lost]
+
+
+def test_a_training_may_stop_before_epochs_that_another_run_has_trained() -> None:
+    world = stopping(options())
+    world.finish()
+    world.recipe, world.done = options(patience=2), []
+    assert not trained(world.finish())
+    assert len(plan.chain_of(world.recipe, "run/1", world.results.get)) == 8
+
+
+def test_more_patience_goes_on_from_the_epoch_where_the_training_stopped() -> None:
+    world = stopping(options(patience=2))
+    world.finish()
+    world.recipe, world.done = options(patience=3), []
+    assert [step.epoch for step in trained(world.finish())[::2]] == [8, 9, 10, 11]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 9).map(float), min_size=12, max_size=12), st.integers(1, 5), st.integers(1, 3))
+def test_each_step_has_the_learning_rate_that_the_losses_before_it_give(
+    losses: list[float], patience: int, waited: int
+) -> None:
+    schedule = Schedule(name="reduce_on_plateau", patience=waited, factor=0.5, cooldown=1)
+    world = stopping(options(patience=patience, learning_rate_schedule=schedule, learning_rate=0.5))
+    world.losses = losses
+    steps = trained(world.finish())
+    stop = n_epochs_until_stop(losses, patience, 0.0) or len(losses)
+    rates = [0.5 * factor for factor in schedule.factors(stop, losses)]
+    assert [step.learning_rate for step in steps[::2]] == rates == [step.learning_rate for step in steps[1::2]]
+    assert {step.rate_factor for step in steps} == {None}
+    assert [step.before for step in steps[1:]] == [step.key for step in steps[:-1]]
+
+
+def test_without_a_rate_of_its_own_a_schedule_gives_factors() -> None:
+    steps = trained(World(dataclasses.replace(RECIPE, learning_rate_schedule=Schedule(name="step", every=1))).finish())
+    assert [(step.learning_rate, step.rate_factor) for step in steps] == [(None, 1.0), (None, 0.1), (None, 0.01)]
+    steps = trained(World(dataclasses.replace(RECIPE, learning_rate=0.1)).finish())
+    assert {(step.learning_rate, step.rate_factor) for step in steps} == {(0.1, None)}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "by_epoch"),
+    [
+        (options(), False),
+        (options(learning_rate=0.1), False),
+        (options(learning_rate_schedule=Schedule(name="step")), True),
+        (options(patience=2), True),
+    ],
+)
+def test_a_chain_is_followed_without_the_plan_only_where_no_epoch_differs(recipe: Recipe, by_epoch: bool) -> None:
+    world, steps = stopping(recipe), []
+    while len(steps) < 6:
+        coming = world.coming()
+        assert isinstance(coming, plan.Ready)
+        steps = trained([*steps, *coming.steps])
+        if coming.chain:
+            assert (coming.by_epoch, coming.chain, coming.segments) == (by_epoch, (len(steps) - 1, 24), 2)
+        for step in coming.steps:
+            world.perform(step)
+    for step, after in itertools.pairwise(steps):
+        if after.segment or not by_epoch:
+            assert plan.following(step, 2, 12) == after
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "expected"),
+    [
+        ("balanced", (26_880 / (2 * 25_600), 26_880 / (2 * 1_280))),
+        (((1, 5.0),), (1.0, 5.0)),
+        (((0, 1.0), (1, 1.0)), ()),
+    ],
+)
+def test_class_weights_are_factors_of_each_label(class_weight: Any, expected: tuple[float, ...]) -> None:
+    steps = World(dataclasses.replace(RECIPE, class_weight=class_weight)).finish()
+    assert {step.class_weight for step in steps if isinstance(step, Train | Export)} == {expected}
+
+
+def test_a_class_weight_of_a_label_without_files_is_refused() -> None:
+    with pytest.raises(RequestError, match="class_weight names label 2; the labels are 0, 1"):
+        World(dataclasses.replace(RECIPE, class_weight=((2, 5.0),))).finish()
 
 
 def test_too_many_train_steps_are_refused() -> None:
@@ -309,7 +454,15 @@ def test_lost_results_of_an_earlier_version_are_not_made_again(recipe: Recipe, l
         world.finish()
 
 
-@pytest.mark.parametrize("recipe", [CONTINUED, GATED])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        CONTINUED,
+        GATED,
+        options(patience=2, learning_rate_schedule=PLATEAU, class_weight=((0, 1.0), (1, 5.0))),
+        options(class_weight="balanced"),
+    ],
+)
 def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 

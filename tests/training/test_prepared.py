@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hepfaas.training.prepared import PreparedRows, StoredPart, part_of
 from hepfaas.training.split import event_ids, id_sum, split_of
 from hypothesis import given, settings
@@ -85,7 +84,13 @@ def test_a_part_without_selected_events_has_no_rows() -> None:
 
     empty = np.zeros(0, dtype=np.int64)
     data = part_of(
-        file="file", entries=(100, 120), label=1, selected=empty, split=empty.astype(np.uint8), events=none, rejected=(20,)
+        file="file",
+        entries=(100, 120),
+        label=1,
+        selected=empty,
+        split=empty.astype(np.uint8),
+        events=none,
+        rejected=(20,),
     )
     stored_part = part(data.to_pybytes())
     assert stored_part.facts.rows == (0, 0, 0)

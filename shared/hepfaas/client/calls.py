@@ -18,8 +18,10 @@ import numpy as np
 
 from hepfaas.client.bodies import ARROW_STREAM, columns_of, lines_of, write_folder
 from hepfaas.client.connection import Connection, Token
+from hepfaas.client.matches import matches_in
 from hepfaas.client.status import Status
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.jobs.data import MATCHES
 from hepfaas.platform.terminal import visible
 
 if TYPE_CHECKING:
@@ -56,21 +58,32 @@ class Client:
         name: str = "",
         files: str = "",
         labels: str = "",
+        samples: str = "",
         model: str = "",
         params: str = "",
         webhook: str = "",
     ) -> str:
         """Send a job's folder and return the name of the run.
 
-        name: of the model. files, labels, model, params: names of files in the folder, if they are not the usual ones.
-        webhook: URL that gets the events of the run.
+        name: of the model. files, labels, samples, model, params: names of files in the folder, if they are not the
+        usual ones. webhook: URL that gets the events of the run.
+        Wildcards in root:// and s3:// addresses are resolved here, with the credentials of this machine.
         """
         folder = Path(folder)
-        names = {"files": files, "labels": labels, "model": model, "params": params, "name": name, "webhook": webhook}
-        query = {**{key: value for key, value in names.items() if value}, "folder": folder.resolve().name}
+        every = {
+            "files": files,
+            "labels": labels,
+            "samples": samples,
+            "model": model,
+            "params": params,
+            "name": name,
+        }
+        names = {key: value for key, value in every.items() if value}
+        query = {**names, **({"webhook": webhook} if webhook else {}), "folder": folder.resolve().name}
+        matches = matches_in(folder, names)
         headers = {"Content-Type": "application/gzip", "Idempotency-Key": uuid.uuid4().hex}
         with tempfile.TemporaryFile() as archive:
-            write_folder(folder, archive)
+            write_folder(folder, archive, {MATCHES: matches} if matches else {})
             response = self._connection.response("POST", "/v1/runs", params=query, upload=archive, headers=headers)
         return str(response.json()["run"])
 

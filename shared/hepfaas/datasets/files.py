@@ -100,7 +100,7 @@ def labels_of(text: str) -> tuple[int, ...] | str:
     wrong = next((place for place, word in enumerate(words) if not _is_label(word)), None)
     if wrong is None:
         return tuple(map(int, words))
-    if len(lines) == 1:
+    if len(lines) == 1 and re.search(r"[^\W\d]", lines[0]):  # an expression has a name in it
         return lines[0]
     raise RequestError(
         f"label {wrong + 1} is '{words[wrong][:50]}'; a label is a whole number from -{MOST_LABEL} to {MOST_LABEL}, "

@@ -206,14 +206,14 @@ def _positions(index: Column) -> tuple[Numbers, Numbers]:
 
 def kept(values: Column, condition: Column) -> Column:
     """Return the objects whose condition is true."""
-    condition = aligned([values, condition])[1]  # type: ignore[assignment]  # a column stays a column
-    keep = condition.data
+    offsets = _offsets(values)
+    keep = _spread(condition, values).data
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep, dtype=np.int64)])
     missing = None if values.missing is None else values.missing[keep]
-    return Column(values.data[keep], total[_offsets(values)], missing)
+    return Column(values.data[keep], total[offsets], missing)
 
 
 def _offsets(value: Column) -> Numbers:
     if value.offsets is None:
-        raise Misfit("the value has one number for each event, and no objects")
+        raise Misfit("objects are needed, and there is one number for each event")
     return value.offsets

@@ -27,6 +27,11 @@ class Expression:
     def __reduce__(self) -> tuple[object, ...]:
         return parse, (self.text, self.place)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names in the text that are not those of functions: branches, collections and constants."""
+        return frozenset(node.name for node in self._names())
+
     def branches(self, available: Collection[str]) -> tuple[str, ...]:
         """Return the branches that the expression reads, in the order of their first use in the text.
 

@@ -10,7 +10,17 @@ from typing import Any, Literal
 import numpy as np
 
 from hepfaas.expressions import logic, reductions, vectors
-from hepfaas.expressions.arrays import Column, Misfit, Scalar, column, elementwise, nan_for_missing, number, truth
+from hepfaas.expressions.arrays import (
+    Column,
+    Misfit,
+    Scalar,
+    aligned,
+    column,
+    elementwise,
+    nan_for_missing,
+    number,
+    truth,
+)
 from hepfaas.expressions.vectors import Vectors
 
 Value = Column | Scalar | Vectors
@@ -104,6 +114,7 @@ def where(values: Sequence[Value]) -> Value:
     condition = logic.flag(truth(condition))
     if any(_kind(value) != "b" for value in (yes, no)):
         yes, no = number(yes), number(no)  # a missing true or false becomes 0, so the type does not depend on the data
+    condition, yes, no = aligned([condition, yes, no])
     result = logic.joined(np.where, condition, yes, no)
     if not isinstance(result, Column) or not any(_mask(value) for value in (yes, no)):
         return result
@@ -288,6 +299,7 @@ FUNCTIONS: dict[str, Function] = {
     "last": _end(reductions.last),
     "sort": _reduction(reductions.ordered),
     "argsort": _reduction(reductions.order),
+    "pi": Function(0, 0, lambda values: math.pi),  # TMath::Pi()
     "vector": Function(2, 4, _vector),
     **{name: _quantity(name) for name in ("pt", "eta", "phi", "mass", "energy", "px", "py", "pz", "rapidity")},
     "deltaR": Function(2, 2, _delta_r),

@@ -185,7 +185,7 @@ def problem(place: str, text: str, position: int, message: str) -> RequestError:
 
 def shown(text: str) -> str:
     """Return a text for a message of one line: characters that cannot be printed are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def tree(text: str, place: str) -> Node:

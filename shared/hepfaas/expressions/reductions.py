@@ -40,9 +40,11 @@ def count(values: Column) -> Column:
 
 
 def mean(values: Column) -> Column:
-    """Return the mean of each list; NaN for an empty list."""
+    """Return the mean of each list in double precision; NaN for an empty list."""
+    values = _numbers(values)
+    double = Column(values.data.astype(np.float64), values.offsets)
     with np.errstate(all="ignore"):
-        return Column(total(values).data / values.counts)
+        return Column(total(double).data / values.counts)
 
 
 def largest(values: Column) -> Column:

@@ -22,6 +22,7 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "energy": ("energy", "Energy", "e", "E"),
 }
 SEPARATORS = ("_", ".")
+_PARTS = {"rho": "pt", "phi": "phi", "eta": "eta", "tau": "mass", "t": "energy", "x": "px", "y": "py", "z": "pz"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,20 @@ def _library(momenta: Vectors) -> Any:
 def added(momenta: Sequence[Vectors], sign: int = 1) -> Vectors:
     """Return the sum (sign 1) or the difference (sign -1) of vectors. If one of them is transverse, the sum is, too;
     if one of them has no mass, the sum has none."""
-    result = _cartesian(momenta[0])
+    result = momenta[0]
     for other in momenta[1:]:
-        parts = _cartesian(other).parts
-        both = [name for name in result.parts if name in parts]
-        function = np.add if sign == 1 else np.subtract
-        result = Vectors({name: _column(elementwise(function, result.parts[name], parts[name])) for name in both})
+        parts = [vector.parts for vector in (result, other)]
+        if not all(part.keys() & {"eta", "pz"} for part in parts):
+            names = {"pt", "phi", "px", "py"}
+        elif not all(part.keys() & {"mass", "energy"} for part in parts):
+            names = {"pt", "phi", "eta", "px", "py", "pz"}
+        else:
+            names = {*parts[0], *parts[1]}
+        one, two = _aligned(*(Vectors({n: part[n] for n in part if n in names}) for part in parts))
+        with np.errstate(all="ignore"):
+            both = _library(one) + _library(two) if sign == 1 else _library(one) - _library(two)
+        offsets = _like(one).offsets
+        result = Vectors({_PARTS[name]: Column(np.asarray(both[name]), offsets) for name in both.dtype.names})
     return result
 
 
@@ -156,12 +165,6 @@ def _cartesian(momenta: Vectors) -> Vectors:
     return Vectors({name: coordinate(momenta, name) for name in names})
 
 
-def _column(value: Column | Scalar) -> Column:
-    if not isinstance(value, Column):  # parts of vectors are columns
-        raise TypeError("a vector of plain numbers")
-    return value
-
-
 def total(momenta: Vectors) -> Vectors:
     """Return the sum of the vectors of each event; zero for an empty list."""
     return each(lambda part: reductions.total(reductions.objects(part)), _cartesian(momenta))
@@ -171,12 +174,15 @@ def between(first: Vectors, second: Vectors, name: str) -> Column:
     """Return deltaR, deltaphi or deltaeta of two vectors."""
     _check(first, name)
     _check(second, name)
-    fitting = aligned([*first.parts.values(), *second.parts.values()])
-    columns = [_column(part) for part in fitting]
-    one = Vectors(dict(zip(first.parts, columns, strict=False)))
-    two = Vectors(dict(zip(second.parts, columns[len(first.parts) :], strict=True)))
+    one, two = _aligned(first, second)
     with np.errstate(all="ignore"):
-        return Column(np.asarray(getattr(_library(one), name)(_library(two))), columns[0].offsets)
+        return Column(np.asarray(getattr(_library(one), name)(_library(two))), _like(one).offsets)
+
+
+def _aligned(first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+    columns = [part for part in aligned([*first.parts.values(), *second.parts.values()]) if isinstance(part, Column)]
+    one, two = columns[: len(first.parts)], columns[len(first.parts) :]
+    return Vectors(dict(zip(first.parts, one, strict=True))), Vectors(dict(zip(second.parts, two, strict=True)))
 
 
 def transverse_mass(first: Vectors, second: Vectors) -> Column | Scalar:

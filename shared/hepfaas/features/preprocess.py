@@ -189,7 +189,7 @@ def _without_missing(name: str, branch: Values, declared: Sequence[Missing]) -> 
 def _has(type_: np.dtype[Any], value: float) -> bool:
     """Return whether a type has a value; unsigned integers have no -999, and bool has no number."""
     if type_.kind == "f":
-        return bool(abs(value) <= np.finfo(type_).max)
+        return abs(value) <= float(np.finfo(type_).max)
     limits = np.iinfo(type_) if type_.kind in "iu" else None
     return limits is not None and value.is_integer() and limits.min <= int(value) <= limits.max
 
@@ -217,15 +217,14 @@ def _kept_objects(events: _Events, objects: ObjectCut) -> dict[str, Values]:
     kept_counts = np.diff(_offsets(is_kept.astype(np.int64))[_offsets(counts)])
     result: dict[str, Values] = {}
     for name, branch in events.branches.items():
-        if name.startswith(f"{collection}_"):
-            values, own = values_and_counts(branch)
-            if own is None:
-                continue
+        if not name.startswith(f"{collection}_") and name != f"n{collection}":
+            continue
+        values, own = values_and_counts(branch)
+        if own is not None and name != f"n{collection}":
             _check_same(place, name, own, counts)
             result[name] = Jagged(values[is_kept], kept_counts)
-    count = events.branches.get(f"n{collection}")
-    if isinstance(count, np.ndarray):
-        result[f"n{collection}"] = kept_counts.astype(count.dtype)
+        elif own is None and name == f"n{collection}":
+            result[name] = kept_counts.astype(values.dtype)
     return result
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from hepfaas.datasets.files import MOST_LABEL, MOST_LISTED, listed_files
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.runs.params import check_shape
 from hepfaas.runs.recipe import LabelledFile, Sample
 
@@ -90,7 +91,9 @@ def described(values: Mapping[str, Any], place: str, read: Callable[[str], str],
 
 def expression(text: str, where: str) -> str:
     """Return an expression without blanks around it. Raises: RequestError if it is not one; `where` names its place."""
-    return text.strip()
+    text = text.strip()
+    parse(text, where)
+    return text
 
 
 def _unique(pairs: Sequence[tuple[str, Any]], place: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import inspect
 import io
+import math
 import platform
 import random
 import sys
@@ -24,6 +25,7 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
+from hepfaas.learner.callbacks import PREFIX, Callbacks, definition, rate_of
 from hepfaas.learner.feed import Feed, ShuffledBlock, aligned
 from hepfaas.learner.learner import processor
 from hepfaas.learner.user_errors import ModelError, export_message, summary
@@ -55,10 +57,13 @@ class KerasLearner:
         """Build the network from the seed and return facts about it."""
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
-        define = _defined(self._code, self.settings["module"])
-        self.model = self._checked(define(self.settings["n_features"]))
+        user = _defined(self._code, self.settings["module"])
+        self.model = self._checked(user.model(self.settings["n_features"]))
         self._one_hot = _loss_name(self.model) in ONE_HOT
         self._build()
+        self._made_rate = rate_of(self.model)
+        define = definition(user, self.settings["module"], _say)
+        self._callbacks = Callbacks(self.settings["module"], self.model, define, self.settings["seed"], _say)
         self._train = _BatchLoop(self, "train_step", self.batch_size, self.settings["xla"])
         self._test = _BatchLoop(self, "test_step", INFERENCE_ROWS, xla=False)
         if self.weighted:
@@ -71,6 +76,8 @@ class KerasLearner:
             "loss": _loss_name(self.model),
             "logits": bool(getattr(self.model.loss, "from_logits", False)),
             "own_fit": self._own_fit,
+            "optimizer": getattr(self.model.optimizer, "name", ""),
+            "callbacks": self._callbacks.names,
             "summary": "\n".join(lines),
             "processor": processor(),
             "versions": {
@@ -82,12 +89,15 @@ class KerasLearner:
         }
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return all variables, by names that depend only on the network."""
-        return {name: np.asarray(variable) for name, variable in self._variables()}
+        """Return all variables, by names that depend only on the network, and the epochs of the callbacks."""
+        variables = {name: np.asarray(variable) for name, variable in self._variables()}
+        return {**variables, **self._callbacks.state()}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set all variables. Raises: ModelError if they belong to another network."""
         variables = dict(self._variables())
+        epochs = {name: array for name, array in arrays.items() if name.startswith(PREFIX)}
+        arrays = {name: array for name, array in arrays.items() if name not in epochs}
         for name in [*variables, *arrays]:
             shape = tuple(variables[name].shape) if name in variables else None
             stored_shape = arrays[name].shape if name in arrays else None
@@ -96,6 +106,7 @@ class KerasLearner:
                     f"{self.settings['module']} builds another network than the checkpoint's: '{name}' has shape "
                     f"{shape}, and {stored_shape} in the checkpoint; does the code depend on something random?"
                 )
+        self._callbacks.load(epochs)
         for name, variable in variables.items():
             variable.assign(arrays[name])
 
@@ -114,9 +125,31 @@ class KerasLearner:
             "rows": rows,
             "id_sum": id_sum % 2**64,
             "metrics": _numbers(metrics),
+            "learning_rate": float(self.model.optimizer.learning_rate) if self.model.optimizer else 0.0,
             "compile_s": self._train.compile_s,
             "seconds": time.monotonic() - began,
         }
+
+    def begin_epoch(self, epoch: int, learning_rate: float | None, rate_factor: float | None) -> None:
+        """Set the learning rate of an epoch and call the callbacks. Both rates None: the network keeps its own.
+
+        rate_factor: of the rate that the network was compiled with.
+        """
+        if rate_factor is not None:
+            learning_rate = self._made_rate * rate_factor
+        if learning_rate is not None:
+            if math.isnan(self._made_rate):
+                raise ModelError(
+                    f"{self.settings['module']}: the model is compiled with a learning-rate schedule of its own, or "
+                    "without an optimizer; compile it with a number, or leave out learning_rate and "
+                    "learning_rate_schedule"
+                )
+            self.model.optimizer.learning_rate = learning_rate
+        self._callbacks.begin_epoch(epoch)
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> bool:
+        """Call the callbacks with the metrics of an epoch; return whether they stop the training."""
+        return self._callbacks.end_epoch(metrics)
 
     def validate(self, feed: Feed, on_rows: OnRows) -> dict[str, Any]:
         """Return loss and metrics of the rows."""
@@ -435,8 +468,9 @@ def _rows(tensor: Any, start: Any, size: int) -> Any:
     return tf.slice(tensor, [start, *[0] * len(shape)], [size, *shape])
 
 
-def _defined(code: Path, module: str) -> Callable[[int], Any]:
-    """Return the user's function `model`. Its files run again each time, since they may draw random numbers."""
+def _defined(code: Path, module: str) -> Any:
+    """Return the user's module, which has a function `model`. Its files run again each time, since they may draw random
+    numbers."""
     for name, loaded in list(sys.modules.items()):
         if Path(getattr(loaded, "__file__", None) or "/").is_relative_to(code):
             del sys.modules[name]
@@ -456,7 +490,7 @@ def _defined(code: Path, module: str) -> Callable[[int], Any]:
         raise ModelError(
             f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim"
         ) from error
-    return define  # type: ignore[no-any-return]  # the user's code is not typed
+    return loaded
 
 
 def _factors(settings: Mapping[str, Any]) -> dict[int, float] | None:

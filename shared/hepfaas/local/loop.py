@@ -10,6 +10,7 @@ from typing import Any
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
+from hepfaas.local.tables import table
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
@@ -41,7 +42,7 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._printed = StepLog()
-        self._notes_shown = False
+        self._notes_shown = self._flow_shown = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
@@ -63,6 +64,8 @@ class Loop:
     def _model(self) -> Mapping[str, Any]:
         repeats: Counter[str] = Counter()
         with self._progress, self._workers, Learners(self._printed.append) as learners:
+            if not records.was_completed(self._store, self._recipe):
+                learners.start()
             while isinstance(coming := self._next(), Ready):
                 repeats.update(step.key for step in coming.steps)
                 if max(repeats.values()) > MAX_REPEATS:
@@ -75,6 +78,9 @@ class Loop:
                     self._spread(coming.steps)
                     if coming.phase == "open" and not self._notes_shown and self._opened():
                         self._show_notes()
+                    if coming.phase == "prepare":
+                        self._show_cut_flow()
+            self._show_cut_flow()
             self._progress.finish()
         assert coming.model is not None  # a folder has no gate
         return coming.model
@@ -161,6 +167,12 @@ class Loop:
             notes.add(f"{twice} baskets are read twice: branches of these files share no boundaries")
         for note in sorted(notes):
             self._progress.say(f"note: {note}")
+
+    def _show_cut_flow(self) -> None:
+        flow = plan.flow_of(self._recipe, self._name, self._result)
+        if flow and not self._flow_shown:
+            self._flow_shown = True
+            self._progress.say(table(flow.rows(), ""))
 
     def _opened(self) -> list[Header]:
         return plan.headers(self._recipe, self._name, self._result)

@@ -319,6 +319,7 @@ class Advancing:
                 step=coming.levels[0][index],
                 groups=groups_of(coming.levels, index),
                 chain=chain,
+                by_epoch=coming.by_epoch,
                 tell=index == indexes[-1],
                 phase=turn.phase,
                 slice=(slice_.first, slice_.count),

@@ -74,15 +74,16 @@ class Task:
     """A step to be done for a run.
 
     groups: keys of the members of each sum above the step, from its own group up to the root. chain: segments of an
-    epoch and number of epochs, where steps of the same kind follow. tell: whether to report the end of the step, so
-    that more can be sent. then: the data of another task that waits for this one. phase, slice: where records list it
-    as sent.
+    epoch and number of epochs, where steps of the same kind follow. by_epoch: whether only the plan knows what follows
+    after an epoch. tell: whether to report the end of the step, so that more can be sent. then: the data of another
+    task that waits for this one. phase, slice: where records list it as sent.
     """
 
     name: RunName
     step: Step
     groups: tuple[tuple[str, ...], ...] = ()
     chain: tuple[int, int] | None = None
+    by_epoch: bool = False
     tell: bool = False
     then: Mapping[str, Any] | None = None
     phase: str = ""
@@ -98,6 +99,7 @@ def requested(task: Task, source: str, trace: str, store: Store) -> CloudEvent:
         "step": values,
         "groups": [list(group) for group in task.groups],
         "chain": list(task.chain) if task.chain else None,
+        "by_epoch": task.by_epoch,
         "tell": task.tell,
         "then": task.then,
         "phase": task.phase,
@@ -116,6 +118,7 @@ def task_of(data: Mapping[str, Any], store: Store) -> Task:
             step=_step_of(data["step"], store),
             groups=tuple(tuple(map(str, group)) for group in data.get("groups", ())),
             chain=(int(chain[0]), int(chain[1])) if chain else None,
+            by_epoch=bool(data.get("by_epoch")),
             tell=bool(data.get("tell")),
             then=data.get("then"),
             phase=str(data.get("phase", "")),

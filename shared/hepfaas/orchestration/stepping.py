@@ -22,6 +22,7 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.plan import following
 from hepfaas.runs.steps import Step, Sum, Train
+from hepfaas.steps.objects import result_of
 from hepfaas.steps.performing import perform
 
 KEPT_RUNS = 1_000
@@ -99,7 +100,7 @@ class Stepping:
                 return None
             self._perform(step, task, store)
             after = _after(step, task)
-            if after is None or time.monotonic() > end:
+            if after is None or time.monotonic() > end or _is_left_to_plan(after, task, store):
                 return step
             step = after
 
@@ -180,6 +181,13 @@ def _groups_of(store: Store, run: str) -> list[Group]:
     return memberships_of(records.request_of(store, run).submitter)
 
 
-def _after(step: Step, task: Task) -> Step | None:
+def _is_left_to_plan(after: Train, task: Task, store: Store) -> bool:
+    """Return whether an epoch ended before this step, and only the plan knows whether and how the training goes on."""
+    if after.segment or after.before is None:
+        return False
+    return task.by_epoch or bool(result_of(after.before, store).get("stop"))
+
+
+def _after(step: Step, task: Task) -> Train | None:
     """Return the step that follows in a chain, if the step belongs to one."""
     return following(step, *task.chain) if task.chain and isinstance(step, Train) else None

@@ -20,6 +20,7 @@ from hepfaas.runs.feature_rules import SCALINGS, FeatureRules, NanRule, PadRule,
 from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
 from hepfaas.runs.preprocessing_keys import preprocessing_from
+from hepfaas.runs.schedule import Schedule
 from hepfaas.runs.weighting import Balance
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
@@ -32,9 +33,12 @@ MOST_SEED = 2**32 - 1
 
 MOST_FEATURE = 3.4e38
 """Features are float32."""
+MOST_NUMBER = 1e12
 
 MOST_VALUES, MOST_NESTED = 100_000, 50
 """Of a JSON text: values in it, and levels of lists and objects."""
+
+_LABEL = re.compile(r"-?[0-9]{1,9}")
 
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Tokens of a JSON text except numbers and words: whole strings, brackets, braces and commas."""
@@ -71,6 +75,10 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
     recipe = {_KEYS[key].field: value for key, value in parsed.items() if _KEYS[key].field in _RECIPE_FIELDS}
     if rules := FeatureRules(**{key: parsed[key] for key in ("scaling", "nan", "pad", "mask") if key in parsed}):
         recipe["features"] = rules
+    for option, value in parsed.get("callbacks", {}).items():
+        if option in recipe:
+            raise RequestError(f"{place}: '{option}' and 'callbacks' both say this; keep one of them")
+        recipe[option] = value
     branch_file = parsed.get("exclude_branches")
     if isinstance(branch_file, str):
         del recipe["excluded"]
@@ -227,7 +235,7 @@ def _edges(value: Any, place: str) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-def _number(value: Any, place: str) -> float:
+def _feature_value(value: Any, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_FEATURE:
         raise _wrong(place, value, "a number of float32")
     return float(value)
@@ -261,8 +269,8 @@ def _scaling_rule(name: str, value: Any, place: str) -> ScalingRule:
 
 def _clip(value: Any, place: str) -> tuple[float, float]:
     low, high = value if isinstance(value, list) and len(value) == 2 else (None, value)
-    highest = _number(high, place)
-    lowest = -highest if low is None else _number(low, place)
+    highest = _feature_value(high, place)
+    lowest = -highest if low is None else _feature_value(low, place)
     if lowest >= highest:
         raise _wrong(place, value, "a number above 0, or [lowest, highest]")
     return lowest, highest
@@ -275,14 +283,14 @@ def _nan(value: Any, place: str) -> tuple[NanRule, ...]:
     return tuple(
         NanRule(name, indicator=True)
         if item == "indicator"
-        else NanRule(name, _number(item, f"{place}, '{name[:100]}' (without \"indicator\")"))
+        else NanRule(name, _feature_value(item, f"{place}, '{name[:100]}' (without \"indicator\")"))
         for name, item in _by_pattern(value, place).items()
     )
 
 
 def _pad(value: Any, place: str) -> tuple[PadRule, ...]:
     values = _by_pattern(value, place)
-    return tuple(PadRule(name, _number(item, f"{place}, '{name[:100]}'")) for name, item in values.items())
+    return tuple(PadRule(name, _feature_value(item, f"{place}, '{name[:100]}'")) for name, item in values.items())
 
 
 def _mask(value: Any, place: str) -> tuple[str, ...]:
@@ -291,9 +299,129 @@ def _mask(value: Any, place: str) -> tuple[str, ...]:
     return _names(value, place)
 
 
+def _number(least: float, most: float = MOST_NUMBER, *, above: bool = False) -> Callable[[Any, str], float]:
+    """Return a parser of numbers from `least` to `most`; above: of those above `least`."""
+    wanted = f"a number {'above' if above else 'from'} {least:g} to {most:g}"
+
+    def parse(value: Any, place: str) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most or (above and value == least):
+            raise _wrong(place, value, wanted)
+        return float(value)
+
+    return parse
+
+
+def _class_weight(value: Any, place: str) -> str | tuple[tuple[int, float], ...]:
+    if value == "balanced":
+        return "balanced"
+    if not isinstance(value, dict) or not value or not all(_LABEL.fullmatch(label) for label in value):
+        raise _wrong(place, value, 'a factor for each label, as {"0": 1, "1": 5}, or "balanced"')
+    factor = _number(0, above=True)
+    return tuple(sorted((int(label), factor(number, f"{place}: '{label}'")) for label, number in value.items()))
+
+
+_FACTOR, _EPOCHS = _number(0, 1, above=True), _whole(1, MOST_EPOCHS)
+
+_SCHEDULES: Mapping[str, Mapping[str, Callable[[Any, str], Any]]] = {
+    "cosine": {"final": _number(0, 1)},
+    "warmup_cosine": {"warmup": _EPOCHS, "final": _number(0, 1)},
+    "exponential": {"factor": _FACTOR},
+    "step": {"factor": _FACTOR, "every": _EPOCHS},
+    "reduce_on_plateau": {
+        "factor": _FACTOR,
+        "patience": _EPOCHS,
+        "min_delta": _number(0),
+        "cooldown": _whole(0, MOST_EPOCHS),
+        "least": _number(0, 1),
+    },
+}
+"""Arguments of each learning-rate schedule."""
+
+
+def _schedule(value: Any, place: str) -> Schedule:
+    """Return the schedule of a name, or of an object with a name and arguments."""
+    values = {"name": value} if isinstance(value, str) else value
+    name = values.get("name") if isinstance(values, dict) else None
+    if not isinstance(name, str) or name not in _SCHEDULES:
+        names = ", ".join(json.dumps(name) for name in _SCHEDULES)
+        raise _wrong(place, value, f"the name of a schedule, or an object with its 'name' and arguments: {names}")
+    arguments = {key: argument for key, argument in values.items() if key != "name"}
+    return Schedule(name=name, **_arguments(arguments, _SCHEDULES[name], f"{place}: '{name}'"))  # type: ignore[arg-type]
+
+
+def _arguments(values: Mapping[str, Any], known: Mapping[str, Callable[[Any, str], Any]], place: str) -> dict[str, Any]:
+    """Return the parsed arguments. Raises: RequestError naming an unknown one."""
+    for key in values:
+        if key not in known:
+            raise RequestError(f"{place} has no argument '{key[:100]}'; known: {', '.join(known)}")
+    return {key: known[key](value, f"{place}: '{key}'") for key, value in values.items()}
+
+
+def _val_loss(value: Any, place: str) -> str:
+    if value != "val_loss":
+        wanted = '"val_loss"; for another metric define callbacks() in model.py'
+        raise _wrong(place, value, wanted)
+    return "val_loss"
+
+
+def _early_stopping(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    known = {"patience": _whole(0, MOST_EPOCHS), "min_delta": _number(0), "restore_best_weights": _flag, **_OF_KERAS}
+    arguments = _arguments(values, known, place)
+    return {"patience": max(1, arguments.get("patience", 0)), "min_delta": arguments.get("min_delta", 0.0)}
+
+
+def _reduce_on_plateau(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    known = {**_SCHEDULES["reduce_on_plateau"], **_OF_KERAS}
+    arguments = {key: value for key, value in _arguments(values, known, place).items() if key not in _OF_KERAS}
+    return {"learning_rate_schedule": Schedule(name="reduce_on_plateau", **arguments)}
+
+
+def _scheduler(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    arguments = _arguments(values, {"schedule": _schedule, "verbose": _anything}, place)
+    if "schedule" not in arguments:
+        raise RequestError(f"{place} needs 'schedule', the name of a schedule: {', '.join(_SCHEDULES)}")
+    return {"learning_rate_schedule": arguments["schedule"]}
+
+
+_CALLBACKS: Mapping[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
+    "early_stopping": _early_stopping,
+    "EarlyStopping": _early_stopping,
+    "reduce_on_plateau": _reduce_on_plateau,
+    "ReduceLROnPlateau": _reduce_on_plateau,
+    "learning_rate_schedule": _scheduler,
+    "LearningRateScheduler": _scheduler,
+}
+"""Names of callbacks, ours and those of Keras, and the fields of a recipe that they set."""
+
+
+def _callbacks(value: Any, place: str) -> dict[str, Any]:
+    """Return the fields of a recipe that a list of callbacks sets."""
+    fields: dict[str, Any] = {}
+    for one in value if isinstance(value, list) else [value]:
+        values = {"name": one} if isinstance(one, str) else one
+        name = values.get("name") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name not in _CALLBACKS:
+            names = ", ".join(_CALLBACKS)
+            raise _wrong(place, one, f"callbacks by name ({names}); for others define callbacks() in model.py")
+        arguments = {key: argument for key, argument in values.items() if key != "name"}
+        more = _CALLBACKS[name](arguments, f"{place}: '{name}'")
+        if fields.keys() & more.keys():
+            raise RequestError(f"{place}: two callbacks set the same; keep one of them")
+        fields |= more
+    return fields
+
+
 def _anything(value: Any, place: str) -> Any:
     return value
 
+
+_OF_KERAS: Mapping[str, Callable[[Any, str], Any]] = {
+    "monitor": _val_loss,
+    "mode": _one_of("auto", "min"),
+    "verbose": _anything,
+}
+"""Arguments of Keras's callbacks that change nothing here."""
 
 _KEYS: Mapping[str, _Key] = {
     "nevts": _Key(_whole(1, also=-1), "n_events"),
@@ -324,6 +452,12 @@ _KEYS: Mapping[str, _Key] = {
     "threads": _Key(_whole(1, MOST_THREADS), "threads"),
     "xla": _Key(_flag, "xla"),
     "order": _Key(_one_of("sorted", "tree"), "order"),
+    "patience": _Key(_whole(1, MOST_EPOCHS), "patience"),
+    "min_delta": _Key(_number(0), "min_delta"),
+    "learning_rate": _Key(_number(0, above=True), "learning_rate"),
+    "learning_rate_schedule": _Key(_schedule, "learning_rate_schedule"),
+    "class_weight": _Key(_class_weight, "class_weight"),
+    "callbacks": _Key(_callbacks),
     "surplus": _Key(_one_of("truncate", "error"), "surplus"),
     "scaling": _Key(_scaling),
     "pad": _Key(_pad),

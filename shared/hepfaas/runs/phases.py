@@ -24,14 +24,18 @@ Levels = tuple[tuple[Step, ...], ...]
 
 @dataclass(frozen=True)
 class Ready:
-    """The phase that a run is in. chain: steps done and steps in total, where the phase is a chain of steps; segments:
-    steps of one epoch."""
+    """The phase that a run is in.
+
+    chain: steps done and steps in total, where the phase is a chain of steps. segments: steps of one epoch. by_epoch:
+    whether the results of an epoch decide how the chain goes on, or whether it ends.
+    """
 
     phase: str
     levels: Levels
     results: Results = field(repr=False, compare=False)
     chain: tuple[int, int] | None = None
     segments: int = 1
+    by_epoch: bool = False
 
     @functools.cached_property
     def steps(self) -> tuple[Step, ...]:

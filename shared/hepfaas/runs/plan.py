@@ -4,6 +4,7 @@ The other kinds of runs have their plans in prediction.py and conversion.py."""
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from bisect import bisect_left
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from hepfaas.errors import RequestError
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.cut_flow import CutFlow, cut_flow
 from hepfaas.runs.kinds import AnyRecipe
 from hepfaas.runs.phases import (
     KEPT,
@@ -33,6 +35,7 @@ from hepfaas.runs.phases import (
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
+from hepfaas.runs.schedule import n_epochs_until_stop
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
@@ -212,8 +215,13 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | 
 
 
 @functools.lru_cache(maxsize=KEPT)
-def trains(recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = None) -> list[list[Train]]:
-    """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many."""
+def trains(
+    recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = None, factors: tuple[float, ...] = ()
+) -> list[list[Train]]:
+    """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many.
+
+    factors: of the learning rate in each epoch, none if there is no schedule.
+    """
     rows = sum(part.rows[Split.TRAINING] for part in _parts(prepared))
     n_features = int(spec.values["n_features"])
     labels = _classes(recipe, weigh)
@@ -225,9 +233,11 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = N
             f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
+    class_weight = _class_weight(recipe, _parts(prepared), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
+        factor, rate = factors[epoch] if factors else None, recipe.learning_rate
         for segment in range(n_segments):
             step = Train(
                 data=prepared.key,
@@ -245,6 +255,9 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = N
                 segment_rows=segment_rows,
                 shuffle=recipe.shuffle,
                 weighted=weigh is not None,
+                class_weight=class_weight,
+                learning_rate=rate if factor is None or rate is None else rate * factor,
+                rate_factor=factor if rate is None else None,
             )
             chain[-1].append(step)
             before = step.key
@@ -258,18 +271,49 @@ def following(step: Train, segments: int, n_epochs: int) -> Train | None:
 
 
 def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]]:
-    """Return the train steps, one list of segments per epoch; none before all events are prepared."""
+    """Return the train steps, one list of segments per epoch; none before all events are prepared.
+
+    A training that has stopped early ends with the epoch after which it stopped.
+    """
     try:
         matrix = _matrix(recipe, attempt, results)
     except Wait:
         return []
-    return trains(recipe, matrix.spec, matrix.prepared, matrix.weigh)
+    return _course(recipe, matrix, results).chain
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
     return headers_of(root) if root else []
+
+
+def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
+    """Return the cut flow of a training; None before all events are prepared, or without cuts and weights."""
+    if not recipe.preprocessing.cuts and not recipe.is_weighted:
+        return None
+    try:
+        matrix = _matrix(recipe, attempt, results)
+    except Wait:
+        return None
+    return _flow(recipe, matrix.opened, matrix.prepared)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _flow(recipe: Recipe, opened: Found, prepared: Found) -> CutFlow:
+    return cut_flow(_cuts(recipe), _parts(prepared), dict(_samples(recipe, _headers(opened))))
+
+
+def _cuts(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(cut.name for cut in recipe.preprocessing.cuts)
+
+
+def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
+    """Return the sample of each file, by the file's identity: its name, or that of its class."""
+    names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    return tuple(
+        (header.identity, file.sample or names[file.label]) for file, header in zip(recipe.files, headers, strict=True)
+    )
 
 
 def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
@@ -279,7 +323,7 @@ def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Ste
         *open_levels(recipe, attempt),
         *survey_levels(recipe, matrix.opened),
         *prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh),
-        *trains(recipe, matrix.spec, matrix.prepared, matrix.weigh),
+        *_course(recipe, matrix, results).chain,
         *_sample_levels(recipe, attempt, matrix, results),
     ]
 
@@ -382,9 +426,9 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     matrix = _matrix(recipe, attempt, results)
     if recipe.continues:
         _kept(recipe.continues, "checkpoint", results)
-    chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh)
-    ends = [segments[-1] for segments in chain]
-    best = best_epoch([epoch["metrics"]["val_loss"] for epoch in _trained(chain, results)])
+    trained = _trained(_course(recipe, matrix, results), results)
+    ends = list(trained)
+    best = best_epoch([result["metrics"]["val_loss"] for result in trained.values()])
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
@@ -401,7 +445,17 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         results,
     )
     evaluate = one(
-        Evaluate(score=score.key, examine=examine.key, epochs=ended, best_epoch=best, classes=names), results
+        Evaluate(
+            score=score.key,
+            examine=examine.key,
+            epochs=ended,
+            best_epoch=best,
+            classes=names,
+            data=matrix.prepared.key,
+            cuts=_cuts(recipe),
+            samples=_samples(recipe, _headers(matrix.opened)),
+        ),
+        results,
     )
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
@@ -477,16 +531,86 @@ def _on_card(recipe: Recipe) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _trained(chain: Sequence[Sequence[Train]], results: Results) -> list[Mapping[str, Any]]:
+@dataclass(frozen=True)
+class _Course:
+    """The chain of a training, one list of segments per epoch.
+
+    by_epoch: whether steps of the next epoch may differ from those of this one in more than their place, or there may
+    be none. known: epochs whose results were read since the chain depends on them; None if it does not.
+    """
+
+    chain: list[list[Train]]
+    by_epoch: bool
+    known: int | None = None
+
+
+def _course(recipe: Recipe, matrix: _Matrix, results: Results) -> _Course:
+    """Return the chain of a training as far as the results say how it goes on."""
+    schedule = recipe.learning_rate_schedule
+    if recipe.patience is None and not (schedule and schedule.follows_results):
+        factors = schedule.factors(recipe.epochs, ()) if schedule else ()
+        return _Course(trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors), bool(schedule))
+    losses: list[float] = []
+    results = functools.cache(results)
+    while True:  # each turn reads the epochs up to the next change of the learning rate
+        factors = schedule.factors(recipe.epochs, losses) if schedule else ()
+        chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors)
+        losses = _losses(chain, results)
+        if not schedule or schedule.factors(recipe.epochs, losses) == factors:
+            break
+    stop = None if recipe.patience is None else n_epochs_until_stop(losses, recipe.patience, recipe.min_delta)
+    return _Course(chain[:stop], True, min(len(losses), stop or len(losses)))
+
+
+def _losses(chain: Sequence[Sequence[Train]], results: Results) -> list[float]:
+    """Return the validation losses of the first epochs, up to one without a result."""
+    ended = itertools.takewhile(lambda result: result is not None, (results(segments[-1].key) for segments in chain))
+    return [result["metrics"]["val_loss"] for result in ended if result]
+
+
+def _trained(course: _Course, results: Results) -> dict[Train, Mapping[str, Any]]:
     """Return the result of the last step of each epoch. Each step of a chain needs the one before, so a binary search
     finds the first without a result. Raises: Wait."""
-    flat = [step for segments in chain for step in segments]
-    done = bisect_left(flat, True, key=lambda step: results(step.key) is None)
-    ends = [segments[-1] for segments in chain]
+    chain, segments = course.chain, len(course.chain[0])
+    flat = [step for steps in chain for step in steps]
+    first, stop = (0, len(flat)) if course.known is None else _epoch_after(course.known, segments, len(flat))
+    done = bisect_left(flat, True, lo=first, hi=stop, key=lambda step: results(step.key) is None)
+    n_ended = done // segments
+    if n_ended and (results(chain[n_ended - 1][-1].key) or {}).get("stop"):  # a callback of the model's code
+        done, chain = n_ended * segments, chain[:n_ended]
+        flat = flat[:done]
+    ends = [steps[-1] for steps in chain]
     missing = [flat[done]] if done < len(flat) else [end for end in ends if results(end.key) is None]
     if missing:
-        raise Wait(Ready("train", ((missing[0],),), results, (done, len(flat)), len(chain[0])))
-    return [results(end.key) or {} for end in ends]
+        raise Wait(Ready("train", ((missing[0],),), results, (done, len(flat)), segments, course.by_epoch))
+    return {end: results(end.key) or {} for end in ends}
+
+
+def _epoch_after(n_epochs: int, segments: int, n_steps: int) -> tuple[int, int]:
+    """Return the first step of the epoch that follows, and the step after its last."""
+    return n_epochs * segments, min((n_epochs + 1) * segments, n_steps)
+
+
+def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | None) -> tuple[float, ...]:
+    """Return the factor of the event weights of each label, none if all are 1.
+
+    Balanced: as in scikit-learn, the number of training events over that of the label and the number of labels.
+
+    Raises: RequestError if the recipe names a label that no event has.
+    """
+    labels = tuple(weigh.values["labels"]) if recipe.label and weigh else recipe.labels
+    if recipe.class_weight == "balanced" and weigh:
+        raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
+    if recipe.class_weight == "balanced":
+        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
+        factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
+    else:
+        given = dict(recipe.class_weight)
+        unknown = sorted(set(given) - set(labels))
+        if unknown:
+            raise RequestError(f"class_weight names label {unknown[0]}; the labels are {', '.join(map(str, labels))}")
+        factors = tuple(given.get(label, 1.0) for label in labels)
+    return factors if set(factors) != {1.0} else ()
 
 
 def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> None:

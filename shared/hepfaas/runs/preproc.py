@@ -13,10 +13,10 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.expressions.expression import parse
+from hepfaas.expressions.expression import Expression, parse
 from hepfaas.runs.json_values import a_flag, a_text, an_object, check_keys, texts, wrong
-from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
-from hepfaas.runs.preprocessing_keys import check_name, checked
+from hepfaas.runs.preprocessing import NewBranch, Preprocessing
+from hepfaas.runs.preprocessing_keys import a_short_name, an_expression, check_name, checked, unnamed_cut
 
 SECTIONS = ("flat_cut", "jagged_cut", "new_branch")
 
@@ -40,7 +40,7 @@ class _Entry:
     name: str
     place: str
     jagged: bool
-    definition: str | None
+    definition: Expression | None
     cuts: tuple[str, ...]
     removed: tuple[str, ...]
     other: tuple[str, ...]
@@ -56,7 +56,11 @@ def preprocessing_of(values: Mapping[str, Any], place: str) -> tuple[Preprocessi
     check_keys(values, SECTIONS, place)
     entries = [entry for section in SECTIONS for entry in _entries(values, section, place)]
     cuts = [
-        Cut(cut, cut) for jagged in (False, True) for entry in entries if entry.jagged is jagged for cut in entry.cuts
+        unnamed_cut(cut)
+        for jagged in (False, True)
+        for entry in entries
+        if entry.jagged is jagged
+        for cut in entry.cuts
     ]
     preprocessing = Preprocessing(
         new=_new_branches(entries, place),
@@ -102,7 +106,7 @@ def _new_entry(name: str, fields: Mapping[str, Any], place: str, has_jagged_cuts
         fields,
         place,
         jagged=jagged,
-        definition=_expression(fields["def"], f"{place}: 'def'"),
+        definition=an_expression(fields["def"], f"{place}: 'def'"),
         differences=(_UNAPPLIED,) if jagged and keys and not has_jagged_cuts else (),
     )
 
@@ -114,21 +118,22 @@ def _entry(
     *,
     jagged: bool,
     differences: Sequence[str],
-    definition: str | None = None,
+    definition: Expression | None = None,
 ) -> _Entry:
+    a_short_name(name, place)
     removes = a_flag(fields.get("remove", False), f"{place}: 'remove'")
     sources = texts(fields.get("keys_to_remove", []), f"{place}: 'keys_to_remove'", "a list of branch names")
     conditions = [_condition(fields[key], jagged, f"{place}: '{key}'") for key in _cut_keys(fields)]
     not_text = (_NOT_TEXT,) if removes and fields["remove"] != "True" else ()
-    turned = (_TURNED,) if not jagged and any(_TURNED_RANGE.match(text) for text, _ in conditions) else ()
+    turned = (_TURNED,) if not jagged and any(_TURNED_RANGE.match(part.text) for part, _ in conditions) else ()
     return _Entry(
         name=name,
         place=place,
         jagged=jagged,
         definition=definition,
-        cuts=tuple(f"{word}({text})" if word else text for text, word in conditions),
-        removed=(*sources, name) if removes else sources,
-        other=tuple(text for text, _ in conditions if name not in parse(text, place).names),
+        cuts=tuple(cut for _, cut in conditions),
+        removed=(*(a_short_name(source, place) for source in sources), *([name] if removes else [])),
+        other=tuple(cut for part, cut in conditions if name not in part.names),
         differences=(*differences, *not_text, *turned),
     )
 
@@ -143,36 +148,33 @@ def _cut_keys(fields: Iterable[str]) -> list[str]:
     return sorted((key for key in fields if key.startswith("cut")), key=rank)
 
 
-def _condition(value: Any, jagged: bool, place: str) -> tuple[str, str]:
-    """Return the condition of a cut, and the word 'all' or 'any' of one on a jagged branch."""
+def _condition(value: Any, jagged: bool, place: str) -> tuple[Expression, str]:
+    """Return the condition of a cut as it is written, and the text of the cut."""
     if not jagged:
-        return _expression(value, place), ""
+        condition = an_expression(value, place)
+        return condition, condition.text
     takes = 'a list of a condition and the word "all" or "any"'
     if not isinstance(value, list) or len(value) != 2:
         raise wrong(place, value, takes)
     word = a_text(value[1], place, takes)
     if word not in ("all", "any"):
         raise wrong(place, value[1], '"all" (each value passes) or "any" (at least one value passes) as second item')
-    return _expression(value[0], place), word
-
-
-def _expression(value: Any, place: str) -> str:
-    text = a_text(value, place, "an expression")
-    parse(text, place)
-    return text
+    condition = an_expression(value[0], place)
+    return condition, parse(f"{word}({condition.text})", place).text
 
 
 def _new_branches(entries: Sequence[_Entry], place: str) -> tuple[NewBranch, ...]:
     """Return the new branches, each after those that it uses."""
-    new = {entry.name: NewBranch(entry.name, entry.definition, entry.jagged) for entry in entries if entry.definition}
-    uses = {name: parse(branch.expression, place).names & new.keys() for name, branch in new.items()}
+    new = {entry.name: (entry.definition, entry.jagged) for entry in entries if entry.definition}
+    uses = {name: definition.names & new.keys() for name, (definition, _) in new.items()}
     try:
-        return tuple(new[name] for name in TopologicalSorter(uses).static_order())
+        order = list(TopologicalSorter(uses).static_order())
     except CycleError as error:
         circle = " → ".join(f"'{name}'" for name in reversed(error.args[1][-10:]))
         raise RequestError(
             f"{place}: new_branch: each of these uses the next: {circle}; define one without it"
         ) from error
+    return tuple(NewBranch(name, new[name][0].text, new[name][1]) for name in order)
 
 
 def _notes(entries: Sequence[_Entry], place: str) -> Iterator[str]:

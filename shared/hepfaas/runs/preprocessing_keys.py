@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.expressions.expression import parse
+from hepfaas.expressions.expression import Expression, parse
 from hepfaas.runs.json_values import a_text, an_object, is_number, texts, wrong
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
@@ -36,7 +36,7 @@ def preprocessing_from(values: Mapping[str, Any], place: str) -> Preprocessing:
         objects=tuple(ObjectCut(*item) for item in _named(*value("objects", {}))),
         new=tuple(NewBranch(*item) for item in _named(*value("new_branches", {}))),
         cuts=tuple(dict.fromkeys(_cuts(*value("cuts", [])))),
-        removed=tuple(_short(name, place) for name in texts(*value("remove", []), "a list of names or patterns")),
+        removed=tuple(a_short_name(name, place) for name in texts(*value("remove", []), "a list of names or patterns")),
     )
     return checked(preprocessing, place)
 
@@ -63,9 +63,14 @@ def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
         raise RequestError(f"{place}: {entries:,} cuts, new branches and other entries; at most {MOST_ENTRIES:,}")
     if len(preprocessing.cuts) > MOST_CUTS:
         raise RequestError(f"{place}: {len(preprocessing.cuts):,} cuts; at most {MOST_CUTS}; join some by 'and'")
-    _check_unique((branch.name for branch in preprocessing.new), f"{place}: new branch")
-    _check_unique((cut.name for cut in preprocessing.cuts), f"{place}: cut")
+    _check_unique("new branches", (branch.name for branch in preprocessing.new), place)
+    _check_unique("cuts", (cut.name for cut in preprocessing.cuts), place)
     return preprocessing
+
+
+def unnamed_cut(text: str) -> Cut:
+    """Return a cut whose name is its text."""
+    return Cut(" ".join(text.split()), text)
 
 
 def check_name(name: str, place: str) -> None:
@@ -78,48 +83,48 @@ def check_name(name: str, place: str) -> None:
     parse(name, f"{place}: the name")
 
 
-def _check_unique(names: Iterable[str], what: str) -> None:
+def an_expression(value: Any, place: str) -> Expression:
+    """Return the expression in a text. Raises: RequestError."""
+    return parse(a_text(value, place, "an expression"), place)
+
+
+def a_short_name(name: str, place: str) -> str:
+    """Return a name or pattern. Raises: RequestError if it is too long."""
+    if len(name) > MOST_NAME:
+        raise RequestError(f"{place}: '{name[:50]}…' has {len(name):,} characters; at most {MOST_NAME}")
+    return name
+
+
+def _check_unique(what: str, names: Iterable[str], place: str) -> None:
     for name, times in Counter(names).items():
         if times > 1:
-            raise RequestError(f"{what} '{name}' is there {times} times, with the same name; rename or remove one")
+            raise RequestError(f"{place}: {times} {what} have the name '{name[:100]}'; rename one")
 
 
 def _missing(value: Any, place: str) -> Iterator[Missing]:
     takes = "a number, or an object of patterns of branch names and numbers"
-    patterns = {"*": value} if is_number(value) else an_object(value, place, takes)
-    for pattern, numbers in patterns.items():
+    everywhere = isinstance(value, list) or is_number(value)
+    for pattern, numbers in ({"*": value} if everywhere else an_object(value, place, takes)).items():
         for number in numbers if isinstance(numbers, list) else [numbers]:
             if not is_number(number):
                 raise wrong(f"{place}: '{pattern[:100]}'", number, "a number or a list of numbers")
-            yield Missing(_short(pattern, place), float(number))
+            yield Missing(a_short_name(pattern, place), float(number))
 
 
 def _named(value: Any, place: str) -> Iterator[tuple[str, str]]:
     """Return names and expressions."""
     for name, text in an_object(value, place, "an object of names and expressions").items():
         check_name(name, place)
-        yield name, _expression(text, f"{place}: '{name}'")
+        yield name, an_expression(text, f"{place}: '{name}'").text
 
 
 def _cuts(value: Any, place: str) -> Iterator[Cut]:
     if isinstance(value, list):
         for number, text in enumerate(value, 1):
-            expression = _expression(text, f"{place}: item {number}")
-            yield Cut(expression, expression)
+            yield unnamed_cut(an_expression(text, f"{place}: item {number}").text)
         return
     for name, text in an_object(value, place, "a list of conditions, or an object of names and conditions").items():
         yield Cut(
-            _short(a_text(name, f"{place}: a name", "text"), place), _expression(text, f"{place}: '{name[:100]}'")
+            a_short_name(a_text(name, f"{place}: the name of a cut", "text"), place),
+            an_expression(text, f"{place}: '{name[:100]}'").text,
         )
-
-
-def _expression(value: Any, place: str) -> str:
-    text = a_text(value, place, "an expression")
-    parse(text, place)
-    return text
-
-
-def _short(name: str, place: str) -> str:
-    if len(name) > MOST_NAME:
-        raise RequestError(f"{place}: '{name[:50]}…' has {len(name):,} characters; at most {MOST_NAME}")
-    return name

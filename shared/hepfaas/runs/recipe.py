@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
+from hepfaas.runs.schedule import Schedule
 from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
 
 MOST_SHOWN = 4
@@ -78,6 +79,9 @@ class Recipe:
     preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
     that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
     the training weights. negative_weights: what becomes of negative weights in training.
+    patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
+    None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
+    class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
     """
 
     kind: ClassVar[str] = "training"
@@ -113,6 +117,11 @@ class Recipe:
     spectators: tuple[str, ...] = ()
     balance: Balance | None = None
     negative_weights: NegativeWeights = "keep"
+    patience: int | None = None
+    min_delta: float = 0.0
+    learning_rate: float | None = None
+    learning_rate_schedule: Schedule | None = None
+    class_weight: Literal["balanced"] | tuple[tuple[int, float], ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -163,6 +172,7 @@ class Recipe:
         names = ("selected", "excluded", "identifiers", "spectators")
         lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
+        schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())
         rest = {
             "files": _files(values["files"]),
             "features": FeatureRules.from_json(values.get("features", {})),
@@ -173,6 +183,8 @@ class Recipe:
             "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
             "preprocessing": Preprocessing.from_json(values.get("preprocessing", {})),
             "balance": balance_from_json(values.get("balance")),
+            "learning_rate_schedule": Schedule(**schedule) if schedule else None,
+            "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})
 

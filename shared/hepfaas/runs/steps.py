@@ -227,7 +227,11 @@ class Learning(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Learning):
-    """One segment: from the checkpoint `before` (None: fresh weights) to the next."""
+    """One segment: from the checkpoint `before` (None: fresh weights) to the next.
+
+    learning_rate: of this epoch. rate_factor: gives it as a factor of the rate that the model was compiled with. Both
+    None: the model keeps its own.
+    """
 
     kind = "train"
     before: str | None
@@ -235,6 +239,8 @@ class Train(Learning):
     segment: int
     segment_rows: int
     shuffle: bool
+    learning_rate: float | None = None
+    rate_factor: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,8 +281,11 @@ class Examine(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores. examine: key of its result; epochs: the last train step of
-    each epoch; classes: their names in the plots."""
+    """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
+
+    examine: key of its result. epochs: the last train step of each epoch. classes: their names in the plots. cuts:
+    names. samples: identity of each file and name of its sample.
+    """
 
     kind = "evaluate"
     version = 2
@@ -285,6 +294,9 @@ class Evaluate(Step):
     epochs: tuple[str, ...]
     best_epoch: int
     classes: tuple[str, ...]
+    data: str
+    cuts: tuple[str, ...] = ()
+    samples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,8 @@ from hepfaas.evaluation import plots
 from hepfaas.evaluation.part import PartCounts
 from hepfaas.evaluation.report import report_of
 from hepfaas.platform.storage import Store
+from hepfaas.runs.cut_flow import cut_flow
+from hepfaas.runs.results import prepared_parts
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps.objects import encoded, put_blob, result_of
 
@@ -22,8 +24,10 @@ def perform(step: Evaluate, store: Store) -> None:
         **plots.history(history, step.best_epoch),
         **plots.confusion(report["metrics"]["test"]["confusion"], step.classes),
     }
+    flow = cut_flow(step.cuts, prepared_parts(result_of(step.data, store)), dict(step.samples))
     result = {
         **report,
+        "cut_flow": flow.to_json(),
         "history": history,
         "best_epoch": step.best_epoch + 1,
         "plots": {name: put_blob(store, data) for name, data in pictures.items()},

@@ -30,16 +30,19 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
     segment = epoch[step.segment]
     fetch = fetching(prepared, store)
     seed = seed_of(step.seed, "segment", step.epoch if step.shuffle else 0, step.segment)
-    learner.holds = None
+    if step.segment == 0:
+        learner.begin_epoch(step.epoch, step.learning_rate, step.rate_factor)
     fitted = learner.fit(segment, fetch, seed=seed, first=step.segment == 0, on_rows=on_rows)
     if fitted.rows != rows_in(segment):
         raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
     if fitted.compile_s:
         learners.on_log(f"{COMPILED} {fitted.compile_s:.2f} s")
-    metrics = dict(fitted.metrics)
+    metrics, stop = dict(fitted.metrics), False
     if step.segment == len(epoch) - 1:
         metrics |= _validated(step, prepared, learner, fetch)
-    data = checkpoint.to_bytes(learner.state(), _facts(step, fitted, metrics, learner))
+        stop = learner.end_epoch(metrics)
+    facts = {**_facts(step, fitted, metrics, learner), "stop": stop}
+    data = checkpoint.to_bytes(learner.state(), facts)
     if store.create(step.key, data):
         learner.holds = step.key
 
@@ -65,6 +68,8 @@ def _facts(step: Train, fitted: Fitted, metrics: Mapping[str, float], learner: L
         "rows": fitted.rows,
         "id_sum": fitted.id_sum,
         "metrics": metrics,
+        "optimizer": facts.optimizer,
+        "learning_rate": fitted.learning_rate,
         "threads": step.threads,
         "xla": step.xla,
         "processor": facts.processor,

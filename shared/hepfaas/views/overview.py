@@ -20,6 +20,7 @@ from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.cut_flow import CutFlow
 from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
@@ -84,7 +85,8 @@ class Status:
     """Status of a run. What is None does not apply to it and is not in its JSON.
 
     places: hosts of the files, and how many files each has. served_by: events that each server has served. history:
-    metrics of each complete epoch. retries, last_trouble: how often something was unavailable, and the last error.
+    metrics of each complete epoch. cut_flow: after all events are prepared. retries, last_trouble: how often something
+    was unavailable, and the last error.
     """
 
     row: Row
@@ -101,6 +103,7 @@ class Status:
     history: Sequence[Mapping[str, Any]] | None = None
     stage: Progress | Outcome | None = None
     ledger: Ledger | None = None
+    cut_flow: CutFlow | None = None
 
     @property
     def state(self) -> str:
@@ -109,12 +112,12 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON values."""
-        values = {
-            name: value for name, value in vars(self).items() if name not in ("row", "history", "stage", "ledger")
-        }
+        apart = ("row", "history", "stage", "ledger", "cut_flow")
+        values = {name: value for name, value in vars(self).items() if name not in apart}
         values |= {"epochs": self.history}
         values |= asdict(self.stage) if self.stage else {}
         values |= {"ledger": self.ledger.to_json() if self.ledger else None}
+        values |= {"cut_flow": self.cut_flow.to_json() if self.cut_flow else None}
         return self.row.to_json() | {name: value for name, value in values.items() if value is not None}
 
 
@@ -203,11 +206,14 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
     name, results = f"{run}/{attempt.number}", _results(store)
     try:
         coming = plan.next_steps(recipe, name, results)
-        history = _history(plan.chain_of(recipe, name, results), store) if isinstance(recipe, Recipe) else None
+        history, flow = None, None
+        if isinstance(recipe, Recipe):
+            history = _history(plan.chain_of(recipe, name, results), store)
+            flow = plan.flow_of(recipe, name, results)
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
-    return replace(known, history=history, stage=stage)
+    return replace(known, history=history, stage=stage, cut_flow=flow)
 
 
 def verified(store: Store, run: str) -> Ledger:
