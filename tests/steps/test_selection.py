@@ -7,6 +7,7 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 import pytest
 import uproot
 from hepfaas.datasets.ranges import EntryRange
@@ -301,3 +302,15 @@ def test_what_does_not_fit_the_events_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         prepared(recipe_of(files, **other), open_store(str(tmp_path)))
+
+
+def test_identifiers_stay_as_they_were_read(files: tuple[str, str], tmp_path: Path) -> None:
+    missing = Preprocessing(missing=(Missing("*", 5.0),), cuts=(Cut("even", "event % 2 == 1 or isnan(event)"),))
+    store = open_store(str(tmp_path))
+    parts = prepared(recipe_of(files, preprocessing=missing), store)
+    for part in parts:
+        table = pa.ipc.open_file(pa.py_buffer(store.get(part.key))).read_all()
+        events = table["event"]
+        assert events.type == pa.int64()
+        wanted = np.arange(N) + N * part.label
+        assert sorted(events.to_pylist()) == wanted[wanted % 2 == 1].tolist()
