@@ -87,7 +87,8 @@ class LearnerSettings:
     """A network and how it is computed.
 
     code: the user's Python files by name. module: the file that defines model(idim). labels: distinct, sorted.
-    threads: of one operation; they are part of the recipe because sums depend on them.
+    threads: of one operation; they are part of the recipe because sums depend on them. xla: whether the training loop
+    is compiled with XLA; None: if the network draws no random numbers.
     """
 
     code: Mapping[str, bytes]
@@ -97,7 +98,7 @@ class LearnerSettings:
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
 
 
 class ProcessSettings(Protocol):

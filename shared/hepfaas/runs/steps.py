@@ -151,7 +151,8 @@ class Prepare(RangeStep):
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Step):
-    """Fields of every step of the learner: the network and how it computes."""
+    """Fields of every step of the learner: the network and how it computes. xla: None: if the network draws no random
+    numbers."""
 
     data: str
     code: str
@@ -161,7 +162,7 @@ class Learning(Step):
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
