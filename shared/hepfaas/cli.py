@@ -203,7 +203,7 @@ def _submit(options: argparse.Namespace) -> None:
     from hepfaas.client.calls import check_completed
     from hepfaas.local.progress import lines_of
     from hepfaas.local.tables import metrics_text
-    from hepfaas.orchestration.annotations import check_tags
+    from hepfaas.orchestration.remarks import check_tags
 
     check_tags(options.tag)
     with _client(options) as client:
@@ -258,7 +258,7 @@ def _runs(options: argparse.Namespace) -> None:
 
 
 def _tag(options: argparse.Namespace) -> None:
-    from hepfaas.orchestration import annotations, records
+    from hepfaas.orchestration import records, remarks
 
     if options.url:
         with _client(options) as client:
@@ -267,8 +267,8 @@ def _tag(options: argparse.Namespace) -> None:
     else:
         store = _store(options)
         records.request_of(store, options.run)
-        annotations.untag(store, options.run, options.remove)
-        tags = annotations.tag(store, options.run, options.tags)
+        remarks.untag(store, options.run, options.remove)
+        tags = remarks.tag(store, options.run, options.tags)
     _show(options, {"tags": list(tags)}, lambda _: ", ".join(tags) or f"run '{options.run}' has no tag")
 
 
@@ -286,13 +286,13 @@ def _note(options: argparse.Namespace) -> None:
 def _notes_in_store(options: argparse.Namespace) -> list[dict[str, Any]]:
     import time
 
-    from hepfaas.orchestration import annotations, records
+    from hepfaas.orchestration import records, remarks
 
     store = _store(options)
     records.request_of(store, options.run)
     if options.text is None:
-        return [note.to_json() for note in annotations.notes_of(store, options.run)]
-    return [annotations.note(store, options.run, annotations.Note(time.time(), options.text)).to_json()]
+        return [note.to_json() for note in remarks.notes_of(store, options.run)]
+    return [remarks.note(store, options.run, remarks.Note(time.time(), options.text)).to_json()]
 
 
 def _models(options: argparse.Namespace) -> None:

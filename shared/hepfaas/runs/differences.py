@@ -19,7 +19,7 @@ _APART = ("kind", "name", "files", "code")
 _GROUPS = ("preprocessing", "features")
 """Fields whose fields are settings."""
 
-_NAMES = {
+_NAMES: Mapping[str, str] = {
     "tree": "branch",
     "n_events": "nevts",
     "selected": "selected_branches",
@@ -96,7 +96,7 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in _GROUPS and isinstance(value, Mapping):
-            values |= {_NAMES.get(inner, inner): item for inner, item in value.items()}
+            values |= {_NAMES.get(inner, inner): item for inner, item in dict[str, Any](value).items()}
         elif name not in _APART:
             values[_NAMES.get(name, name)] = value
     return values

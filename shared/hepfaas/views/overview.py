@@ -12,7 +12,7 @@ from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, public_text
 from hepfaas.models import versions
-from hepfaas.orchestration import annotations, records
+from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.advancing import missing, phase_of
 from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
@@ -190,14 +190,14 @@ def runs(store: Store, tag: str = "") -> list[Listed]:
 
 def row(store: Store, run: str) -> Row:
     """Return the row of a run. Raises: RequestError if there is no such run."""
-    request, tags = records.request_of(store, run), annotations.tags_of(store, run)
+    request, tags = records.request_of(store, run), remarks.tags_of(store, run)
     return _row(run, request, records.last_end(store, run), tags)
 
 
 def listed(store: Store, run: str) -> Listed:
     """Return a run for a list. Raises: RequestError if there is no such run."""
-    request, known = records.request_of(store, run), annotations.annotations_of(store, run)
-    note = annotations.note_at(store, known.notes[-1]).text if known.notes else ""
+    request, known = records.request_of(store, run), remarks.remarks_of(store, run)
+    note = remarks.note_at(store, known.notes[-1]).text if known.notes else ""
     return Listed(_row(run, request, records.last_end(store, run), known.tags), request.recipe, note)
 
 
@@ -237,7 +237,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
     """Return the status of a run, with `verify` also its ledger. Raises: RequestError if there is no such run."""
     request, attempt = records.request_of(store, run), records.attempt(store, run)
     recipe, end = request.recipe, attempt.end  # read once: a run that ends meanwhile is shown by the next status
-    troubles, given = records.troubles(store, run, attempt.number), annotations.annotations_of(store, run)
+    troubles, given = records.troubles(store, run, attempt.number), remarks.remarks_of(store, run)
     known = Status(
         row=_row(run, request, end, given.tags),
         attempt=attempt.number,
@@ -245,7 +245,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         served_by=records.served_by(store, run) or None,
         submitter={key: value for key, value in request.submitter.items() if key != "groups"} or None,
         notes=list(request.notes) or None,
-        user_notes=[annotations.note_at(store, key).to_json() for key in given.notes] or None,
+        user_notes=[remarks.note_at(store, key).to_json() for key in given.notes] or None,
         error=(end.error if end else "") or None,
         refused=(end.refused if end else "") or None,
         failed_steps=[{"step": key, "error": error} for key, error in attempt.failed.items()] or None,

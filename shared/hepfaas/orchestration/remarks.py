@@ -44,16 +44,16 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """The tags of a run, sorted, the number of changes of each tag that it has or had, and the keys of its notes, oldest
-    first."""
+class Remarks:
+    """The tags of a run, sorted, the number of changes of each tag that it has or had, and the keys of its notes, the
+    oldest first."""
 
     tags: tuple[str, ...] = ()
     changes: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def annotations_of(store: Store, run: str) -> Annotations:
+def remarks_of(store: Store, run: str) -> Remarks:
     """Return the tags and the keys of the notes of a run, by one listing."""
     prefix = f"runs/{run}/notes/"
     changes: Counter[str] = Counter()
@@ -66,21 +66,21 @@ def annotations_of(store: Store, run: str) -> Annotations:
         else:
             notes.append(key)
     tags = sorted(tag for tag, number in changes.items() if number % 2)
-    return Annotations(tuple(tags), tuple(sorted(changes.items())), tuple(sorted(notes)))
+    return Remarks(tuple(tags), tuple(sorted(changes.items())), tuple(sorted(notes)))
 
 
 def tags_of(store: Store, run: str) -> tuple[str, ...]:
     """Return the tags of a run, sorted."""
-    return annotations_of(store, run).tags
+    return remarks_of(store, run).tags
 
 
 def notes_of(store: Store, run: str) -> list[Note]:
     """Return the notes of a run, oldest first."""
-    return [note_at(store, key) for key in annotations_of(store, run).notes]
+    return [note_at(store, key) for key in remarks_of(store, run).notes]
 
 
 def note_at(store: Store, key: str) -> Note:
-    """Return the note under one of the keys of `annotations_of`."""
+    """Return the note under one of the keys of `remarks_of`."""
     return Note(**json.loads(store.get(key)))
 
 
@@ -98,7 +98,7 @@ def tag(store: Store, run: str, tags: Iterable[str]) -> tuple[str, ...]:
     """Give a run tags and return all that it has. Raises: RequestError; ForbiddenError if it has too many."""
     wanted = dict.fromkeys(tags)
     check_tags(wanted)
-    known = annotations_of(store, run)
+    known = remarks_of(store, run)
     missing = [tag for tag in wanted if tag not in known.tags]
     if len(known.tags) + len(missing) > MOST_TAGS:
         raise ForbiddenError(
@@ -111,7 +111,7 @@ def tag(store: Store, run: str, tags: Iterable[str]) -> tuple[str, ...]:
 def untag(store: Store, run: str, tags: Iterable[str]) -> tuple[str, ...]:
     """Remove tags of a run and return those that are left. Raises: RequestError if it does not have one of them."""
     wanted = dict.fromkeys(tags)
-    known = annotations_of(store, run)
+    known = remarks_of(store, run)
     for tag in wanted:
         if tag not in known.tags:
             raise RequestError(f"run '{run}' has no tag '{tag[:60]}'; it has: {_listed(known.tags)}")
@@ -126,7 +126,7 @@ def note(store: Store, run: str, written: Note) -> Note:
     if not text or len(text) > MOST_CHARACTERS:
         raise RequestError(f"a note has {len(text):,} characters; it takes 1 to {MOST_CHARACTERS:,}")
     digest = hashlib.sha256(json.dumps([text, written.by]).encode()).hexdigest()[:20]
-    notes = annotations_of(store, run).notes
+    notes = remarks_of(store, run).notes
     for key in notes:
         if key.endswith(f"-{digest}"):
             return note_at(store, key)
@@ -138,7 +138,7 @@ def note(store: Store, run: str, written: Note) -> Note:
     return kept
 
 
-def _change(store: Store, run: str, tags: Iterable[str], known: Annotations) -> None:
+def _change(store: Store, run: str, tags: Iterable[str], known: Remarks) -> None:
     """Store the next change of each tag. If another process has stored the same one, it has made the same change."""
     numbers = dict(known.changes)
     tags = list(tags)

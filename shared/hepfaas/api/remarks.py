@@ -9,8 +9,8 @@ from flask import Response
 from hepfaas.api.bodies import body_object
 from hepfaas.api.context import Context
 from hepfaas.errors import RequestError
-from hepfaas.orchestration import annotations
-from hepfaas.orchestration.annotations import MOST_CHARACTERS, Note
+from hepfaas.orchestration import remarks
+from hepfaas.orchestration.remarks import MOST_CHARACTERS, Note
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.routes import Route
 
@@ -21,18 +21,18 @@ MOST_NOTE_BYTES = 12 * MOST_CHARACTERS + 1_000
 def put_tag(context: Context, run: str, tag: str) -> Response:
     """Give a run a tag; the answer has all its tags."""
     context.quotas.check_bytes(context.owner)
-    return json_answer({"tags": list(annotations.tag(context.store, context.run(run), [tag]))})
+    return json_answer({"tags": list(remarks.tag(context.store, context.run(run), [tag]))})
 
 
 def delete_tag(context: Context, run: str, tag: str) -> Response:
     """Remove a tag of a run; the answer has those that are left."""
     context.quotas.check_bytes(context.owner)
-    return json_answer({"tags": list(annotations.untag(context.store, context.run(run), [tag]))})
+    return json_answer({"tags": list(remarks.untag(context.store, context.run(run), [tag]))})
 
 
 def list_notes(context: Context, run: str) -> Response:
     """The notes of people on a run, oldest first."""
-    notes = annotations.notes_of(context.store, context.run(run))
+    notes = remarks.notes_of(context.store, context.run(run))
     return json_answer({"notes": [note.to_json() for note in notes]})
 
 
@@ -45,7 +45,7 @@ def add_note(context: Context, run: str) -> Response:
         raise RequestError('a note is {"text": "…"}')
     caller = context.caller
     note = Note(time.time(), text, caller.name or caller.subject)
-    return json_answer(annotations.note(context.store, context.run(run), note).to_json(), 201)
+    return json_answer(remarks.note(context.store, context.run(run), note).to_json(), 201)
 
 
 NOTE = {
