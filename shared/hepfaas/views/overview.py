@@ -350,7 +350,7 @@ def _outcome(store: Store, finished: Finished) -> Outcome:
     if finished.model:
         version = versions.Version(finished.model["name"], finished.model["version"])
         with suppress(MissingError):  # it was deleted
-            metrics = versions.card_of(store, version)["metrics"].get("test", {})
+            metrics = _main(versions.card_of(store, version)["metrics"].get("test", {}))
     if finished.scores is not None:
         parts = scored_parts(finished.scores)
         scores = {
@@ -422,6 +422,11 @@ def _history(chain: Sequence[Sequence[Train]], store: Store) -> list[dict[str, A
 def _metrics_of(store: Store, key: str) -> dict[str, Any]:
     """Return the metrics of a train step, which never change: a client that follows a run reads them each second."""
     return dict(result_of(key, store)["metrics"])
+
+
+def _main(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that are single numbers, and the confusion matrix; `evaluation.json` has all."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) or name == "confusion"}
 
 
 def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[TrainedSegment]]:
