@@ -203,6 +203,28 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
         assert "not the name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
 
 
+def test_a_job_can_be_sent_as_samples(system: System) -> None:
+    samples = {
+        "s": {"files": ["root://127.0.0.1:1//s.root"], "label": "signal"},
+        "b": {"files": "b.txt", "label": "background", "weight": "genWeight"},
+    }
+    code = {"model.py": MODEL, "b.txt": "root://127.0.0.1:1//b.root"}
+    job: dict[str, Any] = {"name": "sampled", "samples": samples, "luminosity": "1/fb", "code": code}
+    with door(system) as http:
+        answer = http.post("/v1/runs", json=job)
+        assert answer.status_code == 202, answer.text
+        run = answer.json()["run"]
+        assert answer.json()["notes"][0] == "the job: the labels are signal = 0, background = 1"
+        recipe = records.request_of(open_store(f"{system.up.store.url}/local"), run).recipe
+        assert [(file.label, file.sample) for file in recipe.files] == [(0, "s"), (1, "b")]
+        assert (recipe.classes, recipe.luminosity) == (("signal", "background"), 1_000.0)
+        http.post(f"/v1/runs/{run}/cancel")
+        job["samples"] = {**samples, "b": {"files": "root://127.0.0.1:1//*.root", "label": "background"}}
+        answer = http.post("/v1/runs", json=job)
+        assert answer.status_code == 422
+        assert "has a wildcard, and the service does not list servers" in answer.json()["error"]
+
+
 SECRETS = "/proc/self/environ"
 NESTED = "[" * 100_000
 
@@ -225,8 +247,8 @@ NESTED = "[" * 100_000
         ),
         ("params.json", NESTED, "is nested deeper than"),
         ("params.json", '{"epochs": ' + "9" * 5_000 + "}", "params.json cannot be read"),
-        ("labels.txt", "9" * 5_000, "a label is a whole number from 0 to 9999"),
-        ("labels.txt", "-1\n1\n", "label 1 is '-1'"),
+        ("labels.txt", "9" * 5_000, "a label is a whole number from -9999 to 9999"),
+        ("labels.txt", "x\n1\n", "label 1 is 'x'"),
         ("files.txt", "a\0b\nroot://h//x.root\n", "not a name or address of a file"),
         ("files.txt", "x" * 5_000 + "\ny\n", "not a name or address of a file"),
         ("files.txt", "/etc/hostname\n/etc/nothing-of-that-name\n", "did not come with the job"),

@@ -20,7 +20,7 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
 from hepfaas.learner.converter import Converter
-from hepfaas.learner.learner import INVALID_MESSAGE, PACKAGES, Learner, LearnerLimits, LearnerSettings
+from hepfaas.learner.learner import INVALID_MESSAGE, PACKAGES, Learner, LearnerLimits, LearnerProcess, LearnerSettings
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Rows, Slice
 
@@ -91,23 +91,18 @@ while True:
 `make`, or `make` itself."""
 
 
-class Hostile(Learner):
-    """The client of a hostile learner process."""
+class HostileProcess(LearnerProcess):
+    """A process that runs a program in the learner's place."""
 
-    def __init__(self, attack: str, *, making: bool = False, **limits: Any) -> None:
-        body = (attack.strip() or "pass").replace("\n", "\n    ")
-        self._program = SPEAKING.replace("ATTACK", body).replace("MAKING", str(making))
-        settings = LearnerSettings(
-            code={}, module="model.py", n_features=3, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False
-        )
-        limits = {"memory_mb": MEMORY_MB * 8, "silence_s": 10, **limits}
-        super().__init__(settings, on_log=lambda line: None, limits=LearnerLimits(**limits))
+    def __init__(self, program: str, limits: LearnerLimits) -> None:
+        self._program = program
+        super().__init__(limits)
 
     def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
-        limits = [str(limit or 0) for limit in (self._limits.memory_mb, self._limits.cpus, self._limits.scratch_mb)]
+        limits = [str(limit or 0) for limit in (self.limits.memory_mb, self.limits.cpus, self.limits.scratch_mb)]
         return subprocess.Popen(
             [sys.executable, "-P", "-c", self._program, str(descriptor), *limits],
-            cwd=self._scratch,
+            cwd=self.scratch,
             env={"PYTHONPATH": str(PACKAGES)},
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
@@ -115,6 +110,20 @@ class Hostile(Learner):
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+class Hostile(Learner):
+    """The client of a hostile learner process."""
+
+    def __init__(self, attack: str, *, making: bool = False, **limits: Any) -> None:
+        body = (attack.strip() or "pass").replace("\n", "\n    ")
+        program = SPEAKING.replace("ATTACK", body).replace("MAKING", str(making))
+        settings = LearnerSettings(
+            code={}, module="model.py", n_features=3, labels=(0, 1), batch_size=100, seed=3, threads=1, xla=False
+        )
+        bounds = LearnerLimits(**{"memory_mb": MEMORY_MB * 8, "silence_s": 10, **limits})
+        process = HostileProcess(program, bounds)
+        Learner.__init__(self, settings, on_log=lambda line: None, limits=bounds, started=process)
 
 
 @pytest.fixture

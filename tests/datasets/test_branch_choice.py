@@ -37,6 +37,37 @@ def test_a_missing_branch_in_an_exclusion_is_a_note() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "features", "identifiers"),
+    [
+        ({"selected": ("Muon_*", "met")}, ["met", "Muon_pt", "Muon_eta"], ("run", "event")),
+        ({"excluded": ("Muon_*", "/[wx]/")}, ["met"], ("run", "event")),
+        ({"identifiers": ("/run|event/", "w")}, ["met", "Muon_pt", "Muon_eta"], ("run", "event", "w")),
+        ({"identifiers": ("*t",)}, ["run", "Muon_pt", "Muon_eta", "w"], ("event", "met")),
+    ],
+)
+def test_patterns_choose_branches(
+    options: dict[str, tuple[str, ...]], features: list[str], identifiers: tuple[str, ...]
+) -> None:
+    choice = choose_branches("T", BRANCHES, **options)
+    assert (names(choice), choice.identifiers) == (features, identifiers)
+
+
+def test_a_note_says_what_a_pattern_leaves_out() -> None:
+    choice = choose_branches("T", BRANCHES, excluded=("Muon_*", "w"))
+    assert choice.notes == ("'Muon_*' of exclude_branches leaves out 2 of 6 branches: Muon_pt, Muon_eta",)
+
+
+def test_a_pattern_without_a_match_is_a_note_or_an_error_as_a_name_is() -> None:
+    choice = choose_branches("TTree 'Events'", BRANCHES, excluded=("gen*",), identifiers=("/evt.*/",))
+    assert choice.notes == (
+        "'gen*' of exclude_branches matches no branch of TTree 'Events'",
+        "'/evt.*/' of identifier matches no branch of TTree 'Events'",
+    )
+    with pytest.raises(RequestError, match=r"TTree 'Events' has no branch that matches 'Muonn_\*'; closest: Muon_"):
+        choose_branches("TTree 'Events'", BRANCHES, selected=("Muonn_*",))
+
+
+@pytest.mark.parametrize(
     ("selected", "excluded", "message"),
     [
         (("Muon_Pt",), (), "TTree 'Events' in x has no branch 'Muon_Pt'; closest: Muon_pt"),

@@ -2,14 +2,16 @@
 
 import json
 import math
-from functools import reduce
+from fractions import Fraction
+from functools import partial, reduce
 from operator import or_
+from typing import Any
 
 import awkward as ak
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, BranchSurvey, range_of, survey_of, total
+from hepfaas.features.branches import BranchRange, BranchSurvey, End, range_of, survey_of, total
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,9 +36,44 @@ def test_the_range_does_not_depend_on_the_chunks(lists: list[list[float]], size:
 def test_the_range_is_that_of_the_finite_values(lists: list[list[float]]) -> None:
     branch_range = range_of(jagged(lists))
     finite = [float(np.float32(value)) for values in lists for value in values if math.isfinite(value)]
-    assert (branch_range.low, branch_range.high) == (min(finite, default=math.inf), max(finite, default=-math.inf))
+    assert (branch_range.low, branch_range.high) == (min(finite, default=None), max(finite, default=None))
     assert branch_range.multiplicity == max(map(len, lists), default=0)
+    assert branch_range.n_finite == len(finite)
     assert branch_range.n_missing == sum(not math.isfinite(value) for values in lists for value in values)
+
+
+few = st.lists(st.lists(st.sampled_from([-999.0, -0.0, 0.0, 1.0, 2.5, 7.0, math.nan]), max_size=5), max_size=30)
+
+
+@given(few, st.integers(1, 7))
+def test_ends_are_counted_and_know_the_value_next_to_them(lists: list[list[float]], size: int) -> None:
+    branch = jagged(lists)
+    parts = [branch[start : start + size] for start in range(0, len(branch), size)]
+    joined = reduce(or_, map(range_of, parts), BranchRange(jagged=True, type="float32"))
+    assert joined == range_of(branch)
+    assert json.dumps(joined.to_json()) == json.dumps(range_of(branch).to_json())  # 0 and -0 are equal
+    finite = [value for values in lists for value in values if math.isfinite(value)]
+    distinct = sorted(set(finite))
+    for end, order in ((joined.bottom, distinct), (joined.top, distinct[::-1])):
+        expected = End(order[0], finite.count(order[0]), order[1] if len(order) > 1 else None) if order else None
+        assert end == expected
+
+
+@given(events, st.integers(1, 7))
+def test_moments_and_histograms_do_not_depend_on_the_chunks(lists: list[list[float]], size: int) -> None:
+    branch = jagged(lists)
+    wanted = partial(range_of, moments=True, histogram=True)
+    parts = [branch[start : start + size] for start in range(0, len(branch), size)]
+    joined = reduce(or_, map(wanted, parts), BranchRange(jagged=True, type="float32"))
+    if lists:
+        assert joined == wanted(branch)
+    finite = [float(np.float32(value)) for values in lists for value in values if math.isfinite(value)]
+    whole = wanted(branch)
+    assert whole.moments is not None
+    assert whole.histogram is not None
+    assert whole.moments.values.fraction == sum(map(Fraction, finite), Fraction())
+    assert whole.moments.squares.fraction == sum((Fraction(value) ** 2 for value in finite), Fraction())
+    assert sum(whole.histogram.counts.values()) == len(finite)
 
 
 @given(st.permutations(range(6)))
@@ -50,34 +87,39 @@ def test_surveys_add_up_in_any_order(order: list[int]) -> None:
 
 
 def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
-    survey = survey_of("f", {"empty": jagged([[], []]), "nan": ak.Array([math.nan, math.nan])}, 2)
+    arrays = {"empty": jagged([[], []]), "nan": ak.Array([math.nan, math.nan]), "pt": jagged([[1.5, 1e30], [math.nan]])}
+    survey = survey_of("f", arrays, 2, moments=("nan", "pt"), histograms=("empty", "pt"))
     assert BranchSurvey.from_json(json.loads(json.dumps(survey.to_json(), allow_nan=False))) == survey
 
 
 @pytest.mark.parametrize(
     ("branch", "expected"),
     [
-        (ak.Array([True, False]), BranchRange(jagged=False, low=0, high=1, multiplicity=1, n_missing=0, type="bool")),
+        (ak.Array([True, False]), {"bottom": End(0, 1, 1.0), "top": End(1, 1, 0.0), "n_finite": 2, "type": "bool"}),
         (
-            ak.Array(np.array([3, -7], dtype=np.int16)),
-            BranchRange(jagged=False, low=-7, high=3, multiplicity=1, n_missing=0, type="int16"),
+            ak.Array(np.array([3, -7, 3], dtype=np.int16)),
+            {"bottom": End(-7, 1, 3.0), "top": End(3, 2, -7.0), "n_finite": 3, "type": "int16"},
         ),
         (
-            ak.Array(np.array([2**63], dtype=np.uint64)),
-            BranchRange(jagged=False, low=2.0**63, high=2.0**63, multiplicity=1, n_missing=0, type="uint64"),
+            ak.Array(np.array([2**63, 2**63 + 1], dtype=np.uint64)),
+            {"bottom": End(2.0**63, 2, None), "top": End(2.0**63, 2, None), "n_finite": 2, "type": "uint64"},
         ),
-        (
-            ak.Array([])[:0],
-            BranchRange(jagged=False, low=math.inf, high=-math.inf, multiplicity=0, n_missing=0, type="float64"),
-        ),
+        (ak.Array([])[:0], {"multiplicity": 0, "type": "float64"}),
         (
             ak.Array([[True], [False, True]]),
-            BranchRange(jagged=True, low=0, high=1, multiplicity=2, n_missing=0, type="bool"),
+            {
+                "jagged": True,
+                "bottom": End(0, 1, 1.0),
+                "top": End(1, 2, 0.0),
+                "multiplicity": 2,
+                "n_finite": 3,
+                "type": "bool",
+            },
         ),
     ],
 )
-def test_any_type_of_number_has_a_range(branch: ak.Array, expected: BranchRange) -> None:
-    assert range_of(branch) == expected
+def test_any_type_of_number_has_a_range(branch: ak.Array, expected: dict[str, Any]) -> None:
+    assert range_of(branch) == BranchRange(**{"jagged": False, "multiplicity": 1, **expected})
 
 
 def test_a_branch_flat_here_and_jagged_there_is_named() -> None:

@@ -1,6 +1,7 @@
 """A job is the same job, with the same recipe, as a folder, a tar, a form, a JSON object or by a rule."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hepfaas.jobs.job import Job, job_of, recipe_of
 from hepfaas.jobs.uploads import Unpacked
 from hepfaas.orchestration import rules
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.preprocessing import Cut, Preprocessing
 
 FILES = {"s3://in/background.root": 0, "s3://in/signal.root": 1}
 CODE = {"model.py": "from parts.layers import X\n", "parts/layers.py": "X = 1\n", "skipped.txt": "pt\neta # both\n"}
@@ -172,12 +174,18 @@ def test_a_wrong_folder_is_refused_without_the_path_where_it_was_unpacked(tmp_pa
         job_in(folder, {})
 
 
-def test_preproc_json_has_no_effect_and_cannot_be_requested(tmp_path: Path) -> None:
-    folder = written(tmp_path / "job", {**TEXTS, "preproc.json": "{}"})
-    note = "preproc.json has no effect: cuts and new branches are not supported yet; apply them to the files"
-    assert job_in(folder, {}).notes[-1] == note
-    for name in ("submit.json", "params.json"):
-        (folder / name).write_text('{"preproc": "preproc.json"}')
-        with pytest.raises(RequestError, match=rf"{name}: 'preproc' is refused: cuts and new branches"):
-            job_in(folder, {})
-        (folder / name).unlink()
+def test_preproc_json_is_the_preprocessing_of_the_job(tmp_path: Path) -> None:
+    cuts = {"flat_cut": {"met": {"cut": "met > 20", "remove": "False"}}}
+    folder = written(tmp_path / "job", {**TEXTS, "preproc.json": json.dumps(cuts)})
+    (folder / "params.json").write_text('{"cuts": ["njet >= 2"]}')
+    expected = Preprocessing(cuts=(Cut("met > 20", "met > 20"), Cut("njet >= 2", "njet >= 2")))
+    assert job_in(folder, {}).params.recipe["preprocessing"] == expected
+    (folder / "preproc.json").rename(folder / "cuts.json")
+    (folder / "params.json").write_text('{"preproc": "cuts.json"}')
+    assert job_in(folder, {}).params.recipe["preprocessing"] == Preprocessing(cuts=expected.cuts[:1])
+    (folder / "params.json").write_text("{}")
+    (folder / "submit.json").write_text('{"preproc": "cuts.json"}')
+    assert job_in(folder, {}).params.recipe["preprocessing"] == Preprocessing(cuts=expected.cuts[:1])
+    (folder / "submit.json").write_text('{"preproc": "hook.py"}')
+    with pytest.raises(RequestError, match=r"'hook.py': a function preprocessing\(record\) is not supported yet"):
+        job_in(folder, {})

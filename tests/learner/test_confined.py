@@ -112,7 +112,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
                 with pytest.raises(RequestError) as caught:
                     worker.make()
                 refusals.append(str(caught.value))
-            yield Tried(lines, refusals, descriptors, worker._scratch.exists())
+            yield Tried(lines, refusals, descriptors, worker._running.scratch.exists())
     finally:
         if ACCOUNT.exists():
             ACCOUNT.unlink()

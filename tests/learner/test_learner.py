@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.learner import scratch
-from hepfaas.learner.learner import Learner, LearnerLimits, LearnerSettings
+from hepfaas.learner.learner import Learner, LearnerLimits, LearnerProcess, LearnerSettings
 from hepfaas.models.litert import LiteRtModel
 from hepfaas.training.segments import Rows, Slice, blocks_of, rows_in
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from support.learners import (
     FEATURES,
     HEAD,
     IDS,
+    MODEL,
     PARTS,
     RNG,
     ROWS,
@@ -67,6 +68,35 @@ def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: 
         assert same(one.state(), other.state())
 
 
+def test_a_process_that_was_started_before_its_settings_gives_the_same_bits() -> None:
+    states = []
+    for started in (LearnerProcess(), None):
+        with learner(started=started) as worker:
+            worker.make()
+            train(worker, range(1))
+            states.append(worker.state())
+    assert same(*states)
+
+
+OPTIONAL = (
+    """
+import sys
+import keras
+import matplotlib, scipy, sklearn
+hidden = [module for module in (matplotlib, scipy, sklearn) if "site-packages" not in module.__file__]
+print("hidden:", hidden, [name for name in sys.modules if sys.modules[name] is None])
+"""
+    + MODEL
+)
+
+
+def test_packages_that_are_not_imported_with_the_framework_can_be_imported_by_the_code() -> None:
+    lines: list[str] = []
+    with learner(OPTIONAL, on_log=lines.append) as worker:
+        worker.make()
+    assert "hidden: [] []" in lines
+
+
 @pytest.mark.slow
 def test_a_slow_store_changes_nothing() -> None:
     def slow(batch: str) -> Rows:
@@ -88,6 +118,21 @@ def test_xla_compiles_once_whatever_a_block_leaves_to_the_next() -> None:
         compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, seed=1, first=True, on_rows=ignore).compile_s
         uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
         assert worker.fit(uneven, fetch, seed=1, first=True, on_rows=ignore).seconds < compile_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [("L.Dense(8), L.Dropout(0.4), L.Dense(1)", False), ("L.Dense(1)", True)]
+)
+def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(layers: str, chosen: bool) -> None:
+    states = {}
+    for xla in (None, False, True):
+        with learner(network(layers, BINARY), xla=xla) as worker:
+            worker.make()
+            train(worker, range(1))
+            states[xla] = worker.state()
+    assert same(states[None], states[chosen])
+    assert not same(states[False], states[True])
 
 
 RANDOM = """

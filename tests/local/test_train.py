@@ -13,10 +13,13 @@ from hepfaas.cli import main
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.features.matrix import matrix
+from hepfaas.learner import learner
+from hepfaas.learner.learner import LearnerProcess
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
+from hepfaas.steps import learning
 from hepfaas.steps.objects import open_part, result_of
 from support.servers import XRootD
 
@@ -72,8 +75,24 @@ def test_the_sample_is_learned(place: Path, hepfaas: Any) -> None:
     assert 0.005 < row["±"] < 0.02
 
 
-def test_everything_is_there_the_second_time(place: Path, hepfaas: Any) -> None:
+@pytest.fixture
+def learners(monkeypatch: pytest.MonkeyPatch) -> list[LearnerProcess]:
+    """The learner processes that are started during a test."""
+    started: list[LearnerProcess] = []
+
+    class Noted(LearnerProcess):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            started.append(self)
+
+    monkeypatch.setattr(learning, "LearnerProcess", Noted)
+    monkeypatch.setattr(learner, "LearnerProcess", Noted)
+    return started
+
+
+def test_everything_is_there_the_second_time(place: Path, hepfaas: Any, learners: list[LearnerProcess]) -> None:
     result = hepfaas("train", place / "htautau", "--store", place / "store", "--json")
+    assert not learners
     assert result.document["model"] == "htautau/1"
     entries = hepfaas("log", result.document["run"], "--store", place / "store", "--json").document
     assert [entry["kind"] for entry in entries] == ["open", "open", "sum"]
@@ -166,6 +185,28 @@ def test_a_submit_json_of_the_original_names_the_files(place: Path, hepfaas: Any
     assert "submit.json: 'memory' has no effect here" in result["notes"]
 
 
+def test_samples_with_wildcards_on_disk_and_on_a_server_are_read(hepfaas: Any, tmp_path: Path, xrootd: XRootD) -> None:
+    url = xrootd.serve(EXAMPLE / "VBF_tautau.root", "samples_VBF_1.root")
+    folder = tmp_path / "job"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(EXAMPLE / "ggH_tautau.root", folder / "data" / "ggH_1.root")
+    for name in ("model.py", "params.json"):
+        shutil.copy(EXAMPLE / name, folder)
+    (folder / "samples.yaml").write_text(
+        f"samples:\n  ggH: {{files: data/ggH_*.root, label: 0}}\n"
+        f"  VBF: {{files: '{url.replace('_1.root', '_*.root')}', label: 1}}\n"
+    )
+    result = hepfaas("train", folder, "--dry-run", "--store", tmp_path / "store", "--json").document
+    assert [(file["file"], file["label"]) for file in result["files"]] == [
+        (str(folder / "data" / "ggH_1.root"), 0),
+        (url, 1),
+    ]
+    assert "'data/ggH_*.root' matches 1 file" in result["notes"]
+    (folder / "samples.yaml").rename(folder / "higgs.yaml")
+    options = ("--samples", "higgs.yaml", "--name", "higgs", "--dry-run", "--store", tmp_path / "store")
+    assert "\nnote: 'data/ggH_*.root' matches 1 file\n" in hepfaas("train", folder, *options).out
+
+
 def test_real_files_of_experiments_are_trained_on(hepfaas: Any, tmp_path: Path, data: Path) -> None:
     shutil.copy(data / "uproot-HZZ.root", tmp_path / "a.root")
     with uproot.open(tmp_path / "a.root") as file:
@@ -235,6 +276,16 @@ def test_a_folder_that_cannot_be_trained_on_is_an_error_with_its_reason(
     assert result.code == 1
     assert message in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("params", ['{"branch": "Event"}', '{"nevts": 2}'])
+def test_a_run_that_fails_before_its_training_leaves_no_process_and_no_folder(
+    params: str, tmp_path: Path, hepfaas: Any, learners: list[LearnerProcess]
+) -> None:
+    assert hepfaas("train", folder_with(tmp_path, params_json=params), "--store", tmp_path / "store").code == 1
+    (process,) = learners
+    assert process.ended
+    assert not process.scratch.exists()
 
 
 def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: Any) -> None:

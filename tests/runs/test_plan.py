@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import plan
+from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
-from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.preprocessing import Cut, Preprocessing
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
 from hepfaas.runs.steps import Compare, Export, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,6 +87,7 @@ class World:
                 return {"metrics": {"val_loss": loss}, "stop": step.epoch + 1 == self.stop_after}
         return {
             "spec": {"columns": "blobs/spec", "n_features": 5},
+            "weigh": {"labels": [0, 1] if self.recipe.label else []},
             "export": {"n_classes": 2},
             "compare": {"passed": self.passed},
             "publish": {"name": "htautau", "version": 1},
@@ -113,7 +117,7 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
         "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
+        "score": 42, "examine": 1, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
     }  # fmt: skip
 
 
@@ -174,7 +178,7 @@ def test_another_model_reads_no_event_again() -> None:
     world = World()
     world.finish()
     world.recipe, world.done = dataclasses.replace(RECIPE, code="blobs/other"), []
-    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_go_on_from_the_last_checkpoint() -> None:
@@ -205,6 +209,7 @@ OTHER: dict[str, Any] = {
     "range_events": 500,
     "order": "tree",
     "surplus": "error",
+    "features": FeatureRules(scaling=(ScalingRule("met", "standard"),)),
     "split_seed": 1,
     "epochs": 4,
     "batch_size": 100,
@@ -216,20 +221,40 @@ OTHER: dict[str, Any] = {
     "threshold": 0.4,
     "continues": EARLIER,
     "gate": GATED.gate,
+    "samples": (Sample(name="one", cross_section=2.0),),
+    "luminosity": 3.0,
+    "label": "met > 30",
+    "preprocessing": Preprocessing(cuts=(Cut("met", "met > 30"),)),
+    "weight": "met",
+    "spectators": ("met",),
+    "balance": Balance(),
+    "negative_weights": "abs",
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
     "learning_rate_schedule": Schedule(name="cosine"),
     "class_weight": "balanced",
 }
+WEIGHTED = dataclasses.replace(
+    RECIPE,
+    files=(LabelledFile("a.root", 0, "one"), LabelledFile("b.root", 1, "two")),
+    samples=(Sample(name="one", weight="w", cross_section=2.0), Sample(name="two", sum_of_weights="Runs/sum")),
+)
+OF = {"luminosity": WEIGHTED, "negative_weights": WEIGHTED}
+"""Recipes in which a key matters, where it does not matter alone."""
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Recipe)])
 def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
-    base, changed = World(), World(dataclasses.replace(RECIPE, **{name: OTHER[name]}))
+    recipe = OF.get(name, RECIPE)
+    base, changed = World(recipe), World(dataclasses.replace(recipe, **{name: OTHER[name]}))
     assert base.finish()[-1].key != changed.finish()[-1].key
 
 
+DATA_KEYS = {
+    "files", "tree", "n_events", "split_seed", "samples", "luminosity", "label", "weight", "spectators", "balance",
+    "negative_weights",
+}  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
 
@@ -239,8 +264,9 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     def prepared(world: World) -> set[str]:
         return {step.key for step in world.finish() if step.kind == "prepare"}
 
-    base, changed = prepared(World()), prepared(World(dataclasses.replace(RECIPE, **{name: OTHER[name]})))
-    if name in {"files", "tree", "n_events", "split_seed"}:
+    recipe = OF.get(name, RECIPE)
+    base, changed = prepared(World(recipe)), prepared(World(dataclasses.replace(recipe, **{name: OTHER[name]})))
+    if name in DATA_KEYS:
         assert base != changed
     elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
         assert base == changed

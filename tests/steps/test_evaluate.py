@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.evaluation.part import part_counts
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Evaluate
 from hepfaas.steps import evaluate
 from hepfaas.steps.objects import encoded
-from hepfaas.training.metrics import counts_of
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,12 @@ from hepfaas.training.metrics import counts_of
 )
 def test_invalid_scores_are_refused(score: float, message: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    counts = counts_of(
-        np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1]), np.array([Split.TEST] * 2), 2, logits=False
-    )
+    scores, labels = np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1])
+    counts = part_counts(scores, labels, np.array([Split.TEST] * 2), rows=(0, 0, 2), logits=False)
     store.create("steps/score/1", encoded(counts.to_json()))
-    step = Evaluate(score="steps/score/1", epochs=(), best_epoch=0, classes=("background", "signal"))
+    step = Evaluate(
+        score="steps/score/1", examine="", epochs=(), best_epoch=0, classes=("background", "signal"), data=""
+    )
     with pytest.raises(RequestError, match=message):
         evaluate.perform(step, store)
     assert store.size_bytes(step.key) is None

@@ -44,7 +44,7 @@ def ignore_line(line: str) -> None:
     """Ignore the log."""
 
 
-def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
+def learner(code: str = MODEL, *, xla: bool | None = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
     settings = LearnerSettings(
         code={"model.py": code.encode()},
         module="model.py",

@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hepfaas.training.prepared import PreparedRows, StoredPart, part_of
 from hepfaas.training.split import event_ids, id_sum, split_of
 from hypothesis import given, settings
@@ -20,7 +19,10 @@ def events(rows: slice) -> PreparedRows:
 
 
 def stored(split: NDArray[np.uint8]) -> bytes:
-    return part_of(file="file", entries=(100, 100 + len(split)), label=1, split=split, events=events).to_pybytes()
+    selected = np.arange(100, 100 + len(split))
+    return part_of(
+        file="file", entries=(100, 100 + len(split)), label=1, selected=selected, split=split, events=events
+    ).to_pybytes()
 
 
 def part(data: bytes) -> StoredPart:
@@ -76,6 +78,21 @@ def test_it_is_a_file_that_anybody_reads() -> None:
     assert table.num_rows == 6_000
 
 
-def test_a_range_without_events_is_nobodys() -> None:
-    with pytest.raises(ValueError, match="is empty"):
-        stored(np.zeros(0, dtype=np.uint8))
+def test_a_part_without_selected_events_has_no_rows() -> None:
+    def none(rows: slice) -> PreparedRows:
+        return PreparedRows(FEATURES[rows][:0], np.zeros(0, dtype=np.int64), {})
+
+    empty = np.zeros(0, dtype=np.int64)
+    data = part_of(
+        file="file",
+        entries=(100, 120),
+        label=1,
+        selected=empty,
+        split=empty.astype(np.uint8),
+        events=none,
+        rejected=(20,),
+    )
+    stored_part = part(data.to_pybytes())
+    assert stored_part.facts.rows == (0, 0, 0)
+    assert stored_part.facts.rejected == (20,)
+    assert [stored_part.entries(split).tolist() for split in range(3)] == [[], [], []]

@@ -73,12 +73,17 @@ def _page(values: Mapping[str, Any]) -> Iterator[str]:
     for split, metrics in values["metrics"].items():
         auc = f"{metrics['auc']:.4f} ± {metrics['auc_uncertainty']:.4f}" if metrics["auc"] is not None else "-"
         yield f"<tr><td>{_escaped(split)}<td>{_escaped(metrics['events'])}"
-        yield f"<td>{metrics['loss']:.4f}<td>{metrics['accuracy']:.4f}<td>{auc}"
+        yield f"<td>{_number(metrics['loss'])}<td>{_number(metrics['accuracy'])}<td>{auc}"
     yield f"</table><p>best epoch: {best}</p>"
     for name, url in values["pictures"].items():
         text, address = _escaped(name), _escaped(quote(url))
         picture = f"<img src='{address}' alt='{text}'>" if name.endswith(".png") else f"<a href='{address}'>{text}</a>"
         yield f"<p>{picture}</p>"
+
+
+def _number(value: float | None) -> str:
+    """Return a metric as text: weights whose sum is not positive leave none."""
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _escaped(value: Any) -> Markup:

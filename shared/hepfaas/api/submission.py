@@ -31,7 +31,7 @@ from hepfaas.runs.recipe import Recipe
 MOST_JOB_BYTES = 8_000_000
 """Size of a job that comes as JSON: its code has 5 MB at most."""
 TARS = ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip")
-NAMES = ("files", "labels", "model", "params", "name")
+NAMES = ("files", "labels", "samples", "model", "params", "name")
 RETRY_AFTER_S = "2"
 _PARSING = threading.Lock()
 
@@ -103,14 +103,35 @@ def _job(unpacked: Unpacked, values: Mapping[str, str]) -> Job:
     return replace(job_in(unpacked.job(), names_in(values, NAMES)), webhook=values.get("webhook", ""))
 
 
+SAMPLE = {
+    "type": "object",
+    "required": ["files"],
+    "additionalProperties": False,
+    "properties": {
+        "files": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "label": {"type": ["integer", "string"], "description": "or the name of a class"},
+        "weight": {"type": "string", "description": "expression"},
+        "cross_section": {"type": "number", "exclusiveMinimum": 0, "description": "in pb"},
+        "sum_of_weights": {"type": ["number", "string"], "description": "or '<tree>/<branch>'"},
+    },
+}
 JOB = {
     "type": "object",
-    "required": ["files", "labels", "code"],
+    "required": ["code"],
     "additionalProperties": False,
     "properties": {
         "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
         "files": {"type": "array", "items": {"type": "string"}, "description": "root://, s3://, http(s):// addresses"},
-        "labels": {"type": "array", "items": {"type": "integer"}, "description": "one for each file"},
+        "labels": {
+            "anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "string"}],
+            "description": "one for each file, or an expression that gives the label of each event",
+        },
+        "samples": {
+            "type": "object",
+            "additionalProperties": SAMPLE,
+            "description": "name of each sample to its files and label, instead of 'files' and 'labels'",
+        },
+        "luminosity": {"type": ["number", "string"], "description": "of all samples: in 1/fb, or with a unit"},
         "code": {"type": "object", "additionalProperties": {"type": "string"}, "description": "file name to text"},
         "model": {"type": "string", "description": "the file that defines model(); default model.py"},
         "params": {"type": "object", "description": "what params.json takes"},

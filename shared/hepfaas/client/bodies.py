@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,16 +21,22 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """The last bytes of a complete Arrow stream (Arrow columnar format, IPC streaming format)."""
 
 
-def write_folder(folder: Path, out: BinaryIO) -> None:
-    """Write the files of a folder as tar.gz, without hidden ones. Raises: RequestError if it is not a folder."""
+def write_folder(folder: Path, out: BinaryIO, more: Mapping[str, bytes] | None = None) -> None:
+    """Write the files of a folder as tar.gz, without hidden ones. more: contents of further files, which replace those
+    of the folder. Raises: RequestError if it is not a folder."""
+    more = more or {}
     if not folder.is_dir():
         raise RequestError(f"'{folder}' is not a folder; submit takes the folder with files.txt and model.py")
     with tarfile.open(fileobj=out, mode="w:gz", dereference=True, compresslevel=1) as tar:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
             hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-            if path.is_file() and not hidden:
+            if path.is_file() and not hidden and name.as_posix() not in more:
                 tar.add(path, name.as_posix(), recursive=False)
+        for added, data in more.items():
+            member = tarfile.TarInfo(added)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
 
 
 def lines_of(response: httpx.Response) -> Iterator[str]:

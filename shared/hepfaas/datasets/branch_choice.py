@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.patterns import closest, is_pattern, matching
 
 IDENTIFIERS = ("run", "event", "luminosityBlock")
 """Default identifiers of an event, as in MLaaS4HEP."""
@@ -24,7 +24,8 @@ class Branch:
 
 @dataclass(frozen=True)
 class BranchChoice:
-    """The chosen branches. features: in the order of the tree. notes: requested names that do not exist, harmlessly."""
+    """The chosen branches. features: in the order of the tree. notes: for the user, on
+    names that do not exist and on patterns."""
 
     features: tuple[Branch, ...]
     identifiers: tuple[str, ...]
@@ -41,32 +42,47 @@ def choose_branches(
 ) -> BranchChoice:
     """Return the selected branches, or all but the excluded ones if none is selected; identifiers are never features.
 
-    place: the tree, for messages. Raises: RequestError if a selected branch does not exist, or none is left.
+    place: the tree, for messages. selected, excluded, identifiers: names and patterns (expressions/patterns.py); a
+    pattern of identifiers names flat branches only. Raises: RequestError if a selected branch does not exist, a
+    selected pattern matches none, or none is left.
     """
     names = [branch.name for branch in available]
+    jagged = {branch.name for branch in available if branch.jagged}
+    wanted: set[str] = set()
     for name in selected:
-        if name not in names:
+        matches = matching(name, names)
+        if not matches:
             raise missing_branch(place, name, names)
-    ids = identifiers or IDENTIFIERS
-    wanted = set(selected) or set(names) - set(excluded)
-    features = tuple(branch for branch in available if branch.name in wanted and branch.name not in ids)
+        wanted.update(matches)
+    notes = []
+    left_out: set[str] = set()
+    for name in excluded:
+        matches = matching(name, names)
+        left_out.update(matches)
+        if not matches:
+            notes.append(_absent(name, "exclude_branches", place))
+        elif matches != [name]:
+            some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+            notes.append(f"'{name}' of exclude_branches leaves out {len(matches)} of {len(names)} branches: {some}")
+    ids: list[str] = []
+    for name in identifiers or IDENTIFIERS:
+        matches = [match for match in matching(name, names) if match == name or match not in jagged]
+        ids += matches
+        notes += [] if matches or not identifiers else [_absent(name, "identifier", place)]
+    chosen = (wanted or set(names) - left_out) - set(ids)
+    features = tuple(branch for branch in available if branch.name in chosen)
     if not features:
         raise RequestError(f"{place}: no branch is left to learn from; its {len(names)} are all excluded")
-    requested = [("exclude_branches", excluded), ("identifier", identifiers)]
-    notes = [
-        f"'{name}' of {key} is not a branch of {place}"
-        for key, values in requested
-        for name in values
-        if name not in names
-    ]
-    jagged = {branch.name for branch in available if branch.jagged}
-    flat = tuple(name for name in ids if name in names and name not in jagged)
+    flat = tuple(name for name in dict.fromkeys(ids) if name not in jagged)
     return BranchChoice(features, flat, tuple(notes))
 
 
+def _absent(name: str, key: str, place: str) -> str:
+    is_no_branch = "matches no branch" if is_pattern(name) else "is not a branch"
+    return f"'{name}' of {key} {is_no_branch} of {place}"
+
+
 def missing_branch(place: str, name: str, names: Sequence[str]) -> RequestError:
-    """Return the error for a branch that does not exist, with the closest names."""
-    folded = {other.lower(): other for other in names}
-    close = [folded[match] for match in difflib.get_close_matches(name.lower(), folded, 3, 0.6)]
-    hint = f"closest: {', '.join(close)}" if close else f"it has: {', '.join(list(names)[:10])}"
-    return RequestError(f"{place} has no branch '{name}'; {hint}")
+    """Return the error for a branch that does not exist, or a pattern that matches none, with the closest names."""
+    branch = "branch that matches" if is_pattern(name) else "branch"
+    return RequestError(f"{place} has no {branch} '{name}'; {closest(name, names)}")

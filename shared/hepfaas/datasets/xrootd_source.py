@@ -29,6 +29,9 @@ XROOTD_LIMITS = {
 
 _CONFIGURING = threading.Lock()
 
+LISTING_S = 60
+"""Longest time for the listing of one folder."""
+
 VECTOR_LIMITS = (1024, 2_097_136)
 """Parts of one vector read and bytes of each: the defaults of XRootD servers."""
 
@@ -107,6 +110,32 @@ class _Client(uproot.XRootDSource):  # type: ignore[misc]  # uproot has no types
         except RequestError:
             file.close(timeout=1)
             raise
+
+
+PARTIAL = 3
+"""suPartial of XRootD's client (XrdClStatus.hh): some servers of a redirector did not list the folder."""
+
+
+def folder(door: str, path: str) -> list[tuple[str, bool]]:
+    """Return the names in a folder of a server, or of all servers of a redirector, and whether each is a folder; none
+    if there is no such folder. It is listed with the credentials of this machine's user.
+
+    door: scheme://host:port. Raises: OSError with the client's text (errors.py).
+    """
+    with _CONFIGURING:
+        _configure_client()
+    client = uproot.extras.XRootD_client()
+    flags = client.flags.DirListFlags
+    status, listing = client.FileSystem(door).dirlist(path, flags.STAT | flags.LOCATE | flags.MERGE, LISTING_S)
+    if not status.ok:
+        text = status.message.strip()
+        if "[3011]" in text or "not a directory" in text:
+            return []
+        raise OSError(text)
+    if status.code == PARTIAL:
+        raise OSError("some of its servers did not list the folder")
+    is_folder = client.flags.StatInfoFlags.IS_DIR
+    return [(entry.name, bool(entry.statinfo and entry.statinfo.flags & is_folder)) for entry in listing]
 
 
 def _with_credential(endpoint: Endpoint) -> str:

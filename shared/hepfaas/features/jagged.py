@@ -62,6 +62,27 @@ def values_and_counts(branch: Values) -> tuple[NDArray[Any], NDArray[np.int64] |
     return np.asarray(ak.to_numpy(ak.ravel(branch))), counts
 
 
+def events_where(branch: Values, selected: NDArray[np.bool_]) -> Values:
+    """Return a branch of the selected events; selected: (events,)."""
+    if isinstance(branch, np.ndarray):
+        return branch[selected]
+    values, counts = values_and_counts(branch)
+    assert counts is not None
+    return Jagged(values[np.repeat(selected, counts)], counts[selected])
+
+
+def empty(jagged: bool, type_: str) -> Values:
+    """Return a branch of no events."""
+    values = np.zeros(0, dtype=type_)
+    return Jagged(values, np.zeros(0, dtype=np.int64)) if jagged else values
+
+
+def type_of(branch: Values) -> tuple[bool, str]:
+    """Return whether a branch is jagged, and the type of its values, as 'float32'."""
+    values, counts = values_and_counts(branch)
+    return counts is not None, values.dtype.name
+
+
 def flat_values(branch: Values, name: str) -> NDArray[Any]:
     """Return the values of a branch that identifies events, (events,). Raises: RequestError if it is jagged."""
     values, counts = values_and_counts(branch)

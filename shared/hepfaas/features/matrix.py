@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, values_and_counts
+from hepfaas.features.scaling import scaled, unscaled
 from hepfaas.features.spec import FeatureBranch, FeatureSpec
 
 
 def matrix(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.float32]:
     """Return the features of each event, (events, features), float32.
 
-    Each value becomes (value - low) / (high - low) with the range of its branch; values of a constant branch pass
-    unchanged. A jagged branch fills its slots from the first on; slots without a value are 0, as are NaN and
-    infinite values. The arithmetic is that of the original (MLaaS4HEP, reader.py:RootDataReader.next): float64
-    for flat branches, the branch's own precision for jagged ones.
+    Each value becomes (value - low) / (high - low) with the range of its branch, unless the spec has another scaling;
+    values of a constant branch pass unchanged. A jagged branch fills its slots from the first on; slots without a value
+    are 0, as are NaN and infinite values, unless the spec has other numbers. The arithmetic is that of the original
+    (MLaaS4HEP, reader.py:RootDataReader.next): float64 for flat branches, the branch's own precision for jagged ones.
 
     Raises: RequestError if a branch is missing or is flat where the spec has it jagged or the other way round, or, if
     surplus is "error", an event has more values than the branch's width.
@@ -31,11 +32,21 @@ def matrix(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.float3
     for branch in spec.branches:
         values, counts = _values(arrays, branch)
         if counts is None:
-            features[:, start] = _scaled(values.astype(np.float64), branch)
+            columns = features[:, start : start + branch.n_columns]
+            columns[:, 0], missing = scaled(values.astype(np.float64), branch)
+            if branch.indicator and missing is not None:
+                columns[:, 1] = missing
         else:
+            if branch.pad:
+                features[:, start : start + branch.width] = branch.pad
             indices, kept = slots.of(counts, branch)
-            features.reshape(-1)[indices + start] = _scaled(values if kept is None else values[kept], branch)
-        start += branch.width
+            cells = features.reshape(-1)
+            cells[indices + start], missing = scaled(values if kept is None else values[kept], branch)
+            if branch.indicator and missing is not None:
+                cells[indices + (start + branch.width)] = missing
+            if branch.mask:
+                cells[indices + (start + branch.n_columns - branch.width)] = 1
+        start += branch.n_columns
     return features
 
 
@@ -50,17 +61,21 @@ def surplus_events(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[n
 
 
 def denormalise(features: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float64]:
-    """Return the values in the branches' own units, (events, features); 0 in a jagged branch (padding) becomes NaN."""
+    """Return the values in the branches' own units, (events, features). Slots without a value and values that the
+    indicator names become NaN; without a mask, a slot of a jagged branch with the number of padding counts as empty.
+    Columns of indicators and masks stay."""
     values = features.astype(np.float64)
     start = 0
     for branch in spec.branches:
-        part = values[:, start : start + branch.width]
-        if branch.jagged:
-            part[part == 0] = np.nan
-        if branch.low is not None and branch.high is not None and branch.high != branch.low:
-            part *= branch.high - branch.low
-            part += branch.low
-        start += branch.width
+        stop, width = start + branch.n_columns, branch.width
+        part = features[:, start : start + width].astype(np.float64)
+        empty = part == np.float32(branch.pad) if branch.jagged else np.zeros(part.shape, dtype=bool)
+        if branch.mask:
+            empty = values[:, stop - width : stop] == 0
+        if branch.indicator:
+            empty |= values[:, start + width : start + 2 * width] == 1
+        values[:, start : start + width] = np.where(empty, np.nan, unscaled(part, branch))
+        start = stop
     return values
 
 
@@ -104,15 +119,3 @@ def _values(arrays: Mapping[str, Values], branch: FeatureBranch) -> tuple[NDArra
         actual, expected = ("flat", "jagged") if branch.jagged else ("jagged", "flat")
         raise RequestError(f"branch '{branch.name}' is {actual} here and {expected} in the model's spec")
     return values, counts
-
-
-def _scaled(values: NDArray[Any], branch: FeatureBranch) -> NDArray[np.float32]:
-    if branch.low is None or branch.high is None:
-        return np.zeros(len(values), dtype=np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if branch.high != branch.low:
-            values = (values - branch.low) / (branch.high - branch.low)
-        scaled = values.astype(np.float32, copy=False)
-        if np.isfinite(scaled.sum()):  # then all values are finite
-            return scaled
-    return np.where(np.isfinite(scaled), scaled, np.float32(0))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
-from hepfaas.features.matrix import matrix
-from hepfaas.features.spec import FeatureBranch, FeatureSpec
+from hepfaas.features.spec import FeatureSpec, InputBranch
+from hepfaas.features.vectors import Vectors, vectors_of
 from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.inputs.decoded import VALUE_BYTES, Hold
 from hepfaas.inputs.json_object import json_object
@@ -50,10 +50,10 @@ class Events:
     identifiers: Mapping[str, NDArray[Any]]
 
 
-def features_of(served: Served, events: Events, hold: Hold) -> NDArray[np.float32]:
-    """Return features (events, features). Raises: RequestError naming a branch that is wrong; what `hold` raises."""
+def vectors_of_events(served: Served, events: Events, hold: Hold) -> Vectors:
+    """Return the vectors of events. Raises: RequestError naming a branch that is wrong; what `hold` raises."""
     hold(feature_bytes(served, len(next(iter(events.branches.values()), ()))))
-    return matrix(events.branches, served.published.spec)
+    return vectors_of(events.branches, served.published.spec)
 
 
 def feature_bytes(served: Served, n_events: int) -> int:
@@ -61,20 +61,20 @@ def feature_bytes(served: Served, n_events: int) -> int:
     return n_events * served.published.spec.n_features * np.dtype(np.float32).itemsize
 
 
-def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> NDArray[np.float32]:
-    """Return features (events, features) of flat branches (events,) and jagged ones (events, slots), padded with NaN.
+def vectors_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> Vectors:
+    """Return the vectors of flat branches (events,) and jagged ones (events, slots), padded with NaN.
 
     Raises: RequestError naming an input that does not fit; TooLargeError if the features take more than `most_bytes`.
     """
     spec = served.published.spec
-    for branch in spec.branches:
+    for branch in spec.inputs:
         shape = tensors[branch.name].shape
         if len(shape) != 1 + branch.jagged:
             expectation = "[events, slots], NaN where there is no value" if branch.jagged else "[events]"
             raise RequestError(f"input '{branch.name}' has shape {list(shape)}; it takes {expectation}")
     _check_lengths(tensors)
-    n_events = len(tensors[spec.branches[0].name])
-    if n_events and not any(tensors[branch.name].size for branch in spec.branches):
+    n_events = len(tensors[spec.inputs[0].name])
+    if n_events and not any(tensors[branch.name].size for branch in spec.inputs):
         raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
     size = feature_bytes(served, n_events)
     if size > most_bytes:  # a few bytes of the body may have many events
@@ -82,7 +82,7 @@ def features_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]], mos
             f"the features of {n_events:,} events take {size:,} bytes in memory, and at most {most_bytes:,} may be "
             "(HEPFAAS_PREDICT_WAITING_BYTES); send fewer events at a time"
         )
-    return matrix({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.branches}, spec)
+    return vectors_of({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.inputs}, spec)
 
 
 def events_in(
@@ -128,7 +128,7 @@ def _from_json(spec: FeatureSpec, events: Any) -> Events:
         events = _transposed(spec, events)
     if not isinstance(events, dict):
         raise RequestError("'events' is missing: an object from branch to a list of values, or a list of events")
-    branches = {branch.name: _read_json(branch, _value(events, branch.name)) for branch in spec.branches}
+    branches = {branch.name: _read_json(branch, _value(events, branch.name)) for branch in spec.inputs}
     _check_lengths(branches)
     identifiers = {name: _flat(name, events[name], "int64") for name in spec.identifiers if name in events}
     _check_lengths({**branches, **identifiers})
@@ -139,7 +139,7 @@ def _transposed(spec: FeatureSpec, events: Sequence[Any]) -> dict[str, list[Any]
     if not all(isinstance(event, dict) for event in events):
         raise RequestError("'events' is a list, but one of its events is not an object from branch to value")
     names = [
-        *(branch.name for branch in spec.branches),
+        *spec.input_names,
         *(name for name in spec.identifiers if events and name in events[0]),
     ]
     return {name: [_value(event, name) for event in events] for name in names}
@@ -151,7 +151,7 @@ def _value(events: Mapping[str, Any], name: str) -> Any:
     return events[name]
 
 
-def _read_json(branch: FeatureBranch, values: Any) -> Values:
+def _read_json(branch: InputBranch, values: Any) -> Values:
     if not branch.jagged:
         return _flat(branch.name, values, _type(branch))
     _check_is_list(branch.name, values)
@@ -179,12 +179,12 @@ def _check_is_list(name: str, values: Any) -> None:
         raise RequestError(f"branch '{name}' is not a list with one value for each event")
 
 
-def _type(branch: FeatureBranch) -> str:
+def _type(branch: InputBranch) -> str:
     """Return the type that the branch had in training."""
     return branch.type or "float32"
 
 
-def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
+def _from_tensor(values: NDArray[Any], branch: InputBranch) -> Values:
     what = f"input '{branch.name}'"
     if not branch.jagged:
         return cast(values, _type(branch), what, place_of_event)
@@ -201,10 +201,10 @@ def _from_tensor(values: NDArray[Any], branch: FeatureBranch) -> Values:
 
 def _from_table(spec: FeatureSpec, kind: str, body: bytes, hold: Hold, *, memory: Memory) -> Events:
     """Return the events of an Arrow or Parquet table, read in a confined worker."""
-    described = [(branch.name, branch.jagged, _type(branch)) for branch in spec.branches]
+    described = [(branch.name, branch.jagged, _type(branch)) for branch in spec.inputs]
     values = {"kind": kind, "branches": described, "identifiers": list(spec.identifiers)}
     facts, arrays = in_worker(body, "table", values, hold, memory=memory)
-    names = [branch.name for branch in spec.branches]
+    names = spec.input_names
     identifiers = [name for name in spec.identifiers if name in facts["identifiers"]]
     columns = unpacked([*names, *identifiers], facts["jagged"], arrays)
     return Events(
@@ -253,7 +253,7 @@ def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, *, memory:
         entries, branches, _, _ = file.tree(tree)
         in_file = {branch.name for branch in branches}
         identifiers = [name for name in spec.identifiers if name in in_file]
-        names = [*(branch.name for branch in spec.branches), *identifiers]
+        names = [*spec.input_names, *identifiers]
         size_bytes, n_values = file.decoded(tree, names)
         hold(max(size_bytes, VALUE_BYTES * n_values))
         arrays = file.read(tree, names, EntryRange(0, entries))

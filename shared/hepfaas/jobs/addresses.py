@@ -6,10 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hepfaas.datasets.address_checks import check_address, check_file, check_is_not_ours
-from hepfaas.datasets.files import MOST_ADDRESS
+from hepfaas.datasets.files import MOST_ADDRESS, READ
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import RequestError
-from hepfaas.jobs.job import READ, Place
+from hepfaas.jobs.job import Place
 from hepfaas.jobs.uploads import stored_file
 from hepfaas.platform.roles import Group
 from hepfaas.platform.storage import Store

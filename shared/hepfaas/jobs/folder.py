@@ -1,82 +1,36 @@
-"""A job's folder: files.txt, labels.txt, model.py, params.json and, if there is one, submit.json."""
+"""A job's folder: model.py, params.json, files.txt and labels.txt or samples.json, and submit.json if there is one."""
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hepfaas.datasets.files import labels_of, listed
-from hepfaas.errors import RequestError
-from hepfaas.jobs.job import MODULE, SUBMIT, Job, Texts, labelled
-from hepfaas.runs.params import Params, check_no_preproc, json_object, params_of
-
-MOST_TEXT_BYTES = 5_000_000
-"""Size of each text that is read: lists, params.json, submit.json, Python files."""
-_NAMES = ("files", "labels", "model", "params", "name")
-_WITHOUT_EFFECT = ("device", "memory", "cpus")
-_KEYS = (*_NAMES, *_WITHOUT_EFFECT)
+from hepfaas.datasets.files import Locations
+from hepfaas.datasets.listings import Listing
+from hepfaas.jobs.data import data_in, sent_listing
+from hepfaas.jobs.job import Job, with_data
+from hepfaas.jobs.names import chosen_in
+from hepfaas.jobs.texts import texts_in
 
 
-@dataclass(frozen=True)
-class Names:
-    """Names of the files in the folder that make a job, and of the model that it trains."""
-
-    files: str = "files.txt"
-    labels: str = "labels.txt"
-    model: str = MODULE
-    params: str = "params.json"
-    name: str | None = None
-
-
-def job_in(folder: Path, chosen: Mapping[str, str], *, inside: bool = True) -> Job:
+def job_in(folder: Path, options: Mapping[str, str], *, inside: bool = True, listing: Listing | None = None) -> Job:
     """Return the job in a folder.
 
-    chosen: names that the user gave by option; they win over those of submit.json, and these over the defaults.
-    inside: use no file of this machine that is not in the folder.
+    options: names that the user gave; they win over those of submit.json, and these over the defaults.
+    inside: use no file of this machine that is not in the folder. listing: gives the matches of addresses with
+    wildcards; None: only matches that came with the job.
     Raises: RequestError naming the file and what is wrong with it.
     """
-    if not folder.is_dir():
-        raise RequestError(f"'{folder}' is not a folder; `hepfaas train` takes the folder with files.txt and model.py")
-    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    texts = Texts(paths, partial(_read, folder), f"folder '{folder.resolve().name}'")
-    submit = _submitted(texts.text(SUBMIT)) if SUBMIT in texts.names else {}
-    names = Names(**{**{key: value for key, value in submit.items() if key in _NAMES}, **chosen})
-    has_params = "params" in chosen or names.params != Names.params or names.params in texts.names
-    params = params_of(texts.text(names.params), names.params) if has_params else Params({})
-    notes = [f"{SUBMIT}: '{key}' has no effect here" for key in _WITHOUT_EFFECT if key in submit]
-    files, labels = listed(texts.text(names.files)), labels_of(texts.text(names.labels))
-    return Job(
-        name=names.name or folder.resolve().name,
-        code=texts.code(names.model),
-        module=names.model,
-        params=texts.completed(params),
-        files=labelled(files, labels, params.redirector, folder, inside=inside),
+    texts = texts_in(folder)
+    chosen = chosen_in(texts, options)
+    locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside)
+    data = data_in(texts, chosen, locations)
+    job = Job(
+        name=chosen.names.name or folder.resolve().name,
+        code=texts.code(chosen.names.model),
+        module=chosen.names.model,
+        params=chosen.params,
         folder=folder,
-        notes=(*notes, *params.notes, *texts.notes),
+        notes=chosen.notes,
     )
-
-
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
-    if (size := path.stat().st_size) > MOST_TEXT_BYTES:
-        raise RequestError(f"'{name}' has {size / 1e6:,.1f} MB; at most {MOST_TEXT_BYTES / 1e6:g} MB are read")
-    return path.read_bytes()
-
-
-def _submitted(text: str) -> Mapping[str, Any]:
-    """Return the values in submit.json. Raises: RequestError naming the key and what it takes."""
-    values = json_object(text, SUBMIT)
-    check_no_preproc(values, SUBMIT)
-    for key, value in values.items():
-        if key not in _KEYS:
-            similar = difflib.get_close_matches(key[:100], _KEYS, 1) or _KEYS
-            raise RequestError(f"{SUBMIT} has the unknown key '{key[:100]}'; closest: {', '.join(similar)}")
-        if key in _NAMES and not isinstance(value, str):
-            takes = "a name" if key == "name" else "the name of a file in the folder"
-            raise RequestError(f"{SUBMIT}: '{key}' is {json.dumps(value)[:60]}; it takes {takes}")
-    return values
+    return with_data(job, data)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from hepfaas.datasets.files import checked_name, labels_of, listed, located, paired
+from hepfaas.datasets.files import Locations, checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.data import Data, data_of_lists, data_of_samples, labels_each_event, sent_listing
+from hepfaas.jobs.samples import JSON_NAME, KEYS, YAML_NAMES
+from hepfaas.jobs.texts import MODULE, SUBMIT, Texts
 from hepfaas.jobs.uploads import checked_path
 from hepfaas.platform.storage import Store
-from hepfaas.runs.params import NO_PREPROC, REDIRECTOR, Params, params_in
-from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.params import Params, params_in
+from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
 from hepfaas.steps.objects import encoded, put_blob
 
-MODULE, SUBMIT, PREPROC = "model.py", "submit.json", "preproc.json"
-MOST_CODE_BYTES = 5_000_000
 MOST_CODE_FILES = 1_000
 """Files in the 'code' of a job that comes as JSON."""
-MOST_ADDRESSES = 5_000_000
-"""Characters of all addresses of a job: each look at its run reads them again."""
-READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
+
+DATA_KEYS = ("files", "labels", *KEYS)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_KEYS = ("name", "files", "labels", "code", "model", "params", "webhook")
+_KEYS = ("name", *DATA_KEYS, "code", "model", "params", "webhook")
 
 Place = Callable[[str, Path | None], str]
 """Return the URL at which steps read a file, given its address or path and the job's folder."""
@@ -37,7 +36,7 @@ class Job:
     """A training job: its code is not stored yet, and its addresses are not checked.
 
     name: of the model that it trains. code: content of each Python file by its name below the job's folder.
-    module: the file that defines `model`. files: addresses, or paths on this machine, with their labels.
+    module: the file that defines `model`. files, samples, luminosity, label: as in `Data`.
     folder: the folder with the files that came with the job; None if there is none. notes: for the user.
     """
 
@@ -46,6 +45,9 @@ class Job:
     module: str
     params: Params
     files: tuple[LabelledFile, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    luminosity: float | None = None
+    label: str = ""
     folder: Path | None = None
     webhook: str = ""
     notes: tuple[str, ...] = ()
@@ -57,87 +59,55 @@ class Job:
             raise RequestError(f"'{self.name[:100]}' cannot name a model: {allowed}")
 
 
-@dataclass(frozen=True)
-class Texts:
-    """The files that came with a job. read: return the content of one by its name; place: where they are."""
-
-    names: Collection[str]
-    read: Callable[[str], bytes]
-    place: str
-
-    def text(self, name: str) -> str:
-        """Return the text of a file. Raises: RequestError if it is missing or not UTF-8."""
-        try:
-            return self.read(checked_name(name).as_posix()).decode("utf-8-sig")  # Windows editors write a BOM
-        except (KeyError, FileNotFoundError) as error:
-            names = sorted(name for name in self.names if "/" not in name)
-            similar = ", ".join(difflib.get_close_matches(name, names, 3, 0.3) or names[:10])
-            raise RequestError(f"{self.place} has no '{name}'; it has: {similar or 'nothing'}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
-            raise RequestError(f"'{name}' in {self.place} cannot be read as text: {why}") from error
-
-    def code(self, module: str) -> dict[str, bytes]:
-        """Return the module and all Python files of the user, which it may import. Raises: RequestError."""
-        self.text(module)
-        code: dict[str, bytes] = {}
-        left = MOST_CODE_BYTES
-        for name in {checked_name(module).as_posix(), *filter(self._is_code, self.names)}:
-            code[name] = self.read(name)
-            left -= len(code[name])
-            if left < 0:
-                raise RequestError(f"{self.place} has more than {MOST_CODE_BYTES / 1e6:g} MB of Python files")
-        return code
-
-    def _is_code(self, name: str) -> bool:
-        """Return whether a file is a Python file, not in a hidden folder and not in a virtual environment."""
-        return name.endswith(".py") and not any(
-            folder.name.startswith(".") or f"{folder}/pyvenv.cfg" in self.names
-            for folder in PurePosixPath(name).parents[:-1]
-        )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes for the user on files that have no effect."""
-        return (f"{PREPROC} has no effect: {NO_PREPROC}",) if PREPROC in self.names else ()
-
-    def completed(self, params: Params) -> Params:
-        """Return params with the excluded branches that a file lists."""
-        if not params.branch_file:
-            return params
-        return replace(params, recipe={**params.recipe, "excluded": listed(self.text(params.branch_file))})
-
-
 def job_of(values: Mapping[str, Any]) -> Job:
     """Return the job in the JSON object of POST /v1/runs. Raises: RequestError naming the key and what it takes."""
-    job = job_without_files(values)
-    files, labels = listed(_lines(values, "files")), labels_of(_lines(values, "labels"))
-    return replace(job, files=labelled(files, labels, job.params.redirector))
+    job, texts = job_without_files(values), _texts(values)
+    locations = Locations(sent_listing(texts), job.params.redirector)
+    about = {key: values[key] for key in KEYS if key in values}
+    if not about:
+        labels = None if labels_each_event(job.params) else _labels(values)
+        return with_data(job, data_of_lists(_lines(values, "files"), labels, locations))
+    if other := [key for key in ("files", "labels") if key in values]:
+        raise RequestError(f"the job has '{other[0]}' and 'samples'; give only one of them")
+    return with_data(job, data_of_samples(about, "the job", texts, locations, not labels_each_event(job.params)))
+
+
+def with_data(job: Job, data: Data) -> Job:
+    """Return a job with its files."""
+    return replace(
+        job,
+        files=data.files,
+        samples=data.samples,
+        luminosity=data.luminosity,
+        label=data.label,
+        notes=(*job.notes, *data.notes),
+    )
 
 
 def job_without_files(values: Mapping[str, Any]) -> Job:
-    """Return the job in a JSON object as POST /v1/runs takes it; 'files' and 'labels' are not read."""
+    """Return the job in a JSON object as POST /v1/runs takes it; its files, labels and samples are not read."""
     for key in values:
         if key not in _KEYS:
             raise RequestError(f"the job has the unknown key '{key[:100]}'; it takes {', '.join(_KEYS)}")
-    contents = _contents(values.get("code"))
-    if SUBMIT in contents:
-        raise RequestError(f"the job's 'code' has '{SUBMIT}'; give its values as keys of the job instead")
-    texts = Texts(contents, contents.__getitem__, "the job's 'code'")
+    texts = _texts(values)
+    for name in (SUBMIT, JSON_NAME, *YAML_NAMES):
+        if name in texts.names:
+            raise RequestError(f"the job's 'code' has '{name}'; give its values as keys of the job instead")
     names = names_in(values, ("name", "model"))
     module, settings = names.get("model", MODULE), values.get("params", {})
     if not isinstance(settings, dict):
         raise RequestError(
             "the job's 'params' is not an object; it takes what params.json takes (docs/reference/params.md)"
         )
-    params = params_in(settings, "params.json")
+    params, code = params_in(settings, "params.json"), texts.code(module)
+    params = texts.completed(params)
     return Job(
         name=names.get("name", "model"),
-        code=texts.code(module),
+        code=code,
         module=module,
-        params=texts.completed(params),
+        params=params,
         webhook=str(values.get("webhook") or ""),
-        notes=(*params.notes, *texts.notes),
+        notes=params.notes,
     )
 
 
@@ -152,28 +122,10 @@ def recipe_of(job: Job, store: Store, place: Place | None = None) -> Recipe:
         files=tuple(replace(file, url=place(file.url, job.folder)) for file in job.files) if place else job.files,
         code=put_blob(store, encoded(manifest)),
         module=job.module,
-        **job.params.recipe,
+        samples=job.samples,
+        luminosity=job.luminosity,
+        **{**({"label": job.label} if job.label else {}), **job.params.recipe},
     )
-
-
-def labelled(
-    names: Sequence[str], labels: Sequence[int], redirector: str, folder: Path | None = None, *, inside: bool = True
-) -> tuple[LabelledFile, ...]:
-    """Return each listed file, by its address or its path on this machine, with its label.
-
-    folder: where files that came with the job are. inside: use no file of this machine that is not in the folder.
-    Raises: RequestError naming the file and what is wrong with it.
-    """
-    for name in names if inside and redirector == REDIRECTOR else ():
-        if name.startswith("/") and not name.startswith("/store/") and "://" not in name:
-            raise RequestError(f"file '{name[:200]}' did not come with the job and does not start with /store/; {READ}")
-    urls = [located(name, folder, redirector, inside) for name in names]
-    if (size := sum(map(len, urls))) > MOST_ADDRESSES:
-        raise RequestError(
-            f"the addresses of the files have {size / 1e6:,.1f} MB together; at most {MOST_ADDRESSES / 1e6:g} MB are "
-            "taken: 'redirector' counts once for each file"
-        )
-    return tuple(LabelledFile(url, label) for url, label in paired(urls, labels))
 
 
 def names_in(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
@@ -185,6 +137,11 @@ def names_in(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
         if key != "name":
             checked_name(name)
     return names
+
+
+def _texts(values: Mapping[str, Any]) -> Texts:
+    contents = _contents(values.get("code"))
+    return Texts(contents, contents.__getitem__, "the job's 'code'")
 
 
 def _contents(code: object) -> dict[str, bytes]:
@@ -200,6 +157,12 @@ def _contents(code: object) -> dict[str, bytes]:
     if len(contents) < len(code):
         raise RequestError(f"the job's 'code' has a file twice: {', '.join(code)[:200]}")
     return contents
+
+
+def _labels(values: Mapping[str, Any]) -> str:
+    """Return the list of labels as text, or an expression that labels each event."""
+    labels = values.get("labels")
+    return labels if isinstance(labels, str) and labels.strip() else _lines(values, "labels")
 
 
 def _lines(values: Mapping[str, Any], key: str) -> str:

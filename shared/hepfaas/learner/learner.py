@@ -87,8 +87,9 @@ class LearnerSettings:
     """A network and how it is computed.
 
     code: the user's Python files by name. module: the file that defines model(idim). labels: distinct, sorted.
-    threads: of one operation; they are part of the recipe because sums depend on them. weighted: whether events have
-    weights. class_weight: factor of the event weights of each label, none if all are 1.
+    threads: of one operation; they are part of the recipe because sums depend on them. xla: whether the training loop
+    is compiled with XLA; None: if the network draws no random numbers. weighted: whether events have weights.
+    class_weight: factor of the event weights of each label, none if all are 1.
     """
 
     code: Mapping[str, bytes]
@@ -98,7 +99,7 @@ class LearnerSettings:
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
 
@@ -178,6 +179,59 @@ class Exported:
     keras: bytes
 
 
+class LearnerProcess:
+    """A learner process that has no settings and no user's code yet. It imports the framework meanwhile."""
+
+    def __init__(self, limits: LearnerLimits = UNLIMITED) -> None:
+        confinement.hide()
+        self.limits, self.scratch = limits, scratch.create()
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(limits.silence_s)
+        with theirs:
+            self.watchdog = _Watchdog(partial(self._started, theirs.fileno()), self.scratch, limits)
+            self.process = self.watchdog.started()
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the process has ended."""
+        return self.process.poll() is not None
+
+    def close(self) -> None:
+        """End the process and remove its scratch folder."""
+        self.process.kill()
+        self.process.wait()
+        self.watchdog.stop()
+        self.socket.close()
+        if self.process.stdout:
+            self.process.stdout.close()
+        scratch.remove(self.scratch)
+
+    def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
+        limits = [str(limit or 0) for limit in astuple(self.limits)[:3]]
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.scratch),
+            "TMPDIR": str(self.scratch),
+            "PYTHONPATH": str(PACKAGES),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONHASHSEED": "0",  # else the order of a set of names, and so the network, differs between processes
+            "KERAS_BACKEND": "tensorflow",
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "hepfaas.learner", str(descriptor), *limits],
+            cwd=self.scratch,
+            env=environment,
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # no Ctrl-C, and no terminal
+            umask=0o077,
+        )
+
+
 class Learner:
     """A learner process with one user's code.
 
@@ -195,28 +249,21 @@ class Learner:
         on_log: Callable[[str], None],
         cache_bytes: int = 1 << 30,
         limits: LearnerLimits = UNLIMITED,
+        started: LearnerProcess | None = None,
     ) -> None:
-        for name in settings.code:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise RequestError(f"code file '{name}' lies outside its folder; give its path within the folder")
+        """started: a process with the same limits, which this learner takes over; None starts one."""
         self._settings, self._on_log, self._limits = settings, on_log, limits
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._lines_ended = threading.Event()
-        confinement.hide()
-        self._scratch = scratch.create()
-        self._write_code(self._scratch / "code")
-        ours, theirs = socket.socketpair()
-        self._socket = ours
-        self._socket.settimeout(limits.silence_s)
-        with theirs:
-            self._watchdog = _Watchdog(partial(self._started, theirs.fileno()), self._scratch, limits)
-            self._process = self._watchdog.started()
+        self._running = started or LearnerProcess(limits)
+        self._socket, self._process = self._running.socket, self._running.process
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         values = {name: value for name, value in vars(settings).items() if name != "code"}
         try:
+            self._write_code(self._running.scratch / "code")
             self._request({"do": "begin", "cache_bytes": cache_bytes, **values}, limit_s=START_S)
-        except RequestError:
+        except BaseException:
             self.close()
             raise
 
@@ -229,19 +276,14 @@ class Learner:
     @property
     def closed(self) -> bool:
         """Return whether the process has ended."""
-        return self._process.poll() is not None
+        return self._running.ended
 
     def close(self) -> None:
         """End the process and remove its scratch folder."""
         self.holds = None
-        self._process.kill()
-        self._process.wait()
+        self._process.kill()  # ends the reader
         self._reader.join(timeout=5)
-        self._watchdog.stop()
-        self._socket.close()
-        if self._process.stdout:
-            self._process.stdout.close()
-        scratch.remove(self._scratch)
+        self._running.close()
 
     def mute(self) -> None:
         """Discard everything that the process prints from now on."""
@@ -459,8 +501,8 @@ class Learner:
             code = self._process.wait(timeout=5)
             how = f"by signal {-code} ({_signal_name(-code)})" if code < 0 else f"with exit code {code}"
         self.close()
-        if self._watchdog.finding:
-            return RequestError(f"{self._settings.module}: the learner process was stopped: {self._watchdog.finding}")
+        if finding := self._running.watchdog.finding:
+            return RequestError(f"{self._settings.module}: the learner process was stopped: {finding}")
         lines = "".join(f"\n  {line}" for line in self._last_lines)
         limit = f" ({self._limit})" if self._limit else ""
         return RequestError(
@@ -474,34 +516,11 @@ class Learner:
 
     def _write_code(self, folder: Path) -> None:
         for name, content in self._settings.code.items():
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise RequestError(f"code file '{name}' lies outside its folder; give its path within the folder")
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-
-    def _started(self, descriptor: int) -> subprocess.Popen[bytes]:
-        limits = [str(limit or 0) for limit in astuple(self._limits)[:3]]
-        environment = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(self._scratch),
-            "TMPDIR": str(self._scratch),
-            "PYTHONPATH": str(PACKAGES),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONHASHSEED": "0",  # else the order of a set of names, and so the network, differs between processes
-            "KERAS_BACKEND": "tensorflow",
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hepfaas.learner", str(descriptor), *limits],
-            cwd=self._scratch,
-            env=environment,
-            pass_fds=[descriptor],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # no Ctrl-C, and no terminal
-            umask=0o077,
-        )
 
     def _read_log(self) -> None:
         assert self._process.stdout is not None

@@ -7,13 +7,16 @@ doing.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 import select
 import shutil
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from hepfaas.learner.feed import BatchCache, Buffers, Feed
 from hepfaas.learner.user_errors import ModelError, message_of
 from hepfaas.sandbox import wire
 from hepfaas.sandbox.confinement import why
+
+OPTIONAL = ("IPython", "matplotlib", "scipy", "sklearn")
+"""Packages that Keras or TensorFlow import if they are there. The image of `train` has none of them."""
 
 END_S = 5
 """Longest wait for the folder's removal after the function has closed the socket."""
@@ -59,7 +65,7 @@ class Session:
         wire.send(self._socket, answer, results)
 
     def _do_begin(self, arrays: object, cache_bytes: int, **settings: Any) -> Any:
-        with silent():
+        with silent(), without_optional_packages():
             kind = _kind(settings)
         self._cache, self._buffers = BatchCache(cache_bytes), Buffers(settings.get("n_features", 0))
         self._learner = kind(self._code, settings)
@@ -115,6 +121,12 @@ class Session:
         wire.send(self._socket, {"rows_done": rows})
 
 
+def preload() -> None:
+    """Import the framework before the first request. An error is left to the request that needs it."""
+    with contextlib.suppress(Exception), silent(), without_optional_packages():
+        importlib.import_module("keras")
+
+
 def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], Any]:
     """Return the class for the user's network or for an uploaded model."""
     if "format" in settings:
@@ -124,6 +136,25 @@ def _kind(settings: Mapping[str, Any]) -> Callable[[Path, Mapping[str, Any]], An
     from hepfaas.learner.keras_learner import KerasLearner
 
     return KerasLearner
+
+
+@contextlib.contextmanager
+def without_optional_packages() -> Iterator[None]:
+    """Context in which the framework finds none of the large packages that it imports only because they are installed.
+
+    Their import takes longer than the framework's own. The user's code can import them afterwards. Meanwhile garbage
+    is not collected, since the objects of an import stay.
+    """
+    hidden = [name for name in OPTIONAL if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: Python's mark of a module to refuse
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        for name in hidden:
+            if sys.modules.get(name) is None:
+                sys.modules.pop(name, None)
 
 
 class silent:
@@ -145,6 +176,7 @@ def serve(descriptor: int) -> None:
         end = threading.Thread(target=_end_with, args=(connection, Path.cwd()), daemon=True)
         end.start()
         try:
+            preload()
             Session(connection).run()
         finally:
             end.join(timeout=END_S)

@@ -10,6 +10,7 @@ from typing import Any
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
+from hepfaas.local.tables import table
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
@@ -18,11 +19,13 @@ from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
 from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
+from hepfaas.runs.steps import Evaluate, Prepare, Score, Step, Survey, Train
+from hepfaas.steps import evaluate
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
 
-LEARNER_KINDS = ("train", "export")
+MAIN_PHASES = ("train", "export", "evaluate")
+"""Phases whose steps are done in this process: it has the learner, and spreads parts of `evaluate`."""
 
 MAX_REPEATS = 3
 """Times that one step is done in a loop before the error is that the store loses results."""
@@ -41,7 +44,7 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._printed = StepLog()
-        self._notes_shown = False
+        self._notes_shown = self._findings_shown = self._flow_shown = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
@@ -63,18 +66,23 @@ class Loop:
     def _model(self) -> Mapping[str, Any]:
         repeats: Counter[str] = Counter()
         with self._progress, self._workers, Learners(self._printed.append) as learners:
+            if not records.was_completed(self._store, self._recipe):
+                learners.start()
             while isinstance(coming := self._next(), Ready):
                 repeats.update(step.key for step in coming.steps)
                 if max(repeats.values()) > MAX_REPEATS:
                     lost = repeats.most_common(1)[0][0]
                     raise UnavailableError(f"store {self._store.url} loses '{lost}', or objects that it needs")
                 self._begin(coming)
-                if coming.phase in LEARNER_KINDS:
-                    self._learn(coming.steps, learners)
+                if coming.phase in MAIN_PHASES:
+                    self._do(coming.steps, learners)
                 else:
                     self._spread(coming.steps)
                     if coming.phase == "open" and not self._notes_shown and self._opened():
                         self._show_notes()
+                    if coming.phase == "prepare":
+                        self._show_cut_flow()
+            self._show_cut_flow()
             self._progress.finish()
         assert coming.model is not None  # a folder has no gate
         return coming.model
@@ -103,12 +111,14 @@ class Loop:
                 files = int(steps_left[step.file] == 0)
             self._progress.advance(self._events(step), self._size_bytes(step), files)
 
-    def _learn(self, steps: Sequence[Step], learners: Learners) -> None:
+    def _do(self, steps: Sequence[Step], learners: Learners) -> None:
         for step in steps:
             start = time.monotonic()
             tools: dict[str, Any] = {"learners": learners}
             if isinstance(step, Train):
                 tools["on_rows"] = self._progress.advance
+            if isinstance(step, Evaluate):
+                tools = {"spread": self._workers.spread}
             try:
                 self._log(step, perform(step, self._store, **tools))
             except MissingError as error:
@@ -135,10 +145,12 @@ class Loop:
         """Show a new phase, with the part of it that is done already."""
         if coming.phase == self._progress.phase:
             return
+        self._show_findings()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
             total = self._rows(Split.TRAINING) * self._recipe.epochs
+            self._workers.warm(evaluate.warm)  # they have nothing else to do until the scores
             self._progress.begin("train", total * coming.done // coming.total, total)
         elif coming.phase in ("survey", "prepare", "score"):
             missing = sum(map(self._events, coming.steps))
@@ -147,6 +159,14 @@ class Loop:
             self._progress.begin(coming.phase, total - missing, total, len(files))
         else:
             self._progress.begin(coming.phase, 0, 0)
+
+    def _show_findings(self) -> None:
+        """Show once what the values of the branches tell, as soon as it is known."""
+        notes = None if self._findings_shown else plan.findings(self._recipe, self._name, self._result)
+        if notes is not None:
+            self._findings_shown = True
+            for note in notes:
+                self._progress.say(f"note: {note}")
 
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""
@@ -161,6 +181,12 @@ class Loop:
             notes.add(f"{twice} baskets are read twice: branches of these files share no boundaries")
         for note in sorted(notes):
             self._progress.say(f"note: {note}")
+
+    def _show_cut_flow(self) -> None:
+        flow = plan.flow_of(self._recipe, self._name, self._result)
+        if flow and not self._flow_shown:
+            self._flow_shown = True
+            self._progress.say(table(flow.rows(), ""))
 
     def _opened(self) -> list[Header]:
         return plan.headers(self._recipe, self._name, self._result)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hepfaas.errors import ForbiddenError, NotThereError, RequestError
-from hepfaas.features.spec import FeatureBranch, FeatureSpec
+from hepfaas.features.spec import FeatureSpec, InputBranch
 from hepfaas.platform.storage import Data, Store
 
 CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
@@ -66,9 +66,9 @@ class Published:
         return self.layout
 
     @property
-    def branches(self) -> Sequence[FeatureBranch]:
+    def inputs(self) -> Sequence[InputBranch]:
         """Branches that raw events need; none if the model takes vectors only."""
-        return self.layout.branches if self.layout else ()
+        return self.layout.inputs if self.layout else ()
 
     @property
     def columns(self) -> list[str]:

@@ -36,10 +36,10 @@ UNSIGNED = (PING, RUN_REQUESTED, RUN_SUBMITTED)
 
 
 DOES = {
-    "survey": ("open", "survey", "spec"),
+    "survey": ("open", "survey", "spec", "weigh"),
     "prepare": ("prepare",),
     "train": ("train", "export", "convert"),
-    "score": ("score",),
+    "score": ("score", "examine"),
     "apply": ("predict",),
     "evaluate": ("evaluate", "compare"),
     "publish": ("publish", "register"),

@@ -282,8 +282,14 @@ def _after(store: Store, recipe: Recipe, rule: Rule, last: versions.Version, pla
     earlier = _earlier(store, last)
     if rule.files == "continue":
         spec = FeatureSpec.from_json(json.loads(store.get(f"{last.prefix}{versions.SPEC}")))
-        names = tuple(branch.name for branch in spec.branches)
-        recipe = replace(recipe, selected=names, excluded=(), identifiers=spec.identifiers, continues=earlier)
+        recipe = replace(
+            recipe,
+            selected=tuple(spec.names),
+            excluded=(),
+            identifiers=spec.identifiers,
+            preprocessing=spec.preprocessing,
+            continues=earlier,
+        )
     if rule.gate:
         sample = _placed(rule.sample, place)
         recipe = replace(recipe, gate=Gate(rule.gate.metric, rule.gate.fall, sample, earlier))

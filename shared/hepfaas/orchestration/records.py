@@ -104,11 +104,24 @@ class Entry:
 def start(store: Store, request: Request) -> str:
     """Return the run for this recipe: one that has not completed goes on, else a new run '<name>-<k>' begins."""
     _list_last(store, request.recipe.name)
-    for run in [run for _, run in newest(store) if run.rpartition("-")[0] == request.recipe.name]:
+    for run in _runs_of(store, request.recipe.name):
         ended = last_end(store, run)
         if request_of(store, run).recipe == request.recipe and (ended is None or ended.state == "failed"):
             return run
     return create(store, request)
+
+
+def was_completed(store: Store, recipe: AnyRecipe) -> bool:
+    """Return whether a run of the same name with this recipe has completed, so that most of its results exist."""
+    for run in _runs_of(store, recipe.name):
+        ended = last_end(store, run)
+        if ended and ended.state == "completed" and request_of(store, run).recipe == recipe:
+            return True
+    return False
+
+
+def _runs_of(store: Store, name: str) -> list[str]:
+    return [run for _, run in newest(store) if run.rpartition("-")[0] == name]
 
 
 def _list_last(store: Store, name: str) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from hepfaas.datasets.files import MOST_LABEL
 from hepfaas.errors import ForbiddenError, RequestError
-from hepfaas.jobs.job import Job, job_without_files
+from hepfaas.jobs.job import DATA_KEYS, Job, job_without_files
 from hepfaas.platform.address import parsed
 from hepfaas.platform.storage import Store
 from hepfaas.runs.recipe import LabelledFile
@@ -53,7 +53,7 @@ class Rule:
     """Starts a run when files arrive.
 
     prefix: start of the files' URLs. labels: label of a file by a part of its URL; the first match counts. job: as
-    POST /v1/runs takes it, without files and labels. type: CloudEvent type of the notifications, '' for any.
+    POST /v1/runs takes it, without files, labels and samples. type: CloudEvent type of the notifications, '' for any.
     debounce_s: time without new files before a run begins. files: train on the new files ('new'), on all files
     ('all'), or on the new files from the weights and with the spec of the last version ('continue').
     """
@@ -146,14 +146,14 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     rule = Rule(**{"name": name, "prefix": "", "labels": {}, "job": {}, **values, "gate": gate})
     labels, job, wait_s = rule.labels, rule.job, rule.debounce_s
     are_labels = isinstance(labels, dict) and all(
-        type(label) is int and 0 <= label <= MOST_LABEL for label in labels.values()
+        type(label) is int and abs(label) <= MOST_LABEL for label in labels.values()
     )
     checks = {
         "'prefix': the start of URLs, e.g. s3://bucket/x/": isinstance(rule.prefix, str) and "://" in rule.prefix,
-        f"'labels': an object from a part of the URL to a label, 0 to {MOST_LABEL}, with two labels or more": are_labels
+        f"'labels': an object from a part of the URL to a label up to {MOST_LABEL}, and two labels or more": are_labels
         and len(set(labels.values())) > 1,
-        "'job': as POST /v1/runs, without files and labels": isinstance(job, dict)
-        and not {"files", "labels"} & set(job),
+        "'job': as POST /v1/runs, without files, labels and samples": isinstance(job, dict)
+        and set(DATA_KEYS).isdisjoint(job),
         "'type': the type of the CloudEvents about files": isinstance(rule.type, str),
         "'debounce_s': seconds up to a day": type(wait_s) in (int, float) and 0 <= wait_s <= 86_400,
         "'files': 'new', 'all' or 'continue'": rule.files in ("new", "all", "continue"),

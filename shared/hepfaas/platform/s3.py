@@ -113,6 +113,21 @@ class S3Store:
                 for entry in page.get("Contents", ()):
                     yield entry["Key"][len(self._prefix) :]
 
+    def folder(self, prefix: str, start: str = "") -> Iterator[tuple[str, bool]]:
+        """Yield the names in a folder that start with a text, and whether each is a folder. prefix: '' or ends with
+        '/'."""
+        whole = self._prefix + prefix
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=whole + start, Delimiter="/"
+        )
+        with self._translated_errors():
+            for page in pages:
+                for below in page.get("CommonPrefixes", ()):
+                    yield below["Prefix"][len(whole) : -1], True
+                for entry in page.get("Contents", ()):
+                    if entry["Key"] != whole:  # the object that consoles make for an empty folder
+                        yield entry["Key"][len(whole) :], False
+
     def used_bytes(self) -> int:
         """Return the total size of all objects, each by `counted_bytes`: one request for each thousand."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)

@@ -16,12 +16,19 @@ from hepfaas.runs.splits import Split
 
 @dataclass(frozen=True)
 class CountedPart:
-    """Counts of one stored part. file: identity; rows: of each split; id_sum: of the training rows' event ids."""
+    """Counts of one stored part. file: identity; rows: of each split; id_sum: of the training rows' event ids;
+    rejected: events by the cut that rejects them."""
 
     file: str
     entries: tuple[int, int]
     rows: tuple[int, ...]
     id_sum: int = 0
+    rejected: tuple[int, ...] = ()
+
+    @property
+    def events(self) -> int:
+        """Events of the part, selected or rejected."""
+        return sum(self.rows) + sum(self.rejected)
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,12 @@ class TrainedSegment:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Counts of events, and findings: what does not add up."""
+    """Counts of events, and findings: what does not add up. rejected: events by the cut that rejects them."""
 
     files: int
     ranges: int
     events: int
+    rejected: tuple[int, ...]
     training_events: int
     epochs: int
     findings: tuple[str, ...]
@@ -50,7 +58,8 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as JSON values."""
-        return {**asdict(self), "findings": list(self.findings), "holds": self.holds}
+        lists = {"rejected": list(self.rejected), "findings": list(self.findings)}
+        return {**asdict(self), **lists, "holds": self.holds}
 
 
 def ledger(files: Sequence[Input], parts: Sequence[CountedPart], epochs: Sequence[Sequence[TrainedSegment]]) -> Ledger:
@@ -64,14 +73,27 @@ def ledger(files: Sequence[Input], parts: Sequence[CountedPart], epochs: Sequenc
             findings.append(f"epoch {number} trained {trained} events, the training sample has {rows}")
         elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
             findings.append(f"epoch {number} trained {rows} events, but not each of the training sample once")
-    events = sum(sum(part.rows) for part in parts)
-    return Ledger(len(files), len(parts), events, rows, len(epochs), tuple(findings))
+    return _ledger(files, parts, findings, training_events=rows, epochs=len(epochs))
 
 
 def prediction_ledger(files: Sequence[Input], parts: Sequence[CountedPart]) -> Ledger:
     """Return the ledger of the parts of a prediction: each wanted entry must be scored once."""
     findings = [*_untiled(files, parts, "scored"), *_unsplit(parts)]
-    return Ledger(len(files), len(parts), sum(sum(part.rows) for part in parts), 0, 0, tuple(findings))
+    return _ledger(files, parts, findings, training_events=0, epochs=0)
+
+
+def _ledger(
+    files: Sequence[Input], parts: Sequence[CountedPart], findings: Sequence[str], *, training_events: int, epochs: int
+) -> Ledger:
+    return Ledger(
+        files=len(files),
+        ranges=len(parts),
+        events=sum(part.events for part in parts),
+        rejected=tuple(map(sum, zip(*(part.rejected for part in parts), strict=True))),
+        training_events=training_events,
+        epochs=epochs,
+        findings=tuple(findings),
+    )
 
 
 def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) -> list[str]:
@@ -91,7 +113,7 @@ def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) ->
 
 def _unsplit(parts: Sequence[CountedPart]) -> list[str]:
     return [
-        f"part {list(part.entries)} of file {part.file.removeprefix('address-')[:8]} has {sum(part.rows)} rows"
+        f"part {list(part.entries)} of file {part.file.removeprefix('address-')[:8]} has {part.events} events"
         for part in parts
-        if sum(part.rows) != part.entries[1] - part.entries[0]
+        if part.events != part.entries[1] - part.entries[0]
     ]

@@ -10,18 +10,29 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
+from hepfaas.expressions.patterns import check_patterns
+from hepfaas.runs.feature_rules import SCALINGS, FeatureRules, NanRule, PadRule, ScalingRule
+from hepfaas.runs.json_values import is_number
+from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
+from hepfaas.runs.preprocessing_keys import preprocessing_from
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.weighting import Balance
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
+MOST_EDGES = 1_000
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
 
+MOST_FEATURE = 3.4e38
+"""Features are float32."""
 MOST_NUMBER = 1e12
 
 MOST_VALUES, MOST_NESTED = 100_000, 50
@@ -32,20 +43,19 @@ _LABEL = re.compile(r"-?[0-9]{1,9}")
 _MARKS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 """Tokens of a JSON text except numbers and words: whole strings, brackets, braces and commas."""
 
-NO_PREPROC = "cuts and new branches are not supported yet; apply them to the files"
-"""Why a preproc.json of MLaaS4HEP is refused: a user must not believe that it is applied."""
-
 
 @dataclass(frozen=True)
 class Params:
     """Content of a params.json: fields of a recipe, the redirector, and notes for the user.
 
-    branch_file: name of a file in the folder that lists excluded branches, None if there is none.
+    branch_file: name of a file in the folder that lists excluded branches, None if there is none. preproc: name of the
+    preproc.json, '' if params.json names none.
     """
 
     recipe: Mapping[str, Any]
     redirector: str = REDIRECTOR
     branch_file: str | None = None
+    preproc: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -56,7 +66,6 @@ def params_of(text: str, place: str) -> Params:
 
 def params_in(values: Mapping[str, Any], place: str) -> Params:
     """Return the params of a JSON object. Raises: RequestError naming key and value."""
-    check_no_preproc(values, place)
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         close = difflib.get_close_matches(unknown[0][:100], _KEYS, 3, 0.5)
@@ -64,6 +73,8 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         raise RequestError(f"{place} has the unknown key '{unknown[0][:100]}'; {hint}")
     parsed = {key: _KEYS[key].parse(value, f"{place}: '{key}'") for key, value in values.items()}
     recipe = {_KEYS[key].field: value for key, value in parsed.items() if _KEYS[key].field in _RECIPE_FIELDS}
+    if rules := FeatureRules(**{key: parsed[key] for key in ("scaling", "nan", "pad", "mask") if key in parsed}):
+        recipe["features"] = rules
     for option, value in parsed.get("callbacks", {}).items():
         if option in recipe:
             raise RequestError(f"{place}: '{option}' and 'callbacks' both say this; keep one of them")
@@ -71,18 +82,15 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
     branch_file = parsed.get("exclude_branches")
     if isinstance(branch_file, str):
         del recipe["excluded"]
+    if preprocessing := preprocessing_from(values, place):
+        recipe["preprocessing"] = preprocessing
     return Params(
         recipe,
         parsed.get("redirector", REDIRECTOR),
         branch_file if isinstance(branch_file, str) else None,
+        parsed.get("preproc", ""),
         _notes(parsed, place),
     )
-
-
-def check_no_preproc(values: Mapping[str, Any], place: str) -> None:
-    """Raise RequestError if the values have the key 'preproc', MLaaS4HEP's option --preproc."""
-    if "preproc" in values:
-        raise RequestError(f"{place}: 'preproc' is refused: {NO_PREPROC}, and remove the key")
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,12 @@ def _name(value: Any, place: str) -> str:
 
 
 def _names(value: Any, place: str) -> tuple[str, ...]:
-    """Return the names in a list or in a comma-separated text."""
+    """Return the names and patterns in a list or in a comma-separated text."""
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
         raise _wrong(place, value, "a list of branch names")
+    check_patterns(value, place)
     return tuple(value)
 
 
@@ -194,6 +203,100 @@ def _threshold(value: Any, place: str) -> float:
         if isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold < 1:
             return float(threshold)
     raise _wrong(place, value, 'true, or {"threshold": x} with x between 0 and 1')
+
+
+def _expression(value: Any, place: str) -> str:
+    text = _name(value, place).strip()
+    parse(text, place)
+    return text
+
+
+def _expressions(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _wrong(place, value, "a list of branch names")
+    return tuple(dict.fromkeys(_expression(item, f"{place}: item {number}") for number, item in enumerate(value, 1)))
+
+
+def _balance(value: Any, place: str) -> Balance | None:
+    """Return the balance in true, false, or {"branch": expression, "bins": edges}."""
+    if isinstance(value, bool):
+        return Balance() if value else None
+    if not isinstance(value, dict) or set(value) != {"branch", "bins"}:
+        raise _wrong(place, value, 'true, or {"branch": a branch or expression, "bins": edges}')
+    edges = _edges(value["bins"], f"{place}: 'bins'")
+    return Balance(_expression(value["branch"], f"{place}: 'branch'"), edges)
+
+
+def _edges(value: Any, place: str) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) and all(map(is_number, value)) else []
+    rising = all(one < other for one, other in pairwise(numbers))
+    if not 2 <= len(numbers) <= MOST_EDGES or not rising:
+        raise _wrong(place, value, f"a list of 2 to {MOST_EDGES:,} rising numbers, the edges of the bins")
+    return tuple(map(float, numbers))
+
+
+def _feature_value(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST_FEATURE:
+        raise _wrong(place, value, "a number of float32")
+    return float(value)
+
+
+def _by_pattern(value: Any, place: str) -> dict[str, Any]:
+    """Return the value of each pattern; a value that is not an object is that of all branches."""
+    values = value if isinstance(value, dict) else {"*": value}
+    check_patterns(list(values), place)
+    return values
+
+
+def _scaling(value: Any, place: str) -> tuple[ScalingRule, ...]:
+    return tuple(
+        _scaling_rule(name, item, f"{place}, '{name[:100]}'") for name, item in _by_pattern(value, place).items()
+    )
+
+
+def _scaling_rule(name: str, value: Any, place: str) -> ScalingRule:
+    values = {"kind": value} if isinstance(value, str) else value
+    kinds = ", ".join(f'"{kind}"' for kind in SCALINGS)
+    if (
+        not isinstance(values, dict)
+        or not set(values) <= {"kind", "clip"}
+        or values.get("kind", "minmax") not in SCALINGS
+    ):
+        raise _wrong(place, value, f'one of {kinds}, or {{"kind": …, "clip": …}}')
+    clip = values.get("clip")
+    return ScalingRule(name, values.get("kind", "minmax"), None if clip is None else _clip(clip, f"{place}: 'clip'"))
+
+
+def _clip(value: Any, place: str) -> tuple[float, float]:
+    low, high = value if isinstance(value, list) and len(value) == 2 else (None, value)
+    highest = _feature_value(high, place)
+    lowest = -highest if low is None else _feature_value(low, place)
+    if lowest >= highest:
+        raise _wrong(place, value, "a number above 0, or [lowest, highest]")
+    return lowest, highest
+
+
+def _nan(value: Any, place: str) -> tuple[NanRule, ...]:
+    """Return the rules in an object or "indicator"; none for another value, which MLaaS4HEP accepted."""
+    if not isinstance(value, dict) and value != "indicator":
+        return ()
+    return tuple(
+        NanRule(name, indicator=True)
+        if item == "indicator"
+        else NanRule(name, _feature_value(item, f"{place}, '{name[:100]}' (without \"indicator\")"))
+        for name, item in _by_pattern(value, place).items()
+    )
+
+
+def _pad(value: Any, place: str) -> tuple[PadRule, ...]:
+    values = _by_pattern(value, place)
+    return tuple(PadRule(name, _feature_value(item, f"{place}, '{name[:100]}'")) for name, item in values.items())
+
+
+def _mask(value: Any, place: str) -> tuple[str, ...]:
+    if isinstance(value, bool):
+        return ("*",) if value else ()
+    return _names(value, place)
 
 
 def _number(least: float, most: float = MOST_NUMBER, *, above: bool = False) -> Callable[[Any, str], float]:
@@ -334,9 +437,16 @@ _KEYS: Mapping[str, _Key] = {
     "chunk_size": _Key(_whole(1, also=-1)),
     "training": _Key(_text),
     "split": _Key(_anything),
-    "nan": _Key(_anything),
+    "nan": _Key(_nan),
     "hist": _Key(_anything),
     "verbose": _Key(_anything),
+    "preproc": _Key(_name),
+    **{key: _Key(_anything) for key in PREPROCESSING_KEYS},
+    "weight": _Key(_expression, "weight"),
+    "label": _Key(_expression, "label"),
+    "spectators": _Key(_expressions, "spectators"),
+    "balance": _Key(_balance, "balance"),
+    "negative_weights": _Key(_one_of("keep", "abs", "drop", "error"), "negative_weights"),
     "seed": _Key(_whole(0, MOST_SEED), "seed"),
     "split_seed": _Key(_whole(0), "split_seed"),
     "threads": _Key(_whole(1, MOST_THREADS), "threads"),
@@ -349,6 +459,9 @@ _KEYS: Mapping[str, _Key] = {
     "class_weight": _Key(_class_weight, "class_weight"),
     "callbacks": _Key(_callbacks),
     "surplus": _Key(_one_of("truncate", "error"), "surplus"),
+    "scaling": _Key(_scaling),
+    "pad": _Key(_pad),
+    "mask": _Key(_mask),
     "segment_rows": _Key(_whole(1), "segment_rows"),
     "range_events": _Key(_whole(1, MOST_RANGE), "range_events"),
 }
@@ -365,4 +478,5 @@ _WITHOUT_EFFECT = {
 
 
 def _notes(parsed: Mapping[str, Any], place: str) -> tuple[str, ...]:
-    return tuple(f"{place}: '{key}' has no effect: {why}" for key, why in _WITHOUT_EFFECT.items() if key in parsed)
+    unused = [key for key in _WITHOUT_EFFECT if key in parsed and not (key == "nan" and parsed[key])]
+    return tuple(f"{place}: '{key}' has no effect: {_WITHOUT_EFFECT[key]}" for key in unused)

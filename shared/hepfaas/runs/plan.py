@@ -10,11 +10,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
+from hepfaas.runs.cut_flow import CutFlow, cut_flow
 from hepfaas.runs.kinds import AnyRecipe
 from hepfaas.runs.phases import (
     KEPT,
@@ -32,13 +34,14 @@ from hepfaas.runs.phases import (
     tree_of,
 )
 from hepfaas.runs.prediction import Prediction
-from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
+from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
 from hepfaas.runs.schedule import n_epochs_until_stop
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
+    Examine,
     Export,
     Learning,
     Open,
@@ -49,6 +52,7 @@ from hepfaas.runs.steps import (
     Step,
     Survey,
     Train,
+    Weigh,
 )
 
 
@@ -83,6 +87,7 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
+    sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
     return [
         Open(
             url=file.url,
@@ -92,9 +97,19 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
+            removed=(*recipe.preprocessing.removed, *recipe.spectators),
+            preprocessing=recipe.preprocessing.text,
+            expressions=_expressions(recipe, file),
+            sum_of_weights=sums.get(file.sample, ""),
         )
         for file in recipe.files
     ]
+
+
+def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
+    """Return the expressions that give one number for each event of a file: weight, label, spectators."""
+    weighting = recipe.weighting(file.sample)
+    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators]))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -106,7 +121,7 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
-    if len(with_events) < len(recipe.labels):
+    if not recipe.label and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
         raise RequestError(
             f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
@@ -126,54 +141,90 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = _headers(opened)
     branches = headers[0].branches  # one tuple for all steps, which are named by it
+    moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
-        Survey(file=file.identity, tree=recipe.tree, branches=branches, entries=entries, url=file.url)
-        for file in inputs(recipe, headers)
+        Survey(
+            file=file.identity,
+            tree=recipe.tree,
+            branches=branches,
+            entries=entries,
+            inputs=_read(header),
+            preprocessing=recipe.preprocessing.text,
+            weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
+            moments=moments,
+            histograms=histograms,
+            url=file.url,
+        )
+        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
 
 
+def _read(header: Header) -> tuple[str, ...]:
+    """Return the branches that a survey of a file reads, () if they are its features."""
+    return tuple(dict.fromkeys([*(header.inputs or header.branches), *header.extra])) if header.extra else header.inputs
+
+
 @functools.lru_cache(maxsize=KEPT)
-def prepare_levels(recipe: Recipe, opened: Found, spec: Found) -> Levels:
+def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | None = None) -> Levels:
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
-    columns = spec.values["columns"]
+    columns, headers = spec.values["columns"], _headers(opened)
+    classes = _class_numbers(recipe)
     steps = [
         Prepare(
             file=file.identity,
             tree=recipe.tree,
             entries=entries,
             spec=columns,
-            label=file.label,
+            label=-1 if recipe.label else classes[file.label],
             split_seed=recipe.split_seed,
+            inputs=header.extra,
+            spectators=recipe.spectators,
+            weighting=recipe.weighting(listed.sample).text if weigh else "",
+            weigh=weigh.key if weigh else "",
             url=file.url,
         )
-        for file in inputs(recipe, _headers(opened))
+        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
 
 
+def _class_numbers(recipe: Recipe) -> dict[int, int]:
+    """Return the number of the class of each label of a file."""
+    return {label: number for number, label in enumerate(recipe.labels)}
+
+
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found) -> Levels:
+def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
         [
-            Score(export=export.key, part=part.key, n_classes=n_classes, threshold=recipe.threshold)
+            Score(
+                export=export.key,
+                part=part.key,
+                n_classes=n_classes,
+                threshold=recipe.threshold,
+                weigh=weigh.key if weigh else "",
+            )
             for part in _parts(prepared)
         ]
     )
 
 
 @functools.lru_cache(maxsize=KEPT)
-def trains(recipe: Recipe, spec: Found, prepared: Found, factors: tuple[float, ...] = ()) -> list[list[Train]]:
+def trains(
+    recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = None, factors: tuple[float, ...] = ()
+) -> list[list[Train]]:
     """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many.
 
     factors: of the learning rate in each epoch, none if there is no schedule.
     """
     rows = sum(part.rows[Split.TRAINING] for part in _parts(prepared))
     n_features = int(spec.values["n_features"])
+    labels = _classes(recipe, weigh)
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
     n_segments = epochs.n_segments(rows, segment_rows)
@@ -182,7 +233,7 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, factors: tuple[float, .
             f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
-    class_weight = _class_weight(recipe, _parts(prepared))
+    class_weight = _class_weight(recipe, _parts(prepared), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -193,16 +244,17 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, factors: tuple[float, .
                 code=recipe.code,
                 module=recipe.module,
                 n_features=n_features,
-                labels=recipe.labels,
+                labels=labels,
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
-                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                xla=_xla(recipe, rows),
                 before=before,
                 epoch=epoch,
                 segment=segment,
                 segment_rows=segment_rows,
                 shuffle=recipe.shuffle,
+                weighted=weigh is not None,
                 class_weight=class_weight,
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
@@ -210,6 +262,11 @@ def trains(recipe: Recipe, spec: Found, prepared: Found, factors: tuple[float, .
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _xla(recipe: Recipe, rows: int) -> bool | None:
+    """Return whether to use XLA. None leaves it to the learner, which knows the network."""
+    return recipe.xla if recipe.xla is not None or epochs.pays_for_xla(rows) else False
 
 
 def following(step: Train, segments: int, n_epochs: int) -> Train | None:
@@ -236,15 +293,71 @@ def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     return headers_of(root) if root else []
 
 
+def surveys(recipe: Recipe, attempt: str, results: Results) -> list[Survey]:
+    """Return the survey steps; none before all files are opened."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    opened = results(key)
+    steps = survey_levels(recipe, Found(key, opened))[0] if opened else ()
+    return [step for step in steps if isinstance(step, Survey)]
+
+
+def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return notes on the files and on the values of their branches, as far as they are known."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    if (opened := results(key)) is None:
+        return []
+    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
+    return [*of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on the values of the branches; None before these are known."""
+    try:
+        opened = phase("open", open_levels(recipe, attempt), results)
+        spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    except Wait:
+        return None
+    return list(spec.values.get("notes", ()))
+
+
+def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
+    """Return the cut flow of a training; None before all events are prepared, or without cuts and weights."""
+    if not recipe.preprocessing.cuts and not recipe.is_weighted:
+        return None
+    try:
+        matrix = _matrix(recipe, attempt, results)
+    except Wait:
+        return None
+    return _flow(recipe, matrix.opened, matrix.prepared)
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _flow(recipe: Recipe, opened: Found, prepared: Found) -> CutFlow:
+    return cut_flow(_cuts(recipe), _parts(prepared), dict(_samples(recipe, _headers(opened))))
+
+
+def _cuts(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(cut.name for cut in recipe.preprocessing.cuts)
+
+
+def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
+    """Return the sample of each file, by the file's identity: its name, or that of its class."""
+    names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    return tuple(
+        (header.identity, file.sample or (PurePosixPath(file.url).stem if recipe.label else names[file.label]))
+        for file, header in zip(recipe.files, headers, strict=True)
+    )
+
+
 def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
     """Return all steps of a training that are known once its events are prepared."""
     matrix = _matrix(recipe, attempt, results)
     return [
         *open_levels(recipe, attempt),
         *survey_levels(recipe, matrix.opened),
-        *prepare_levels(recipe, matrix.opened, matrix.spec),
+        *prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh),
         *_course(recipe, matrix, results).chain,
-        *_sample_levels(recipe, attempt, matrix.spec, results),
+        *_sample_levels(recipe, attempt, matrix, results),
     ]
 
 
@@ -266,14 +379,16 @@ class _Matrix:
     opened: Found
     spec: Found
     prepared: Found
+    weigh: Found | None
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
-    prepared = phase("prepare", prepare_levels(recipe, opened, spec), results)
+    weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
+    prepared = phase("prepare", prepare_levels(recipe, opened, spec, weigh), results)
     _check_rows(_parts(prepared))
-    return _Matrix(opened, spec, prepared)
+    return _Matrix(opened, spec, prepared, weigh)
 
 
 def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
@@ -285,8 +400,59 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         identifiers=first.identifiers,
         order=recipe.order,
         surplus=recipe.surplus,
+        inputs=first.inputs,
+        preprocessing=recipe.preprocessing.text,
+        spectators=recipe.spectators,
+        rules=recipe.features.text,
     )
     return one(step, results)
+
+
+def _weigh(recipe: Recipe, opened: Found, results: Results) -> Found:
+    survey = phase("survey", survey_levels(recipe, opened), results)
+    headers, classes = _headers(opened), _class_numbers(recipe)
+    step = Weigh(
+        survey=survey.key,
+        files=tuple(
+            (header.identity, -1 if recipe.label else classes[file.label], file.sample)
+            for file, header in zip(recipe.files, headers, strict=True)
+        ),
+        samples=tuple(_normalisation(recipe, sample, headers) for sample in recipe.samples),
+        weighting=recipe.weighting("").text,
+    )
+    return one(step, results)
+
+
+def _normalisation(
+    recipe: Recipe, sample: Sample, headers: Sequence[Header]
+) -> tuple[str, float | None, tuple[str, ...]]:
+    """Return name, luminosity × cross section (None: not normalised) and sums of weights of a sample, as `Weigh` takes
+    them. With an event limit, a sum over all generated events counts for the share of events that is used."""
+    if sample.cross_section is None:
+        return sample.name, None, ()
+    factor = sample.cross_section * (1.0 if recipe.luminosity is None else recipe.luminosity)
+    if sample.sum_of_weights is None:
+        return sample.name, factor, ()
+    own = [number for number, file in enumerate(recipe.files) if file.sample == sample.name]
+    entries = [header.entries for header in headers]
+    shares = _shares(entries, recipe.n_events)
+    factor *= sum(entries[number] for number in own) / max(1, sum(shares[number] for number in own))
+    if isinstance(sample.sum_of_weights, str):
+        return sample.name, factor, tuple(headers[number].sum_of_weights for number in own)
+    return sample.name, factor, (json.dumps(sample.sum_of_weights),)
+
+
+def _class_names(recipe: Recipe, weigh: Found | None) -> tuple[str, ...]:
+    if recipe.label and weigh:
+        return tuple(f"{recipe.label} = {label}" for label in weigh.values["labels"])
+    return recipe.classes
+
+
+def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
+    """Return the numbers of the classes that the learner separates."""
+    if recipe.label and weigh:
+        return tuple(range(len(weigh.values["labels"])))
+    return tuple(_class_numbers(recipe).values())
 
 
 def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
@@ -299,12 +465,32 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared), results)
-    ended = tuple(step.key for step in ends)
-    evaluate = one(Evaluate(score=score.key, epochs=ended, best_epoch=best, classes=recipe.classes), results)
-    gate = (
-        _gate(recipe, recipe.gate, attempt, spec=matrix.spec, export=export, results=results) if recipe.gate else None
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
+    ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
+    examine = one(
+        Examine(
+            data=matrix.prepared.key,
+            spec=matrix.spec.values["columns"],
+            export=export.key,
+            score=score.key,
+            classes=names,
+        ),
+        results,
     )
+    evaluate = one(
+        Evaluate(
+            score=score.key,
+            examine=examine.key,
+            epochs=ended,
+            best_epoch=best,
+            classes=names,
+            data=matrix.prepared.key,
+            cuts=_cuts(recipe),
+            samples=_samples(recipe, _headers(matrix.opened)),
+        ),
+        results,
+    )
+    gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
     publish = Publish(
@@ -320,17 +506,18 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     return Finished(one(publish, results).values, gate.values if gate else None)
 
 
-def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, spec: Found, export: Found, results: Results) -> Found:
+def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: _Matrix, export: Found, results: Results) -> Found:
     """Return the comparison of the new model with the last version on the sample, each by its own spec."""
     sample = _sample(recipe, wanted)
     opened = phase("gate", open_levels(sample, attempt), results)
+    weigh = matrix.weigh if recipe.label else None
     scores = []
     for columns, graph in (
-        (spec, export),
+        (matrix.spec, export),
         (_kept(wanted.last, "spec", results), _kept(wanted.last, "export", results)),
     ):
-        prepared = phase("gate", prepare_levels(sample, opened, columns), results)
-        scores.append(phase("gate", score_levels(sample, graph, prepared), results).key)
+        prepared = phase("gate", prepare_levels(sample, opened, columns, weigh), results)
+        scores.append(phase("gate", score_levels(sample, graph, prepared, weigh), results).key)
     new, last = scores
     compare = Compare(metric=wanted.metric, fall=wanted.fall, model=wanted.last.model, score=new, last=last)
     return phase("gate", ((compare,),), results)
@@ -341,7 +528,7 @@ def _sample(recipe: Recipe, wanted: Gate) -> Recipe:
     return replace(recipe, files=wanted.sample, n_events=-1)
 
 
-def _sample_levels(recipe: Recipe, attempt: str, spec: Found, results: Results) -> list[Sequence[Step]]:
+def _sample_levels(recipe: Recipe, attempt: str, matrix: _Matrix, results: Results) -> list[Sequence[Step]]:
     """Return the known steps that read the gate's sample."""
     if recipe.gate is None:
         return []
@@ -351,8 +538,9 @@ def _sample_levels(recipe: Recipe, attempt: str, spec: Found, results: Results) 
     values = results(root)
     if values is None:
         return list(levels)
-    specs = [spec, *([Found(recipe.gate.last.spec, last)] if last else [])]
-    return [*levels, *(level for one in specs for level in prepare_levels(sample, Found(root, values), one))]
+    specs = [matrix.spec, *([Found(recipe.gate.last.spec, last)] if last else [])]
+    opened, weigh = Found(root, values), matrix.weigh if recipe.label else None
+    return [*levels, *(level for spec in specs for level in prepare_levels(sample, opened, spec, weigh))]
 
 
 def _kept(earlier: Earlier, part: Literal["spec", "checkpoint", "export"], results: Results) -> Found:
@@ -394,12 +582,12 @@ def _course(recipe: Recipe, matrix: _Matrix, results: Results) -> _Course:
     schedule = recipe.learning_rate_schedule
     if recipe.patience is None and not (schedule and schedule.follows_results):
         factors = schedule.factors(recipe.epochs, ()) if schedule else ()
-        return _Course(trains(recipe, matrix.spec, matrix.prepared, factors), bool(schedule))
+        return _Course(trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors), bool(schedule))
     losses: list[float] = []
     results = functools.cache(results)
     while True:  # each turn reads the epochs up to the next change of the learning rate
         factors = schedule.factors(recipe.epochs, losses) if schedule else ()
-        chain = trains(recipe, matrix.spec, matrix.prepared, factors)
+        chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors)
         losses = _losses(chain, results)
         if not schedule or schedule.factors(recipe.epochs, losses) == factors:
             break
@@ -436,24 +624,25 @@ def _epoch_after(n_epochs: int, segments: int, n_steps: int) -> tuple[int, int]:
     return n_epochs * segments, min((n_epochs + 1) * segments, n_steps)
 
 
-def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart]) -> tuple[float, ...]:
+def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | None) -> tuple[float, ...]:
     """Return the factor of the event weights of each label, none if all are 1.
 
     Balanced: as in scikit-learn, the number of training events over that of the label and the number of labels.
 
-    Raises: RequestError if the recipe names a label that no file has.
+    Raises: RequestError if the recipe names a label that no event has.
     """
+    labels = tuple(weigh.values["labels"]) if recipe.label and weigh else recipe.labels
+    if recipe.class_weight == "balanced" and weigh:
+        raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
     if recipe.class_weight == "balanced":
         rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
         factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
     else:
         given = dict(recipe.class_weight)
-        unknown = sorted(set(given) - set(recipe.labels))
+        unknown = sorted(set(given) - set(labels))
         if unknown:
-            raise RequestError(
-                f"class_weight names label {unknown[0]}; the labels are {', '.join(map(str, recipe.labels))}"
-            )
-        factors = tuple(given.get(label, 1.0) for label in recipe.labels)
+            raise RequestError(f"class_weight names label {unknown[0]}; the labels are {', '.join(map(str, labels))}")
+        factors = tuple(given.get(label, 1.0) for label in labels)
     return factors if set(factors) != {1.0} else ()
 
 
@@ -490,8 +679,11 @@ def _parts(prepared: Found) -> list[PreparedPart]:
 def _check_rows(parts: Sequence[PreparedPart]) -> None:
     for split in Split:
         if not any(part.rows[split] for part in parts):
-            events = sum(sum(part.rows) for part in parts)
-            raise RequestError(f"the {split.label} sample has no event: {events} events are too few to split 64/16/20")
+            events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
+            why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
+            raise RequestError(
+                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
+            )
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

@@ -28,8 +28,9 @@ class Prediction:
     """A prediction, complete. name: of its runs.
 
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
-    spec names. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries read
-    by one step.
+    spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
+    `Preprocessing`. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries
+    that one step reads.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -41,6 +42,8 @@ class Prediction:
     tree: str
     features: tuple[str, ...]
     identifiers: tuple[str, ...]
+    spectators: tuple[str, ...] = ()
+    preprocessing: str = ""
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
 
@@ -51,7 +54,7 @@ class Prediction:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Prediction:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
-        lists = {name: tuple(values[name]) for name in ("urls", "features", "identifiers")}
+        lists = {name: tuple(values.get(name, ())) for name in ("urls", "features", "identifiers", "spectators")}
         entries = values["entries"]
         rest = {name: value for name, value in values.items() if name not in ("kind", "entries")}
         return cls(**{**rest, **lists}, entries=(entries[0], entries[1]) if entries else None)
@@ -94,6 +97,8 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
+            preprocessing=recipe.preprocessing if recipe.spectators else "",
+            optional=recipe.spectators,
         )
         for url in recipe.urls
     ]
@@ -113,6 +118,8 @@ def predict_levels(recipe: Prediction, opened: Found) -> Levels:
             identifiers=header.identifiers,
             spec=recipe.spec,
             graph=recipe.graph,
+            spectators=header.spectators,
+            extra=header.extra,
             model=recipe.model,
             url=file.url,
         )

@@ -28,10 +28,11 @@ class ObjectCut:
 
 @dataclass(frozen=True)
 class NewBranch:
-    """A branch that is computed from others."""
+    """A branch that is computed from others. jagged: whether it must be jagged, if that was declared."""
 
     name: str
     expression: str
+    jagged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,6 @@ class Preprocessing:
     def from_text(cls, text: str) -> Preprocessing:
         """Return the value of `text`."""
         return cls.from_json(json.loads(text)) if text else cls()
+
+
+NOTHING = Preprocessing()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from hepfaas.runs.feature_rules import FeatureRules
+from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
 
 MOST_SHOWN = 4
 """Samples that the name of their class lists."""
@@ -65,7 +68,7 @@ class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
     n_events: events used of all files together, in proportion to their sizes; -1: all.
-    range_events: most entries read by one step.
+    range_events: most entries read by one step. features: how values become features.
     code: key of the blob that lists the user's code files; module: the one that defines `model`.
     segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
@@ -73,6 +76,9 @@ class Recipe:
     weights are trained further, None: fresh weights. gate: condition for the model to be published.
     samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
     gives the label of each event; '': the label of its file, which is 0 otherwise.
+    preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
+    that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
+    the training weights. negative_weights: what becomes of negative weights in training.
     patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
     None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
@@ -91,6 +97,7 @@ class Recipe:
     range_events: int = 100_000
     order: Literal["sorted", "tree"] = "sorted"
     surplus: Literal["truncate", "error"] = "truncate"
+    features: FeatureRules = field(default_factory=FeatureRules)
     split_seed: int = 21
     epochs: int = 10
     batch_size: int = 50
@@ -105,6 +112,11 @@ class Recipe:
     samples: tuple[Sample, ...] = ()
     luminosity: float | None = None
     label: str = ""
+    preprocessing: Preprocessing = NOTHING
+    weight: str = ""
+    spectators: tuple[str, ...] = ()
+    balance: Balance | None = None
+    negative_weights: NegativeWeights = "keep"
     patience: int | None = None
     min_delta: float = 0.0
     learning_rate: float | None = None
@@ -137,6 +149,18 @@ class Recipe:
         used = {file.sample for file in self.files if file.label == label}
         return tuple(dict.fromkeys(one.class_name or one.name for one in self.samples if one.name in used))
 
+    @property
+    def is_weighted(self) -> bool:
+        """Return whether events have weights or labels of their own, or classes are balanced."""
+        has_weights = any(sample.weight or sample.cross_section is not None for sample in self.samples)
+        return bool(self.weight or self.label or self.balance or has_weights)
+
+    def weighting(self, sample: str) -> Weighting:
+        """Return how the events of a sample are weighted and labelled."""
+        own = next((one.weight for one in self.samples if one.name == sample), "")
+        weight = f"({self.weight}) * ({own})" if self.weight and own else self.weight or own
+        return Weighting(weight=weight, label=self.label, balance=self.balance, negative=self.negative_weights)
+
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
         return {"kind": self.kind, **asdict(self)}
@@ -145,16 +169,20 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
-        lists = {name: tuple(values[name]) for name in ("selected", "excluded", "identifiers")}
+        names = ("selected", "excluded", "identifiers", "spectators")
+        lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
         schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())
         rest = {
             "files": _files(values["files"]),
+            "features": FeatureRules.from_json(values.get("features", {})),
             "continues": Earlier(**continues) if continues else None,
             "gate": Gate(**{**gate, "sample": _files(gate["sample"]), "last": Earlier(**gate["last"])})
             if gate
             else None,
             "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
+            "preprocessing": Preprocessing.from_json(values.get("preprocessing", {})),
+            "balance": balance_from_json(values.get("balance")),
             "learning_rate_schedule": Schedule(**schedule) if schedule else None,
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }

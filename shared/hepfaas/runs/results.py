@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from hepfaas.exact import ExactSum
 from hepfaas.runs.opened import files_of
 
 
@@ -14,7 +15,10 @@ class Header:
     """Header of one file, the result of an open step.
 
     ranges: entry ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of
-    each other branch, and why it is no feature. read_bytes: uncompressed size of the features.
+    each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
+    file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
+    made of. spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, ''
+    for none.
     """
 
     identity: str
@@ -27,6 +31,10 @@ class Header:
     notes: tuple[str, ...] = ()
     read_bytes: int = 0
     baskets_read_twice: int = 0
+    inputs: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    spectators: tuple[str, ...] = ()
+    sum_of_weights: str = ""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -45,14 +53,22 @@ class Header:
             notes=tuple(values.get("notes", ())),
             read_bytes=values.get("read_bytes", 0),
             baskets_read_twice=values.get("baskets_read_twice", 0),
+            inputs=tuple(values.get("inputs", ())),
+            extra=tuple(values.get("extra", ())),
+            spectators=tuple(values.get("spectators", ())),
+            sum_of_weights=values.get("sum_of_weights", ""),
             **pairs,
         )
 
 
 @dataclass(frozen=True)
 class PreparedPart:
-    """One prepared entry range. file: identity; rows: of each split; id_sum: of the training rows' event ids; order:
-    the split of each record batch, one digit each."""
+    """One prepared entry range.
+
+    file: identity. label: class of all events, -1 if each has its own. rows: of each split. id_sum: of the training
+    rows' event ids. order: the split of each record batch, one digit each. rejected: events by the cut that rejects
+    them. flow: exact sums of their weights and of the squares, and then those of the rows.
+    """
 
     key: str
     size_bytes: int
@@ -62,6 +78,13 @@ class PreparedPart:
     rows: tuple[int, int, int]
     id_sum: int
     order: str
+    rejected: tuple[int, ...] = ()
+    flow: tuple[tuple[Any, Any], ...] = ()
+
+    def sums(self, number: int) -> tuple[ExactSum, ExactSum]:
+        """Return the sums of weights and of squared weights of the events that a cut rejects, or of the rows."""
+        weights, squares = self.flow[number]
+        return ExactSum.from_json(weights), ExactSum.from_json(squares)
 
 
 @dataclass(frozen=True)
@@ -109,8 +132,9 @@ def headers_of(values: Mapping[str, Any]) -> list[Header]:
 
 def prepared_parts(values: Mapping[str, Any]) -> list[PreparedPart]:
     """Return the parts in a sum of prepare steps or a single result."""
+    tuples = ("entries", "rows", "rejected", "flow")
     return [
-        PreparedPart(**{**_known(PreparedPart, part), "entries": tuple(part["entries"]), "rows": tuple(part["rows"])})
+        PreparedPart(**{**_known(PreparedPart, part), **{name: tuple(part.get(name, ())) for name in tuples}})
         for part in values["parts"]
     ]
 
@@ -122,4 +146,4 @@ def scored_parts(values: Mapping[str, Any]) -> list[ScoredPart]:
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are fields of a dataclass: a later release may store more."""
-    return {item.name: values[item.name] for item in fields(kind)}
+    return {item.name: values[item.name] for item in fields(kind) if item.name in values}

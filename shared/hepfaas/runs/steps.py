@@ -97,10 +97,15 @@ class RangeStep(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Open(Step):
-    """Header of one file, read once per attempt of a run: identity, branches, entry ranges."""
+    """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
+
+    removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
+    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
+    '' for none. optional: expressions that are evaluated if the file has their branches.
+    """
 
     kind = "open"
-    version = 2
+    version = 3
     url: str
     tree: str
     selected: tuple[str, ...]
@@ -108,44 +113,94 @@ class Open(Step):
     identifiers: tuple[str, ...]
     range_events: int
     attempt: str
+    removed: tuple[str, ...] = ()
+    preprocessing: str = ""
+    expressions: tuple[str, ...] = ()
+    sum_of_weights: str = ""
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey(RangeStep):
-    """Range, multiplicity and type of each branch over one entry range."""
+    """Range, multiplicity and type of each branch over the selected events of one entry range, and their weights.
+
+    branches: the features. inputs: branches of the file that are read for them, () if they are the same.
+    preprocessing: text of a `Preprocessing`. weighting: text of a `Weighting`; '' if no weights are surveyed. moments,
+    histograms: branches whose scaling needs them.
+    """
 
     kind = "survey"
-    version = 2
+    version = 3
     file: str
     tree: str
     branches: tuple[str, ...]
     entries: tuple[int, int]
+    inputs: tuple[str, ...] = ()
+    preprocessing: str = ""
+    weighting: str = ""
+    moments: tuple[str, ...] = ()
+    histograms: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec(Step):
-    """Columns, ranges and widths from the sum of all surveys."""
+    """Columns, ranges and widths from the sum of all surveys.
+
+    inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
+    spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`.
+    """
 
     kind = "spec"
+    version = 2
     survey: str
     branches: tuple[str, ...]
     identifiers: tuple[str, ...]
     order: str
     surplus: str
+    inputs: tuple[str, ...] = ()
+    preprocessing: str = ""
+    spectators: tuple[str, ...] = ()
+    rules: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weigh(Step):
+    """Factors of event weights, and the classes, from the sum of all surveys.
+
+    files: identity, number of the class (-1: each event has its own) and sample of each. samples: name, luminosity ×
+    cross section (None: not normalised) and sums of weights that add up, as JSON texts (none: the sum over the events
+    that are read). weighting: text of the `Weighting` of any file.
+    """
+
+    kind = "weigh"
+    survey: str
+    files: tuple[tuple[str, int, str], ...]
+    samples: tuple[tuple[str, float | None, tuple[str, ...]], ...]
+    weighting: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare(RangeStep):
-    """Matrix of one entry range, with train, validation and test rows apart. spec: key of the blob with the columns."""
+    """Matrix of the selected events of one entry range, with train, validation and test rows apart.
+
+    spec: key of the blob with the columns. inputs: branches of the file that are read for weights, labels and
+    spectators beside those of the spec. weighting: text of a `Weighting`. weigh: key of the result with the factors of
+    weights; both '' without weights. label: of all events, as the number of its class; -1 if each has its own.
+    """
 
     kind = "prepare"
+    version = 2
     file: str
     tree: str
     entries: tuple[int, int]
     spec: str
     label: int
     split_seed: int
+    inputs: tuple[str, ...] = ()
+    spectators: tuple[str, ...] = ()
+    weighting: str = ""
+    weigh: str = ""
     url: str = field(metadata=HINT)
 
 
@@ -153,8 +208,8 @@ class Prepare(RangeStep):
 class Learning(Step):
     """Fields of every step of the learner: the network and how it computes.
 
-    weighted: whether the prepared events have weights. class_weight: factor of the event weights of each label, in the
-    order of `labels`; none if all are 1.
+    xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
+    factor of the event weights of each label, in the order of `labels`; none if all are 1.
     """
 
     data: str
@@ -165,7 +220,7 @@ class Learning(Step):
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
 
@@ -198,25 +253,50 @@ class Export(Learning):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Step):
-    """Counts of the scores of one prepared part's held-back rows; they add up over parts."""
+    """Counts of the scores of one prepared part's held-back rows; they add up over parts. weigh: key of the factors of
+    event weights, '' without weights."""
 
     kind = "score"
+    version = 2
     export: str
     part: str
     n_classes: int
     threshold: float
+    weigh: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examine(Step):
+    """Histograms of branches, efficiencies, sculpting, correlations and importances, from a sample of the test events.
+    data: sum of all prepared parts. spec: key of the blob with the columns. score: sum of all scores. classes: their
+    names."""
+
+    kind = "examine"
+    data: str
+    spec: str
+    export: str
+    score: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores. epochs: the last train step of each epoch; classes: their
-    names in the plots."""
+    """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
+
+    examine: key of its result. epochs: the last train step of each epoch. classes: their names in the plots. cuts:
+    names. samples: identity of each file and name of its sample.
+    """
 
     kind = "evaluate"
+    version = 2
     score: str
+    examine: str
     epochs: tuple[str, ...]
     best_epoch: int
     classes: tuple[str, ...]
+    data: str
+    cuts: tuple[str, ...] = ()
+    samples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,8 +359,9 @@ class Register(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(RangeStep):
-    """Scores of one entry range. branches: the features; identifiers: the identifier branches that the file has; spec,
-    graph: hashes of the spec and the graph of the version `model`."""
+    """Scores of one entry range. branches: the inputs of the model; identifiers, spectators: those that the file has;
+    extra: branches that the spectators are made of; spec, graph: hashes of the spec and the graph of the version
+    `model`."""
 
     kind = "predict"
     file: str
@@ -290,6 +371,8 @@ class Predict(RangeStep):
     identifiers: tuple[str, ...]
     spec: str
     graph: str
+    spectators: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
 
@@ -309,10 +392,12 @@ KINDS: Mapping[str, type[Step]] = {
         Open,
         Survey,
         Spec,
+        Weigh,
         Prepare,
         Train,
         Export,
         Score,
+        Examine,
         Evaluate,
         Compare,
         Publish,
@@ -327,6 +412,8 @@ KINDS: Mapping[str, type[Step]] = {
 def step_from_json(values: Mapping[str, Any]) -> Step:
     """Return the step that `to_json` gave, also after a round trip through JSON text."""
     kind = KINDS[values["kind"]]
-    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    del arguments["kind"]
-    return kind(**arguments)
+    return kind(**{name: _tuples(value) for name, value in values.items() if name != "kind"})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

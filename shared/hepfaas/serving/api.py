@@ -125,8 +125,8 @@ async def _of_events(context: Context, served: Served, kind: str, body: bytes) -
     tree = context.request.query_params.get("tree", "")
     read = functools.partial(raw_events.events_in, hold=context.hold, memory=context.settings.worker_memory, tree=tree)
     events = await in_thread(read, served, kind, body)
-    features = await in_thread(raw_events.features_of, served, events, context.hold)
-    scores = await context.scores(served, features)
+    vectors = await in_thread(raw_events.vectors_of_events, served, events, context.hold)
+    scores = vectors.of_all(await context.scores(served, vectors.features))
     columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
     accept = context.request.headers.get("accept", "")
     for offered in raw_events.SCORE_TYPES:

@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from hepfaas import __version__
 from hepfaas.errors import RequestError
-from hepfaas.features.spec import FeatureBranch
+from hepfaas.features.spec import InputBranch
+from hepfaas.features.vectors import Vectors
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
@@ -89,7 +90,7 @@ def describe(served: Served) -> dict[str, Any]:
             "shape": [-1, -1] if branch.jagged else [-1],
             "parameters": {"raw": True},
         }
-        for branch in served.published.branches
+        for branch in served.published.inputs
     ]
     features = {"name": FEATURES, "datatype": "FP32", "shape": [-1, *served.shape]}
     return {
@@ -101,7 +102,7 @@ def describe(served: Served) -> dict[str, Any]:
     }
 
 
-def _datatype(branch: FeatureBranch) -> str:
+def _datatype(branch: InputBranch) -> str:
     """Return the datatype of raw values. Jagged branches are padded with NaN, so their integers are sent as floats."""
     if branch.jagged and np.dtype(branch.type or "float32").kind in "iub":
         return DATATYPES[np.result_type(branch.type, np.float32).name]
@@ -122,12 +123,13 @@ async def infer(context: Context, name: str, number: str = "") -> Response:
         raise _no_inputs()
     is_binary = _wants_binary(values)
     most_bytes = context.server.instance.settings.predict_waiting_bytes
-    matrix = await input_features(served, _tensors(inputs, binary), most_bytes)
-    return _response(served, await context.scores(served, matrix), values.get("id"), is_binary)
+    vectors = await input_vectors(served, _tensors(inputs, binary), most_bytes)
+    scores = vectors.of_all(await context.scores(served, vectors.features))
+    return _response(served, scores, values.get("id"), is_binary)
 
 
-async def input_features(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> NDArray[np.float32]:
-    """Return features (events, features) from the tensor `features`, or built from raw values in at most that memory.
+async def input_vectors(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> Vectors:
+    """Return the vectors in the tensor `features`, or those of raw values, built in at most that memory.
 
     Raises: RequestError if a tensor does not fit the model; TooLargeError.
     """
@@ -136,12 +138,12 @@ async def input_features(served: Served, tensors: Mapping[str, NDArray[Any]], mo
             _check_names(served, tensors, [FEATURES])
         if features.shape == served.shape:
             features = features[None]
-        return np.ascontiguousarray(cast(features, np.float32, f"input '{FEATURES}'"))
-    _check_names(served, tensors, [branch.name for branch in served.published.spec.branches])
-    from hepfaas.inputs.raw_events import features_of_tensors
+        return Vectors(np.ascontiguousarray(cast(features, np.float32, f"input '{FEATURES}'")))
+    _check_names(served, tensors, served.published.spec.input_names)
+    from hepfaas.inputs.raw_events import vectors_of_tensors
 
-    matrix: NDArray[np.float32] = await in_thread(features_of_tensors, served, tensors, most_bytes)
-    return matrix
+    vectors: Vectors = await in_thread(vectors_of_tensors, served, tensors, most_bytes)
+    return vectors
 
 
 def _split(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview]:

@@ -36,7 +36,7 @@ from hepfaas.serving import health_pb2 as health
 from hepfaas.serving import open_inference_pb2 as inference
 from hepfaas.serving.context import Instance, ModelServer
 from hepfaas.serving.observing import Log, Metrics
-from hepfaas.serving.open_inference import FEATURES, SCORES, TYPES, describe, from_bytes, input_features, reshape
+from hepfaas.serving.open_inference import FEATURES, SCORES, TYPES, describe, from_bytes, input_vectors, reshape
 
 STOP_S = 10.0
 """Time that calls under way have to end when the server stops."""
@@ -107,8 +107,8 @@ class InferenceService:
             if output.name != SCORES:
                 raise RequestError(f"the model has no output '{output.name[:100]}'; it has '{SCORES}'")
         most_bytes = self._server.instance.settings.predict_waiting_bytes
-        features = await input_features(served, _tensors(request), most_bytes)
-        scores = await self._server.scores(id(request), served, features)
+        vectors = await input_vectors(served, _tensors(request), most_bytes)
+        scores = vectors.of_all(await self._server.scores(id(request), served, vectors.features))
         return inference.ModelInferResponse(
             model_name=served.version.name,
             model_version=str(served.version.number),

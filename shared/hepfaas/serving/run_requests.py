@@ -98,8 +98,10 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         spec=spec,
         urls=tuple(wanted.files),
         tree=wanted.tree,
-        features=tuple(branch.name for branch in published.spec.branches),
+        features=tuple(published.spec.input_names),
         identifiers=published.spec.identifiers,
+        spectators=published.spec.spectators,
+        preprocessing=published.spec.preprocessing.text,
         entries=wanted.entries,
         range_events=int(published.card["recipe"]["range_events"]),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hepfaas.errors import RequestError
+from hepfaas.evaluation.metrics import quality
+from hepfaas.evaluation.part import PartCounts
 from hepfaas.platform.storage import Store
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Compare
 from hepfaas.steps.objects import encoded, result_of
-from hepfaas.training.metrics import ScoreCounts, quality
 
 
 def perform(step: Compare, store: Store) -> None:
@@ -26,7 +27,7 @@ def perform(step: Compare, store: Store) -> None:
 
 
 def _quality(step: Compare, key: str, store: Store) -> dict[str, float]:
-    counts = ScoreCounts.from_json(result_of(key, store))
+    counts = PartCounts.from_json(result_of(key, store)).scores
     counts.check()
     metrics = quality(counts, Split.TEST)
     if metrics["auc"] is None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from hepfaas.learner.converter import Converter, ConverterSettings
-from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerSettings
+from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerProcess, LearnerSettings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import PreparedPart
 from hepfaas.runs.splits import Split
@@ -27,6 +27,7 @@ class Learners:
         self.on_log, self._limits = on_log, limits
         self._settings: LearnerSettings | None = None
         self._learner: Learner | None = None
+        self._started: LearnerProcess | None = None
         self._owner = ""
 
     def __enter__(self) -> Learners:
@@ -35,8 +36,27 @@ class Learners:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Start a process for the next learner, which imports the framework until the first step needs it."""
+        if self._started is None and self._learner is None:
+            self._started = LearnerProcess(self._limits)
+
     def close(self) -> None:
         """End the learner process."""
+        self._end_learner()
+        if self._started:
+            self._started.close()
+        self._started = None
+
+    def _taken(self) -> LearnerProcess | None:
+        """Return the process that `start` started, once, if it still runs."""
+        process, self._started = self._started, None
+        if process and process.ended:
+            process.close()
+            return None
+        return process
+
+    def _end_learner(self) -> None:
         if self._learner:
             self._learner.close()
         self._learner = self._settings = None
@@ -46,7 +66,7 @@ class Learners:
         if store.url != self._owner:
             if self._learner:
                 self._learner.mute()
-            self.close()  # code of two owners never shares a process
+            self._end_learner()  # code of two owners never shares a process
             self._owner = store.url
         learner = self._warm(_settings(step, store))
         if before is None and learner.holds != FRESH:
@@ -64,8 +84,9 @@ class Learners:
 
     def _warm(self, settings: LearnerSettings) -> Learner:
         if self._learner is None or self._learner.closed or settings != self._settings:
-            self.close()
-            self._learner, self._settings = Learner(settings, self.on_log, limits=self._limits), settings
+            self._end_learner()
+            self._learner = Learner(settings, self.on_log, limits=self._limits, started=self._taken())
+            self._settings = settings
             for line in self._learner.make().summary.splitlines():
                 self.on_log(line)
             self._learner.holds = FRESH

@@ -2,34 +2,101 @@
 
 from __future__ import annotations
 
-from hepfaas.datasets.branch_choice import choose_branches
-from hepfaas.datasets.ranges import baskets_read_twice, planned
+import json
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+
+import numpy as np
+
+from hepfaas.datasets.branch_choice import Branch, choose_branches
+from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.root import OpenedFile, opened, read
+from hepfaas.errors import RequestError
+from hepfaas.exact import ExactSum
+from hepfaas.expressions.patterns import matching
+from hepfaas.features.extra import extra_inputs, one_number, with_branches
+from hepfaas.features.jagged import empty, flat_values, type_of
+from hepfaas.features.preprocess import inputs_of, preprocessed
 from hepfaas.platform.storage import Store
+from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
 from hepfaas.steps.objects import encoded
 
+SUMMED_EVENTS = 1_000_000
+"""Values of a sum of weights that are read at once."""
+
 
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
-    """Raises: RequestError if the file, the tree or a selected branch does not exist; UnavailableError."""
+    """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
+    branches; UnavailableError."""
     file = opened(step.url, step.tree, reading)
+    preprocessing = Preprocessing.from_text(step.preprocessing)
+    types = _types(file, preprocessing, step.expressions)
+    branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
+    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
     choice = choose_branches(
-        file.place, file.branches, selected=step.selected, excluded=step.excluded, identifiers=step.identifiers
+        file.place,
+        [branch for branch in branches if branch.name not in removed],
+        selected=step.selected,
+        excluded=step.excluded,
+        identifiers=step.identifiers,
     )
-    baskets = file.baskets([branch.name for branch in choice.features])
+    available = [branch.name for branch in file.branches]
+    features = [branch.name for branch in choice.features]
+    inputs = inputs_of(preprocessing, features, available)
+    spectators = with_branches(step.optional, preprocessing, available)
+    extra = extra_inputs([*step.expressions, *spectators], preprocessing, available)
+    baskets = file.baskets(list(dict.fromkeys([*inputs, *extra])))
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
         "identity": file.identity,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
-        "read_bytes": sum(branch.size_bytes for branch in choice.features),
+        "read_bytes": sum(branch.size_bytes for branch in file.branches if branch.name in {*inputs, *extra}),
         "features": [[branch.name, branch.jagged] for branch in choice.features],
         "identifiers": list(choice.identifiers),
         "ranges": [[entries.start, entries.stop] for entries in ranges],
         "baskets_read_twice": baskets_read_twice(baskets, ranges),
         "left_out": [list(item) for item in file.left_out],
         "notes": list(choice.notes),
+        "inputs": list(inputs) if preprocessing else [],
+        "extra": list(extra),
+        "spectators": list(spectators),
+        "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _types(
+    file: OpenedFile, preprocessing: Preprocessing, expressions: Sequence[str]
+) -> Mapping[str, tuple[bool, str]]:
+    """Return whether each new branch is jagged, and its type, from a try on no events.
+
+    Raises: RequestError if an expression does not fit the branches, or one that must give a number gives several.
+    """
+    if not preprocessing and not expressions:
+        return {}
+    arrays = preprocessed(
+        {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}, preprocessing
+    ).arrays
+    for text in expressions:
+        one_number(arrays, text, 0)
+    return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
+
+
+def _sum(step: Open, reading: Reading) -> ExactSum:
+    """Return the sum of a branch over all entries of its tree."""
+    tree, _, branch = step.sum_of_weights.rpartition("/")
+    file = opened(step.url, tree or step.tree, reading)
+    sums = [ExactSum()]
+    for start in range(0, file.entries, SUMMED_EVENTS):
+        entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))
+        arrays = read(step.url, file.identity, file.tree, branches=[branch], entries=entries, reading=reading)
+        values = flat_values(arrays[branch], branch).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise RequestError(f"'{step.sum_of_weights}' in '{step.url}' has a value that is NaN or infinite")
+        sums.append(ExactSum.of(values))
+    return reduce(or_, sums)

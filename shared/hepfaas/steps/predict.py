@@ -16,8 +16,9 @@ from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.features.extra import extra_inputs, with_branches
 from hepfaas.features.jagged import Values, flat_values
-from hepfaas.features.matrix import matrix, surplus_events
+from hepfaas.features.vectors import vectors_of
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
 from hepfaas.models.served import graph_of
@@ -36,7 +37,8 @@ RANGE_SCORES = 2_000_000
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,).
+    """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,). The
+    scores of events that the model's cuts reject are NaN.
 
     n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped.
     """
@@ -61,7 +63,7 @@ def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: In
     published = _published(step, store)
     if hashes_of(published) != (step.graph, step.spec):
         raise RequestError(f"model '{step.model}' has changed since the run was requested; request a new run")
-    source = _Source(step.url, step.file, step.tree, step.identifiers, reading)
+    source = _Source(step.url, step.file, step.tree, step.identifiers, step.spectators, step.extra, reading)
     entries = EntryRange(*step.entries)
     with inference.model(graph_of(published)) as model:
         scored = _scored(published, model, source, entries, _read(published, source, entries))
@@ -90,15 +92,17 @@ def predicted(
 
     Raises: RequestError; UnavailableError.
     """
-    features = _features(published)
+    inputs = published.spec.input_names
     file = file or opened(url, tree, reading)
-    branches = {branch.name for branch in file.branches}
+    branches = [branch.name for branch in file.branches]
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
-    source = _Source(url, file.identity, tree, identifiers, reading)
+    spectators = with_branches(published.spec.spectators, published.spec.preprocessing, branches)
+    extra = extra_inputs(spectators, published.spec.preprocessing, branches)
+    source = _Source(url, file.identity, tree, identifiers, spectators, extra, reading)
     first, stop = wanted or (0, file.entries)
     ranges = (
         EntryRange(max(first, entries.start), min(stop, entries.stop))
-        for entries in planned(file.baskets(features), file.entries, RANGE_EVENTS)
+        for entries in planned(file.baskets(inputs), file.entries, RANGE_EVENTS)
     )
     wanted_ranges = (entries for entries in ranges if entries.start < entries.stop)
     for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges):
@@ -107,17 +111,20 @@ def predicted(
 
 @dataclass(frozen=True)
 class _Source:
-    """A file that was opened before: its identity, and the identifier branches that it has."""
+    """A file that was opened before: its identity, the identifiers and spectators that it has, and the branches that
+    spectators are made of."""
 
     url: str
     identity: str
     tree: str
     identifiers: Sequence[str]
+    spectators: Sequence[str]
+    extra: Sequence[str]
     reading: Reading
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
-    names = [*_features(published), *source.identifiers]
+    names = list(dict.fromkeys([*published.spec.input_names, *source.identifiers, *source.extra]))
     return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
 
 
@@ -148,19 +155,16 @@ def _scored(
     events = max(1, min(RANGE_EVENTS, RANGE_SCORES // int(published.card["outputs"])))
     for start in range(0, entries.stop - entries.start, events):
         branches = {name: branch[start : start + events] for name, branch in arrays.items()}
-        identifiers = {name: flat_values(branches.pop(name), name) for name in source.identifiers}
+        identifiers = {name: flat_values(branches[name], name) for name in source.identifiers}
         first = entries.start + start
+        vectors = vectors_of(branches, spec, source.spectators)
         yield Scores(
             url=source.url,
             entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
-            identifiers=identifiers,
-            scores=model.predict(matrix(branches, spec)),
-            n_surplus=int(surplus_events(branches, spec).sum()),
+            identifiers={**identifiers, **vectors.spectators},
+            scores=vectors.of_all(model.predict(vectors.features)),
+            n_surplus=vectors.n_surplus,
         )
-
-
-def _features(published: Published) -> list[str]:
-    return [branch.name for branch in published.spec.branches]
 
 
 def _published(step: Predict, store: Store) -> Published:

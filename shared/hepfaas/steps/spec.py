@@ -5,41 +5,44 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchRange, BranchSurvey
-from hepfaas.features.spec import FeatureBranch, FeatureSpec, Order, Surplus, in_order
+from hepfaas.features.branches import BranchSurvey
+from hepfaas.features.findings import findings
+from hepfaas.features.scaling import feature_branch
+from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
+from hepfaas.runs.feature_rules import FeatureRules
+from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.steps.objects import encoded, put_blob, result_of
 
 
 def perform(step: steps.Spec, store: Store) -> None:
     """Raises: RequestError if no branch has a value."""
-    survey = BranchSurvey.from_json(result_of(step.survey, store))
+    result = result_of(step.survey, store)
+    survey = BranchSurvey.from_json(result)
     jagged = {name: branch.jagged for name, branch in survey.branches.items()}
     names = in_order(step.branches, jagged, cast(Order, step.order))
-    features = (_feature(name, survey.branches[name]) for name in names)
+    rules = FeatureRules.from_text(step.rules).of(step.branches)
+    features = (feature_branch(name, survey.branches[name], rules[name]) for name in names)
     branches = tuple(feature for feature in features if feature.width)  # a list that is always empty has no column
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
-    spec = FeatureSpec(branches, cast(Surplus, step.surplus), step.identifiers)
+    read = {name: InputBranch(name, jagged, type_) for name, jagged, type_ in result.get("inputs", ())}
+    spec = FeatureSpec(
+        branches,
+        cast(Surplus, step.surplus),
+        step.identifiers,
+        Preprocessing.from_text(step.preprocessing),
+        tuple(read[name] for name in step.inputs),
+        step.spectators,
+    )
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}
-    result = {
+    facts = {
         "columns": blob,
         "n_features": spec.n_features,
         "events": dict(survey.events),
         "missing_values": missing,
+        "notes": findings({name: survey.branches[name] for name in names}),
     }
-    store.create(step.key, encoded(result))
-
-
-def _feature(name: str, branch: BranchRange) -> FeatureBranch:
-    low, high = (branch.low, branch.high) if branch.low <= branch.high else (None, None)
-    return FeatureBranch(
-        name,
-        jagged=branch.jagged,
-        low=low,
-        high=high,
-        width=branch.multiplicity if branch.jagged else 1,
-        type=branch.type,
-    )
+    store.create(step.key, encoded(facts))

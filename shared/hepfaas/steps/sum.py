@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -22,7 +23,25 @@ def perform(step: Sum, store: Store) -> None:
 def _surveys(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     from hepfaas.features.branches import BranchSurvey, total
 
-    return total([BranchSurvey.from_json(result) for result in results]).to_json()
+    added = total([BranchSurvey.from_json(result) for result in results]).to_json()
+    if "inputs" in results[0]:
+        added["inputs"] = reduce(_inputs, (result["inputs"] for result in results))
+    if "weights" in results[0]:
+        from hepfaas.training.weights import WeightSurvey
+
+        added["weights"] = reduce(or_, (WeightSurvey.from_json(result["weights"]) for result in results)).to_json()
+    return added
+
+
+def _inputs(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """Return the branches that were read from two sets of files, with types that hold the values of both."""
+    from hepfaas.features.spec import InputBranch
+
+    known = {name: InputBranch(name, jagged, type_) for name, jagged, type_ in one}
+    for name, jagged, type_ in other:
+        branch = InputBranch(name, jagged, type_)
+        known[name] = known[name] | branch if name in known else branch
+    return [list(astuple(branch)) for branch in known.values()]
 
 
 def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -30,9 +49,9 @@ def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    from hepfaas.training.metrics import ScoreCounts
+    from hepfaas.evaluation.part import PartCounts
 
-    return reduce(or_, (ScoreCounts.from_json(result) for result in results)).to_json()
+    return reduce(or_, (PartCounts.from_json(result) for result in results)).to_json()
 
 
 _ADDED = {"open": joined, "survey": _surveys, "prepare": _parts, "score": _scores, "predict": _parts}

@@ -1,1 +1,1 @@
-"""Training without a framework, pure: split, segments, prepared batches, checkpoints, metrics, plots."""
+"""Training without a framework, pure: split, segments, prepared batches, checkpoints."""

@@ -1,8 +1,9 @@
 """Stored form of a prepared entry range: an Arrow IPC file, compressed with zstd and read by record batch.
 
 A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
-Columns: `features` (fixed size list of float32), `label`, `entry`, and the identifiers unchanged. The schema's
-metadata hold the `PartFacts`.
+Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged, and, where a run has
+them, `weight` (float64, physical), `training_weight` (float32) and `spectator/<name>`. The schema's metadata hold the
+`PartFacts`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from hepfaas.training.split import event_ids, id_sum
 CHUNK_ROWS = 4 * BATCH_ROWS
 """Rows of the matrix in memory at once: 25 MB at 800 features."""
 
+LABEL, WEIGHT, TRAINING_WEIGHT, SPECTATOR = "label", "weight", "training_weight", "spectator/"
+"""Names of columns; the last one begins those of spectators."""
+
 FOOTER_BYTES = 1 << 16
 """Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
 
@@ -34,8 +38,10 @@ FOOTER_BYTES = 1 << 16
 class PartFacts:
     """The events of a part.
 
-    file: identity. entries: range. rows: of each split. id_sum: of the training rows' event ids (split.id_sum). order:
-    the split of each record batch, one digit each.
+    file: identity. entries: range. label: class of all events; -1: each event has its own. rows: of each split.
+    id_sum: of the training rows' event ids (split.id_sum). order: the split of each record batch, one digit each.
+    rejected: events by the number of the first cut that rejects them. flow: with weights, the exact sums of weights and
+    of squared weights by cut, and then those of the selected events.
     """
 
     file: str
@@ -44,6 +50,8 @@ class PartFacts:
     rows: tuple[int, int, int]
     id_sum: int
     order: str
+    rejected: tuple[int, ...] = ()
+    flow: tuple[tuple[Any, Any], ...] = ()
 
     def batches(self, split: int) -> list[int]:
         """Return the numbers of the record batches of a split."""
@@ -52,23 +60,24 @@ class PartFacts:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PartFacts:
         """Return the facts from the values of `dataclasses.asdict`, or from those read back from JSON."""
-        return cls(**{**values, "entries": tuple(values["entries"]), "rows": tuple(values["rows"])})
+        tuples = {name: tuple(values.get(name, ())) for name in ("entries", "rows", "rejected", "flow")}
+        return cls(**{**values, **tuples})
 
 
 @dataclass(frozen=True)
 class PreparedRows:
-    """Prepared events: features (rows, features), entries (rows,), identifiers by name, each (rows,)."""
+    """Prepared events: features (rows, features), entries (rows,), further columns by name, each (rows,)."""
 
     features: NDArray[np.float32]
     entries: NDArray[np.int64]
-    identifiers: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, NDArray[Any]]
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, rows: Any) -> PreparedRows:
-        identifiers = {name: values[rows] for name, values in self.identifiers.items()}
-        return PreparedRows(self.features[rows], self.entries[rows], identifiers)
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return PreparedRows(self.features[rows], self.entries[rows], columns)
 
     @classmethod
     def joined(cls, pieces: Sequence[PreparedRows]) -> PreparedRows:
@@ -78,7 +87,7 @@ class PreparedRows:
         return cls(
             np.concatenate([rows.features for rows in pieces]),
             np.concatenate([rows.entries for rows in pieces]),
-            {name: np.concatenate([rows.identifiers[name] for rows in pieces]) for name in pieces[0].identifiers},
+            {name: np.concatenate([rows.columns[name] for rows in pieces]) for name in pieces[0].columns},
         )
 
 
@@ -87,19 +96,32 @@ def part_of(
     file: str,
     entries: tuple[int, int],
     label: int,
+    selected: NDArray[np.int64],
     split: NDArray[np.uint8],
     events: Callable[[slice], PreparedRows],
+    rejected: tuple[int, ...] = (),
+    flow: tuple[tuple[Any, Any], ...] = (),
 ) -> pa.Buffer:
     """Return the part as it is stored.
 
-    split: of each event of the range, (events,). events: returns the rows of a slice of the range. It is called once
-    for each chunk, in the order of the file, so that memory does not grow with the range.
+    selected: entries of the selected events, (events,). split: of each of them. events: returns the rows of a slice of
+    them. It is called once for each chunk, in order, and once for an empty slice if none is selected, so that memory
+    does not grow with the range. label, rejected, flow: see `PartFacts`.
     """
     counts = np.bincount(split, minlength=len(Split))
-    ids = event_ids(file, np.arange(*entries, dtype=np.int64)[split == Split.TRAINING])
+    ids = event_ids(file, selected[split == Split.TRAINING])
     order = "".join(str(number) for number, _, _ in _batches(split))
     rows = (int(counts[0]), int(counts[1]), int(counts[2]))
-    facts = PartFacts(file=file, entries=entries, label=label, rows=rows, id_sum=id_sum(ids), order=order)
+    facts = PartFacts(
+        file=file,
+        entries=entries,
+        label=label,
+        rows=rows,
+        id_sum=id_sum(ids),
+        order=order,
+        rejected=rejected,
+        flow=flow,
+    )
     sink = pa.BufferOutputStream()
     writer = None
     for batch_rows in _rows(split, events):
@@ -108,7 +130,7 @@ def part_of(
             writer = _writer(sink, batch.schema, facts)
         writer.write_batch(batch)
     if writer is None:
-        raise ValueError(f"entry range {entries} is empty")
+        writer = _writer(sink, _batch(label, events(slice(0, 0))).schema, facts)
     writer.close()
     return sink.getvalue()
 
@@ -156,8 +178,20 @@ class StoredPart:
         """Return one record batch for the learner."""
         batch = self._file.get_batch(number)
         entries = batch.column("entry").to_numpy()
-        labels = np.full(len(entries), self.facts.label, dtype=np.int64)
-        return Rows(_matrix_of(batch), labels, event_ids(self.facts.file, entries))
+        labels = batch.column("label").to_numpy().astype(np.int64)
+        weights = batch.column(TRAINING_WEIGHT).to_numpy() if TRAINING_WEIGHT in batch.schema.names else None
+        return Rows(_matrix_of(batch), labels, event_ids(self.facts.file, entries), weights)
+
+    def event_weights(self, number: int) -> NDArray[np.float64] | None:
+        """Return the physical weights of one record batch, (rows,); None in a run without weights."""
+        batch = self._file.get_batch(number)
+        return batch.column(WEIGHT).to_numpy() if WEIGHT in batch.schema.names else None
+
+    def spectators(self, number: int) -> dict[str, NDArray[Any]]:
+        """Return the spectators of one record batch by name, each (rows,)."""
+        batch = self._file.get_batch(number)
+        names = [name for name in batch.schema.names if name.startswith(SPECTATOR)]
+        return {name.removeprefix(SPECTATOR): batch.column(name).to_numpy() for name in names}
 
     def entries(self, split: int) -> NDArray[np.int64]:
         """Return the entries of a split, (rows,)."""
@@ -205,9 +239,9 @@ def _batch(label: int, rows: PreparedRows) -> pa.RecordBatch:
     features = pa.FixedSizeListArray.from_arrays(pa.array(rows.features.reshape(-1)), n_features)
     columns = {
         "features": features,
-        "label": pa.array(np.full(count, label, dtype=np.int32)),
+        LABEL: pa.array(np.full(count, label, dtype=np.int32)),
         "entry": pa.array(rows.entries),
-        **{name: pa.array(values) for name, values in rows.identifiers.items()},
+        **{name: pa.array(values) for name, values in rows.columns.items()},
     }
     return pa.RecordBatch.from_pydict(columns)
 

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from hepfaas.evaluation import plots
+from hepfaas.evaluation.counts import ScoreCounts, counts_of
+from hepfaas.evaluation.metrics import quality
 from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.training import plots
-from hepfaas.training.metrics import ScoreCounts, counts_of, quality
 
 RNG = np.random.default_rng(3)
 
@@ -17,15 +18,19 @@ def measured(classes: int, events: int = 600) -> tuple[ScoreCounts, dict[str, di
     labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
     scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
     scores = scores[:, 1:] if classes == 2 else scores
-    counts = counts_of(scores, labels, splits, classes, logits=False)
+    counts = counts_of(scores, labels, splits, logits=False)
     return counts, {split.label: quality(counts, split) for split in HELD_BACK}
+
+
+def curves_of(metrics: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {split: values["curves"] for split, values in metrics.items()}
 
 
 def drawn(classes: int, names: list[str]) -> plots.Pictures:
     counts, metrics = measured(classes)
     history = [{"loss": 1 / n, "val_loss": 1.1 / n, "auc": 1 - 1 / n, "val_auc": 1 - 1.1 / n} for n in range(1, 5)]
     return {
-        **plots.roc(metrics, names),
+        **plots.roc(curves_of(metrics), names),
         **plots.scores(counts, names),
         **plots.history(history, 3),
         **plots.confusion(metrics["test"]["confusion"], names),  # type: ignore[arg-type]
@@ -47,7 +52,7 @@ def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> Non
 def test_equal_values_give_equal_bytes_in_another_process() -> None:
     """With two hash seeds: a plot must not depend on the order of a set."""
     code = (
-        "import hashlib, numpy as np; from hepfaas.training import plots; "
+        "import hashlib, numpy as np; from hepfaas.evaluation import plots; "
         "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
         "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
     )
@@ -86,7 +91,7 @@ def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
     plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
-    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), 2, logits=False)
+    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), logits=False)
     metrics = {split.label: quality(counts, split) for split in HELD_BACK}
-    plots.roc(metrics, ["a", "b"])
+    plots.roc(curves_of(metrics), ["a", "b"])
     plots.scores(counts, ["a", "b"])

@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from hepfaas.training.metrics import ScoreCounts, distribution
+from hepfaas.evaluation.counts import ScoreCounts, distribution
 
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
@@ -31,16 +32,16 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
 Pictures = dict[str, bytes]
 
 
-def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
+def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
     """Plot signal efficiency against background rejection, and against background efficiency, of each class and split.
 
-    metrics: of `quality`, by split.
+    curves: values of `Curve`, by split.
     """
 
     def rejection(figure: Figure) -> None:
         axes = figure.add_subplot()
         lowest = 1.0
-        for curve, style in _curves(metrics, names):
+        for curve, style in _curves(curves, names):
             signal, background = np.array(curve["signal"]), np.array(curve["background"])
             shown = background > 0
             lowest = min(lowest, background[shown].min())
@@ -53,7 +54,7 @@ def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
 
     def classical(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for curve, style in _curves(metrics, names):
+        for curve, style in _curves(curves, names):
             axes.plot(curve["background"], curve["signal"], **style)
         axes.plot([0, 1], [0, 1], ":", color="black", label="no separation")
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Background efficiency", ylabel="Signal efficiency")
@@ -64,14 +65,16 @@ def roc(metrics: Mapping[str, Any], names: Sequence[str]) -> Pictures:
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
     """Plot the score by true class: test events as histograms, validation events as points with errors."""
-    several = counts.histograms.shape[1] > 1
+    several = counts.histograms.events.shape[1] > 1
     pictures: Pictures = {}
-    for curve in range(counts.histograms.shape[1]):
+    for curve in range(counts.histograms.events.shape[1]):
 
         def draw(figure: Figure, curve: int = curve) -> None:
             axes = figure.add_subplot()
             for number, name in enumerate(names):
-                validation, test = (distribution(counts.histograms[split, curve, number], BINS) for split in (0, 1))
+                validation, test = (
+                    distribution(counts.histograms[split, curve, number].yields, BINS) for split in (0, 1)
+                )
                 filled = not several or number == curve
                 _draw_class(
                     axes,
@@ -138,16 +141,15 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures
     return _pictures("confusion", draw, width=side, height=side - 1)
 
 
-def _curves(metrics: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
+def _curves(curves: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
     """Yield the non-empty curves with their line styles. With several classes only those of test events have a label,
     since `_legend` explains the others."""
     for split, line in (("test", "-"), ("validation", "--")):
-        curves = metrics[split]["curves"]
-        for number, curve in enumerate(curves):
+        for number, curve in enumerate(curves[split]):
             if curve["auc"] is None:
                 continue
             auc = f"AUC {curve['auc']:.3f} ± {curve['uncertainty']:.3f}"
-            if len(curves) == 1:
+            if len(curves[split]) == 1:
                 yield curve, {"linestyle": line, "color": COLOURS[int(line == "--")], "label": f"{split}: {auc}"}
             else:
                 label = f"{_readable(names[number])}: {auc}" if split == "test" else None
@@ -187,10 +189,11 @@ def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mappi
 
 def _pictures(name: str, draw: Callable[[Figure], None], width: float = 9, height: float = 8) -> Pictures:
     with matplotlib.rc_context({**mplhep.style.CMS, "pdf.fonttype": 42, "font.size": 20, "legend.fontsize": 16}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         draw(figure)
         figure.axes[0].set_title("hepfaas", loc="left", fontweight="bold", fontsize=22)
+        ConstrainedLayoutEngine().execute(figure)  # once; as the figure's own layout, each format would compute it
         return {f"{name}.{kind}": _saved(figure, kind) for kind in FORMATS}
 
 

@@ -1,0 +1,1 @@
+"""Quality of a model from counts of its scores: additive counts, metrics, plots. Pure."""

@@ -1,0 +1,96 @@
+"""The files that came with a job, as texts. Light: clients import it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from hepfaas.datasets.files import checked_name, listed
+from hepfaas.errors import RequestError
+from hepfaas.runs.params import Params, json_object
+from hepfaas.runs.preproc import preprocessing_of
+from hepfaas.runs.preprocessing import NOTHING
+from hepfaas.runs.preprocessing_keys import joined
+
+MODULE, SUBMIT, PREPROC = "model.py", "submit.json", "preproc.json"
+MOST_CODE_BYTES = 5_000_000
+MOST_TEXT_BYTES = 5_000_000
+"""Size of each text that is read: lists, samples, params.json, submit.json, Python files."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The files that came with a job. read: return the content of one by its name; place: where they are."""
+
+    names: Collection[str]
+    read: Callable[[str], bytes]
+    place: str
+
+    def text(self, name: str) -> str:
+        """Return the text of a file. Raises: RequestError if it is missing or not UTF-8."""
+        try:
+            return self.read(checked_name(name).as_posix()).decode("utf-8-sig")  # Windows editors write a BOM
+        except (KeyError, FileNotFoundError) as error:
+            names = sorted(name for name in self.names if "/" not in name)
+            similar = ", ".join(difflib.get_close_matches(name, names, 3, 0.3) or names[:10])
+            raise RequestError(f"{self.place} has no '{name}'; it has: {similar or 'nothing'}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise RequestError(f"'{name}' in {self.place} cannot be read as text: {why}") from error
+
+    def code(self, module: str) -> dict[str, bytes]:
+        """Return the module and all Python files of the user, which it may import. Raises: RequestError."""
+        self.text(module)
+        code: dict[str, bytes] = {}
+        left = MOST_CODE_BYTES
+        for name in {checked_name(module).as_posix(), *filter(self._is_code, self.names)}:
+            code[name] = self.read(name)
+            left -= len(code[name])
+            if left < 0:
+                raise RequestError(f"{self.place} has more than {MOST_CODE_BYTES / 1e6:g} MB of Python files")
+        return code
+
+    def _is_code(self, name: str) -> bool:
+        """Return whether a file is a Python file, not in a hidden folder and not in a virtual environment."""
+        return name.endswith(".py") and not any(
+            folder.name.startswith(".") or f"{folder}/pyvenv.cfg" in self.names
+            for folder in PurePosixPath(name).parents[:-1]
+        )
+
+    def completed(self, params: Params, preproc: str = "") -> Params:
+        """Return params with what other files say: excluded branches, and the preprocessing of preproc.json.
+
+        preproc: name of that file, if submit.json or an option names it. Raises: RequestError.
+        """
+        recipe, notes = dict(params.recipe), params.notes
+        if params.branch_file:
+            recipe["excluded"] = listed(self.text(params.branch_file))
+        name = preproc or params.preproc or (PREPROC if PREPROC in self.names else "")
+        if name:
+            if name.endswith(".py"):
+                raise RequestError(
+                    f"'{name}': a function preprocessing(record) is not supported yet; write cuts and new branches as "
+                    f"{PREPROC} (docs/how-to/migrate.md)"
+                )
+            first, more = preprocessing_of(json_object(self.text(name), name), name)
+            recipe["preprocessing"] = joined(first, recipe.get("preprocessing", NOTHING), f"{name} and params.json")
+            notes = (*notes, *more)
+        return replace(params, recipe=recipe, notes=notes)
+
+
+def texts_in(folder: Path) -> Texts:
+    """Return the files in a folder. Raises: RequestError if it is not one."""
+    if not folder.is_dir():
+        raise RequestError(f"'{folder}' is not a folder; `hepfaas train` takes the folder with files.txt and model.py")
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return Texts(paths, partial(_read, folder), f"folder '{folder.resolve().name}'")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if (size := path.stat().st_size) > MOST_TEXT_BYTES:
+        raise RequestError(f"'{name}' has {size / 1e6:,.1f} MB; at most {MOST_TEXT_BYTES / 1e6:g} MB are read")
+    return path.read_bytes()
