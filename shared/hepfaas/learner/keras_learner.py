@@ -80,7 +80,7 @@ class KerasLearner:
             "loss": _loss_name(self.model),
             "logits": bool(getattr(self.model.loss, "from_logits", False)),
             "own_fit": self._own_fit,
-            "optimizer": getattr(self.model.optimizer, "name", ""),
+            "optimizer": type(self.model.optimizer).__name__ if self.model.optimizer else "",
             "callbacks": self._callbacks.names,
             "summary": "\n".join(lines),
             "processor": processor(),

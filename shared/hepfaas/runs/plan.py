@@ -635,7 +635,8 @@ def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | 
     if recipe.class_weight == "balanced" and weigh:
         raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
     if recipe.class_weight == "balanced":
-        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
+        classes = _class_numbers(recipe).values()
+        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == number) for number in classes]
         factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
     else:
         given = dict(recipe.class_weight)
