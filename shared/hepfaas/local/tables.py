@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hepfaas.platform.terminal import visible
+from hepfaas.runs.cut_flow import CutFlow
 
 if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
@@ -51,6 +52,12 @@ def metrics_text(report: Mapping[str, Any]) -> str:
     return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
 
 
+def status_text(values: Mapping[str, Any]) -> str:
+    """Return the JSON values of a run's status as text."""
+    flow = values.get("cut_flow")
+    return facts({**values, "cut_flow": CutFlow.from_json(flow).rows()} if flow else values)
+
+
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
     """Return one line for each value; nested values are indented."""
     named = {visible(str(name)): value for name, value in values.items()}
@@ -72,7 +79,8 @@ def described(tree: TreeSummary, sample: Sample | None = None) -> str:
     """Return a TTree with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
     heading = (
-        f"TTree '{visible(tree.name)}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
+        f"TTree '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"
     )
@@ -90,6 +98,10 @@ def described(tree: TreeSummary, sample: Sample | None = None) -> str:
     others = [{"branch": name, "form": "left out", "type": why, "size": "", **no_values} for name, why in tree.left_out]
     notes = [f"note: {visible(note)}" for note in (sample.notes if sample else [])]
     return "\n".join([heading, table([*rows, *others], "no branch"), *notes])
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _value(value: float | None) -> str:
