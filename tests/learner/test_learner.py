@@ -55,7 +55,7 @@ def ignore_line(line: str) -> None:
     """Ignore the log."""
 
 
-def learner(code: str = MODEL, *, xla: bool = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
+def learner(code: str = MODEL, *, xla: bool | None = False, labels: tuple[int, ...] = (0, 1), **more: Any) -> Learner:
     settings = LearnerSettings(
         code={"model.py": code.encode()},
         module="model.py",
@@ -170,6 +170,21 @@ def test_xla_compiles_once_whatever_a_block_leaves_to_the_next() -> None:
         compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, seed=1, first=True, on_rows=ignore).compile_s
         uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
         assert worker.fit(uneven, fetch, seed=1, first=True, on_rows=ignore).seconds < compile_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layers", "chosen"), [("L.Dense(8), L.Dropout(0.4), L.Dense(1)", False), ("L.Dense(1)", True)]
+)
+def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(layers: str, chosen: bool) -> None:
+    states = {}
+    for xla in (None, False, True):
+        with learner(network(layers, BINARY), xla=xla) as worker:
+            worker.make()
+            train(worker, range(1))
+            states[xla] = worker.state()
+    assert same(states[None], states[chosen])
+    assert not same(states[False], states[True])
 
 
 RANDOM = """

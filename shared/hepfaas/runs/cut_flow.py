@@ -39,11 +39,9 @@ class CutFlow:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CutFlow:
         """Return the cut flow in JSON values of `to_json`."""
-        flows = (
-            {name: value if name == "sample" else tuple(value) for name, value in flow.items()}
-            for flow in values["samples"]
-        )
-        return cls(tuple(values["cuts"]), tuple(SampleFlow(**flow) for flow in flows))
+        sums = ("events", "weights", "uncertainties")
+        flows = ((flow["sample"], *(tuple(flow.get(name, ())) for name in sums)) for flow in values["samples"])
+        return cls(tuple(values["cuts"]), tuple(SampleFlow(*flow) for flow in flows))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -248,7 +248,7 @@ def trains(
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
-                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                xla=_xla(recipe, rows),
                 before=before,
                 epoch=epoch,
                 segment=segment,
@@ -262,6 +262,11 @@ def trains(
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _xla(recipe: Recipe, rows: int) -> bool | None:
+    """Return whether to use XLA. None leaves it to the learner, which knows the network."""
+    return recipe.xla if recipe.xla is not None or epochs.pays_for_xla(rows) else False
 
 
 def following(step: Train, segments: int, n_epochs: int) -> Train | None:

@@ -208,8 +208,8 @@ class Prepare(RangeStep):
 class Learning(Step):
     """Fields of every step of the learner: the network and how it computes.
 
-    weighted: whether the prepared events have weights. class_weight: factor of the event weights of each label, in the
-    order of `labels`; none if all are 1.
+    xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
+    factor of the event weights of each label, in the order of `labels`; none if all are 1.
     """
 
     data: str
@@ -220,7 +220,7 @@ class Learning(Step):
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
 
