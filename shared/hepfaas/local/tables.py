@@ -21,6 +21,10 @@ UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 """A time in ISO 8601 that is a whole text, or begins a line of a log."""
 
 
+MOST_CLASSES = 6
+"""Whose AUC is shown in columns of their own."""
+
+
 def in_local_time(text: str) -> str:
     """Return the text with the time at its beginning, if it is in UTC, in the time zone of this machine."""
     if not (time := UTC.match(text)):
@@ -57,18 +61,31 @@ def notes_text(notes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def metrics_text(report: Mapping[str, Any]) -> str:
-    """Return loss, accuracy and AUC of each sample, and the model of the run."""
+    """Return loss, accuracy and AUC of each sample, and the model of the run. With several classes the AUC is that of
+    each class against the others, of up to `MOST_CLASSES` classes."""
     rows = [
         {
             "sample": split,
             "events": values["events"],
             "loss": values["loss"],
             "accuracy": values["accuracy"],
-            "AUC": f"{values['auc']:.4f} ± {values['auc_uncertainty']:.4f}" if values["auc"] is not None else "-",
+            **_auc_columns(values),
         }
         for split, values in report["metrics"].items()
     ]
     return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+
+
+def _auc_columns(values: Mapping[str, Any]) -> dict[str, str]:
+    classes = values.get("class_auc", [])
+    mean = _auc(values["auc"], values["auc_uncertainty"])
+    if not 0 < len(classes) <= MOST_CLASSES:
+        return {"mean AUC" if classes else "AUC": mean}
+    return {f"AUC of {each['name']}": _auc(each["auc"], each["uncertainty"]) for each in classes}
+
+
+def _auc(value: float | None, uncertainty: float | None) -> str:
+    return "-" if value is None else f"{value:.4f} ± {uncertainty:.4f}"
 
 
 def status_text(values: Mapping[str, Any]) -> str:
