@@ -141,7 +141,7 @@ def test_the_kind_of_store_changes_nothing(recipe: Recipe, first: tuple[str, lis
 
 def test_another_model_reads_a_header_and_no_event(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:
     steps = done(first[2], with_code(first[2], recipe, OTHER_MODEL), lambda steps: steps)
-    assert set(kinds(steps)) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(steps)) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_train_those_that_are_missing(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:

@@ -117,7 +117,7 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
         "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
+        "score": 42, "examine": 1, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
     }  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def test_another_model_reads_no_event_again() -> None:
     world = World()
     world.finish()
     world.recipe, world.done = dataclasses.replace(RECIPE, code="blobs/other"), []
-    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_go_on_from_the_last_checkpoint() -> None:

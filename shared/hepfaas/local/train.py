@@ -114,7 +114,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
-    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "evaluate", "publish")
+    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "examine", "evaluate", "publish")
     next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:

@@ -41,6 +41,7 @@ from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
+    Examine,
     Export,
     Learning,
     Open,
@@ -434,9 +435,20 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     export = one(Export(**network, checkpoint=last.key), results)
     score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
+    examine = one(
+        Examine(
+            data=matrix.prepared.key,
+            spec=matrix.spec.values["columns"],
+            export=export.key,
+            score=score.key,
+            classes=names,
+        ),
+        results,
+    )
     evaluate = one(
         Evaluate(
             score=score.key,
+            examine=examine.key,
             epochs=ended,
             best_epoch=best,
             classes=names,

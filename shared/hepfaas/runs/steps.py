@@ -266,16 +266,31 @@ class Score(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Examine(Step):
+    """Histograms of branches, efficiencies, sculpting, correlations and importances, from a sample of the test events.
+    data: sum of all prepared parts. spec: key of the blob with the columns. score: sum of all scores. classes: their
+    names."""
+
+    kind = "examine"
+    data: str
+    spec: str
+    export: str
+    score: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
     """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
 
-    epochs: the last train step of each epoch. classes: their names in the plots. cuts: names. samples: identity of each
-    file and name of its sample.
+    examine: key of its result. epochs: the last train step of each epoch. classes: their names in the plots. cuts:
+    names. samples: identity of each file and name of its sample.
     """
 
     kind = "evaluate"
     version = 2
     score: str
+    examine: str
     epochs: tuple[str, ...]
     best_epoch: int
     classes: tuple[str, ...]
@@ -382,6 +397,7 @@ KINDS: Mapping[str, type[Step]] = {
         Train,
         Export,
         Score,
+        Examine,
         Evaluate,
         Compare,
         Publish,
