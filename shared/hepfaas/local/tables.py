@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,28 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
 
 
 def metrics_text(report: Mapping[str, Any]) -> str:
-    """Return loss, accuracy and AUC of each sample, and the model of the run."""
-    rows = [
+    """Return loss, accuracy and AUC of each sample, or the metrics of each target, and the model of the run."""
+    if "targets" in next(iter(report["metrics"].values()), {}):
+        rows = list(target_rows(report["metrics"]))
+    else:
+        rows = class_rows(report["metrics"])
+    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+
+
+def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of each sample and target of a regression, in the target's unit."""
+    for split, values in metrics.items():
+        for target in values["targets"]:
+            errors = {
+                name: "-" if target[name] is None else f"{target[name]:.4g} ± {target[f'{name}_uncertainty']:.2g}"
+                for name in ("rmse", "bias", "resolution")
+            }
+            yield {"sample": split, "events": values["events"], "target": target["name"], **errors, "R²": target["r2"]}
+
+
+def class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return loss, accuracy and AUC of each sample."""
+    return [
         {
             "sample": split,
             "events": values["events"],
@@ -46,9 +66,8 @@ def metrics_text(report: Mapping[str, Any]) -> str:
             "accuracy": values["accuracy"],
             "AUC": f"{values['auc']:.4f} ± {values['auc_uncertainty']:.4f}" if values["auc"] is not None else "-",
         }
-        for split, values in report["metrics"].items()
+        for split, values in metrics.items()
     ]
-    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
 
 
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
