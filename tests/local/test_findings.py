@@ -66,6 +66,19 @@ def test_inspect_shows_the_values_of_a_sample(folder: Path, capfd: pytest.Captur
     assert "note" not in shown(capfd, "inspect", folder / "a.root")
 
 
+def test_inspect_says_nothing_of_identifiers_and_of_trees_with_a_few_entries(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with uproot.recreate(tmp_path / "nano.root") as file:
+        for tree, size in (("Events", 20), ("Runs", 1)):
+            branches = {"run": np.ones(size, np.uint32), "sumw": np.full(size, 7.0)}
+            file.mktree(tree, {name: branch.dtype for name, branch in branches.items()}).extend(branches)
+    text = shown(capfd, "inspect", tmp_path / "nano.root", "--sample")
+    assert "TTree 'Runs': 1 entry in 1 cluster, " in text
+    (note,) = [line for line in text.splitlines() if line.startswith("note")]
+    assert "all values are equal in sumw (7)" in note
+
+
 def test_a_dry_run_tells_it_from_a_sample(folder: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = shown(capfd, "train", folder, "--dry-run", "--store", tmp_path)
     assert f"note: in a sample of 800 events: {SENTINEL}" in text

@@ -186,7 +186,8 @@ class Loop:
         flow = plan.flow_of(self._recipe, self._name, self._result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            self._progress.say(table(flow.rows(), ""))
+            for line in table(flow.rows(), "").splitlines():
+                self._progress.say(line)
 
     def _opened(self) -> list[Header]:
         return plan.headers(self._recipe, self._name, self._result)
