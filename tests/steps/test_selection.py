@@ -297,7 +297,10 @@ def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, s
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"weight": "Jet_pt"}, r"'Jet_pt' has several values for an event; weights, labels, targets and spectators have one"),
+        (
+            {"weight": "Jet_pt"},
+            r"'Jet_pt' has several values for an event; weights, labels, targets and spectators have one",
+        ),
         ({"weight": "kimd"}, r"params.json: 'kimd' at column 1: there is no branch 'kimd'; closest: kind"),
         ({"weight": "log(w - 100)"}, r"the weight of entry 0 of TTree 'Events' in '.*0.root' is nan; add a cut"),
         ({"label": "met"}, r"the label 'met' of entry \d+ of TTree .* is .*; a label is a whole number"),
@@ -327,3 +330,29 @@ def test_identifiers_stay_as_they_were_read(files: tuple[str, str], tmp_path: Pa
         assert events.type == pa.int64()
         wanted = np.arange(N) + N * part.label
         assert sorted(events.to_pylist()) == wanted[wanted % 2 == 1].tolist()
+
+
+def test_branches_of_weights_and_labels_are_no_features(files: tuple[str, str], tmp_path: Path) -> None:
+    of_sample = {
+        "samples": (Sample(name="one", weight="abs(w) * 2"), Sample(name="other")),
+        "files": (LabelledFile(files[0], 0, "one"), LabelledFile(files[1], 1, "other")),
+    }
+    everything = {"met", "tag", "w", "kind", "nJet", "Jet_pt", "Jet_eta", "Jet_phi", "Jet_mass"}
+    for number, (values, without) in enumerate(
+        [
+            ({"weight": "w"}, {"w"}),
+            ({"label": "where(abs(kind) == 11, 1, 0)"}, {"kind"}),
+            (of_sample, {"w"}),
+            ({"weight": "w", "excluded": ("w",)}, {"w"}),
+            ({"weight": "w", "selected": ("w", "met")}, everything - {"w", "met"}),
+            ({"weight": "w", "selected": ("*",)}, {"w"}),
+            ({"spectators": ("met*2", "tag")}, {"tag"}),
+        ]
+    ):
+        store = open_store(str(tmp_path / str(number)))
+        recipe = recipe_of(files, **values)
+        prepared(recipe, store)
+        assert set(spec_of(recipe, store).names) == everything - without
+        notes = plan.notes(recipe, "run/1", lambda key: result_if_there(key, store))  # noqa: B023
+        names = [note.partition("use them: ")[2].partition(";")[0] for note in notes if note.startswith("no features")]
+        assert names == ([] if number in (3, 4) else [", ".join(without)])

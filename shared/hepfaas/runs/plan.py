@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
@@ -89,6 +90,8 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
     sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
+    kept = [text for text in (*recipe.spectators, *recipe.targets) if text in parse(text, "params.json").names]
+    removed = (*recipe.preprocessing.removed, *dict.fromkeys([*kept, *_telling(recipe)]))
     return [
         Open(
             url=file.url,
@@ -98,13 +101,21 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators, *recipe.targets),
+            removed=removed,
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
         )
         for file in recipe.files
     ]
+
+
+def _telling(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names in the weights and the label of events that are not selected by name. As features they could
+    tell the class, and data do not have them."""
+    weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
+    used = {name for text in (recipe.label, *weights) if text for name in parse(text, "params.json").names}
+    return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
@@ -717,9 +728,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:
