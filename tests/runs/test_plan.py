@@ -308,6 +308,7 @@ def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: in
     chain = plan.chain_of(recipe, "run/1", world.results.get)
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
     assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
     best = min(range(n_epochs), key=LOSSES.__getitem__)

@@ -287,6 +287,14 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return _course(recipe, matrix, results).chain
 
 
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
+
+
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
