@@ -55,6 +55,11 @@ def test_uncertainties_are_the_spread_of_repeated_samples() -> None:
         assert np.mean([one[f"{name}_uncertainty"] for one in found]) == pytest.approx(spread, rel=0.15)
 
 
+def test_perfect_predictions_have_no_error() -> None:
+    found = regression_of(residuals_of(TRUE[:, 0], TRUE[:, 0], unit=0.5))
+    assert (found["rmse"], found["rmse_uncertainty"], found["bias"], found["r2"]) == (0, 0, 0, 1)
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 300), max_size=3), st.booleans())
 def test_counts_do_not_depend_on_the_parts(cuts: list[int], weighted: bool) -> None:
@@ -126,17 +131,13 @@ def test_the_distribution_of_residuals_has_all_events_within_its_edges() -> None
     assert distribution(counts, edges) == pytest.approx(expected, rel=0.02, abs=2)
 
 
-def test_plots_of_equal_values_are_equal_bytes() -> None:
-    found = profiles(PREDICTED, TRUE, {f"b${number}": TRUE[:, 1] for number in range(6)}, WEIGHTS, TARGETS)[0]
-
-    def drawn() -> plots.Pictures:
-        return {
-            **plots.residuals(counts_of(), 0, "pt", ""),
-            **plots.predictions(found["plane"], "pt", ""),
-            **plots.profiles(found["branches"], "pt", ""),
-        }
-
-    pictures = drawn()
+def test_plots_are_one_of_the_target_and_pages_of_four_branches() -> None:
+    found = profiles(PREDICTED, TRUE, {f"b${number}": TRUE[:, 1] for number in range(5)}, WEIGHTS, TARGETS)[0]
+    pictures = {
+        **plots.residuals(counts_of(), 0, "pt", ""),
+        **plots.predictions(found["plane"], "pt", ""),
+        **plots.profiles(found["branches"], "pt", ""),
+    }
     kinds = ("residuals", "predictions", "profile", "profile_1", "profile_2")
     assert set(pictures) == {f"{kind}.{ending}" for kind in kinds for ending in ("png", "pdf")}
-    assert pictures == drawn()
+    assert plots.predictions(found["plane"], "pt", "").items() <= pictures.items()  # equal values give equal bytes

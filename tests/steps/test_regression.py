@@ -259,7 +259,7 @@ def test_a_run_that_lost_its_last_steps_ends_with_the_same_model(job: Path, tmp_
     [
         (
             MODEL.replace("Dense(2)", "Dense(1)"),
-            "model.py: an event gives 1 numbers, and there are 2 targets (gen_pt, gen_y); end the network in Dense(2)",
+            "model.py: an event gives 1 number, and there are 2 targets (gen_pt, gen_y); end the network in Dense(2)",
         ),
         (MODEL.replace('"mse"', '"sparse_categorical_crossentropy"'), "model.py: the loss does not fit the targets: "),
     ],
