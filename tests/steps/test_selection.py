@@ -296,7 +296,10 @@ def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, s
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"weight": "Jet_pt"}, r"'Jet_pt' has several values for an event; weights, labels, targets and spectators have one"),
+        (
+            {"weight": "Jet_pt"},
+            r"'Jet_pt' has several values for an event; weights, labels, targets and spectators",
+        ),
         ({"weight": "kimd"}, r"params.json: 'kimd' at column 1: there is no branch 'kimd'; closest: kind"),
         ({"weight": "log(w - 100)"}, r"the weight of entry 0 of TTree 'Events' in '.*0.root' is nan; add a cut"),
         ({"label": "met"}, r"the label 'met' of entry \d+ of TTree .* is .*; a label is a whole number"),

@@ -69,16 +69,19 @@ def _page(values: Mapping[str, Any]) -> Iterator[str]:
     run, model, best = _escaped(values["run"]), _escaped(values["model"]), _escaped(values["best_epoch"])
     yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{run}</title><style>{STYLE}</style>"
     yield f"<h1>{run}: model {model}</h1>"
-    yield from _predictions(values["metrics"]) if _is_regression(values["metrics"]) else _scores(values["metrics"])
-    yield f"</table><p>best epoch: {best}</p>"
+    yield from metrics_table(values["metrics"])
+    yield f"<p>best epoch: {best}</p>"
     for name, url in values["pictures"].items():
         text, address = _escaped(name), _escaped(quote(url))
         picture = f"<img src='{address}' alt='{text}'>" if name.endswith(".png") else f"<a href='{address}'>{text}</a>"
         yield f"<p>{picture}</p>"
 
 
-def _is_regression(metrics: Mapping[str, Any]) -> bool:
-    return any("targets" in values for values in metrics.values())
+def metrics_table(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the metrics of each sample, or of each sample and target, as an HTML table."""
+    is_regression = any("targets" in values for values in metrics.values())
+    yield from _predictions(metrics) if is_regression else _scores(metrics)
+    yield "</table>"
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:

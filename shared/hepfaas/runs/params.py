@@ -254,8 +254,10 @@ def _balance(value: Any, place: str) -> Balance | None:
 
 
 def _split(value: Any, place: str) -> SplitRule:
-    """Return the split in fractions, or in an expression for the events that are no test events. A number, as MLaaS4HEP took it, is the
-    usual split."""
+    """Return the split in fractions, or in an expression for the events that are no test events.
+
+    A number, as MLaaS4HEP took it, is the usual split.
+    """
     if is_number(value):
         return USUAL_SPLIT
     if isinstance(value, str):
