@@ -402,6 +402,14 @@ def test_class_weights_are_factors_of_each_label(class_weight: Any, expected: tu
     assert {step.class_weight for step in steps if isinstance(step, Train | Export)} == {expected}
 
 
+def test_class_weights_are_those_of_labels_that_are_not_numbered_from_0() -> None:
+    files = (LabelledFile("a.root", 5), LabelledFile("b.root", 3))
+    for class_weight, expected in (("balanced", (10.5, 0.525)), (((5, 2.0),), (1.0, 2.0))):
+        world = World(dataclasses.replace(RECIPE, files=files, class_weight=class_weight))  # type: ignore[arg-type]
+        steps = [step for step in world.finish() if isinstance(step, Train)]
+        assert {(step.labels, step.class_weight) for step in steps} == {((0, 1), expected)}
+
+
 def test_a_class_weight_of_a_label_without_files_is_refused() -> None:
     with pytest.raises(RequestError, match="class_weight names label 2; the labels are 0, 1"):
         World(dataclasses.replace(RECIPE, class_weight=((2, 5.0),))).finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +61,29 @@ def notes_text(notes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def metrics_text(report: Mapping[str, Any]) -> str:
-    """Return loss, accuracy and AUC of each sample, and the model of the run. With several classes the AUC is that of
-    each class against the others, of up to `MOST_CLASSES` classes."""
-    rows = [
+    """Return loss, accuracy and AUC of each sample, or the metrics of each target, and the model of the run."""
+    if "targets" in next(iter(report["metrics"].values()), {}):
+        rows = list(target_rows(report["metrics"]))
+    else:
+        rows = class_rows(report["metrics"])
+    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+
+
+def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of each sample and target of a regression, in the target's unit."""
+    for split, values in metrics.items():
+        for target in values["targets"]:
+            errors = {
+                name: "-" if target[name] is None else f"{target[name]:.4g} ± {target[f'{name}_uncertainty']:.2g}"
+                for name in ("rmse", "bias", "resolution")
+            }
+            yield {"sample": split, "events": values["events"], "target": target["name"], **errors, "R²": target["r2"]}
+
+
+def class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return loss, accuracy and AUC of each sample. With several classes the AUC is that of each class against the
+    others, of up to `MOST_CLASSES` classes."""
+    return [
         {
             "sample": split,
             "events": values["events"],
@@ -71,9 +91,8 @@ def metrics_text(report: Mapping[str, Any]) -> str:
             "accuracy": values["accuracy"],
             **_auc_columns(values),
         }
-        for split, values in report["metrics"].items()
+        for split, values in metrics.items()
     ]
-    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
 
 
 def _auc_columns(values: Mapping[str, Any]) -> dict[str, str]:
