@@ -343,7 +343,8 @@ def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
     if not empty:
         return []
     more = ", …" if len(empty) > MOST_NAMED else ""
-    return [f"{len(empty):,} of {len(headers):,} files have no event: {', '.join(empty[:MOST_NAMED])}{more}"]
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
