@@ -140,6 +140,8 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
         ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
         ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),
+        ('{"split": {"training": 0.5, "validation": 0.5}}', 'it takes {"training": share, .* or a condition'),
+        ('{"split": {"training": 0.5, "validation": 0.5, "test": 0.5}}', "with shares above 0 that add up to 1"),
         ('{"negative_weights": "no"}', 'it takes "keep" or "abs" or "drop" or "error"'),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),

@@ -15,6 +15,7 @@ from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
+from hepfaas.runs.splits import SplitRule
 from hepfaas.runs.steps import Compare, Export, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
 from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
@@ -229,6 +230,7 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
+    "split": SplitRule(test="event % 2"),
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
@@ -252,8 +254,8 @@ def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
 
 
 DATA_KEYS = {
-    "files", "tree", "n_events", "split_seed", "samples", "luminosity", "label", "weight", "spectators", "balance",
-    "negative_weights",
+    "files", "tree", "n_events", "split_seed", "split", "samples", "luminosity", "label", "weight", "spectators",
+    "balance", "negative_weights",
 }  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
@@ -498,7 +500,7 @@ def test_the_event_limit_is_shared_in_proportion() -> None:
     ("entries", "message"),
     [
         ({"a.root": 0, "b.root": 2_000}, "label 0 has no event in TTree 'Events' of its files"),
-        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split 64/16/20"),
+        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split"),
     ],
 )
 def test_too_few_events_are_an_error(entries: dict[str, int], message: str) -> None:

@@ -111,9 +111,10 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets."""
-    weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators, *recipe.targets]))
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
+    which events are test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.test]
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -189,6 +190,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             weighting=recipe.weighting(listed.sample).text if weigh else "",
             weigh=weigh.key if weigh else "",
             targets=targets,
+            split=recipe.split.text,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -730,7 +732,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
             raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
+                f"the {split.label} sample has no event: {why}{events:,} events are too few to split"
             )
 
 
