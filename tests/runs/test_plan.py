@@ -230,7 +230,7 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
-    "split": SplitRule(test="event % 2"),
+    "split": SplitRule(training="event % 2"),
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
@@ -310,6 +310,7 @@ def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: in
     chain = plan.chain_of(recipe, "run/1", world.results.get)
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
     assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
     best = min(range(n_epochs), key=LOSSES.__getitem__)

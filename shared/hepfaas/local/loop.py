@@ -146,6 +146,8 @@ class Loop:
         if coming.phase == self._progress.phase:
             return
         self._show_findings()
+        if self._progress.phase == "train":
+            self._show_early_end()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
@@ -167,6 +169,11 @@ class Loop:
             self._findings_shown = True
             for note in notes:
                 self._progress.say(f"note: {note}")
+
+    def _show_early_end(self) -> None:
+        trained, most = plan.n_epochs(self._recipe, self._name, self._result), self._recipe.epochs
+        if trained is not None and trained < most:
+            self._progress.say(f"note: the training stopped after {trained} of at most {most} epochs")
 
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""

@@ -112,8 +112,8 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
     """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
-    which events are test events."""
-    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.test]
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
     return tuple(filter(None, dict.fromkeys(texts)))
 
 
@@ -313,6 +313,14 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     except Wait:
         return []
     return _course(recipe, matrix, results).chain
+
+
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
@@ -731,9 +739,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:
