@@ -15,6 +15,7 @@ from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
+from hepfaas.runs.splits import SplitRule
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
@@ -244,6 +245,7 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
+    "split": SplitRule(training="event % 2"),
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
@@ -268,8 +270,8 @@ def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
 
 
 DATA_KEYS = {
-    "files", "tree", "n_events", "split_seed", "samples", "luminosity", "label", "weight", "spectators", "balance",
-    "negative_weights", "targets",
+    "files", "tree", "n_events", "split_seed", "split", "samples", "luminosity", "label", "weight", "spectators",
+    "balance", "negative_weights", "targets",
 }  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
@@ -337,6 +339,7 @@ def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: in
     chain = plan.chain_of(recipe, "run/1", world.results.get)
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
     assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
     best = min(range(n_epochs), key=LOSSES.__getitem__)
@@ -431,6 +434,14 @@ def test_class_weights_are_factors_of_each_label(class_weight: Any, expected: tu
     assert {step.class_weight for step in steps if isinstance(step, Train | Export)} == {expected}
 
 
+def test_class_weights_are_those_of_labels_that_are_not_numbered_from_0() -> None:
+    files = (LabelledFile("a.root", 5), LabelledFile("b.root", 3))
+    for class_weight, expected in (("balanced", (10.5, 0.525)), (((5, 2.0),), (1.0, 2.0))):
+        world = World(dataclasses.replace(RECIPE, files=files, class_weight=class_weight))  # type: ignore[arg-type]
+        steps = [step for step in world.finish() if isinstance(step, Train)]
+        assert {(step.labels, step.class_weight) for step in steps} == {((0, 1), expected)}
+
+
 def test_a_class_weight_of_a_label_without_files_is_refused() -> None:
     with pytest.raises(RequestError, match="class_weight names label 2; the labels are 0, 1"):
         World(dataclasses.replace(RECIPE, class_weight=((2, 5.0),))).finish()
@@ -519,7 +530,7 @@ def test_the_event_limit_is_shared_in_proportion() -> None:
     ("entries", "message"),
     [
         ({"a.root": 0, "b.root": 2_000}, "label 0 has no event in TTree 'Events' of its files"),
-        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split 64/16/20"),
+        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split"),
     ],
 )
 def test_too_few_events_are_an_error(entries: dict[str, int], message: str) -> None:

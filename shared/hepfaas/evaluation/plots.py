@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from hepfaas.evaluation.counts import ScoreCounts, distribution
@@ -284,10 +285,11 @@ def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mappi
 
 def _pictures(name: str, draw: Callable[[Figure], None], width: float = 9, height: float = 8) -> Pictures:
     with matplotlib.rc_context({**mplhep.style.CMS, "pdf.fonttype": 42, "font.size": 20, "legend.fontsize": 16}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         draw(figure)
         figure.axes[0].set_title("hepfaas", loc="left", fontweight="bold", fontsize=22)
+        ConstrainedLayoutEngine().execute(figure)  # once; as the figure's own layout, each format would compute it
         return {f"{name}.{kind}": _saved(figure, kind) for kind in FORMATS}
 
 

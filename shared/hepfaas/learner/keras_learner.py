@@ -13,6 +13,7 @@ import io
 import math
 import platform
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ INFERENCE_ROWS = 2_000
 ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
 
 SPARSE = "sparse_categorical_crossentropy"
+
+RANDOM = re.compile(r"Random|Rng|Stateful(?!Partitioned)|TruncatedNormal|Multinomial")
+"""Names of TensorFlow's operations that draw random numbers."""
 
 OnRows = Callable[[int], None]
 
@@ -79,7 +83,7 @@ class KerasLearner:
             "loss": _loss_name(self.model),
             "logits": not self._targets and bool(getattr(self.model.loss, "from_logits", False)),
             "own_fit": self._own_fit,
-            "optimizer": getattr(self.model.optimizer, "name", ""),
+            "optimizer": type(self.model.optimizer).__name__ if self.model.optimizer else "",
             "callbacks": self._callbacks.names,
             "summary": "\n".join(lines),
             "processor": processor(),
@@ -373,7 +377,7 @@ class KerasLearner:
 class _BatchLoop:
     """Runs `train_step` or `test_step` over the rows of a pass, batch by batch; only the last batch may be smaller."""
 
-    def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool) -> None:
+    def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool | None) -> None:
         self._learner, self._size, self._xla = learner, size, xla
         self._step: Callable[[Any], Any] = getattr(learner.model, step)
         self._is_own = getattr(type(learner.model), step) is not getattr(keras.Model, step)
@@ -443,7 +447,8 @@ class _BatchLoop:
         self._last = tf.function(self._one, input_signature=[tuple(map(_any_rows, data))])
         last = self._last.get_concrete_function()
         self._results = last.structured_outputs
-        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=self._xla)
+        xla = not _draws(last.graph) if self._xla is None else self._xla
+        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=xla)
         loop = self._loop.get_concrete_function()
         variables = [*last.variables, *loop.variables]
         self._is_random = self._learner.uses_global_generator(variables) or _has_seeds(loop.graph)
@@ -484,9 +489,19 @@ def _any_rows(spec: Any) -> Any:
 
 def _has_seeds(graph: Any) -> bool:
     """Return whether the graph has a random operation of TensorFlow with its own seed and state."""
+    return any("seed2" in node.attr for node in _nodes(graph))
+
+
+def _draws(graph: Any) -> bool:
+    """Return whether the graph draws random numbers, as dropout does. XLA computes them slowly on processors."""
+    return any(RANDOM.search(node.op) for node in _nodes(graph))
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
     definition = graph.as_graph_def()
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    return any("seed2" in node.attr for node in nodes)
+    yield from definition.node
+    for function in definition.library.function:
+        yield from function.node_def
 
 
 def _tensor(array: NDArray[np.float32]) -> Any:

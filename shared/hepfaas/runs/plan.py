@@ -108,9 +108,10 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets."""
-    weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators, *recipe.targets]))
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -186,6 +187,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             weighting=recipe.weighting(listed.sample).text if weigh else "",
             weigh=weigh.key if weigh else "",
             targets=targets,
+            split=recipe.split.text,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -270,7 +272,7 @@ def trains(
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
-                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                xla=_xla(recipe, rows),
                 before=before,
                 epoch=epoch,
                 segment=segment,
@@ -285,6 +287,11 @@ def trains(
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _xla(recipe: Recipe, rows: int) -> bool | None:
+    """Return whether to use XLA. None leaves it to the learner, which knows the network."""
+    return recipe.xla if recipe.xla is not None or epochs.pays_for_xla(rows) else False
 
 
 def following(step: Train, segments: int, n_epochs: int) -> Train | None:
@@ -305,10 +312,45 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return _course(recipe, matrix, results).chain
 
 
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
+
+
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
     return headers_of(root) if root else []
+
+
+def surveys(recipe: Recipe, attempt: str, results: Results) -> list[Survey]:
+    """Return the survey steps; none before all files are opened."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    opened = results(key)
+    steps = survey_levels(recipe, Found(key, opened))[0] if opened else ()
+    return [step for step in steps if isinstance(step, Survey)]
+
+
+def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return notes on the files and on the values of their branches, as far as they are known."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    if (opened := results(key)) is None:
+        return []
+    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
+    return [*of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on the values of the branches; None before these are known."""
+    try:
+        opened = phase("open", open_levels(recipe, attempt), results)
+        spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    except Wait:
+        return None
+    return list(spec.values.get("notes", ()))
 
 
 def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
@@ -636,7 +678,8 @@ def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | 
     if recipe.class_weight == "balanced" and weigh:
         raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
     if recipe.class_weight == "balanced":
-        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
+        classes = _class_numbers(recipe).values()
+        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == number) for number in classes]
         factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
     else:
         given = dict(recipe.class_weight)
@@ -682,9 +725,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

@@ -208,6 +208,7 @@ class Prepare(RangeStep):
     weighting: str = ""
     weigh: str = ""
     targets: tuple[Row, ...] = ()
+    split: str = ""
     url: str = field(metadata=HINT)
 
 
@@ -215,8 +216,9 @@ class Prepare(RangeStep):
 class Learning(Step):
     """Fields of every step of the learner: the network and how it computes.
 
-    weighted: whether the prepared events have weights. class_weight: factor of the event weights of each label, in the
-    order of `labels`; none if all are 1. targets: of a regression, which has no labels.
+    xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
+    factor of the event weights of each label, in the order of `labels`; none if all are 1. targets: of a regression,
+    which has no labels.
     """
 
     data: str
@@ -227,7 +229,7 @@ class Learning(Step):
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
     targets: tuple[Row, ...] = ()

@@ -65,6 +65,11 @@ class Events:
         """Return the value of an expression for each event, (events,). Raises: RequestError if it is not one number."""
         return one_number(self.arrays, expression, len(self.entries))
 
+    def condition(self, expression: str) -> NDArray[np.bool_]:
+        """Return whether an expression is true, or a number other than 0, for each event, (events,)."""
+        values = self.numbers(expression)
+        return np.asarray((values != 0) & ~np.isnan(values))
+
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
         """Return the weight of each event, (events,), before any normalisation; 0 for a rejected event without one.
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from hepfaas.errors import RequestError
 from hepfaas.features.branches import BranchRange, BranchSurvey
+from hepfaas.features.findings import findings
 from hepfaas.features.scaling import feature_branch
 from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
 from hepfaas.features.targets import target_of
@@ -44,6 +45,7 @@ def perform(step: steps.Spec, store: Store) -> None:
         "n_features": spec.n_features,
         "events": dict(survey.events),
         "missing_values": missing,
+        "notes": findings({name: survey.branches[name] for name in names}),
     }
     if step.targets:
         surveys = {name: BranchRange.from_json(values) for name, values in result["targets"].items()}
