@@ -138,6 +138,10 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
         ('{"preproc": ["preproc.json"]}', "'preproc' is .* \\(a list\\); it takes a name"),
         ('{"weight": "pt >"}', "params.json: 'weight': "),
+        (
+            '{"selected_branches": ["m_ll", "met"], "spectators": ["m_ll"]}',
+            r"'m_ll' is in 'selected_branches' and in 'spectators'; .* as an expression, such as '\+m_ll'",
+        ),
         ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
         ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
         ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),

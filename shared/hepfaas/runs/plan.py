@@ -56,6 +56,9 @@ from hepfaas.runs.steps import (
 )
 from hepfaas.runs.targets import Row, Target
 
+MOST_NAMED = 10
+"""Files that a note names."""
+
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
     """Return the phase that a run is in, or its outcome. Raises: RequestError if results make the recipe impossible."""
@@ -339,8 +342,19 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
     key = open_levels(recipe, attempt)[-1][0].key
     if (opened := results(key)) is None:
         return []
-    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
-    return [*of_files, *(findings(recipe, attempt, results) or ())]
+    headers = _headers(Found(key, opened))
+    of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
+    """Return a note on the files without events; none if all have some."""
+    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    if not empty:
+        return []
+    more = ", …" if len(empty) > MOST_NAMED else ""
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
