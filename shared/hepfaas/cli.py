@@ -317,7 +317,7 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from hepfaas.local.tables import facts
+    from hepfaas.local.tables import status_text
 
     if options.url:
         with _client(options) as client:
@@ -327,7 +327,7 @@ def _status(options: argparse.Namespace) -> None:
         from hepfaas.views import overview
 
         values = overview.status(_store(options), options.run, options.verify).to_json()
-    _show(options, values, facts)
+    _show(options, values, status_text)
     if options.verify and not values["ledger"]["holds"]:
         findings = "; ".join(values["ledger"]["findings"])
         raise RequestError(f"the ledger of run '{options.run}' does not hold: {findings}")

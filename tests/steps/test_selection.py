@@ -23,7 +23,7 @@ from hepfaas.runs.phases import Ready
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
 from hepfaas.runs.results import PreparedPart, prepared_parts
-from hepfaas.runs.splits import Split
+from hepfaas.runs.splits import Split, SplitRule
 from hepfaas.runs.weighting import Balance
 from hepfaas.steps.objects import open_part, result_if_there
 from hepfaas.steps.performing import perform
@@ -273,6 +273,19 @@ def test_an_expression_labels_each_event(files: tuple[str, str], tmp_path: Path)
     assert "met" not in spec_of(recipe, store).names
 
 
+def test_an_expression_or_shares_split_the_events(files: tuple[str, str], tmp_path: Path) -> None:
+    splits = {}
+    for name, rule in {"odd": SplitRule(training="event % 2 == 0"), "shares": SplitRule((0.1, 0.3, 0.6))}.items():
+        store = open_store(str(tmp_path / name))
+        rows = rows_of(prepared(recipe_of(files, split=rule), store), store)
+        splits[name] = {(file, entry): row["split"] for (file, entry), row in rows.items()}
+    assert all((split == Split.TEST) == (entry % 2 == 1) for (_, entry), split in splits["odd"].items())
+    counts = np.bincount(list(splits["odd"].values()))
+    assert counts[0] / (counts[0] + counts[1]) == pytest.approx(0.8, abs=0.06)
+    shares = np.bincount(list(splits["shares"].values())) / (2 * N)
+    assert shares == pytest.approx([0.1, 0.3, 0.6], abs=0.05)
+
+
 def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, str], tmp_path: Path) -> None:
     recipe = recipe_of(files, files=(LabelledFile(files[0], 2), LabelledFile(files[1], 1)))
     store = open_store(str(tmp_path))
@@ -283,7 +296,10 @@ def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, s
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"weight": "Jet_pt"}, r"'Jet_pt' has several values for an event; weights, labels and spectators have one"),
+        (
+            {"weight": "Jet_pt"},
+            r"'Jet_pt' has several values for an event; weights, labels, targets and spectators",
+        ),
         ({"weight": "kimd"}, r"params.json: 'kimd' at column 1: there is no branch 'kimd'; closest: kind"),
         ({"weight": "log(w - 100)"}, r"the weight of entry 0 of TTree 'Events' in '.*0.root' is nan; add a cut"),
         ({"label": "met"}, r"the label 'met' of entry \d+ of TTree .* is .*; a label is a whole number"),

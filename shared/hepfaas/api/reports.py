@@ -69,16 +69,38 @@ def _page(values: Mapping[str, Any]) -> Iterator[str]:
     run, model, best = _escaped(values["run"]), _escaped(values["model"]), _escaped(values["best_epoch"])
     yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{run}</title><style>{STYLE}</style>"
     yield f"<h1>{run}: model {model}</h1>"
-    yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
-    for split, metrics in values["metrics"].items():
-        auc = f"{metrics['auc']:.4f} ± {metrics['auc_uncertainty']:.4f}" if metrics["auc"] is not None else "-"
-        yield f"<tr><td>{_escaped(split)}<td>{_escaped(metrics['events'])}"
-        yield f"<td>{_number(metrics['loss'])}<td>{_number(metrics['accuracy'])}<td>{auc}"
-    yield f"</table><p>best epoch: {best}</p>"
+    yield from metrics_table(values["metrics"])
+    yield f"<p>best epoch: {best}</p>"
     for name, url in values["pictures"].items():
         text, address = _escaped(name), _escaped(quote(url))
         picture = f"<img src='{address}' alt='{text}'>" if name.endswith(".png") else f"<a href='{address}'>{text}</a>"
         yield f"<p>{picture}</p>"
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the metrics of each sample, or of each sample and target, as an HTML table."""
+    is_regression = any("targets" in values for values in metrics.values())
+    yield from _predictions(metrics) if is_regression else _scores(metrics)
+    yield "</table>"
+
+
+def _scores(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
+    for split, values in metrics.items():
+        auc = f"{values['auc']:.4f} ± {values['auc_uncertainty']:.4f}" if values["auc"] is not None else "-"
+        yield f"<tr><td>{_escaped(split)}<td>{_escaped(values['events'])}"
+        yield f"<td>{_number(values['loss'])}<td>{_number(values['accuracy'])}<td>{auc}"
+
+
+def _predictions(metrics: Mapping[str, Any]) -> Iterator[str]:
+    yield "<table><tr><th>sample<th>events<th>target<th>RMSE<th>bias<th>resolution<th>R²"
+    for split, values in metrics.items():
+        for target in values["targets"]:
+            yield f"<tr><td>{_escaped(split)}<td>{_escaped(values['events'])}<td>{_escaped(target['name'])}"
+            for name in ("rmse", "bias", "resolution"):
+                error = target[f"{name}_uncertainty"]
+                yield f"<td>{target[name]:.4g} ± {error:.2g}" if error is not None else f"<td>{_number(target[name])}"
+            yield f"<td>{_number(target['r2'])}"
 
 
 def _number(value: float | None) -> str:

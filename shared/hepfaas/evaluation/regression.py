@@ -7,7 +7,7 @@ for each factor of e far from 0, so that a quantile is known to 0.4 % of itself,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import or_
 from typing import Any
@@ -25,6 +25,9 @@ HALF = 40 * BINS_PER_E
 
 CENTRAL = (0.16, 0.5, 0.84)
 """Shares of the residuals below the central 68 %, the median, and its end."""
+
+NEAR = 0.04
+"""The density at a quantile is that of the residuals whose share is at most this far from the quantile's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,31 +109,43 @@ def residuals_of(
 
 
 def regression_of(counts: ResidualCounts) -> dict[str, Any]:
-    """Return the metrics as JSON values: events, bias (mean residual) with its standard error, rmse (root of the mean
-    squared residual), median, resolution (half of the width of the central 68 % of the residuals), and r2 (share of
-    the variance of the true values that is explained).
+    """Return the metrics as JSON values: events, bias (mean residual), rmse (root of the mean squared residual),
+    median, resolution (half of the width of the central 68 % of the residuals), and r2 (share of the variance of the
+    true values that is explained); bias, rmse and resolution with standard errors, that of the resolution for many
+    events.
 
     All are None if the sum of weights is not positive; with negative weights rmse is None if the mean square is
     negative, and the resolution is that of the first crossings of its shares.
     """
-    names = ("bias", "bias_uncertainty", "rmse", "median", "resolution", "r2")
+    names = ("bias", "bias_uncertainty", "rmse", "rmse_uncertainty", "median", "resolution", "resolution_uncertainty")
     total = positive_total(counts.histogram)
-    result: dict[str, Any] = {"events": int(counts.histogram.events.sum()), **dict.fromkeys(names)}
+    result: dict[str, Any] = {"events": int(counts.histogram.events.sum()), **dict.fromkeys((*names, "r2"))}
     if total is None:
         return result
     bias, square = float(counts.total) / total, float(counts.squares) / total
     centres = _centres(counts.unit)
-    spread = float((counts.histogram.variances * (centres - bias) ** 2).sum())
-    low, middle, high = _quantiles(counts.histogram, centres, total)
+    variances = counts.histogram.variances
+    spread = float((variances * (centres - bias) ** 2).sum())
+    spread_of_squares = float((variances * (centres**2 - square) ** 2).sum())
+    rmse = math.sqrt(square) if square >= 0 else None
+    low, middle, high = _quantiles(counts.histogram, centres, total, CENTRAL)
     true_variance = float(counts.squares_true) / total - (float(counts.total_true) / total) ** 2
     return result | {
         "bias": bias,
         "bias_uncertainty": math.sqrt(spread) / total,
-        "rmse": math.sqrt(square) if square >= 0 else None,
+        "rmse": rmse,
+        "rmse_uncertainty": math.sqrt(spread_of_squares) / (2 * total * rmse) if rmse else rmse,
         "median": middle,
         "resolution": (high - low) / 2,
+        "resolution_uncertainty": _error_of_resolution(counts.histogram, centres, total),
         "r2": 1 - square / true_variance if true_variance > 0 else None,
     }
+
+
+def distribution(counts: ResidualCounts, edges: Floats) -> Floats:
+    """Return the yields of the residuals in wider bins: edges (bins + 1,), in the target's unit."""
+    yields: Floats = np.histogram(_centres(counts.unit), edges, weights=counts.histogram.yields)[0].astype(np.float64)
+    return yields
 
 
 @dataclass(frozen=True)
@@ -202,7 +217,8 @@ def profile_of(
 
 def _bins(residuals: Floats, unit: float) -> NDArray[np.int64]:
     place = np.sign(residuals) * np.log1p(np.abs(residuals) / unit) * BINS_PER_E
-    return np.clip(np.floor(place) + HALF, 0, 2 * HALF - 1).astype(np.int64)
+    bins: NDArray[np.int64] = np.clip(np.floor(place) + HALF, 0, 2 * HALF - 1).astype(np.int64)
+    return bins
 
 
 def _centres(unit: float) -> Floats:
@@ -212,6 +228,19 @@ def _centres(unit: float) -> Floats:
     return centres
 
 
-def _quantiles(histogram: Tally, centres: Floats, total: float) -> list[float]:
+def _quantiles(histogram: Tally, centres: Floats, total: float, shares: Sequence[float]) -> list[float]:
     below = np.cumsum(histogram.yields) / total
-    return [float(centres[int(np.argmax(below >= share))]) for share in CENTRAL]
+    return [float(centres[int(np.argmax(below >= share))]) for share in shares]
+
+
+def _error_of_resolution(histogram: Tally, centres: Floats, total: float) -> float:
+    """Return the standard error of half the difference of both outer quantiles, from their asymptotic covariance
+    min(p, q) (1 - max(p, q)) / (n f(p) f(q)) with the density f (Kendall and Stuart, The Advanced Theory of Statistics,
+    volume 1, section 10.11)."""
+    low, _, high = CENTRAL
+    ends = _quantiles(histogram, centres, total, [low - NEAR, low + NEAR, high - NEAR, high + NEAR])
+    at_low, at_high = ((ends[number + 1] - ends[number]) / (2 * NEAR) for number in (0, 2))  # 1 / density
+    own, both = low * (1 - low), low * (1 - high)
+    variance = own * at_low**2 + own * at_high**2 - 2 * both * at_low * at_high
+    n_effective = total**2 / float(histogram.variances.sum())
+    return math.sqrt(max(0.0, variance) / n_effective) / 2

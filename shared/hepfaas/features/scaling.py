@@ -81,6 +81,13 @@ def feature_branch(name: str, survey: BranchRange, rules: BranchRules) -> Featur
     )
 
 
+def mean_and_deviation(survey: BranchRange) -> tuple[float, float]:
+    """Return mean and standard deviation of the finite values of a survey that has moments."""
+    assert survey.moments is not None
+    mean = survey.moments.values.fraction / survey.n_finite
+    return _nearest(mean), _root(survey.moments.squares.fraction / survey.n_finite - mean**2)
+
+
 def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, high: float) -> NDArray[Any]:
     if branch.scaling == "minmax":  # in the precision of the values: the arithmetic of the original
         return (values - low) / (high - low) if high != low else values
@@ -98,9 +105,8 @@ def _fitted(survey: BranchRange, kind: Scaling, low: float, high: float) -> tupl
     if kind == "log":
         return low, math.log1p(high - low) or 1.0
     if kind == "standard":
-        assert survey.moments is not None
-        mean = survey.moments.values.fraction / survey.n_finite
-        return _nearest(mean), _root(survey.moments.squares.fraction / survey.n_finite - mean**2) or 1.0
+        mean, deviation = mean_and_deviation(survey)
+        return mean, deviation or 1.0
     if kind == "robust":
         assert survey.histogram is not None
         first, median, third = (survey.histogram.quantile(quarters, 4) for quarters in (1, 2, 3))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hepfaas.datasets.branch_choice import IDENTIFIERS
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import TreeSummary
@@ -13,6 +14,8 @@ from hepfaas.features.branches import BranchRange, survey_of
 from hepfaas.features.findings import findings
 
 SAMPLE_ENTRIES = 10_000
+LEAST_ENTRIES = 10
+"""Fewest entries whose values tell something about a branch. A tree like `Runs` of NanoAOD has fewer."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,11 @@ class Sample:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know before training on these branches."""
-        return [f"in the first {self.entries:,} entries, {note}" for note in findings(self.branches)]
+        """What the user should know before training on these branches; nothing of a tree with a few entries."""
+        if self.entries < LEAST_ENTRIES:
+            return []
+        features = {name: branch for name, branch in self.branches.items() if name not in IDENTIFIERS}
+        return [f"in the first {self.entries:,} entries, {note}" for note in findings(features)]
 
     def values(self, name: str) -> dict[str, Any]:
         """Return what is shown of a branch: low and high, the share of its values that are NaN or infinite."""

@@ -180,7 +180,7 @@ class Loop:
         self._notes_shown = True
         opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
-        notes = {note for file in opened for note in file.notes}
+        notes = {note for file in opened for note in file.notes} | set(plan.empty_files(self._recipe, opened))
         if left_out:
             notes.add(f"branches without numbers are left out: {', '.join(sorted(left_out))}")
         twice = sum(file.baskets_read_twice for file in opened)
@@ -193,7 +193,8 @@ class Loop:
         flow = plan.flow_of(self._recipe, self._name, self._result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            self._progress.say(table(flow.rows(), ""))
+            for line in table(flow.rows(), "").splitlines():
+                self._progress.say(line)
 
     def _opened(self) -> list[Header]:
         return plan.headers(self._recipe, self._name, self._result)

@@ -54,6 +54,10 @@ from hepfaas.runs.steps import (
     Train,
     Weigh,
 )
+from hepfaas.runs.targets import Row, Target
+
+MOST_NAMED = 10
+"""Files that a note names."""
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
@@ -97,7 +101,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators),
+            removed=(*recipe.preprocessing.removed, *recipe.spectators, *recipe.targets),
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
@@ -107,9 +111,10 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators."""
-    weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators]))
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -121,7 +126,7 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
-    if not recipe.label and len(with_events) < len(recipe.labels):
+    if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
         raise RequestError(
             f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
@@ -153,6 +158,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
             moments=moments,
             histograms=histograms,
+            targets=recipe.targets,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -170,7 +176,7 @@ def _read(header: Header) -> tuple[str, ...]:
 def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | None = None) -> Levels:
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
     columns, headers = spec.values["columns"], _headers(opened)
-    classes = _class_numbers(recipe)
+    classes, targets = _class_numbers(recipe), _targets(recipe, spec)
     steps = [
         Prepare(
             file=file.identity,
@@ -183,6 +189,8 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             spectators=recipe.spectators,
             weighting=recipe.weighting(listed.sample).text if weigh else "",
             weigh=weigh.key if weigh else "",
+            targets=targets,
+            split=recipe.split.text,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -192,12 +200,29 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
 
 
 def _class_numbers(recipe: Recipe) -> dict[int, int]:
-    """Return the number of the class of each label of a file."""
-    return {label: number for number, label in enumerate(recipe.labels)}
+    """Return the number of the class of each label of a file; the events of a regression are of one class."""
+    return {label: 0 if recipe.targets else number for number, label in enumerate(recipe.labels)}
+
+
+def _targets(recipe: Recipe, spec: Found) -> tuple[Row, ...]:
+    """Return the targets with their scale, as steps name them. Raises: RequestError if the earlier version that the run
+    continues from learned others."""
+    targets = [Target.from_json(values) for values in spec.values.get("targets", ())]
+    known = tuple(target.name for target in targets)
+    if known != recipe.targets:
+        learned, wanted = (", ".join(names) or "classes" for names in (known, recipe.targets))
+        model = recipe.continues.model if recipe.continues else recipe.name
+        raise RequestError(
+            f"model '{model}' learned {learned}, and this run learns {wanted}; train a new model, or give the same "
+            "'target'"
+        )
+    return tuple(target.row for target in targets)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
+def score_levels(
+    recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None, targets: tuple[Row, ...] = ()
+) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
@@ -208,6 +233,7 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | 
                 n_classes=n_classes,
                 threshold=recipe.threshold,
                 weigh=weigh.key if weigh else "",
+                targets=targets,
             )
             for part in _parts(prepared)
         ]
@@ -233,7 +259,8 @@ def trains(
             f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
-    class_weight = _class_weight(recipe, _parts(prepared), weigh)
+    targets = _targets(recipe, spec)
+    class_weight = () if targets else _class_weight(recipe, _parts(prepared), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -256,6 +283,7 @@ def trains(
                 shuffle=recipe.shuffle,
                 weighted=weigh is not None,
                 class_weight=class_weight,
+                targets=targets,
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
             )
@@ -314,8 +342,19 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
     key = open_levels(recipe, attempt)[-1][0].key
     if (opened := results(key)) is None:
         return []
-    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
-    return [*of_files, *(findings(recipe, attempt, results) or ())]
+    headers = _headers(Found(key, opened))
+    of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
+    """Return a note on the files without events; none if all have some."""
+    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    if not empty:
+        return []
+    more = ", …" if len(empty) > MOST_NAMED else ""
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
@@ -351,8 +390,9 @@ def _cuts(recipe: Recipe) -> tuple[str, ...]:
 def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
     """Return the sample of each file, by the file's identity: its name, or that of its class."""
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
-        (header.identity, file.sample or (PurePosixPath(file.url).stem if recipe.label else names[file.label]))
+        (header.identity, file.sample or (PurePosixPath(file.url).stem if has_no_names else names[file.label]))
         for file, header in zip(recipe.files, headers, strict=True)
     )
 
@@ -391,6 +431,8 @@ class _Matrix:
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
+    if recipe.gate and recipe.targets:
+        raise RequestError("a gate compares classifiers, and the run has a 'target'; leave one of them out")
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
     weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
@@ -412,6 +454,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         preprocessing=recipe.preprocessing.text,
         spectators=recipe.spectators,
         rules=recipe.features.text,
+        targets=recipe.targets,
     )
     return one(step, results)
 
@@ -453,6 +496,8 @@ def _normalisation(
 def _class_names(recipe: Recipe, weigh: Found | None) -> tuple[str, ...]:
     if recipe.label and weigh:
         return tuple(f"{recipe.label} = {label}" for label in weigh.values["labels"])
+    if recipe.targets:
+        return ()
     return recipe.classes
 
 
@@ -460,6 +505,8 @@ def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
     """Return the numbers of the classes that the learner separates."""
     if recipe.label and weigh:
         return tuple(range(len(weigh.values["labels"])))
+    if recipe.targets:
+        return ()
     return tuple(_class_numbers(recipe).values())
 
 
@@ -473,7 +520,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh, last.targets), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
     examine = one(
         Examine(
@@ -482,6 +529,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
             export=export.key,
             score=score.key,
             classes=names,
+            targets=last.targets,
         ),
         results,
     )
@@ -494,6 +542,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
             classes=names,
             data=matrix.prepared.key,
             cuts=_cuts(recipe),
+            targets=last.targets,
             samples=_samples(recipe, _headers(matrix.opened)),
         ),
         results,
@@ -690,9 +739,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

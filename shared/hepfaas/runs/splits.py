@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
-
-from hepfaas.errors import RequestError
 
 
 class Split(IntEnum):
@@ -27,16 +26,38 @@ HELD_BACK = (Split.VALIDATION, Split.TEST)
 """The samples that are not trained on, in the order of stored score counts."""
 
 
-def fractions_in(values: Mapping[str, Any], place: str) -> tuple[float, ...]:
-    """Return the fractions of events in the order of `Split`, from an object of 'train', 'validation' and 'test'.
+@dataclass(frozen=True)
+class SplitRule:
+    """How events are split. fractions: of the samples, drawn by a hash of each event. training: expression that is true
+    for training and validation events, which are then drawn in the ratio of their fractions; all others are test
+    events. '': all samples are drawn."""
 
-    Raises: RequestError unless there are three numbers above 0 whose sum is 1.
-    """
-    names = ("train", "validation", "test")
-    given = [value for value in values.values() if type(value) in (int, float) and 0 < value < 1]
-    if set(values) != set(names) or len(given) < len(names):
-        raise RequestError(f"{place} takes a number between 0 and 1 for each of {', '.join(names)}")
-    fractions = tuple(float(values[name]) for name in names)
-    if not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise RequestError(f"{place}: the fractions add up to {sum(fractions):g}; their sum must be 1")
-    return fractions
+    fractions: tuple[float, float, float] = (0.64, 0.16, 0.20)
+    training: str = ""
+
+    @property
+    def drawn(self) -> tuple[float, float, float]:
+        """The fractions of the events that are drawn; their sum is 1."""
+        training, validation, _ = self.fractions
+        if not self.training:
+            return self.fractions
+        return training / (training + validation), validation / (training + validation), 0.0
+
+    @property
+    def text(self) -> str:
+        """JSON text, equal for equal values; '' for the usual rule."""
+        return json.dumps(asdict(self), sort_keys=True) if self != USUAL_SPLIT else ""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any] | None) -> SplitRule:
+        """Return the rule from the values of `dataclasses.asdict`; None: the usual one."""
+        return cls(tuple(values["fractions"]), values["training"]) if values else USUAL_SPLIT
+
+    @classmethod
+    def from_text(cls, text: str) -> SplitRule:
+        """Return the rule of `text`."""
+        return cls.from_json(json.loads(text) if text else None)
+
+
+USUAL_SPLIT = SplitRule()
+"""64 % training, 16 % validation, 20 % test, as in MLaaS4HEP."""

@@ -65,6 +65,11 @@ class Events:
         """Return the value of an expression for each event, (events,). Raises: RequestError if it is not one number."""
         return one_number(self.arrays, expression, len(self.entries))
 
+    def condition(self, expression: str) -> NDArray[np.bool_]:
+        """Return whether an expression is true, or a number other than 0, for each event, (events,)."""
+        values = self.numbers(expression)
+        return np.asarray((values != 0) & ~np.isnan(values))
+
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
         """Return the weight of each event, (events,), before any normalisation; 0 for a rejected event without one.
 
@@ -93,6 +98,16 @@ class Events:
                 f"{values[wrong[0]]}; a label is a whole number"
             )
         return values.astype(np.int64)
+
+    def target(self, expression: str) -> NDArray[np.float64]:
+        """Return the target of each selected event, (selected,). Raises: RequestError if one is NaN or infinite."""
+        values = self.numbers(expression)[self.selected].astype(np.float64)
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            raise RequestError(
+                f"the target '{expression}' of entry {self.entries[self.selected][wrong[0]]} of {self.place} is "
+                f"{values[wrong[0]]}; add a cut that rejects such events, such as isfinite({expression})"
+            )
+        return values
 
     def bins(self, weighting: Weighting) -> NDArray[np.int64]:
         """Return the bin of the balance of each selected event, (selected,)."""

@@ -27,10 +27,14 @@ from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Examine
 from hepfaas.steps.objects import encoded, open_part, result_of
+from hepfaas.steps.regression import examined
 
 
 def perform(step: Examine, store: Store, inference: Inference = INFERENCE) -> None:
     """Raises: MissingError; GraphError if the graph fails; RequestError if scores of the model are invalid."""
+    if step.targets:
+        store.create(step.key, encoded(_of_regression(step, store, inference)))
+        return
     counts = PartCounts.from_json(result_of(step.score, store))
     counts.scores.check()
     thresholds = [curve.threshold or 0.5 for curve in curves_of(counts.scores, Split.TEST)]
@@ -64,17 +68,23 @@ def perform(step: Examine, store: Store, inference: Inference = INFERENCE) -> No
     store.create(step.key, encoded(result))
 
 
+def _of_regression(step: Examine, store: Store, inference: Inference) -> dict[str, Any]:
+    spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
+    features, targets, weights, spectators = _rows(prepared_parts(result_of(step.data, store)), spec, store)
+    return examined(step, store, inference, features=features, standard=targets, weights=weights, spectators=spectators)
+
+
 def _rows(
     parts: Sequence[PreparedPart], spec: FeatureSpec, store: Store
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """Return features, labels, weights times the factors of the sample, and spectators."""
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """Return features, labels or targets, weights times the factors of the sample, and spectators."""
     batches = [
         (part, number, min(BATCH_ROWS, part.rows[Split.TEST] - index * BATCH_ROWS))
         for part in parts
         for index, number in enumerate(place for place, digit in enumerate(part.order) if digit == str(int(Split.TEST)))
     ]
     features = [np.zeros((0, spec.n_features), dtype=np.float32)]
-    labels, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    labels, weights = list[NDArray[Any]](), [np.zeros(0)]
     spectators: dict[str, list[NDArray[np.float64]]] = {}
     opened: dict[str, Any] = {}
     for batch in batches_of([part.file for part, _, _ in batches], [rows for _, _, rows in batches], spec.n_features):
@@ -89,7 +99,12 @@ def _rows(
         for name, values in stored.spectators(number).items():
             spectators.setdefault(name, []).append(values[: batch.rows].astype(np.float64))
     joined = {name: np.concatenate(values) for name, values in spectators.items()}
-    return np.concatenate(features), np.concatenate(labels), np.concatenate(weights), joined
+    return (
+        np.concatenate(features),
+        np.concatenate(labels or [np.zeros(0, dtype=np.int64)]),
+        np.concatenate(weights),
+        joined,
+    )
 
 
 def _weights(event_weights: NDArray[np.float64] | None, batch: SampledBatch) -> NDArray[np.float64]:

@@ -47,6 +47,7 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
         "recipe": json.loads(step.recipe),
         "data": _data(prepared_parts(result_of(step.data, store))),
         "labels": export.labels,
+        "targets": result_of(step.spec, store).get("targets", []),
         "outputs": export.outputs,
         "logits": export.logits,
         "parameters": export.parameters,

@@ -1,4 +1,4 @@
-"""Split of events into training, validation and test, and into folds, by a hash of each event's identity. Pure.
+"""Split of events into training, validation and test by a hash of each event's identity. Pure.
 
 The split does not depend on how the entries are cut into ranges.
 """
@@ -6,16 +6,11 @@ The split does not depend on how the entries are cut into ranges.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.errors import RequestError
-from hepfaas.runs.splits import Split
-
-FRACTIONS = (0.64, 0.16, 0.20)
+from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 
 
 def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -24,47 +19,21 @@ def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def split_of(
-    identity: str, entries: NDArray[np.int64], seed: int, fractions: Sequence[float] = FRACTIONS
-) -> NDArray[np.uint8]:
-    """Return the number of each event's `Split`, (events,).
-
-    fractions: of the events that each split gets, in the order of `Split`; their sum is 1.
-    """
-    return _drawn(identity, entries, f"split {seed}", fractions)
-
-
-def split_by(
-    values: NDArray[Any],
     identity: str,
     entries: NDArray[np.int64],
     seed: int,
-    fractions: Sequence[float] = FRACTIONS,
+    rule: SplitRule = USUAL_SPLIT,
+    is_training: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the number of each event's `Split`, (events,), where an expression names the test events.
-
-    values: of the expression: 0 for a test event, another number for the others, which are split into training and
-    validation in the ratio of their fractions.
-
-    Raises: RequestError if the expression has no value for an event.
-    """
-    if missing := int(np.isnan(values.astype(np.float64)).sum()):
-        raise RequestError(f"the expression of 'split' has no value for {missing:,} of {len(values):,} events")
-    training, validation, _ = fractions
-    parts = np.array([training, validation, 0.0]) / (training + validation)
-    split = _drawn(identity, entries, f"split {seed}", parts.tolist())
-    return np.where(values != 0, np.minimum(split, Split.VALIDATION), Split.TEST).astype(np.uint8)
-
-
-def fold_of(identity: str, entries: NDArray[np.int64], seed: int, n_folds: int) -> NDArray[np.uint8]:
-    """Return the number of each event's fold, (events,), of at most 255 equal ones, independent of its `Split`."""
-    return _drawn(identity, entries, f"fold {seed}", [1 / n_folds] * n_folds)
-
-
-def _drawn(identity: str, entries: NDArray[np.int64], what: str, fractions: Sequence[float]) -> NDArray[np.uint8]:
-    """Return a number below len(fractions) for each event, drawn with these probabilities."""
-    drawn = _mixed(event_ids(identity, entries) ^ _number(what))
-    edges = np.cumsum(fractions)[:-1] * 2.0**64
-    return np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
+    """Return the number of each event's `Split`, (events,). is_training: whether the rule's expression is true,
+    (events,)."""
+    drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
+    edges = np.cumsum(rule.drawn)[:-1] * 2.0**64
+    split = np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
+    if is_training is not None:
+        split = np.minimum(split, Split.VALIDATION)  # a share of 0 may still be drawn by rounding
+        split[~is_training] = Split.TEST
+    return split
 
 
 def id_sum(ids: NDArray[np.uint64]) -> int:

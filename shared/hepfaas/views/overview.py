@@ -357,7 +357,7 @@ def _outcome(store: Store, finished: Finished) -> Outcome:
     if finished.model:
         version = versions.Version(finished.model["name"], finished.model["version"])
         with suppress(MissingError):  # it was deleted
-            metrics = versions.card_of(store, version)["metrics"].get("test", {})
+            metrics = _main(versions.card_of(store, version)["metrics"].get("test", {}))
     if finished.scores is not None:
         parts = scored_parts(finished.scores)
         scores = {
@@ -431,6 +431,11 @@ def _trained(store: Store, key: str) -> dict[str, Any]:
     a run reads it each second. Raises: MissingError."""
     result = result_of(key, store)
     return {"metrics": result["metrics"], "stop": bool(result.get("stop"))}
+
+
+def _main(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that are single numbers, and the confusion matrix; `evaluation.json` has all."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) or name == "confusion"}
 
 
 def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[TrainedSegment]]:
