@@ -82,6 +82,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     for name in JOB_FILES:
         job.add_argument(f"--{name}", metavar="NAME", help=f"name of the {name} file in FOLDER")
     job.add_argument("--name", metavar="NAME", help="name of the model")
+    job.add_argument("--tag", action="append", default=[], metavar="TAG", help="tag of the run; may be repeated")
     of_run = argparse.ArgumentParser(add_help=False)
     of_run.add_argument("run", metavar="RUN")
 
@@ -115,10 +116,27 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     submit.add_argument("--wait", action="store_true", help="show the progress until the run has ended")
     add("cancel", _cancel, [of_run, at_service, as_json], "end a run at a service")
     add("retry", _retry, [of_run, at_service, as_json], "start a new attempt of a failed run at a service")
-    report = add("report", _report, [of_run, at_service, as_json], "show the metrics of a run at a service")
-    report.add_argument("--out", type=Path, metavar="DIR", help="save the plots there")
 
-    add("runs", _runs, [in_either, as_json], "list all runs")
+    report = add("report", _report, [in_either, as_json], "show the metrics of a training, or write its report")
+    report.add_argument("name", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE.html|DIR", help="write one page with everything; into DIR the plots, too"
+    )
+    compare = add("compare", _compare, [in_either, as_json], "show what differs between trainings")
+    compare.add_argument("names", nargs="+", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a page (.html), ROC curves (.png, .pdf) or all values (.json)",
+    )
+    runs = add("runs", _runs, [in_either, as_json], "list all runs, and what differs between those of one name")
+    runs.add_argument("--tag", default="", metavar="TAG", help="only runs with this tag")
+    tag = add("tag", _tag, [of_run, in_either, as_json], "give a run tags, or show its tags")
+    tag.add_argument("tags", nargs="*", metavar="TAG")
+    tag.add_argument("--remove", action="append", default=[], metavar="TAG", help="remove this tag")
+    note = add("note", _note, [of_run, in_either, as_json], "add a note to a run, or show its notes")
+    note.add_argument("text", nargs="?", metavar="TEXT")
     add("models", _models, [in_either, as_json], "list all published model versions")
     status = add("status", _status, [of_run, in_either, as_json], "show the state and progress of a run")
     status.add_argument("--verify", action="store_true", help="recount every event from the stored objects")
@@ -183,7 +201,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         _show(options, train.outlook(options.folder, names, store), train.outlook_text)
     else:
-        _show(options, train.train(options.folder, names, store, options.workers), train.report_text)
+        _show(options, train.train(options.folder, names, store, options.workers, options.tag), train.report_text)
 
 
 def _up(options: argparse.Namespace) -> None:
@@ -196,9 +214,13 @@ def _submit(options: argparse.Namespace) -> None:
     from hepfaas.client.calls import check_completed
     from hepfaas.local.progress import lines_of
     from hepfaas.local.tables import metrics_text
+    from hepfaas.orchestration.remarks import check_tags
 
+    check_tags(options.tag)
     with _client(options) as client:
         run = client.submit(options.folder, **_names(options))
+        if options.tag:
+            client.tag(run, *options.tag)
         _write(sys.stderr, f"run {run} at {options.url}")
         if not options.wait:
             _show(options, {"run": run}, lambda _: f"Next: hepfaas status {run} --url {options.url}")
@@ -219,30 +241,91 @@ def _retry(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
     from hepfaas.local.tables import metrics_text
 
-    with _client(options) as client:
-        report = client.report(options.run)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            for name, path in report["pictures"].items():
-                (options.out / name).write_bytes(client.fetch(path))
-    _show(options, report, metrics_text)
+    page, plots = options.out is not None, options.out is not None and not reports.is_page(options.out)
+    if options.url:
+        from hepfaas.client.saved_reports import report_at
+
+        with _client(options) as client:
+            values, files = report_at(client, options.name, page=page, plots=plots)
+    else:
+        values, files = reports.from_store(_store(options), options.name, page=page, plots=plots)
+    if options.out:
+        reports.write(options.out, files)
+    _show(options, values, metrics_text)
     if options.out and not options.json:
-        _print(f"plots are in {options.out}")
+        _print(f"the report is in {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
+    from hepfaas.views import comparison
+
+    reports.check_comparison_name(options.out)
+    if options.url:
+        with _client(options) as client:
+            compared = comparison.Comparison.from_json(client.compare(*options.names))
+    else:
+        compared = comparison.compare(_store(options), options.names)
+    if options.out:
+        options.out.write_bytes(reports.comparison_file(compared, options.out.suffix))
+    _show(options, compared.to_json(), lambda _: reports.comparison_text(compared))
+    if options.out and not options.json:
+        _print(f"\nthe comparison is in {options.out}")
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from hepfaas.local.tables import table
+    from hepfaas.local.tables import runs_text
 
     if options.url:
         with _client(options) as client:
-            rows = list(client.runs())
+            rows = list(client.runs(tag=options.tag))
     else:
         from hepfaas.views import overview
 
-        rows = [row.to_json() for row in overview.runs(_store(options))]
-    _show(options, rows, lambda rows: table(rows, "no run yet: hepfaas train FOLDER"))
+        rows = [row.to_json() for row in overview.runs(_store(options), options.tag)]
+    empty = f"no run has the tag '{options.tag}'" if options.tag else "no run yet: hepfaas train FOLDER"
+    _show(options, rows, lambda rows: runs_text(rows, empty))
+
+
+def _tag(options: argparse.Namespace) -> None:
+    from hepfaas.orchestration import records, remarks
+
+    if options.url:
+        with _client(options) as client:
+            client.untag(options.run, *options.remove)
+            tags: Sequence[str] = client.tag(options.run, *options.tags)
+    else:
+        store = _store(options)
+        records.request_of(store, options.run)
+        remarks.untag(store, options.run, options.remove)
+        tags = remarks.tag(store, options.run, options.tags)
+    _show(options, {"tags": list(tags)}, lambda _: ", ".join(tags) or f"run '{options.run}' has no tag")
+
+
+def _note(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import notes_text
+
+    if options.url:
+        with _client(options) as client:
+            notes = client.notes(options.run) if options.text is None else [client.note(options.run, options.text)]
+    else:
+        notes = _notes_in_store(options)
+    _show(options, {"notes": notes}, lambda _: notes_text(notes) or f"run '{options.run}' has no note")
+
+
+def _notes_in_store(options: argparse.Namespace) -> list[dict[str, Any]]:
+    import time
+
+    from hepfaas.orchestration import records, remarks
+
+    store = _store(options)
+    records.request_of(store, options.run)
+    if options.text is None:
+        return [note.to_json() for note in remarks.notes_of(store, options.run)]
+    return [remarks.note(store, options.run, remarks.Note(time.time(), options.text)).to_json()]
 
 
 def _models(options: argparse.Namespace) -> None:

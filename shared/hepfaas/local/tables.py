@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hepfaas.platform.terminal import visible
+from hepfaas.platform.terminal import PRINTED, visible
 
 if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
 
+
+MOST_NOTE = 60
+"""Characters of a note in a list of runs."""
 
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 """A time in ISO 8601 that is a whole text, or begins a line of a log."""
@@ -34,6 +37,22 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     right = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
     return "\n".join(_line(line, widths, right) for line in [headings, *cells])
+
+
+def runs_text(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
+    """Return a list of runs, each with the begin of its last note, without columns that no run has."""
+    shown = [{**row, "note": _short(str(row.get("note") or "")), "tags": row.get("tags") or None} for row in rows]
+    used = [name for name in (shown[0] if shown else ()) if any(row.get(name) not in (None, "") for row in shown)]
+    return table([{name: row.get(name) for name in used} for row in shown], empty)
+
+
+def notes_text(notes: Sequence[Mapping[str, Any]]) -> str:
+    """Return notes: a line with time and author, then the text, indented."""
+    return "\n".join(
+        f"{in_local_time(str(note['time']))}  {visible(str(note.get('by', '')))}".rstrip()
+        + "".join(f"\n{PRINTED}{visible(line)}" for line in str(note["text"]).split("\n"))
+        for note in notes
+    )
 
 
 def metrics_text(report: Mapping[str, Any]) -> str:
@@ -96,6 +115,11 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def _short(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if line == text and len(line) <= MOST_NOTE else f"{line[:MOST_NOTE]}…"
 
 
 def _line(cells: Iterable[str], widths: Sequence[int], right: Sequence[bool]) -> str:

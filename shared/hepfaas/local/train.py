@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
-from hepfaas.orchestration import records
+from hepfaas.orchestration import records, remarks
 from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
@@ -25,13 +25,17 @@ from hepfaas.runs.results import Header
 from hepfaas.steps.objects import result_if_there
 
 
-def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) -> dict[str, Any]:
-    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files."""
+def train(
+    folder: Path, names: Mapping[str, str], store: Store, workers: int, tags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files. tags: of the run."""
     start = time.monotonic()
+    remarks.check_tags(tags)
     probe(store)
     job = job_in(folder, names, inside=False, listing=on_server)
     recipe = recipe_of(job, store)
     run = records.start(store, records.Request(recipe, time.time(), job.notes))
+    remarks.tag(store, run, tags)
     progress = Progress()
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
     for note in job.notes:
