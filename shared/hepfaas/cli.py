@@ -95,6 +95,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     inspect = add("inspect", _inspect, [as_json], "show the trees and branches of a ROOT file")
     inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
+    inspect.add_argument("--sample", action="store_true", help="read 10,000 entries of each tree: ranges, odd values")
 
     processors = len(os.sched_getaffinity(0))
     train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
@@ -190,8 +191,15 @@ def _inspect(options: argparse.Namespace) -> None:
     from hepfaas.local.tables import described
 
     trees = trees_of(options.file)
-    text = "\n\n".join(map(described, trees)) or f"'{options.file}' has no TTree"
-    _show(options, [asdict(tree) for tree in trees], lambda _: text)
+    if options.sample:
+        from hepfaas.local.inspection import samples
+
+        read = samples(options.file, trees)
+        text = "\n\n".join(map(described, trees, read))
+        values = [{**asdict(tree), "sample": one.to_json()} for tree, one in zip(trees, read, strict=True)]
+    else:
+        text, values = "\n\n".join(map(described, trees)), [asdict(tree) for tree in trees]
+    _show(options, values, lambda _: text or f"'{options.file}' has no TTree")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -342,7 +350,7 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from hepfaas.local.tables import facts
+    from hepfaas.local.tables import status_text
 
     if options.url:
         with _client(options) as client:
@@ -352,7 +360,7 @@ def _status(options: argparse.Namespace) -> None:
         from hepfaas.views import overview
 
         values = overview.status(_store(options), options.run, options.verify).to_json()
-    _show(options, values, facts)
+    _show(options, values, status_text)
     if options.verify and not values["ledger"]["holds"]:
         findings = "; ".join(values["ledger"]["findings"])
         raise RequestError(f"the ledger of run '{options.run}' does not hold: {findings}")
@@ -370,7 +378,7 @@ def _log(options: argparse.Namespace) -> None:
                 _print(in_local_time(line))
         return
     from hepfaas.orchestration import records
-    from hepfaas.views.following import lines_of
+    from hepfaas.views.following import lines_of, notes_of
 
     store = _store(options)
     records.request_of(store, options.run)
@@ -379,7 +387,7 @@ def _log(options: argparse.Namespace) -> None:
         _print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return
     for entry in entries:
-        _print("\n".join(map(in_local_time, lines_of(entry))))
+        _print("\n".join(map(in_local_time, (*lines_of(entry), *notes_of(entry, store)))))
 
 
 def _predict(options: argparse.Namespace) -> None:

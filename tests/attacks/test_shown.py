@@ -20,7 +20,9 @@ from hepfaas.client import Status
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.errors import RequestError
+from hepfaas.features.branches import BranchRange
 from hepfaas.local import tables
+from hepfaas.local.inspection import Sample
 from hepfaas.local.progress import Progress, lines_of
 from hepfaas.models import versions
 from hepfaas.orchestration import records
@@ -197,6 +199,8 @@ def test_names_of_branches_trees_and_columns_are_escaped() -> None:
     branch = Branch(name, True, name, 10)
     tree = TreeSummary(name, name, 1, 1, 10, 10, name, (branch,), ((name, name),))
     check_shown(tables.described(tree))
+    no_value = BranchRange(jagged=False, n_missing=1)
+    check_shown(tables.described(tree, Sample(1, {name: no_value})))
     check_shown(tables.table([{name: name, "other": [name]}], ""))
     check_shown(tables.facts({name: {name: name}, "rows": [{name: name}], "words": [name, name]}))
     check_shown(Status({"run": name, "state": name, "phase": name}).line())

@@ -4,7 +4,9 @@ import json
 
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
 from hepfaas.runs.params import REDIRECTOR, params_of
+from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
 
 OLD = {
@@ -42,6 +44,81 @@ def test_the_example_of_mlaas4hep_is_understood() -> None:
 def test_a_file_or_commas_may_name_the_excluded_branches() -> None:
     assert params_of('{"exclude_branches": "out.txt"}', "p").branch_file == "out.txt"
     assert params_of('{"exclude_branches": "pt, eta"}', "p").recipe == {"excluded": ("pt", "eta")}
+
+
+def test_scaling_missing_values_padding_and_masks_are_rules_by_pattern() -> None:
+    params = params_of(
+        json.dumps(
+            {
+                "scaling": {"Muon_pt": "log", "*_eta": {"kind": "standard", "clip": 5}, "*": {"clip": [-1, 2]}},
+                "nan": {"Jet_btag": "indicator", "*": -1},
+                "pad": {"Jet_*": -2.5},
+                "mask": ["Jet_pt"],
+            }
+        ),
+        "p",
+    )
+    assert params.recipe == {
+        "features": FeatureRules(
+            scaling=(
+                ScalingRule("Muon_pt", "log"),
+                ScalingRule("*_eta", "standard", (-5, 5)),
+                ScalingRule("*", "minmax", (-1, 2)),
+            ),
+            nan=(NanRule("Jet_btag", indicator=True), NanRule("*", -1)),
+            pad=(PadRule("Jet_*", -2.5),),
+            mask=("Jet_pt",),
+        )
+    }
+    assert params.notes == ()
+
+
+def test_one_value_is_that_of_all_branches() -> None:
+    params = params_of('{"scaling": "standard", "nan": "indicator", "pad": -1, "mask": true}', "p")
+    assert params.recipe["features"] == FeatureRules(
+        (ScalingRule("*", "standard"),), (NanRule("*", indicator=True),), (PadRule("*", -1),), ("*",)
+    )
+    assert params_of('{"mask": false}', "p").recipe == {}
+
+
+@pytest.mark.parametrize("value", ["0", "null", '"nan"', "[1]", "{}"])
+def test_nan_of_an_old_folder_has_no_effect_and_a_note(value: str) -> None:
+    params = params_of(f'{{"nan": {value}}}', "params.json")
+    assert params.recipe == {}
+    assert params.notes == ("params.json: 'nan' has no effect: slots without a value are 0, as in MLaaS4HEP",)
+
+
+def test_rules_survive_the_request_of_a_run() -> None:
+    (rules,) = params_of(
+        '{"scaling": {"a": {"kind": "log", "clip": 3}, "b": "none"}, "mask": true}', "p"
+    ).recipe.values()
+    recipe = Recipe("m", (LabelledFile("a.root", 0),), "blobs/x", features=rules)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    assert FeatureRules.from_text(rules.text) == rules
+    earlier = {name: value for name, value in recipe.to_json().items() if name != "features"}
+    assert Recipe.from_json(earlier).features == FeatureRules()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"scaling": "max"}', r"'scaling', '\*' is \"max\" \(text\); it takes one of \"minmax\", \"standard\""),
+        ('{"scaling": {"a": {"kind": "log", "clip": -1}}}', "'a': 'clip' is -1 .*; it takes a number above 0, or"),
+        ('{"scaling": {"a": {"clip": [2, 1]}}}', "'clip' is .2, 1. .*; it takes a number above 0"),
+        ('{"scaling": {"a": {"clop": 1}}}', "'scaling', 'a' is .*clop.*; it takes one of"),
+        ('{"scaling": 5}', "'scaling', '\\*' is 5 .*; it takes one of"),
+        ('{"nan": {"a": "median"}}', "'nan', 'a'.* is \"median\" \\(text\\); it takes a number"),
+        ('{"nan": {"a": NaN}}', "'nan', 'a'.* is NaN .*; it takes a number"),
+        ('{"pad": {"a": 1e39}}', "'pad', 'a' is 1e\\+39 .*; it takes a number of float32"),
+        ('{"pad": true}', "'pad', '\\*' is true"),
+        ('{"mask": 1}', "'mask' is 1 .*; it takes a list of branch names"),
+        ('{"scaling": {"/(/": "log"}}', "'scaling': '/\\(/' is not a regular expression of RE2"),
+        ('{"exclude_branches": ["/(/"]}', "'exclude_branches': '/\\(/' is not a regular expression of RE2"),
+    ],
+)
+def test_wrong_rules_are_refused_with_their_key(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        params_of(text, "params.json")
 
 
 def test_defaults_are_those_of_mlaas4hep() -> None:

@@ -117,7 +117,7 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
         "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
+        "score": 42, "examine": 1, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
     }  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def test_another_model_reads_no_event_again() -> None:
     world = World()
     world.finish()
     world.recipe, world.done = dataclasses.replace(RECIPE, code="blobs/other"), []
-    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_go_on_from_the_last_checkpoint() -> None:
@@ -400,6 +400,14 @@ def test_a_chain_is_followed_without_the_plan_only_where_no_epoch_differs(recipe
 def test_class_weights_are_factors_of_each_label(class_weight: Any, expected: tuple[float, ...]) -> None:
     steps = World(dataclasses.replace(RECIPE, class_weight=class_weight)).finish()
     assert {step.class_weight for step in steps if isinstance(step, Train | Export)} == {expected}
+
+
+def test_class_weights_are_those_of_labels_that_are_not_numbered_from_0() -> None:
+    files = (LabelledFile("a.root", 5), LabelledFile("b.root", 3))
+    for class_weight, expected in (("balanced", (10.5, 0.525)), (((5, 2.0),), (1.0, 2.0))):
+        world = World(dataclasses.replace(RECIPE, files=files, class_weight=class_weight))  # type: ignore[arg-type]
+        steps = [step for step in world.finish() if isinstance(step, Train)]
+        assert {(step.labels, step.class_weight) for step in steps} == {((0, 1), expected)}
 
 
 def test_a_class_weight_of_a_label_without_files_is_refused() -> None:

@@ -208,7 +208,7 @@ def test_the_ranges_change_nothing(files: tuple[str, str], tmp_path: Path) -> No
             weight="w",
             balance=Balance("met", (0.0, 50.0, 1000.0)),
             negative_weights="abs",
-            spectators=("tag", "m_jj"),
+            spectators=("kind", "m_jj"),
             range_events=range_events,
         )
         store = open_store(str(tmp_path / str(range_events)))
@@ -284,11 +284,14 @@ def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, s
     ("other", "message"),
     [
         ({"weight": "Jet_pt"}, r"'Jet_pt' has several values for an event; weights, labels and spectators have one"),
-        ({"weight": "wieght"}, r"closest: "),
+        ({"weight": "kimd"}, r"params.json: 'kimd' at column 1: there is no branch 'kimd'; closest: kind"),
         ({"weight": "log(w - 100)"}, r"the weight of entry 0 of TTree 'Events' in '.*0.root' is nan; add a cut"),
         ({"label": "met"}, r"the label 'met' of entry \d+ of TTree .* is .*; a label is a whole number"),
         ({"preprocessing": Preprocessing(cuts=(Cut("c", "Jet_pt > 3"),))}, r"cut 'c' has one value for each object"),
-        ({"preprocessing": Preprocessing(cuts=(Cut("c", "met > 1e9"),))}, r"none of the .* branches has a value"),
+        (
+            {"preprocessing": Preprocessing(cuts=(Cut("c", "met > 1e9"),))},
+            r"the training sample has no event: the cuts reject 800 of 800 events, and 0 events are too few",
+        ),
         ({"weight": "w", "negative_weights": "error"}, r"\d+ of 400 events have a negative weight"),
         ({"selected": ("met",), "spectators": ("met",)}, r"no branch is left|has no branch 'met'"),
     ],

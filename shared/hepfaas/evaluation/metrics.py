@@ -7,7 +7,7 @@ divides by is not positive, or a millionth of its standard error: then it is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +119,7 @@ def quality(counts: ScoreCounts, split: Split, scale: float = 1.0) -> dict[str, 
     """
     place = HELD_BACK.index(split)
     confusion = counts.confusion[place]
-    curves = _curves(counts.histograms[place])
+    curves = curves_of(counts, split)
     known = [(curve.auc, curve.uncertainty) for curve in curves if curve.auc is not None]
     auc, uncertainty = np.array(known, dtype=float).mean(axis=0).tolist() if known else (None, None)
     total = positive_total(confusion)
@@ -137,6 +137,11 @@ def quality(counts: ScoreCounts, split: Split, scale: float = 1.0) -> dict[str, 
         **(weighted if confusion.is_weighted else {}),
         "curves": [vars(curve) for curve in curves],
     }
+
+
+def curves_of(counts: ScoreCounts, split: Split) -> list[Curve]:
+    """Return the curves of one split: one of a binary network, otherwise one for each class."""
+    return [curve_of(*pair) for pair in signal_and_background(counts.histograms[HELD_BACK.index(split)])]
 
 
 def yields_of(confusion: Tally, scale: float = 1.0) -> list[dict[str, float]]:
@@ -182,11 +187,6 @@ def signal_and_background(histograms: Tally) -> list[tuple[Tally, Tally]]:
         return [(histograms[0, 1], histograms[0, 0])]
     total = histograms.apply(lambda values: values.sum(axis=1))
     return [(histograms[k, k], total[k] - histograms[k, k]) for k in range(n_curves)]
-
-
-def _curves(histograms: Tally) -> Sequence[Curve]:
-    """Return the curves of one split; histograms: (curves, classes, bins)."""
-    return [curve_of(*pair) for pair in signal_and_background(histograms)]
 
 
 def _loss(counts: ScoreCounts, place: int) -> float:

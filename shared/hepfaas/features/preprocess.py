@@ -1,13 +1,14 @@
 """Missing values, object cuts, new branches and cuts, applied to events. Pure; training and serving both use it.
 
-Each event is treated alone, so the results do not depend on how events are cut into ranges.
+Each event is treated alone, so the results do not depend on how events are cut into ranges. Expressions are imported
+at first use: predictions without preprocessing do not need them.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.expressions.expression import Expression, parse
-from hepfaas.expressions.names import closest
 from hepfaas.features.jagged import Jagged, Values, values_and_counts
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
 if TYPE_CHECKING:
     import awkward as ak
+
+    from hepfaas.expressions.expression import Expression
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> 
         return Preprocessed(events.branches, None, None)
     flow = np.full(len(events), len(cuts), dtype=np.uint8)
     for number in reversed(range(len(cuts))):
-        flow[~_passes(events, cuts[number])] = number
+        np.copyto(flow, np.uint8(number), where=~_passes(events, cuts[number]))
     return Preprocessed(events.branches, flow == len(cuts), flow)
 
 
@@ -73,7 +74,7 @@ def inputs_of(preprocessing: Preprocessing, features: Sequence[str], available: 
     known = dict.fromkeys(available)
     used = set(features) - {branch.name for branch in preprocessing.new}
     if unknown := sorted(used - known.keys()):
-        raise RequestError(f"there is no branch '{unknown[0][:100]}'; {closest(unknown[0], available)}")
+        raise RequestError(f"there is no branch '{unknown[0][:100]}'; {_closest(unknown[0], available)}")
     for objects in preprocessing.objects:
         _check_collection(objects, available)
         used.update(_objects_expression(objects).branches(known))
@@ -151,7 +152,15 @@ def _without_events(jagged: bool, type_: str) -> Values:
 
 @functools.lru_cache(maxsize=256)
 def _parsed(text: str, place: str) -> Expression:
+    from hepfaas.expressions.expression import parse
+
     return parse(text, place)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    from hepfaas.expressions.names import closest
+
+    return closest(name, known)
 
 
 def _objects_expression(objects: ObjectCut) -> Expression:
@@ -202,7 +211,7 @@ def _check_collection(objects: ObjectCut, names: Collection[str]) -> None:
     collection = objects.collection
     if not any(name.startswith(f"{collection}_") for name in names):
         collections = sorted({name.partition("_")[0] for name in names if "_" in name})
-        message = f"no branch begins with '{collection}_'; {closest(collection, collections)}"
+        message = f"no branch begins with '{collection}_'; {_closest(collection, collections)}"
         raise RequestError(f"objects '{collection}': {message}")
 
 

@@ -18,7 +18,7 @@ from hepfaas.runs.recipe import LabelledFile, Sample
 MATCHES = "matches.json"
 """{address with wildcards: [address of each file]}, as the client has found them (client/matches.py)."""
 
-LABELLING = ("label", "target", "targets")
+LABELLING = ("label", "targets")
 """Fields of a recipe, set by params.json, that give each event its label or its targets: files need no labels then."""
 
 

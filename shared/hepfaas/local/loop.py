@@ -19,11 +19,13 @@ from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
 from hepfaas.runs.splits import HELD_BACK, Split
-from hepfaas.runs.steps import Prepare, Score, Step, Survey, Train
+from hepfaas.runs.steps import Evaluate, Prepare, Score, Step, Survey, Train
+from hepfaas.steps import evaluate
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import result_if_there
 
-LEARNER_KINDS = ("train", "export")
+MAIN_PHASES = ("train", "export", "evaluate")
+"""Phases whose steps are done in this process: it has the learner, and spreads parts of `evaluate`."""
 
 MAX_REPEATS = 3
 """Times that one step is done in a loop before the error is that the store loses results."""
@@ -42,7 +44,7 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._known: dict[str, dict[str, Any]] = {}
         self._printed = StepLog()
-        self._notes_shown = self._flow_shown = False
+        self._notes_shown = self._findings_shown = self._flow_shown = False
         self._held_back: dict[str, int] = {}
         self._workers = Workers(workers, store.url)
 
@@ -72,8 +74,8 @@ class Loop:
                     lost = repeats.most_common(1)[0][0]
                     raise UnavailableError(f"store {self._store.url} loses '{lost}', or objects that it needs")
                 self._begin(coming)
-                if coming.phase in LEARNER_KINDS:
-                    self._learn(coming.steps, learners)
+                if coming.phase in MAIN_PHASES:
+                    self._do(coming.steps, learners)
                 else:
                     self._spread(coming.steps)
                     if coming.phase == "open" and not self._notes_shown and self._opened():
@@ -109,12 +111,14 @@ class Loop:
                 files = int(steps_left[step.file] == 0)
             self._progress.advance(self._events(step), self._size_bytes(step), files)
 
-    def _learn(self, steps: Sequence[Step], learners: Learners) -> None:
+    def _do(self, steps: Sequence[Step], learners: Learners) -> None:
         for step in steps:
             start = time.monotonic()
             tools: dict[str, Any] = {"learners": learners}
             if isinstance(step, Train):
                 tools["on_rows"] = self._progress.advance
+            if isinstance(step, Evaluate):
+                tools = {"spread": self._workers.spread}
             try:
                 self._log(step, perform(step, self._store, **tools))
             except MissingError as error:
@@ -141,10 +145,12 @@ class Loop:
         """Show a new phase, with the part of it that is done already."""
         if coming.phase == self._progress.phase:
             return
+        self._show_findings()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
             total = self._rows(Split.TRAINING) * self._recipe.epochs
+            self._workers.warm(evaluate.warm)  # they have nothing else to do until the scores
             self._progress.begin("train", total * coming.done // coming.total, total)
         elif coming.phase in ("survey", "prepare", "score"):
             missing = sum(map(self._events, coming.steps))
@@ -153,6 +159,14 @@ class Loop:
             self._progress.begin(coming.phase, total - missing, total, len(files))
         else:
             self._progress.begin(coming.phase, 0, 0)
+
+    def _show_findings(self) -> None:
+        """Show once what the values of the branches tell, as soon as it is known."""
+        notes = None if self._findings_shown else plan.findings(self._recipe, self._name, self._result)
+        if notes is not None:
+            self._findings_shown = True
+            for note in notes:
+                self._progress.say(f"note: {note}")
 
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""
@@ -172,7 +186,8 @@ class Loop:
         flow = plan.flow_of(self._recipe, self._name, self._result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            self._progress.say(table(flow.rows(), ""))
+            for line in table(flow.rows(), "").splitlines():
+                self._progress.say(line)
 
     def _opened(self) -> list[Header]:
         return plan.headers(self._recipe, self._name, self._result)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hepfaas.datasets.listings import on_server
+from hepfaas.features.branches import BranchSurvey, total
+from hepfaas.features.findings import findings
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
+from hepfaas.local.inspection import SAMPLE_ENTRIES
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
@@ -22,7 +26,11 @@ from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
-from hepfaas.steps.objects import result_if_there
+from hepfaas.runs.steps import Survey
+from hepfaas.steps.objects import result_if_there, result_of
+
+SAMPLE_FILES = 10
+"""Most files that a dry run reads entries of."""
 
 
 def train(
@@ -86,6 +94,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         }
         for file, opened in zip(plan.inputs(recipe, headers), headers, strict=True)
     ]
+    steps = _steps(recipe, files, plan.next_steps(recipe, "dry-run", results))  # before a sample is surveyed
     return {
         "name": recipe.name,
         "files": files,
@@ -93,9 +102,36 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         "bytes": sum(file["bytes"] for file in files),
         "features": len(headers[0].features),
         "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
-        "notes": [*job.notes, *headers[0].notes],
-        "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
+        "notes": [*job.notes, *headers[0].notes, *_findings(recipe, staged)],
+        "steps": steps,
     }
+
+
+def _findings(recipe: Recipe, staged: Store) -> list[str]:
+    """Return notes on the values of the branches: from the whole survey if it exists, else from the first entries of
+    some files."""
+
+    def results(key: str) -> dict[str, Any] | None:
+        return result_if_there(key, staged)
+
+    known = plan.findings(recipe, "dry-run", results)
+    if known is not None:
+        return known
+    firsts: dict[str, Survey] = {}
+    for step in plan.surveys(recipe, "dry-run", results):
+        firsts.setdefault(step.file, step)
+    files = list(firsts.values())
+    sample = [_beginning(step) for step in files[:: max(1, -(-len(files) // SAMPLE_FILES))]]
+    for step in sample:
+        perform(step, staged)
+    survey = total([BranchSurvey.from_json(result_of(step.key, staged)) for step in sample])
+    events = sum(step.n_events for step in sample)
+    return [f"in a sample of {events:,} events: {note}" for note in findings(survey.branches)]
+
+
+def _beginning(step: Survey) -> Survey:
+    start, stop = step.entries
+    return replace(step, entries=(start, min(stop, start + SAMPLE_ENTRIES)))
 
 
 def outlook_text(outlook: Mapping[str, Any]) -> str:
@@ -118,7 +154,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
-    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "evaluate", "publish")
+    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "examine", "evaluate", "publish")
     next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:

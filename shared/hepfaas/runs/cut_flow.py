@@ -13,6 +13,7 @@ from hepfaas.exact import ExactSum
 from hepfaas.runs.results import PreparedPart
 
 ALL = "all events"
+MOST_WRITTEN_OUT = 1e12
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class CutFlow:
 
     cuts: tuple[str, ...]
     samples: tuple[SampleFlow, ...]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CutFlow:
+        """Return the cut flow in JSON values of `to_json`."""
+        sums = ("events", "weights", "uncertainties")
+        flows = ((flow["sample"], *(tuple(flow.get(name, ())) for name in sums)) for flow in values["samples"])
+        return cls(tuple(values["cuts"]), tuple(SampleFlow(*flow) for flow in flows))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -78,4 +86,14 @@ def _flow(sample: str, n_cuts: int, parts: Sequence[PreparedPart]) -> SampleFlow
 def _shown(flow: SampleFlow, number: int) -> str:
     if not flow.weights:
         return f"{flow.events[number]:,}"
-    return f"{flow.events[number]:,} ({flow.weights[number]:.6g} ± {flow.uncertainties[number]:.2g})"
+    return f"{flow.events[number]:,} ({measured(flow.weights[number], flow.uncertainties[number])})"
+
+
+def measured(value: float, uncertainty: float) -> str:
+    """Return a value and its standard error as text: 1,960,000 ± 23,000. The error has two digits, and the value ends
+    at the same place. Very large and very small numbers have a power of ten."""
+    exponent = math.floor(math.log10(uncertainty)) if 0 < uncertainty < math.inf else None
+    if exponent is None or not -4 <= exponent <= 9 or not abs(value) < MOST_WRITTEN_OUT:
+        return f"{value:.6g} ± {uncertainty:.2g}"
+    digits = 1 - exponent
+    return " ± ".join(f"{round(number, digits):,.{max(0, digits)}f}" for number in (value, uncertainty))

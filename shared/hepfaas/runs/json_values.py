@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.grammar import shown
 
 
 def kind_of(value: Any) -> str:
@@ -29,7 +30,7 @@ def check_keys(keys: Iterable[str], known: Iterable[str], place: str) -> None:
         if key not in known:
             close = difflib.get_close_matches(key[:100], known, 3, 0.5)
             hint = f"closest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
-            raise RequestError(f"{place} has the unknown key '{key[:100]}'; {hint}")
+            raise RequestError(f"{place} has the unknown key '{shown(key[:100])}'; {hint}")
 
 
 def is_number(value: Any) -> bool:

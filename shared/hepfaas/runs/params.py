@@ -27,7 +27,7 @@ REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
-MOST_EDGES = 1_000
+MOST_EDGES, MOST_TARGETS = 1_000, 20
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
 
@@ -84,6 +84,8 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         del recipe["excluded"]
     if preprocessing := preprocessing_from(values, place):
         recipe["preprocessing"] = preprocessing
+    if recipe.get("targets"):
+        _check_regression(recipe, place)
     return Params(
         recipe,
         parsed.get("redirector", REDIRECTOR),
@@ -215,6 +217,29 @@ def _expressions(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong(place, value, "a list of branch names")
     return tuple(dict.fromkeys(_expression(item, f"{place}: item {number}") for number, item in enumerate(value, 1)))
+
+
+def _targets(value: Any, place: str) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    if not 1 <= len(texts) <= MOST_TARGETS or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise _wrong(place, value, f"a branch or expression, or a list of 1 to {MOST_TARGETS} of them")
+    targets = tuple(_expression(text, place) for text in texts)
+    if len(set(targets)) < len(targets):
+        raise _wrong(place, value, "different branches or expressions")
+    return targets
+
+
+def _check_regression(recipe: Mapping[str, Any], place: str) -> None:
+    """Raises: RequestError naming a key that needs classes, which the events of a regression do not have."""
+    if "label" in recipe:
+        raise RequestError(f"{place} has 'label', of a classifier, and 'target', of a regression; keep one of them")
+    if "class_weight" in recipe:
+        raise RequestError(f"{place}: 'class_weight' needs classes, and a run with a 'target' has none; use 'weight'")
+    if (balance := recipe.get("balance")) and not balance.expression:
+        raise RequestError(
+            f"{place}: 'balance': true needs classes, and a run with a 'target' has none; to flatten a spectrum give "
+            "'balance' a branch and bins"
+        )
 
 
 def _balance(value: Any, place: str) -> Balance | None:
@@ -444,6 +469,7 @@ _KEYS: Mapping[str, _Key] = {
     **{key: _Key(_anything) for key in PREPROCESSING_KEYS},
     "weight": _Key(_expression, "weight"),
     "label": _Key(_expression, "label"),
+    "target": _Key(_targets, "targets"),
     "spectators": _Key(_expressions, "spectators"),
     "balance": _Key(_balance, "balance"),
     "negative_weights": _Key(_one_of("keep", "abs", "drop", "error"), "negative_weights"),
@@ -479,4 +505,7 @@ _WITHOUT_EFFECT = {
 
 def _notes(parsed: Mapping[str, Any], place: str) -> tuple[str, ...]:
     unused = [key for key in _WITHOUT_EFFECT if key in parsed and not (key == "nan" and parsed[key])]
-    return tuple(f"{place}: '{key}' has no effect: {_WITHOUT_EFFECT[key]}" for key in unused)
+    notes = tuple(f"{place}: '{key}' has no effect: {_WITHOUT_EFFECT[key]}" for key in unused)
+    if "target" in parsed and parsed.get("metrics", 0.5) != 0.5:
+        notes += (f"{place}: the threshold of 'metrics' has no effect: a run with a 'target' has no classes",)
+    return notes

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
@@ -40,6 +41,7 @@ from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
+    Examine,
     Export,
     Learning,
     Open,
@@ -52,6 +54,7 @@ from hepfaas.runs.steps import (
     Train,
     Weigh,
 )
+from hepfaas.runs.targets import Row, Target
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
@@ -95,7 +98,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators),
+            removed=(*recipe.preprocessing.removed, *recipe.spectators, *recipe.targets),
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
@@ -105,9 +108,9 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators."""
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets."""
     weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators]))
+    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators, *recipe.targets]))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -119,7 +122,7 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
-    if not recipe.label and len(with_events) < len(recipe.labels):
+    if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
         raise RequestError(
             f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
@@ -151,6 +154,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
             moments=moments,
             histograms=histograms,
+            targets=recipe.targets,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -168,7 +172,7 @@ def _read(header: Header) -> tuple[str, ...]:
 def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | None = None) -> Levels:
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
     columns, headers = spec.values["columns"], _headers(opened)
-    classes = _class_numbers(recipe)
+    classes, targets = _class_numbers(recipe), _targets(recipe, spec)
     steps = [
         Prepare(
             file=file.identity,
@@ -181,6 +185,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             spectators=recipe.spectators,
             weighting=recipe.weighting(listed.sample).text if weigh else "",
             weigh=weigh.key if weigh else "",
+            targets=targets,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -190,13 +195,29 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
 
 
 def _class_numbers(recipe: Recipe) -> dict[int, int]:
-    """Return the number of the class of each label of a file: the label itself, if one of them is 0."""
-    labels = recipe.labels
-    return {label: label if 0 in labels else number for number, label in enumerate(labels)}
+    """Return the number of the class of each label of a file; the events of a regression are of one class."""
+    return {label: 0 if recipe.targets else number for number, label in enumerate(recipe.labels)}
+
+
+def _targets(recipe: Recipe, spec: Found) -> tuple[Row, ...]:
+    """Return the targets with their scale, as steps name them. Raises: RequestError if the earlier version that the run
+    continues from learned others."""
+    targets = [Target.from_json(values) for values in spec.values.get("targets", ())]
+    known = tuple(target.name for target in targets)
+    if known != recipe.targets:
+        learned, wanted = (", ".join(names) or "classes" for names in (known, recipe.targets))
+        model = recipe.continues.model if recipe.continues else recipe.name
+        raise RequestError(
+            f"model '{model}' learned {learned}, and this run learns {wanted}; train a new model, or give the same "
+            "'target'"
+        )
+    return tuple(target.row for target in targets)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
+def score_levels(
+    recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None, targets: tuple[Row, ...] = ()
+) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
@@ -207,6 +228,7 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | 
                 n_classes=n_classes,
                 threshold=recipe.threshold,
                 weigh=weigh.key if weigh else "",
+                targets=targets,
             )
             for part in _parts(prepared)
         ]
@@ -232,7 +254,8 @@ def trains(
             f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
-    class_weight = _class_weight(recipe, _parts(prepared), weigh)
+    targets = _targets(recipe, spec)
+    class_weight = () if targets else _class_weight(recipe, _parts(prepared), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -247,7 +270,7 @@ def trains(
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
-                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                xla=_xla(recipe, rows),
                 before=before,
                 epoch=epoch,
                 segment=segment,
@@ -255,12 +278,18 @@ def trains(
                 shuffle=recipe.shuffle,
                 weighted=weigh is not None,
                 class_weight=class_weight,
+                targets=targets,
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
             )
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _xla(recipe: Recipe, rows: int) -> bool | None:
+    """Return whether to use XLA. None leaves it to the learner, which knows the network."""
+    return recipe.xla if recipe.xla is not None or epochs.pays_for_xla(rows) else False
 
 
 def following(step: Train, segments: int, n_epochs: int) -> Train | None:
@@ -287,6 +316,33 @@ def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     return headers_of(root) if root else []
 
 
+def surveys(recipe: Recipe, attempt: str, results: Results) -> list[Survey]:
+    """Return the survey steps; none before all files are opened."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    opened = results(key)
+    steps = survey_levels(recipe, Found(key, opened))[0] if opened else ()
+    return [step for step in steps if isinstance(step, Survey)]
+
+
+def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return notes on the files and on the values of their branches, as far as they are known."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    if (opened := results(key)) is None:
+        return []
+    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
+    return [*of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on the values of the branches; None before these are known."""
+    try:
+        opened = phase("open", open_levels(recipe, attempt), results)
+        spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    except Wait:
+        return None
+    return list(spec.values.get("notes", ()))
+
+
 def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
     """Return the cut flow of a training; None before all events are prepared, or without cuts and weights."""
     if not recipe.preprocessing.cuts and not recipe.is_weighted:
@@ -310,8 +366,10 @@ def _cuts(recipe: Recipe) -> tuple[str, ...]:
 def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
     """Return the sample of each file, by the file's identity: its name, or that of its class."""
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
-        (header.identity, file.sample or names[file.label]) for file, header in zip(recipe.files, headers, strict=True)
+        (header.identity, file.sample or (PurePosixPath(file.url).stem if has_no_names else names[file.label]))
+        for file, header in zip(recipe.files, headers, strict=True)
     )
 
 
@@ -349,6 +407,8 @@ class _Matrix:
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
+    if recipe.gate and recipe.targets:
+        raise RequestError("a gate compares classifiers, and the run has a 'target'; leave one of them out")
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
     weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
@@ -370,6 +430,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         preprocessing=recipe.preprocessing.text,
         spectators=recipe.spectators,
         rules=recipe.features.text,
+        targets=recipe.targets,
     )
     return one(step, results)
 
@@ -411,6 +472,8 @@ def _normalisation(
 def _class_names(recipe: Recipe, weigh: Found | None) -> tuple[str, ...]:
     if recipe.label and weigh:
         return tuple(f"{recipe.label} = {label}" for label in weigh.values["labels"])
+    if recipe.targets:
+        return ()
     return recipe.classes
 
 
@@ -418,7 +481,9 @@ def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
     """Return the numbers of the classes that the learner separates."""
     if recipe.label and weigh:
         return tuple(range(len(weigh.values["labels"])))
-    return tuple(sorted(_class_numbers(recipe).values()))
+    if recipe.targets:
+        return ()
+    return tuple(_class_numbers(recipe).values())
 
 
 def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
@@ -431,16 +496,29 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh, last.targets), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
+    examine = one(
+        Examine(
+            data=matrix.prepared.key,
+            spec=matrix.spec.values["columns"],
+            export=export.key,
+            score=score.key,
+            classes=names,
+            targets=last.targets,
+        ),
+        results,
+    )
     evaluate = one(
         Evaluate(
             score=score.key,
+            examine=examine.key,
             epochs=ended,
             best_epoch=best,
             classes=names,
             data=matrix.prepared.key,
             cuts=_cuts(recipe),
+            targets=last.targets,
             samples=_samples(recipe, _headers(matrix.opened)),
         ),
         results,
@@ -590,7 +668,8 @@ def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | 
     if recipe.class_weight == "balanced" and weigh:
         raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
     if recipe.class_weight == "balanced":
-        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
+        classes = _class_numbers(recipe).values()
+        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == number) for number in classes]
         factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
     else:
         given = dict(recipe.class_weight)
@@ -634,8 +713,11 @@ def _parts(prepared: Found) -> list[PreparedPart]:
 def _check_rows(parts: Sequence[PreparedPart]) -> None:
     for split in Split:
         if not any(part.rows[split] for part in parts):
-            events = sum(sum(part.rows) for part in parts)
-            raise RequestError(f"the {split.label} sample has no event: {events} events are too few to split 64/16/20")
+            events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
+            why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
+            raise RequestError(
+                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
+            )
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

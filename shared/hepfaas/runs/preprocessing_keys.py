@@ -9,6 +9,7 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import Expression, parse
+from hepfaas.expressions.grammar import shown
 from hepfaas.runs.json_values import a_text, an_object, is_number, texts, wrong
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
@@ -70,15 +71,15 @@ def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
 
 def unnamed_cut(text: str) -> Cut:
     """Return a cut whose name is its text."""
-    return Cut(" ".join(text.split()), text)
+    return Cut(shown(text), text)
 
 
 def check_name(name: str, place: str) -> None:
     """Raise RequestError if a name cannot be used in an expression."""
     if len(name) > MOST_NAME or not _NAME.fullmatch(name):
         raise RequestError(
-            f"{place}: the name '{name[:100]}' cannot be used in expressions; a name has letters, digits and '_', does "
-            f"not begin with a digit, and has at most {MOST_NAME} characters"
+            f"{place}: the name '{shown(name[:100])}' cannot be used in expressions; a name has letters, digits and "
+            f"'_', does not begin with a digit, and has at most {MOST_NAME} characters"
         )
     parse(name, f"{place}: the name")
 
@@ -91,14 +92,14 @@ def an_expression(value: Any, place: str) -> Expression:
 def a_short_name(name: str, place: str) -> str:
     """Return a name or pattern. Raises: RequestError if it is too long."""
     if len(name) > MOST_NAME:
-        raise RequestError(f"{place}: '{name[:50]}…' has {len(name):,} characters; at most {MOST_NAME}")
+        raise RequestError(f"{place}: '{shown(name[:50])}…' has {len(name):,} characters; at most {MOST_NAME}")
     return name
 
 
 def _check_unique(what: str, names: Iterable[str], place: str) -> None:
     for name, times in Counter(names).items():
         if times > 1:
-            raise RequestError(f"{place}: {times} {what} have the name '{name[:100]}'; rename one")
+            raise RequestError(f"{place}: {times} {what} have the name '{shown(name[:100])}'; rename one")
 
 
 def _missing(value: Any, place: str) -> Iterator[Missing]:
@@ -107,7 +108,7 @@ def _missing(value: Any, place: str) -> Iterator[Missing]:
     for pattern, numbers in ({"*": value} if everywhere else an_object(value, place, takes)).items():
         for number in numbers if isinstance(numbers, list) else [numbers]:
             if not is_number(number):
-                raise wrong(f"{place}: '{pattern[:100]}'", number, "a number or a list of numbers")
+                raise wrong(f"{place}: '{shown(pattern[:100])}'", number, "a number or a list of numbers")
             yield Missing(a_short_name(pattern, place), float(number))
 
 
@@ -126,5 +127,5 @@ def _cuts(value: Any, place: str) -> Iterator[Cut]:
     for name, text in an_object(value, place, "a list of conditions, or an object of names and conditions").items():
         yield Cut(
             a_short_name(a_text(name, f"{place}: the name of a cut", "text"), place),
-            an_expression(text, f"{place}: '{name[:100]}'").text,
+            an_expression(text, f"{place}: '{shown(name[:100])}'").text,
         )

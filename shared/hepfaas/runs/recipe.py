@@ -82,6 +82,7 @@ class Recipe:
     patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
     None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
+    targets: expressions of the numbers that a regression learns; (): the run is a classifier.
     """
 
     kind: ClassVar[str] = "training"
@@ -122,6 +123,7 @@ class Recipe:
     learning_rate: float | None = None
     learning_rate_schedule: Schedule | None = None
     class_weight: Literal["balanced"] | tuple[tuple[int, float], ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -169,7 +171,7 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
-        names = ("selected", "excluded", "identifiers", "spectators")
+        names = ("selected", "excluded", "identifiers", "spectators", "targets")
         lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
         schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())

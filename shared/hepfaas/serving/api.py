@@ -127,7 +127,9 @@ async def _of_events(context: Context, served: Served, kind: str, body: bytes) -
     events = await in_thread(read, served, kind, body)
     vectors = await in_thread(raw_events.vectors_of_events, served, events, context.hold)
     scores = vectors.of_all(await context.scores(served, vectors.features))
-    columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
+    columns = columns_of(
+        np.arange(len(scores), dtype=np.int64), events.identifiers, scores, served.published.spec.targets
+    )
     accept = context.request.headers.get("accept", "")
     for offered in raw_events.SCORE_TYPES:
         if offered in accept:

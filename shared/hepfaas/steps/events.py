@@ -94,6 +94,16 @@ class Events:
             )
         return values.astype(np.int64)
 
+    def target(self, expression: str) -> NDArray[np.float64]:
+        """Return the target of each selected event, (selected,). Raises: RequestError if one is NaN or infinite."""
+        values = self.numbers(expression)[self.selected].astype(np.float64)
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            raise RequestError(
+                f"the target '{expression}' of entry {self.entries[self.selected][wrong[0]]} of {self.place} is "
+                f"{values[wrong[0]]}; add a cut that rejects such events, such as isfinite({expression})"
+            )
+        return values
+
     def bins(self, weighting: Weighting) -> NDArray[np.int64]:
         """Return the bin of the balance of each selected event, (selected,)."""
         balance = weighting.balance

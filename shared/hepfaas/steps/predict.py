@@ -40,7 +40,8 @@ class Scores:
     """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,). The
     scores of events that the model's cuts reject are NaN.
 
-    n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped.
+    n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped. targets:
+    of a regression, (): the scores are those of classes.
     """
 
     url: str
@@ -48,11 +49,12 @@ class Scores:
     identifiers: Mapping[str, NDArray[Any]]
     scores: NDArray[np.float32]
     n_surplus: int
+    targets: tuple[str, ...] = ()
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Columns of the stored scores, (events,) each."""
-        return columns_of(self.entries, self.identifiers, self.scores)
+        return columns_of(self.entries, self.identifiers, self.scores, self.targets)
 
 
 def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: Inference = INFERENCE) -> None:
@@ -164,6 +166,7 @@ def _scored(
             identifiers={**identifiers, **vectors.spectators},
             scores=vectors.of_all(model.predict(vectors.features)),
             n_surplus=vectors.n_surplus,
+            targets=spec.targets,
         )
 
 

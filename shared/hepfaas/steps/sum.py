@@ -30,7 +30,17 @@ def _surveys(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         from hepfaas.training.weights import WeightSurvey
 
         added["weights"] = reduce(or_, (WeightSurvey.from_json(result["weights"]) for result in results)).to_json()
+    if "targets" in results[0]:
+        added["targets"] = _targets([result["targets"] for result in results])
     return added
+
+
+def _targets(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    from hepfaas.features.branches import BranchRange
+
+    return {
+        name: reduce(or_, (BranchRange.from_json(result[name]) for result in results)).to_json() for name in results[0]
+    }
 
 
 def _inputs(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -49,6 +59,10 @@ def _parts(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if "targets" in results[0]:
+        from hepfaas.evaluation.predictions import PredictionCounts
+
+        return reduce(or_, (PredictionCounts.from_json(result) for result in results)).to_json()
     from hepfaas.evaluation.part import PartCounts
 
     return reduce(or_, (PartCounts.from_json(result) for result in results)).to_json()

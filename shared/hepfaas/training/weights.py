@@ -284,7 +284,7 @@ def _training(
     counted, added = events.sum(axis=1), sums.sum(axis=1)
     for number in np.flatnonzero(counted == 0).tolist() if balance or labels else ():
         raise RequestError(f"class {labels[number] if labels else number} has no selected event, so it has no weight")
-    if len(counted) < 2:
+    if labels and len(counted) < 2:
         raise RequestError(f"all selected events have label {labels[0]}; a classifier needs events of two labels")
     total = events.sum()
     if balance is None:

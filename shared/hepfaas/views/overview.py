@@ -260,6 +260,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         if isinstance(recipe, Recipe):
             history = _history(plan.chain_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
+            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
@@ -310,7 +311,14 @@ def scored(store: Store, run: str) -> Scored:
 
 
 def _results(store: Store) -> Results:
-    return lambda key: result_if_there(key, store)
+    def result(key: str) -> Mapping[str, Any] | None:
+        if not key.startswith("steps/train/"):
+            return result_if_there(key, store)
+        with suppress(MissingError):
+            return _trained(store, key)  # type: ignore[arg-type]  # a store is hashed by identity
+        return None
+
+    return result
 
 
 def _attempt(store: Store, run: str) -> str:
@@ -349,7 +357,7 @@ def _outcome(store: Store, finished: Finished) -> Outcome:
     if finished.model:
         version = versions.Version(finished.model["name"], finished.model["version"])
         with suppress(MissingError):  # it was deleted
-            metrics = versions.card_of(store, version)["metrics"].get("test", {})
+            metrics = _main(versions.card_of(store, version)["metrics"].get("test", {}))
     if finished.scores is not None:
         parts = scored_parts(finished.scores)
         scores = {
@@ -412,15 +420,22 @@ def _history(chain: Sequence[Sequence[Train]], store: Store) -> list[dict[str, A
     history: list[dict[str, Any]] = []
     with suppress(MissingError):
         for number, segments in enumerate(chain, 1):
-            metrics = _metrics_of(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
-            history.append({"epoch": number, **metrics})
+            result = _trained(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
+            history.append({"epoch": number, **result["metrics"]})
     return history
 
 
 @functools.lru_cache(maxsize=10_000)
-def _metrics_of(store: Store, key: str) -> dict[str, Any]:
-    """Return the metrics of a train step, which never change: a client that follows a run reads them each second."""
-    return dict(result_of(key, store)["metrics"])
+def _trained(store: Store, key: str) -> dict[str, Any]:
+    """Return what a plan and a history need of the result of a train step. It never changes, and a client that follows
+    a run reads it each second. Raises: MissingError."""
+    result = result_of(key, store)
+    return {"metrics": result["metrics"], "stop": bool(result.get("stop"))}
+
+
+def _main(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that are single numbers, and the confusion matrix; `evaluation.json` has all."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) or name == "confusion"}
 
 
 def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[TrainedSegment]]:

@@ -1,0 +1,63 @@
+"""The cut flow counts what each cut leaves, raw and weighted, and shows both."""
+
+import math
+
+import numpy as np
+import pytest
+from hepfaas.exact import ExactSum
+from hepfaas.runs.cut_flow import CutFlow, cut_flow, measured
+from hepfaas.runs.results import PreparedPart
+from hypothesis import given
+from hypothesis import strategies as st
+
+EVENTS = st.lists(st.tuples(st.integers(0, 2), st.floats(-1e6, 1e6)), max_size=30)
+"""Number of the cut that rejects an event (2: none), and its weight."""
+
+
+def part(file: str, events: list[tuple[int, float]]) -> PreparedPart:
+    """Return a prepared part of events that two cuts reject or none."""
+    cuts, weights = np.array([cut for cut, _ in events], int), np.array([weight for _, weight in events], float)
+    counts = np.bincount(cuts, minlength=3).tolist()
+    groups = [weights[cuts == cut] for cut in range(3)]
+    flow = tuple((ExactSum.of(group).to_json(), ExactSum.of_squares(group).to_json()) for group in groups)
+    return PreparedPart("key", 0, file, (0, len(events)), 0, (counts[2], 0, 0), 0, "", tuple(counts[:2]), flow)
+
+
+@given(EVENTS, EVENTS, EVENTS)
+def test_the_flow_is_that_of_masks_on_all_events_of_a_sample(
+    one: list[tuple[int, float]], other: list[tuple[int, float]], top: list[tuple[int, float]]
+) -> None:
+    parts = [part("a", one), part("b", top), part("c", other)]
+    flow = cut_flow(["x", "y"], parts, {"a": "higgs", "b": "top", "c": "higgs"})
+    assert flow.cuts == ("all events", "x", "y")
+    assert [sample.sample for sample in flow.samples] == ["higgs", "top"]
+    for sample, events in zip(flow.samples, (one + other, top), strict=True):
+        left = [[weight for cut, weight in events if cut >= number] for number in range(3)]
+        assert sample.events == tuple(map(len, left))
+        assert sample.weights == pytest.approx([math.fsum(weights) for weights in left], rel=1e-12, abs=1e-9)
+        assert sample.uncertainties == pytest.approx([math.hypot(*weights) for weights in left], rel=1e-12)
+    assert CutFlow.from_json(flow.to_json()) == flow
+
+
+def test_a_flow_without_weights_has_counts_alone() -> None:
+    bare = PreparedPart("key", 0, "a", (0, 5), 0, (2, 1, 1), 0, "", (1,))
+    flow = cut_flow(["x"], [bare], {"a": "higgs"})
+    assert flow.rows() == [{"cut": "all events", "higgs": "5"}, {"cut": "x", "higgs": "4"}]
+    assert CutFlow.from_json(flow.to_json()) == flow
+
+
+@pytest.mark.parametrize(
+    ("value", "uncertainty", "text"),
+    [
+        (1_960_123.4, 23_157.0, "1,960,000 ± 23,000"),
+        (1484.2, 10.91, "1,484 ± 11"),
+        (-3.14159, 0.0271, "-3.142 ± 0.027"),
+        (0.00042, 0.00012, "0.00042 ± 0.00012"),
+        (12.0, 0.0, "12 ± 0"),
+        (3e-9, 2e-9, "3e-09 ± 2e-09"),
+        (3e15, 2.04e13, "3e+15 ± 2e+13"),
+        (math.inf, math.nan, "inf ± nan"),
+    ],
+)
+def test_numbers_end_where_their_uncertainty_does(value: float, uncertainty: float, text: str) -> None:
+    assert measured(value, uncertainty) == text
