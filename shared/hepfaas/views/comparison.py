@@ -30,6 +30,7 @@ MOST_FILES = 100
 """Data files that are listed because not all trainings have them."""
 
 SPLITS = ("test", "validation")
+NAMES = {"rmse": "RMSE", "resolution": "resolution"}
 
 
 @dataclass(frozen=True)
@@ -119,14 +120,15 @@ def of_reports(names: Sequence[str], reports: Sequence[Report]) -> Comparison:
 
 def best_of(values: Sequence[float | None], uncertainties: Sequence[float | None]) -> int | None:
     """Return the index of the largest value if it exceeds every other by more than both errors, added in quadrature."""
-    known = [(value, error, place) for place, (value, error) in enumerate(zip(values, uncertainties, strict=True))]
-    if len(known) < 2 or any(value is None or error is None for value, error, _ in known):
+    known = [
+        (value, error, place)
+        for place, (value, error) in enumerate(zip(values, uncertainties, strict=True))
+        if value is not None and error is not None
+    ]
+    if len(known) < max(2, len(values)):
         return None
-    value, error, best = max(known, key=lambda each: each[0] or 0.0)
-    for other, its_error, place in known:
-        if place != best and not (value or 0.0) - (other or 0.0) > math.hypot(error or 0.0, its_error or 0.0):
-            return None
-    return best
+    (value, error, best), *others = sorted(known, reverse=True)
+    return best if all(value - other > math.hypot(error, its_error) for other, its_error, _ in others) else None
 
 
 def _metrics(reports: Sequence[Report]) -> Iterator[Metric]:
@@ -141,16 +143,24 @@ def _metrics(reports: Sequence[Report]) -> Iterator[Metric]:
         name = f"signal efficiency at {100 * float(at):g} % background, test"
         yield from _with_errors(name, every, partial(_working, at))
     yield from _with_errors("significance (Asimov), test", every, lambda one: (_significance(one), None))
+    for target in dict.fromkeys(each["name"] for one in every for each in one.get("targets", ())):
+        for metric in ("rmse", "resolution"):
+            name = f"{NAMES[metric]} of {target}, test"
+            yield from _with_errors(name, every, partial(_of_target, target, metric), is_low_better=True)
 
 
 def _with_errors(
-    name: str, every: Sequence[Json], values_of: Callable[[Json], tuple[float | None, float | None]]
+    name: str,
+    every: Sequence[Json],
+    values_of: Callable[[Json], tuple[float | None, float | None]],
+    is_low_better: bool = False,
 ) -> Iterator[Metric]:
-    """Yield the metric if a training has it. Only metrics with errors are better if they are larger."""
+    """Yield the metric if a training has it."""
     pairs = [values_of(one) for one in every]
     values, errors = [value for value, _ in pairs], [error for _, error in pairs]
     if any(value is not None for value in values):
-        yield Metric(name, values, errors, best_of(values, errors))
+        signed = [None if value is None else -value for value in values] if is_low_better else values
+        yield Metric(name, values, errors, best_of(signed, errors))
 
 
 def _accuracy_error(metrics: Json) -> float | None:
@@ -168,6 +178,11 @@ def _accuracy_error(metrics: Json) -> float | None:
 def _working(at: str, metrics: Json) -> tuple[float | None, float | None]:
     point = (metrics.get("working_points") or {}).get(at) or {}
     return point.get("signal"), point.get("uncertainty")
+
+
+def _of_target(target: str, metric: str, metrics: Json) -> tuple[float | None, float | None]:
+    found: Json = next((each for each in metrics.get("targets", ()) if each["name"] == target), {})
+    return found.get(metric), found.get(f"{metric}_uncertainty")
 
 
 def _significance(metrics: Json) -> float | None:
@@ -189,7 +204,7 @@ def _facts(reports: Sequence[Report]) -> dict[str, list[Any]]:
         "parameters": [each.card["parameters"] for each in reports],
         "tensorflow": [each.card.get("versions", {}).get("tensorflow") for each in reports],
         "processor": [each.card.get("processor") for each in reports],
-        "weights": [each.card["weights"][:12] for each in reports],
+        "weights": [str(each.card.get("weights", ""))[:12] for each in reports],
     }
 
 
@@ -259,6 +274,6 @@ def _notes(reports: Sequence[Report], settings: Mapping[str, Any]) -> list[str]:
     notes = []
     if any(test != tests[0] for test in tests) or "split_seed" in settings:
         notes.append("The trainings have different test events: differences of their metrics may be due to them.")
-    if any(each.classes != reports[0].classes for each in reports):
+    if any(each.classes != reports[0].classes for each in reports[1:]):
         notes.append("The trainings have different classes.")
     return notes

@@ -98,7 +98,9 @@ class Report:
 
     @property
     def classes(self) -> list[str]:
-        """The names of the classes."""
+        """The names of the classes; none of a regression."""
+        if self.card.get("targets"):
+            return []
         for metrics in self.card["metrics"].values():
             if report := metrics.get("classification"):
                 return [str(each["name"]) for each in report["classes"]]
@@ -193,7 +195,7 @@ def _report(store: Store, version: Version, run: str) -> Report:
         submitter=str(request.submitter.get("name") or request.submitter.get("subject") or "") if request else "",
         tags=remarks.tags_of(store, run) if run else (),
         notes=remarks.notes_of(store, run) if run else (),
-        messages=request.notes if request else (),
+        messages=tuple(dict.fromkeys([*(request.notes if request else ()), *map(str, card.get("notes", ()))])),
         trained=_trained(store, recipe, run) if recipe else None,
         ledger=_ledger(store, recipe, run) if recipe else None,
     )

@@ -21,6 +21,9 @@ MOST_PICTURES, MOST_PICTURE_BYTES = 400, 40_000_000
 MOST_ROWS = 500
 """Rows of a table of files, features or matrix entries."""
 
+MOST_TILES = 3
+"""Targets of a regression among the few numbers that matter most."""
+
 SPLITS = ("test", "validation")
 
 CAPTIONS = {
@@ -31,6 +34,9 @@ CAPTIONS = {
     "confusion": "Predicted class against true class",
     "significance": "Expected significance against the threshold",
     "calibration": "Signal fraction against score",
+    "residuals": "Residuals: predicted minus true value",
+    "predictions": "Predicted against true value",
+    "profiles": "Residuals against branches",
 }
 """Pictures of the result, in their order."""
 
@@ -59,10 +65,16 @@ def page(report: Report, store: Store) -> str:
     took = []
     if report.created is not None and report.ended is not None:
         took = [f"took {_duration(report.ended - report.created)}"]
+    classes = [f"classes: {', '.join(report.classes)}"] if report.is_trained and report.classes else []
     return Document(
         title=f"Model {report.version}",
         above=f"hepfaas {'training' if report.is_trained else 'model'}{' · run ' + report.run if report.run else ''}",
-        below=[*created, *by, *took, *([f"classes: {', '.join(report.classes)}"] if report.is_trained else [])],
+        below=[
+            *created,
+            *by,
+            *took,
+            *([f"classes: {', '.join(report.classes)}"] if report.is_trained and report.classes else []),
+        ],
         tags=report.tags,
         sections=sections(report, pictures(report, store)),
         foot=f"Written by hepfaas {__version__}. Numbers with ± have their standard error.",
@@ -121,10 +133,14 @@ def _tiles(report: Report) -> Tiles:
     test = report.card["metrics"]["test"]
     several = len(report.classes) > 2
     tiles: list[tuple[str, Cell, str]] = []
+    for target in test.get("targets", ())[:MOST_TILES]:
+        value = measured(target["rmse"], target.get("rmse_uncertainty"))
+        tiles.append((f"RMSE of {target['name']}", value, "test events"))
     if "auc" in test:
         text = "mean over the classes" if several else "test events"
         tiles.append(("AUC", measured(test["auc"], test.get("auc_uncertainty")), text))
-    tiles.append(("Loss", number(test.get("loss")), "test events"))
+    if "loss" in test:
+        tiles.append(("Loss", number(test["loss"]), "test events"))
     if "accuracy" in test:
         tiles.append(("Accuracy", percent(test["accuracy"]), "test events"))
     if best := (test.get("significance") or {}).get("asimov"):
@@ -138,6 +154,8 @@ def _tiles(report: Report) -> Tiles:
 def _metrics(report: Report) -> list[Any]:
     metrics = report.card["metrics"]
     splits = [split for split in SPLITS if split in metrics]
+    if any("targets" in metrics[split] for split in splits):
+        return _regression(metrics, splits)
 
     def row(name: str, value: Any) -> list[Cell]:
         return [name, *(value(metrics[split]) for split in splits)]
@@ -151,7 +169,6 @@ def _metrics(report: Report) -> list[Any]:
         row("calibration error", lambda each: number(each.get("calibration_error"))),
     ]
     known = [each for each in rows if any(cell != number(None) for cell in each[1:])]
-    known += _other_metrics(metrics, splits)
     curves = report.evaluation.get("curves", {})
     return blocks(
         Table(["metric", *splits], known),
@@ -167,31 +184,22 @@ def _metrics(report: Report) -> list[Any]:
     )
 
 
-_SHOWN_APART = frozenset(
-    (
-        "events", "auc", "auc_uncertainty", "loss", "accuracy", "brier", "calibration_error", "threshold",
-        "classification", "confusion", "weighted_confusion", "yields", "significance", "working_points", "overtraining",
-        "pairwise_auc",
-    )
-)  # fmt: skip
-
-
-def _other_metrics(metrics: Json, splits: Sequence[str]) -> list[list[Cell]]:
-    """Return rows of further metrics that are numbers, with their uncertainties if they have any: RMSE, bias …"""
-    names = list(dict.fromkeys(name for split in splits for name in metrics[split] if name not in _SHOWN_APART))
-    plain = [
-        name
-        for name in names
-        if not name.endswith("_uncertainty")
-        and all(isinstance(metrics[split].get(name), int | float | None) for split in splits)
-    ]
-    return [
+def _regression(metrics: Json, splits: Sequence[str]) -> list[Any]:
+    """Return the metrics of each target, in its unit."""
+    rows: list[list[Cell]] = [
         [
-            name.replace("_", " "),
-            *(measured(metrics[split].get(name), metrics[split].get(f"{name}_uncertainty")) for split in splits),
+            target["name"],
+            split,
+            metrics[split]["events"],
+            *(measured(target[name], target.get(f"{name}_uncertainty")) for name in ("rmse", "bias", "resolution")),
+            number(target.get("r2")),
         ]
-        for name in plain
+        for split in splits
+        for target in metrics[split]["targets"]
     ]
+    heads = ["target", "sample", "events", "RMSE", "bias", "resolution", "R²"]
+    note = "The resolution is half of the width of the central 68 % of the residuals."
+    return [Table(heads, rows, note=note)]
 
 
 def _rejections(curves: Json, splits: Sequence[str]) -> list[list[Cell]]:
