@@ -269,13 +269,15 @@ def _report(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from hepfaas.local import reports
-    from hepfaas.views import comparison
+    from hepfaas.views.compared import Comparison
 
     reports.check_comparison_name(options.out)
     if options.url:
         with _client(options) as client:
-            compared = comparison.Comparison.from_json(client.compare(*options.names))
+            compared = Comparison.from_json(client.compare(*options.names))
     else:
+        from hepfaas.views import comparison
+
         compared = comparison.compare(_store(options), options.names)
     if options.out:
         options.out.write_bytes(reports.comparison_file(compared, options.out.suffix))

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,8 +20,8 @@ from support.reports import RECIPE, complete
 from support.service import Service, arrow_stream
 
 COMMANDS = (
-    "inspect", "train", "up", "submit", "cancel", "retry", "report", "compare", "runs", "tag", "note", "models", "status",
-    "log", "predict",
+    "inspect", "train", "up", "submit", "cancel", "retry", "report", "compare", "runs", "tag", "note", "models",
+    "status", "log", "predict",
 )  # fmt: skip
 METRICS = {"test": {"events": 20, "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "auc_uncertainty": 0.01}}
 REPORT = {
@@ -188,6 +190,30 @@ def test_a_comparison_of_a_service_is_shown_and_written(service: Service, hepfaa
     assert "data:image/png" in (tmp_path / "c.html").read_text()
     assert service.requests[0][1] == "/v1/comparison?of=job-1&of=job%2F2"
     assert hepfaas("compare", "a", "b", "--out", "c.svg").err.startswith("hepfaas: 'c.svg' has no known format")
+
+
+def test_commands_for_a_service_need_the_packages_of_the_client_alone(service: Service, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    run = complete(store)
+    service.answers["/v1/comparison"] = [(200, comparison.compare(store, [run, run]).to_json())]
+    service.answers[f"/v1/runs/{run}/report"] = [(200, REPORT)]
+    code = (
+        "import sys\n"
+        "for name in ('jinja2', 'markupsafe', 'flask', 'safetensors', 'matplotlib', 'uproot', 'awkward'):\n"
+        "    sys.modules[name] = None\n"
+        "from hepfaas.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+
+    def exits(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", code, *words, "--url", service.url]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stderr
+
+    assert exits("compare", run, run, "--out", "c.json") == (0, "")
+    assert exits("report", run) == (0, "")
+    code_, error = exits("compare", run, run, "--out", "c.png")
+    assert (code_, "is not installed; install hepfaas[local], or write .json" in error) == (1, True), error
 
 
 def test_a_store_has_the_same_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

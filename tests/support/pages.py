@@ -10,8 +10,8 @@ HOSTILE = "</title></style><script>alert(1)</script>'\"><img src=x onerror=alert
 
 OURS = {
     "html", "head", "meta", "link", "title", "style", "body", "header", "p", "h1", "span", "nav", "a", "main",
-    "section", "h2", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "br", "dl", "dt", "dd", "details",
-    "summary", "code", "pre", "figure", "img", "figcaption", "footer",
+    "section", "h2", "div", "table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "br", "dl", "dt", "dd",
+    "details", "summary", "code", "pre", "figure", "img", "figcaption", "footer",
 }  # fmt: skip
 """The elements of our pages."""
 

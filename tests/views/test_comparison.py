@@ -13,7 +13,8 @@ from hepfaas.platform.stores import open_store
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile
 from hepfaas.views import comparison, comparison_page
-from hepfaas.views.comparison import MOST, MOST_LINES, MOST_SHOWN, Comparison, best_of
+from hepfaas.views.compared import Comparison
+from hepfaas.views.comparison import MOST, MOST_LINES, MOST_SHOWN, best_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support.pages import HOSTILE, check_harmless

@@ -11,9 +11,9 @@ from hepfaas.errors import RequestError
 from hepfaas.local.tables import table
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
-from hepfaas.views import comparison_page, report, report_page
-from hepfaas.views.comparison import Comparison
-from hepfaas.views.document import Cell
+from hepfaas.views import compared as rows_of
+from hepfaas.views.compared import Comparison
+from hepfaas.views.numbers import Cell
 
 Files = Mapping[str, bytes]
 
@@ -25,6 +25,8 @@ MOST_LINES = 40
 
 def from_store(store: Store, name: str, *, page: bool, plots: bool) -> tuple[dict[str, Any], Files]:
     """Return the report of a run or model as JSON values, and the files that are wanted."""
+    from hepfaas.views import report, report_page  # a client has not what they need
+
     made = report.named(store, name)
     files = {PAGE: report_page.page(made, store).encode()} if page else {}
     if plots:
@@ -52,10 +54,20 @@ def comparison_file(compared: Comparison, suffix: str) -> bytes:
     """Return a comparison as a page (.html), its ROC curves as a picture (.png, .pdf), or its values (.json)."""
     if suffix == ".json":
         return json.dumps(compared.to_json(), indent=1).encode()
+    try:
+        return _drawn(compared, suffix)
+    except ImportError as error:
+        raise RequestError(
+            f"a {suffix} file needs '{error.name}', which is not installed; install hepfaas[local], or write .json"
+        ) from error
+
+
+def _drawn(compared: Comparison, suffix: str) -> bytes:
+    from hepfaas.evaluation.compared_curves import compared_curves  # matplotlib: only where pictures are drawn
+    from hepfaas.views import comparison_page
+
     roc: Mapping[str, bytes] = {}
     if any(curve["auc"] is not None for curve in compared.curves):
-        from hepfaas.evaluation.compared_curves import compared_curves  # matplotlib: only where pictures are drawn
-
         roc = compared_curves(compared.curves, compared.names)
     if suffix == ".html":
         return comparison_page.page(compared, roc.get("roc.png")).encode()
@@ -71,15 +83,15 @@ def comparison_text(compared: Comparison) -> str:
 
 def _comparison_lines(compared: Comparison) -> Iterator[str]:
     names = compared.names
-    yield _rows("metric", names, comparison_page.metric_rows(compared))
+    yield _rows("metric", names, rows_of.metric_rows(compared))
     if any(metric.best is not None for metric in compared.metrics):
         yield "* better than every other by more than both standard errors"
     yield from (f"note: {visible(note)}" for note in compared.notes)
-    yield _rows("model", names, comparison_page.fact_rows(compared))
-    yield _rows("setting", names, comparison_page.setting_rows(compared))
-    yield _rows("data", names, comparison_page.data_rows(compared))
+    yield _rows("model", names, rows_of.fact_rows(compared))
+    yield _rows("setting", names, rows_of.setting_rows(compared))
+    yield _rows("data", names, rows_of.data_rows(compared))
     for difference in compared.code:
-        yield f"\n{visible(comparison_page.heading(difference))}"
+        yield f"\n{visible(rows_of.heading(difference))}"
         yield from (f"  {visible(line)}" for line in difference.lines[:MOST_LINES])
         if len(difference.lines) > MOST_LINES:
             yield f"  ({len(difference.lines) - MOST_LINES} more lines: --out compare.html)"

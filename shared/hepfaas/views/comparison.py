@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -13,9 +12,8 @@ from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
 from hepfaas.runs.differences import differing
 from hepfaas.views import report
+from hepfaas.views.compared import CodeDifference, Comparison, Json, Metric
 from hepfaas.views.report import Report, short_name
-
-Json = Mapping[str, Any]
 
 LEAST, MOST = 2, 10
 """Trainings of a comparison."""
@@ -31,61 +29,6 @@ MOST_FILES = 100
 
 SPLITS = ("test", "validation")
 NAMES = {"rmse": "RMSE", "resolution": "resolution"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of each training. uncertainties: standard errors, None where there is none. best: index of the training
-    whose value is better than every other by more than both errors together, None if there is none."""
-
-    name: str
-    values: Sequence[float | None]
-    uncertainties: Sequence[float | None]
-    best: int | None = None
-
-
-@dataclass(frozen=True)
-class CodeDifference:
-    """How a code file of a training differs from that of the first one. name: of the training. lines: of the unified
-    difference, without its heading."""
-
-    name: str
-    file: str
-    added: int
-    removed: int
-    lines: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What differs between trainings. names: as the caller named them; the lists beside them have the same order.
-
-    facts: run, model, optimizer and more by name. settings: lines of each training, by name of the setting; only those
-    that differ. data: numbers by name. files: names of files that not all have, and which trainings have them. curves:
-    ROC curves of test events: index of the training, class, efficiencies, AUC. notes: what makes it less comparable.
-    """
-
-    names: Sequence[str]
-    facts: Mapping[str, Sequence[Any]]
-    metrics: Sequence[Metric]
-    settings: Mapping[str, Sequence[Sequence[str]]]
-    code: Sequence[CodeDifference]
-    data: Mapping[str, Sequence[int | None]]
-    files: Mapping[str, Sequence[bool]]
-    curves: Sequence[Json]
-    notes: Sequence[str] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Json) -> Comparison:
-        """Return the comparison from the values of `to_json`; a later release may send more."""
-        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-        known["metrics"] = [Metric(**each) for each in known["metrics"]]
-        known["code"] = [CodeDifference(**each) for each in known["code"]]
-        return cls(**known)
 
 
 def compare(store: Store, names: Sequence[str]) -> Comparison:

@@ -18,21 +18,10 @@ from markupsafe import Markup, escape
 
 from hepfaas.platform.browsers import file_policy
 from hepfaas.platform.terminal import visible, visible_lines
-from hepfaas.views.numbers import Quantity, number
+from hepfaas.views.numbers import Best, Cell, Quantity, number
 
 FOLDER = Path(__file__).parent / "templates"
 STYLE = (FOLDER / "document.css").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Best:
-    """A cell that is marked as the best of its row."""
-
-    value: Any
-
-
-Cell = str | float | tuple[str, ...] | Best | None
-"""A cell of a table; a tuple has a line for each item."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""Numbers as a person reads them: as many digits as they deserve, thousands separators, uncertainties."""
+"""Cells of tables, and numbers as a person reads them: as many digits as they deserve, thousands separators,
+uncertainties."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 NONE = "–"
 
@@ -11,6 +14,17 @@ class Quantity(str):
     """A text that is a number for the eye, such as '0.796 ± 0.017': aligned to the right in a table."""
 
     __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Best:
+    """A cell that is marked as the best of its row."""
+
+    value: Any
+
+
+Cell = str | float | tuple[str, ...] | Best | None
+"""A cell of a table; a tuple has a line for each item."""
 
 
 def number(value: float | None, digits: int = 4) -> Quantity:

@@ -9,8 +9,8 @@ from hepfaas import __version__
 from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
 from hepfaas.runs.ledger import Ledger
-from hepfaas.views.document import Cell, Code, Document, Facts, Picture, Pictures, Section, Table, Text, Tiles, blocks
-from hepfaas.views.numbers import Quantity, measured, number, percent
+from hepfaas.views.document import Code, Document, Facts, Picture, Pictures, Section, Table, Text, Tiles, blocks
+from hepfaas.views.numbers import Cell, Quantity, measured, number, percent
 from hepfaas.views.report import File, Report, short_name
 
 Json = Mapping[str, Any]
@@ -69,12 +69,7 @@ def page(report: Report, store: Store) -> str:
     return Document(
         title=f"Model {report.version}",
         above=f"hepfaas {'training' if report.is_trained else 'model'}{' · run ' + report.run if report.run else ''}",
-        below=[
-            *created,
-            *by,
-            *took,
-            *([f"classes: {', '.join(report.classes)}"] if report.is_trained and report.classes else []),
-        ],
+        below=[*created, *by, *took, *classes],
         tags=report.tags,
         sections=sections(report, pictures(report, store)),
         foot=f"Written by hepfaas {__version__}. Numbers with ± have their standard error.",
