@@ -61,7 +61,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "ranges": [[entries.start, entries.stop] for entries in ranges],
         "baskets_read_twice": baskets_read_twice(baskets, ranges),
         "left_out": [list(item) for item in file.left_out],
-        "notes": [*choice.notes, *_without_effect(file, branches, preprocessing, step.removed)],
+        "notes": [*choice.notes, *_without_effect(file, branches, preprocessing)],
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
         "spectators": list(spectators),
@@ -87,12 +87,11 @@ def _types(
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
 
 
-def _without_effect(
-    file: OpenedFile, branches: Sequence[Branch], preprocessing: Preprocessing, removed: Sequence[str]
-) -> list[str]:
+def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing: Preprocessing) -> list[str]:
     """Return notes on names and patterns that match no branch. branches: of the file, and new ones."""
     names, read = [branch.name for branch in branches], [branch.name for branch in file.branches]
     missing = dict.fromkeys(missing.pattern for missing in preprocessing.missing)
+    removed = preprocessing.removed
     return [
         *(absent_note(name, "missing", file.place) for name in missing if not any(is_named(one, name) for one in read)),
         *(absent_note(name, "remove", file.place) for name in removed if not matching(name, names)),
