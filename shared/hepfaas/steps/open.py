@@ -65,7 +65,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "notes": [
             *choice.notes,
             *_used_elsewhere(step, available),
-            *_without_effect(file, branches, preprocessing, step.removed),
+            *_without_effect(file, branches, preprocessing),
         ],
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
@@ -104,12 +104,11 @@ def _types(
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
 
 
-def _without_effect(
-    file: OpenedFile, branches: Sequence[Branch], preprocessing: Preprocessing, removed: Sequence[str]
-) -> list[str]:
+def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing: Preprocessing) -> list[str]:
     """Return notes on names and patterns that match no branch. branches: of the file, and new ones."""
     names, read = [branch.name for branch in branches], [branch.name for branch in file.branches]
     missing = dict.fromkeys(missing.pattern for missing in preprocessing.missing)
+    removed = preprocessing.removed
     return [
         *(absent_note(name, "missing", file.place) for name in missing if not any(is_named(one, name) for one in read)),
         *(absent_note(name, "remove", file.place) for name in removed if not matching(name, names)),
