@@ -62,6 +62,7 @@ def two(store: Store) -> Comparison:
 def test_a_comparison_says_what_differs(store: Store) -> None:
     compared = two(store)
     assert compared.settings == {"epochs": [("3",), ("5",)], "cuts": [(), ("MET: met > 20",)]}
+    assert compared.facts["learning rate, published epoch"] == [0.001, 0.001]
     assert compared.data["files"] == [2, 3]
     assert compared.data["selected events"] == [4_000, 6_000]
     ((name, has),) = compared.files.items()

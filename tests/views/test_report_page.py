@@ -44,6 +44,7 @@ def test_the_page_has_the_values_of_the_training(store: Store) -> None:
         "params.json: 'hist' has no effect", "batch_size", "77", "one lepton", "300 ± 12", "70.0 %", "a.root",
         "root://h//data/a.root", "12,345", "ab" * 32, "def model(idim):", "validation loss", "3 (published)",
         "Working points", "Asimov", "Kolmogorov", "lep_pt",
+        "optimizer", "adam", "0.00100",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert page(store, "job/1").text == page(store, "job").text == text

@@ -234,7 +234,7 @@ def _thresholds(report: Report) -> list[Any]:
                 "background efficiency up to",
                 "signal efficiency",
                 "threshold",
-                "background efficiency",
+                "background left",
                 "background events",
             ],
             [
@@ -528,7 +528,9 @@ def _training(report: Report) -> list[Any]:
         )
     heads = ["epoch", *(name.replace("val_", "validation ") for name in order), *(["learning rate"] * has_rates)]
     facts: list[tuple[str, Cell]] = [("published epoch", f"{best} of {len(history)}")]
-    facts += [("optimizer", report.trained.optimizer)] if report.trained and report.trained.optimizer else []
+    if report.trained:
+        facts.append(("optimizer", report.trained.optimizer))
+        facts += [("learning rate", number(report.trained.rate, 3))] if not has_rates else []
     long = len(rows) > 30
     return blocks(Facts(facts), Table(heads, rows, folded=f"{len(rows)} epochs" if long else ""))
 
