@@ -127,13 +127,14 @@ def regression_of(counts: ResidualCounts) -> dict[str, Any]:
     variances = counts.histogram.variances
     spread = float((variances * (centres - bias) ** 2).sum())
     spread_of_squares = float((variances * (centres**2 - square) ** 2).sum())
+    rmse = math.sqrt(square) if square >= 0 else None
     low, middle, high = _quantiles(counts.histogram, centres, total, CENTRAL)
     true_variance = float(counts.squares_true) / total - (float(counts.total_true) / total) ** 2
     return result | {
         "bias": bias,
         "bias_uncertainty": math.sqrt(spread) / total,
-        "rmse": math.sqrt(square) if square >= 0 else None,
-        "rmse_uncertainty": math.sqrt(spread_of_squares / square) / (2 * total) if square > 0 else None,
+        "rmse": rmse,
+        "rmse_uncertainty": math.sqrt(spread_of_squares) / (2 * total * rmse) if rmse else rmse,
         "median": middle,
         "resolution": (high - low) / 2,
         "resolution_uncertainty": _error_of_resolution(counts.histogram, centres, total),

@@ -21,13 +21,14 @@ from hepfaas.runs.json_values import is_number
 from hepfaas.runs.preprocessing_keys import KEYS as PREPROCESSING_KEYS
 from hepfaas.runs.preprocessing_keys import preprocessing_from
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 from hepfaas.runs.weighting import Balance
 
 REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
-MOST_EDGES, MOST_TARGETS = 1_000, 20
+MOST_EDGES, MOST_SPECTATORS, MOST_TARGETS = 1_000, 100, 20
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
 
@@ -86,6 +87,11 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         recipe["preprocessing"] = preprocessing
     if recipe.get("targets"):
         _check_regression(recipe, place)
+    if both := [name for name in recipe.get("selected", ()) if name in recipe.get("spectators", ())]:
+        raise RequestError(
+            f"{place}: '{both[0]}' is in 'selected_branches' and in 'spectators'; a spectator is never a feature. For "
+            f"both, select '{both[0]}' and write the spectator as an expression, such as '+{both[0]}'"
+        )
     return Params(
         recipe,
         parsed.get("redirector", REDIRECTOR),
@@ -216,6 +222,8 @@ def _expression(value: Any, place: str) -> str:
 def _expressions(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong(place, value, "a list of branch names")
+    if len(value) > MOST_SPECTATORS:
+        raise RequestError(f"{place} has {len(value):,} entries; at most {MOST_SPECTATORS}")
     return tuple(dict.fromkeys(_expression(item, f"{place}: item {number}") for number, item in enumerate(value, 1)))
 
 
@@ -250,6 +258,26 @@ def _balance(value: Any, place: str) -> Balance | None:
         raise _wrong(place, value, 'true, or {"branch": a branch or expression, "bins": edges}')
     edges = _edges(value["bins"], f"{place}: 'bins'")
     return Balance(_expression(value["branch"], f"{place}: 'branch'"), edges)
+
+
+def _split(value: Any, place: str) -> SplitRule:
+    """Return the split in fractions, or in an expression for the events that are no test events.
+
+    A number, as MLaaS4HEP took it, is the usual split.
+    """
+    if is_number(value):
+        return USUAL_SPLIT
+    if isinstance(value, str):
+        return SplitRule(training=_expression(value, place))
+    names = [split.label for split in Split]
+    wanted = f"{{{', '.join(f'{json.dumps(name)}: share' for name in names)}}} with shares above 0 that add up to 1"
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise _wrong(place, value, f"{wanted}, or a condition that is true for all but test events")
+    shares = [value[name] for name in names]
+    if not all(is_number(share) and share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+        raise _wrong(place, value, wanted)
+    training, validation, test = map(float, shares)
+    return SplitRule((training, validation, test))
 
 
 def _edges(value: Any, place: str) -> tuple[float, ...]:
@@ -461,7 +489,7 @@ _KEYS: Mapping[str, _Key] = {
     "metrics": _Key(_threshold, "threshold"),
     "chunk_size": _Key(_whole(1, also=-1)),
     "training": _Key(_text),
-    "split": _Key(_anything),
+    "split": _Key(_split, "split"),
     "nan": _Key(_nan),
     "hist": _Key(_anything),
     "verbose": _Key(_anything),
@@ -497,14 +525,15 @@ _RECIPE_FIELDS = {key.field for key in _KEYS.values() if key.field}
 _WITHOUT_EFFECT = {
     "chunk_size": "events are read along the file's clusters, and every epoch sees all of them",
     "training": "every epoch sees all events, as 'standard' did in MLaaS4HEP",
-    "split": "always 64 % training, 16 % validation, 20 % test, as in MLaaS4HEP",
+    "split": "a number is ignored, as in MLaaS4HEP: 64 % training, 16 % validation, 20 % test",
     "nan": "slots without a value are 0, as in MLaaS4HEP",
     "hist": "branch histograms are not supported yet",
 }
 
 
 def _notes(parsed: Mapping[str, Any], place: str) -> tuple[str, ...]:
-    unused = [key for key in _WITHOUT_EFFECT if key in parsed and not (key == "nan" and parsed[key])]
+    has_effect = {"nan": bool(parsed.get("nan")), "split": parsed.get("split") != USUAL_SPLIT}
+    unused = [key for key in _WITHOUT_EFFECT if key in parsed and not has_effect.get(key)]
     notes = tuple(f"{place}: '{key}' has no effect: {_WITHOUT_EFFECT[key]}" for key in unused)
     if "target" in parsed and parsed.get("metrics", 0.5) != 0.5:
         notes += (f"{place}: the threshold of 'metrics' has no effect: a run with a 'target' has no classes",)

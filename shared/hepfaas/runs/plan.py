@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
@@ -56,6 +57,9 @@ from hepfaas.runs.steps import (
 )
 from hepfaas.runs.targets import Row, Target
 
+MOST_NAMED = 10
+"""Files that a note names."""
+
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
     """Return the phase that a run is in, or its outcome. Raises: RequestError if results make the recipe impossible."""
@@ -89,6 +93,8 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
     sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
+    kept = [text for text in (*recipe.spectators, *recipe.targets) if text in parse(text, "params.json").names]
+    removed = (*recipe.preprocessing.removed, *dict.fromkeys([*kept, *_telling(recipe)]))
     return [
         Open(
             url=file.url,
@@ -98,7 +104,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators, *recipe.targets),
+            removed=removed,
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
@@ -107,10 +113,19 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     ]
 
 
+def _telling(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names in the weights and the label of events that are not selected by name. As features they could
+    tell the class, and data do not have them."""
+    weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
+    used = {name for text in (recipe.label, *weights) if text for name in parse(text, "params.json").names}
+    return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
+
+
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets."""
-    weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators, *recipe.targets]))
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -186,6 +201,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             weighting=recipe.weighting(listed.sample).text if weigh else "",
             weigh=weigh.key if weigh else "",
             targets=targets,
+            split=recipe.split.text,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -310,6 +326,14 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return _course(recipe, matrix, results).chain
 
 
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
+
+
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
@@ -329,8 +353,19 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
     key = open_levels(recipe, attempt)[-1][0].key
     if (opened := results(key)) is None:
         return []
-    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
-    return [*of_files, *(findings(recipe, attempt, results) or ())]
+    headers = _headers(Found(key, opened))
+    of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
+    """Return a note on the files without events; none if all have some."""
+    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    if not empty:
+        return []
+    more = ", …" if len(empty) > MOST_NAMED else ""
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
@@ -715,9 +750,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

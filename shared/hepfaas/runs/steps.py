@@ -208,6 +208,7 @@ class Prepare(RangeStep):
     weighting: str = ""
     weigh: str = ""
     targets: tuple[Row, ...] = ()
+    split: str = ""
     url: str = field(metadata=HINT)
 
 
