@@ -102,8 +102,8 @@ def test_a_comparison_is_written_as_text_page_picture_and_values(store: Store) -
 
 
 def test_text_of_users_is_escaped(store: Store) -> None:
-    complete(store, replace(RECIPE, weight="w"), names=(HOSTILE, "b"))
-    complete(store, replace(RECIPE, weight=HOSTILE), names=(HOSTILE, "b"), code={f"{HOSTILE}.py": HOSTILE})
+    complete(store, RECIPE, names=(HOSTILE, "b"))
+    complete(store, replace(RECIPE, tree=HOSTILE), names=(HOSTILE, "b"), code={f"{HOSTILE}.py": HOSTILE})
     compared = comparison.compare(store, ["job-1", "job-2"])
     check_harmless(comparison_page.page(compared, None))
     text = reports.comparison_text(compared)
