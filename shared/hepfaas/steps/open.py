@@ -15,6 +15,7 @@ from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
+from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import matching
 from hepfaas.features.extra import extra_inputs, one_number, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
@@ -61,13 +62,29 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "ranges": [[entries.start, entries.stop] for entries in ranges],
         "baskets_read_twice": baskets_read_twice(baskets, ranges),
         "left_out": [list(item) for item in file.left_out],
-        "notes": [*choice.notes, *_without_effect(file, branches, preprocessing)],
+        "notes": [
+            *choice.notes,
+            *_used_elsewhere(step, available),
+            *_without_effect(file, branches, preprocessing),
+        ],
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
         "spectators": list(spectators),
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
+    """Return the note on branches that are no features because an expression uses them."""
+    used = {name for text in step.expressions for name in parse(text, step.tree).names}
+    names = [name for name in available if name in used.intersection(step.removed)]
+    if not names:
+        return []
+    return [
+        f"no features, since weights, labels, targets or spectators use them: {', '.join(names)}; to train on one of a "
+        "weight or a label, give its name in selected_branches"
+    ]
 
 
 def _types(
