@@ -97,7 +97,7 @@ def class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _auc_columns(values: Mapping[str, Any]) -> dict[str, str]:
-    classes = values.get("class_auc", [])
+    classes = values.get("classes", [])
     mean = _auc(values["auc"], values["auc_uncertainty"])
     if not 0 < len(classes) <= MOST_CLASSES:
         return {"mean AUC" if classes else "AUC": mean}

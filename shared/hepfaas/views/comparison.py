@@ -77,9 +77,9 @@ def best_of(values: Sequence[float | None], uncertainties: Sequence[float | None
 def _metrics(reports: Sequence[Report]) -> Iterator[Metric]:
     for split in SPLITS:
         every = [each.card["metrics"].get(split, {}) for each in reports]
-        mean = "mean AUC" if any("class_auc" in one for one in every) else "AUC"
+        mean = "mean AUC" if any("classes" in one for one in every) else "AUC"
         yield from _with_errors(f"{mean}, {split}", every, lambda one: (one.get("auc"), one.get("auc_uncertainty")))
-        for name in dict.fromkeys(each["name"] for one in every for each in one.get("class_auc", ())):
+        for name in dict.fromkeys(each["name"] for one in every for each in one.get("classes", ())):
             yield from _with_errors(f"AUC of {name}, {split}", every, partial(_of_class, name))
         yield from _with_errors(f"accuracy, {split}", every, lambda one: (one.get("accuracy"), _accuracy_error(one)))
         yield from _with_errors(f"loss, {split}", every, lambda one: (one.get("loss"), None))
@@ -111,7 +111,7 @@ def _with_errors(
 
 def _of_class(name: str, metrics: Json) -> tuple[float | None, float | None]:
     """Return the AUC of a class against the others, and its uncertainty."""
-    found = [(each["auc"], each["uncertainty"]) for each in metrics.get("class_auc", ()) if each["name"] == name]
+    found = [(each["auc"], each["uncertainty"]) for each in metrics.get("classes", ()) if each["name"] == name]
     return found[0] if found else (None, None)
 
 
