@@ -10,7 +10,7 @@ from typing import Any
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import table
+from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
@@ -193,7 +193,7 @@ class Loop:
         flow = plan.flow_of(self._recipe, self._name, self._result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            for line in table(flow.rows(), "").splitlines():
+            for line in table(cut_flow_rows(flow), "").splitlines():
                 self._progress.say(line)
 
     def _opened(self) -> list[Header]:

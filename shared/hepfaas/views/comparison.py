@@ -77,7 +77,10 @@ def best_of(values: Sequence[float | None], uncertainties: Sequence[float | None
 def _metrics(reports: Sequence[Report]) -> Iterator[Metric]:
     for split in SPLITS:
         every = [each.card["metrics"].get(split, {}) for each in reports]
-        yield from _with_errors(f"AUC, {split}", every, lambda one: (one.get("auc"), one.get("auc_uncertainty")))
+        mean = "mean AUC" if any("classes" in one for one in every) else "AUC"
+        yield from _with_errors(f"{mean}, {split}", every, lambda one: (one.get("auc"), one.get("auc_uncertainty")))
+        for name in dict.fromkeys(each["name"] for one in every for each in one.get("classes", ())):
+            yield from _with_errors(f"AUC of {name}, {split}", every, partial(_of_class, name))
         yield from _with_errors(f"accuracy, {split}", every, lambda one: (one.get("accuracy"), _accuracy_error(one)))
         yield from _with_errors(f"loss, {split}", every, lambda one: (one.get("loss"), None))
         yield from _with_errors(f"calibration error, {split}", every, lambda one: (one.get("calibration_error"), None))
@@ -104,6 +107,12 @@ def _with_errors(
     if any(value is not None for value in values):
         signed = [None if value is None else -value for value in values] if is_low_better else values
         yield Metric(name, values, errors, best_of(signed, errors))
+
+
+def _of_class(name: str, metrics: Json) -> tuple[float | None, float | None]:
+    """Return the AUC of a class against the others, and its uncertainty."""
+    found = [(each["auc"], each["uncertainty"]) for each in metrics.get("classes", ()) if each["name"] == name]
+    return found[0] if found else (None, None)
 
 
 def _accuracy_error(metrics: Json) -> float | None:
