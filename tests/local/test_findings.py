@@ -102,12 +102,14 @@ def test_a_dry_run_names_the_source_of_a_new_branch_empty_files_and_names_withou
         "selected_branches": ["best"],
         "new_branches": {"best": "max(btag, -999)"},
     }
-    (job / "params.json").write_text(json.dumps({**params, "missing": {"btg*": -999}, "remove": ["Muon_*"]}))
+    params |= {"missing": {"btg*": -999}, "remove": ["Muon_*"], "spectators": ["+bad"]}
+    (job / "params.json").write_text(json.dumps(params))
     text = shown(capfd, "train", job, "--dry-run", "--store", tmp_path)
     assert "-999 is far from all other values of best (25 % of its values)" in text
     assert 'declare it for the branches that best is computed from: "missing": {"btag": -999}' in text
     assert f"note: 1 of 3 files has no event: {job}/c.root" in text
     assert f"note: 'btg*' of missing matches no branch of TTree 'Events' in '{job}/a.root'" in text
+    assert "+bad" not in text
     assert f"note: 'Muon_*' of remove matches no branch of TTree 'Events' in '{job}/a.root'" in text
 
 

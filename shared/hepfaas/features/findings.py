@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hepfaas.features.branches import BranchRange, End
 
 LEAST_SHARE = 0.005
@@ -21,6 +23,7 @@ GAP, GAP_OF_NINES = 5.0, 0.1
 _NINES = {float("9" * digits) for digits in range(2, 8)}
 
 _MOST_NAMES = 10
+_LARGEST = float(np.finfo(np.float32).max)
 
 NO_SOURCES: Mapping[str, Sequence[str]] = {}
 
@@ -137,4 +140,8 @@ def _more(names: Sequence[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    """Return the shortest text of a number: the digits of a float32 if it is one, since most branches are."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    is_single = abs(value) <= _LARGEST and float(np.float32(value)) == value
+    return str(np.float32(value)) if is_single else repr(value)

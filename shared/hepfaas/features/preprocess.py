@@ -23,6 +23,7 @@ from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Prepr
 if TYPE_CHECKING:
     import awkward as ak
 
+    from hepfaas.expressions.evaluation import Check
     from hepfaas.expressions.expression import Expression
 
 
@@ -40,8 +41,10 @@ class Preprocessed:
     flow: NDArray[np.uint8] | None
 
 
-def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> Preprocessed:
-    """Return the branches and the selection of these events.
+def preprocessed(
+    arrays: Mapping[str, Values], preprocessing: Preprocessing, check: Check | None = None
+) -> Preprocessed:
+    """Return the branches and the selection of these events. check: called before each operation, to limit the time.
 
     Values that are declared missing become NaN: an integer branch whose type has them becomes float64, or float32 if it
     has at most 16 bits. The objects that an object cut rejects are dropped from all jagged branches of their
@@ -52,7 +55,9 @@ def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> 
     """
     if not preprocessing:
         return Preprocessed(arrays, None, None)
-    events = _Events({name: _without_missing(name, branch, preprocessing.missing) for name, branch in arrays.items()})
+    events = _Events(
+        {name: _without_missing(name, branch, preprocessing.missing) for name, branch in arrays.items()}, check
+    )
     for objects in preprocessing.objects:
         events.update(_kept_objects(events, objects))
     for branch in preprocessing.new:
@@ -120,8 +125,9 @@ def is_named(name: str, pattern: str) -> bool:
 class _Events:
     """Branches of some events, and their values as expressions take them, converted once."""
 
-    def __init__(self, branches: dict[str, Values]) -> None:
+    def __init__(self, branches: dict[str, Values], check: Check | None = None) -> None:
         self.branches = branches
+        self._limits = {} if check is None else {"check": check}
         self._converted: dict[str, NDArray[Any] | ak.Array] = {}
 
     def __len__(self) -> int:
@@ -136,7 +142,7 @@ class _Events:
     def value(self, expression: Expression) -> Values:
         """Return the value of an expression."""
         arrays = {name: self._array(name) for name in expression.branches(self.branches)}
-        return expression.evaluate(arrays, len(self))
+        return expression.evaluate(arrays, len(self), **self._limits)
 
     def _array(self, name: str) -> NDArray[Any] | ak.Array:
         if name not in self._converted:

@@ -28,7 +28,7 @@ REDIRECTOR = "root://cms-xrd-global.cern.ch"
 """Default prefix of logical file names: CMS's global redirector, as in MLaaS4HEP."""
 
 MOST_EPOCHS, MOST_BATCH, MOST_THREADS, MOST_RANGE = 10_000, 1_000_000, 256, 10_000_000
-MOST_EDGES, MOST_TARGETS = 1_000, 20
+MOST_EDGES, MOST_SPECTATORS, MOST_TARGETS = 1_000, 100, 20
 MOST_SEED = 2**32 - 1
 """Limit of NumPy."""
 
@@ -222,6 +222,8 @@ def _expression(value: Any, place: str) -> str:
 def _expressions(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise _wrong(place, value, "a list of branch names")
+    if len(value) > MOST_SPECTATORS:
+        raise RequestError(f"{place} has {len(value):,} entries; at most {MOST_SPECTATORS}")
     return tuple(dict.fromkeys(_expression(item, f"{place}: item {number}") for number, item in enumerate(value, 1)))
 
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
@@ -92,6 +93,8 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
     sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
+    kept = [text for text in (*recipe.spectators, *recipe.targets) if text in parse(text, "params.json").names]
+    removed = (*recipe.preprocessing.removed, *dict.fromkeys([*kept, *_telling(recipe)]))
     return [
         Open(
             url=file.url,
@@ -101,13 +104,21 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators, *recipe.targets),
+            removed=removed,
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
         )
         for file in recipe.files
     ]
+
+
+def _telling(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names in the weights and the label of events that are not selected by name. As features they could
+    tell the class, and data do not have them."""
+    weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
+    used = {name for text in (recipe.label, *weights) if text for name in parse(text, "params.json").names}
+    return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:

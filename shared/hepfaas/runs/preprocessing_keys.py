@@ -10,13 +10,18 @@ from typing import Any
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import Expression, parse
 from hepfaas.expressions.grammar import shown
+from hepfaas.expressions.patterns import check_patterns
 from hepfaas.runs.json_values import a_text, an_object, is_number, texts, wrong
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
 KEYS = ("missing", "objects", "new_branches", "cuts", "remove")
 
-MOST_ENTRIES, MOST_CUTS, MOST_NAME = 1_000, 255, 200
-"""Of a preprocessing: entries and cuts (a cut's number is kept as one byte for each event); characters of a name."""
+MOST_ENTRIES, MOST_CUTS, MOST_MISSING, MOST_NAME = 1_000, 255, 100, 200
+"""Of a preprocessing: entries, cuts (a cut's number is kept as one byte for each event), and values that stand for
+missing ones; characters of a name."""
+
+MOST_CHARACTERS = 64_000
+"""Of all names and expressions of a preprocessing: each step of a run names it whole."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -65,6 +70,14 @@ def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
         raise RequestError(f"{place}: {entries:,} cuts, new branches and other entries; at most {MOST_ENTRIES:,}")
     if len(preprocessing.cuts) > MOST_CUTS:
         raise RequestError(f"{place}: {len(preprocessing.cuts):,} cuts; at most {MOST_CUTS}; join some by 'and'")
+    if (missing := len(preprocessing.missing)) > MOST_MISSING:
+        raise RequestError(f"{place}: 'missing' has {missing:,} patterns and values; at most {MOST_MISSING}")
+    if (characters := _characters(preprocessing)) > MOST_CHARACTERS:
+        raise RequestError(
+            f"{place}: the names and expressions of cuts, new branches and other entries have {characters:,} "
+            f"characters; at most {MOST_CHARACTERS:,}"
+        )
+    check_patterns(preprocessing.removed, f"{place}: 'remove'")
     _check_unique("new branches", (branch.name for branch in preprocessing.new), place)
     _check_unique("cuts", (cut.name for cut in preprocessing.cuts), place)
     computed = {branch.name for branch in preprocessing.new}
@@ -74,6 +87,16 @@ def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
             f"'{declared[0]}' is computed from"
         )
     return preprocessing
+
+
+def _characters(preprocessing: Preprocessing) -> int:
+    parts = [
+        *(text for item in preprocessing.objects for text in (item.collection, item.expression)),
+        *(text for new in preprocessing.new for text in (new.name, new.expression)),
+        *(text for cut in preprocessing.cuts for text in (cut.name, cut.expression)),
+        *preprocessing.removed,
+    ]
+    return sum(map(len, parts))
 
 
 def unnamed_cut(text: str) -> Cut:

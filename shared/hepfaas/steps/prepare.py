@@ -32,9 +32,9 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
     inputs = dict.fromkeys([*spec.input_names, *spec.identifiers, *step.inputs])
     read = events_of(step, list(inputs), spec.preprocessing, reading)
-    arrays = read.of_selected([*spec.names, *spec.identifiers])
+    arrays = read.of_selected(spec.names)
     entries = read.entries[read.selected]
-    columns: dict[str, NDArray[Any]] = {name: flat_values(arrays.pop(name), name) for name in spec.identifiers}
+    columns = {name: flat_values(read.as_read[name], name)[read.selected] for name in spec.identifiers}
     columns |= {f"{SPECTATOR}{name}": read.numbers(name)[read.selected] for name in step.spectators}
     columns |= {
         f"{TARGET}{number}": standardised(read.target(target.name), target)
