@@ -140,10 +140,27 @@ def _class_aucs(classes: Sequence[str], curves: Json, splits: Sequence[str]) -> 
     return [[name, *(auc(split, place) for split in splits)] for place, name in enumerate(classes)]
 
 
+def _working_points(name: str, points: Mapping[str, Json]) -> Table:
+    """Return the working points of one score. name: of its class, if there are several."""
+    rows: list[list[Cell]] = [
+        [
+            Quantity(f"{100 * float(at):g} %"),
+            measured(each["signal"], each["uncertainty"]),
+            number(each["threshold"]),
+            percent(each["background"]),
+            each["background_events"],
+        ]
+        for at, each in points.items()
+    ]
+    heads = ["background efficiency up to", "signal efficiency", "threshold", "background left", "background events"]
+    of = f" of the score of {name}, {name} against the rest" if name else ""
+    return Table(heads, rows, caption=f"Working points{of}, test events")
+
+
 def thresholds(report: Report) -> list[Block]:
     """Return working points and the best thresholds."""
     test = report.card["metrics"]["test"]
-    points = test.get("working_points") or {}
+    curves = test.get("classes") or [{"name": "", "working_points": test.get("working_points") or {}}]
     significance = test.get("significance") or {}
     curve = (report.evaluation.get("curves", {}).get("test") or [{}])[0]
     rows = [
@@ -159,26 +176,7 @@ def thresholds(report: Report) -> list[Block]:
     ]
     threshold = curve.get("threshold") if len(report.classes) == 2 else None
     return blocks(
-        Table(
-            [
-                "background efficiency up to",
-                "signal efficiency",
-                "threshold",
-                "background left",
-                "background events",
-            ],
-            [
-                [
-                    Quantity(f"{100 * float(name):g} %"),
-                    measured(each["signal"], each["uncertainty"]),
-                    number(each["threshold"]),
-                    percent(each["background"]),
-                    each["background_events"],
-                ]
-                for name, each in points.items()
-            ],
-            caption="Working points, test events",
-        ),
+        *(_working_points(each["name"], each["working_points"]) for each in curves),
         Table(
             ["significance", "best value", "threshold", "signal", "background"],
             rows,
