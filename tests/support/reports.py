@@ -17,6 +17,7 @@ from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
+from hepfaas.training.checkpoint import to_bytes
 
 RECIPE = Recipe(
     "job", (LabelledFile("root://h//data/a.root", 0), LabelledFile("root://h//data/b.root", 1)), "", epochs=3
@@ -85,6 +86,9 @@ def complete(
     }
     values = asdict(recipe)
     del values["files"]
+    checkpoint = "steps/train/" + hashlib.sha256(run.encode()).hexdigest()
+    learned = {"optimizer": "adam", "learning_rate": 0.001}
+    store.create(checkpoint, to_bytes({"model/w": np.zeros(2, dtype=np.float32)}, learned))
     version = versions.claim(store, recipe.name, f"steps/publish/{run}")
     card = {
         "name": version.name,
@@ -102,6 +106,7 @@ def complete(
         "processor": "a processor",
         "metrics": evaluation["metrics"],
         "best_epoch": 3,
+        "steps": {"checkpoint": checkpoint},
     }
     files = {
         versions.SPEC: encoded(spec.to_json()),

@@ -62,6 +62,7 @@ def two(store: Store) -> Comparison:
 def test_a_comparison_says_what_differs(store: Store) -> None:
     compared = two(store)
     assert compared.settings == {"epochs": [("3",), ("5",)], "cuts": [(), ("MET: met > 20",)]}
+    assert compared.facts["learning rate, published epoch"] == [0.001, 0.001]
     assert compared.data["files"] == [2, 3]
     assert compared.data["selected events"] == [4_000, 6_000]
     ((name, has),) = compared.files.items()
@@ -101,8 +102,8 @@ def test_a_comparison_is_written_as_text_page_picture_and_values(store: Store) -
 
 
 def test_text_of_users_is_escaped(store: Store) -> None:
-    complete(store, replace(RECIPE, weight="w"), names=(HOSTILE, "b"))
-    complete(store, replace(RECIPE, weight=HOSTILE), names=(HOSTILE, "b"), code={f"{HOSTILE}.py": HOSTILE})
+    complete(store, RECIPE, names=(HOSTILE, "b"))
+    complete(store, replace(RECIPE, tree=HOSTILE), names=(HOSTILE, "b"), code={f"{HOSTILE}.py": HOSTILE})
     compared = comparison.compare(store, ["job-1", "job-2"])
     check_harmless(comparison_page.page(compared, None))
     text = reports.comparison_text(compared)

@@ -4,15 +4,21 @@ import base64
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hepfaas.errors import NotThereError
+from hepfaas.evaluation import importance
+from hepfaas.evaluation.correlations import correlations
+from hepfaas.evaluation.sample import Sample
+from hepfaas.evaluation.sculpting import sculpting
 from hepfaas.models import versions
 from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.records import End
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
-from hepfaas.runs.recipe import LabelledFile, Sample
+from hepfaas.runs.recipe import LabelledFile
+from hepfaas.runs.recipe import Sample as NamedSample
 from hepfaas.views import report, report_page
 from sklearn.metrics import roc_auc_score
 from support.pages import HOSTILE, Page, check_harmless
@@ -44,6 +50,7 @@ def test_the_page_has_the_values_of_the_training(store: Store) -> None:
         "params.json: 'hist' has no effect", "batch_size", "77", "one lepton", "300 ± 12", "70.0 %", "a.root",
         "root://h//data/a.root", "12,345", "ab" * 32, "def model(idim):", "validation loss", "3 (published)",
         "Working points", "Asimov", "Kolmogorov", "lep_pt",
+        "optimizer", "adam", "0.00100",
     ):  # fmt: skip
         assert wanted in text, wanted
     assert page(store, "job/1").text == page(store, "job").text == text
@@ -60,10 +67,9 @@ def test_text_of_users_is_no_markup_and_hides_nothing(store: Store) -> None:
     recipe = replace(
         RECIPE,
         files=(LabelledFile(f"/tmp/{HOSTILE}.root", 0, HOSTILE), LabelledFile("/tmp/b.root", 1, "b")),
-        samples=(Sample(name=HOSTILE, weight="1"), Sample(name="b")),
+        samples=(NamedSample(name=HOSTILE, weight="1"), NamedSample(name="b")),
         tree=HOSTILE,
-        weight=HOSTILE,
-        preprocessing=Preprocessing(new=(NewBranch(HOSTILE, HOSTILE),), cuts=(Cut(HOSTILE, HOSTILE),)),
+        preprocessing=Preprocessing(new=(NewBranch(HOSTILE, "2 * met"),), cuts=(Cut(HOSTILE, "met > 1"),)),
     )
     run = complete(
         store, recipe, names=(HOSTILE, "b"), cuts=(HOSTILE,), branches=(HOSTILE, "met"), notes=(HOSTILE,),
@@ -111,6 +117,37 @@ def test_a_name_that_nothing_has_gives_one_clear_error(store: Store, name: str) 
     complete(store)
     with pytest.raises(NotThereError, match="no (run|model)"):
         report.named(store, name)
+
+
+def test_what_a_sample_of_the_test_events_shows_is_in_the_page(store: Store) -> None:
+    made = report.named(store, complete(store))
+    chooser = np.random.default_rng(1)
+    score = chooser.uniform(size=2_000)
+    mass = 90 + 20 * score + chooser.normal(size=2_000)
+    sample = Sample(
+        branches={"met": chooser.normal(size=(2_000, 1)), "pt": score[:, None] + chooser.normal(size=(2_000, 1))},
+        scaled={},
+        spectators={HOSTILE: mass},
+        probabilities=np.stack([1 - score, score], axis=1),
+        labels=(chooser.uniform(size=2_000) < score).astype(np.int64),
+        weights=np.ones(2_000),
+    )
+    falls = [importance.importance(importance.Group(name, "branch", (0,)), 0.9, after) for name, after in
+             (("less_used", [0.899, 0.9]), ("most_used", [0.7, 0.72]))]  # fmt: skip
+    examined = {
+        "importance": {"events": 2_000, "auc": 0.9, "groups": falls},
+        "sculpting": sculpting(sample, [0.5]),
+        "correlations": correlations(sample, ["background", "signal"]),
+    }
+    html = report_page.page(replace(made, evaluation={**made.evaluation, "examined": examined}), store)
+    check_harmless(html)
+    text = Page(html).text
+    assert text.index(" most_used") < text.index(" less_used")
+    assert "0.190 ± 0.014" in text
+    assert "Jensen-Shannon" in text
+    background = sample.labels == 0
+    wanted = np.corrcoef(score[background], mass[background])[0, 1]
+    assert f" {wanted:.2f}" in text
 
 
 def test_a_regression_shows_its_targets(store: Store) -> None:

@@ -187,7 +187,7 @@ def predictions(plane: Mapping[str, Any], name: str, ending: str) -> Pictures:
         colours = axes.pcolormesh(edges, edges, shown.T, cmap="viridis", rasterized=True)
         axes.plot(edges[[0, -1]], edges[[0, -1]], ":", color="black")
         axes.set(xlabel=_readable(name), ylabel=f"Predicted {_readable(name)}")
-        figure.colorbar(colours, ax=axes, label="Events")
+        figure.colorbar(colours, ax=axes, label="Events", use_gridspec=False)  # the layout of `_pictures` moves both
 
     return _pictures(f"predictions{ending}", draw, width=10)
 

@@ -148,8 +148,8 @@ def _facts(reports: Sequence[Report]) -> dict[str, list[Any]]:
         "model": [str(each.version) for each in reports],
         "tags": [list(each.tags) for each in reports],
         "optimizer": [each.trained.optimizer if each.trained else None for each in reports],
-        "learning rate, first epoch": [_rate(each, 0) for each in reports],
-        "learning rate, last epoch": [_rate(each, -1) for each in reports],
+        "learning rate, first epoch": [_first_rate(each) for each in reports],
+        "learning rate, published epoch": [each.trained.rate if each.trained else None for each in reports],
         "epochs": [len(each.evaluation.get("history", ())) for each in reports],
         "published epoch": [each.card["best_epoch"] for each in reports],
         "features": [each.card["n_features"] for each in reports],
@@ -160,8 +160,8 @@ def _facts(reports: Sequence[Report]) -> dict[str, list[Any]]:
     }
 
 
-def _rate(each: Report, place: int) -> float | None:
-    return each.trained.rates[place] if each.trained and each.trained.rates else None
+def _first_rate(each: Report) -> float | None:
+    return each.trained.rates[0] if each.trained and each.trained.rates else None
 
 
 def _code(names: Sequence[str], reports: Sequence[Report]) -> Iterator[CodeDifference]:

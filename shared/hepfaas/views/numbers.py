@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 NONE = "–"
+ROUNDING = 1e-12
+"""An uncertainty below this share of its value is a rounding error."""
 
 
 class Quantity(str):
@@ -45,7 +47,9 @@ def measured(value: float | None, uncertainty: float | None) -> Quantity:
     """Return a value with its uncertainty, rounded to two significant digits of the uncertainty."""
     if value is None:
         return Quantity(NONE)
-    if uncertainty is None or not uncertainty > 0 or not math.isfinite(uncertainty) or not math.isfinite(value):
+    if uncertainty is None or not math.isfinite(uncertainty) or not math.isfinite(value):
+        return number(value)
+    if not uncertainty > ROUNDING * abs(value):
         return number(value)
     places = 1 - math.floor(math.log10(uncertainty))
     if places > 12 or places < -14:

@@ -52,9 +52,11 @@ class File:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the trained model was compiled with. rates: learning rate of each epoch."""
+    """What the trained model was compiled with. rate: learning rate of the published epoch. rates: of each epoch, ()
+    if the results of the steps are not in the store any more, or an earlier release has named them otherwise."""
 
     optimizer: str
+    rate: float | None
     rates: Sequence[float | None]
 
 
@@ -196,7 +198,7 @@ def _report(store: Store, version: Version, run: str) -> Report:
         tags=remarks.tags_of(store, run) if run else (),
         notes=remarks.notes_of(store, run) if run else (),
         messages=tuple(dict.fromkeys([*(request.notes if request else ()), *map(str, card.get("notes", ()))])),
-        trained=_trained(store, recipe, run) if recipe else None,
+        trained=_trained(store, card, recipe, run),
         ledger=_ledger(store, recipe, run) if recipe else None,
     )
 
@@ -244,15 +246,19 @@ def _files(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: st
     return files
 
 
-def _trained(store: Store, recipe: Recipe, run: str) -> Trained | None:
-    """Return what the learner has recorded at the end of each epoch; None if it was removed."""
-    with suppress(RequestError, MissingError):
-        chain = plan.chain_of(recipe, _attempt(store, run), _results(store))
-        results = [result_if_there(segments[-1].key, store) for segments in chain]
-        found = [result for result in results if result]
-        if found:
-            return Trained(str(found[0].get("optimizer", "")), [each.get("learning_rate") for each in found])
-    return None
+def _trained(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: str) -> Trained | None:
+    """Return what the learner has recorded; None if it was removed."""
+    checkpoint = card.get("steps", {}).get("checkpoint")
+    published = result_if_there(checkpoint, store) if checkpoint else None
+    if not published:
+        return None
+    rates: list[float | None] = []
+    if recipe:
+        with suppress(RequestError, MissingError):
+            chain = plan.chain_of(recipe, _attempt(store, run), _results(store))
+            results = [result_if_there(segments[-1].key, store) for segments in chain]
+            rates = [each.get("learning_rate") for each in results if each]
+    return Trained(str(published.get("optimizer", "")), published.get("learning_rate"), rates)
 
 
 def _ledger(store: Store, recipe: Recipe, run: str) -> Ledger | None:
