@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hepfaas.evaluation.metrics import rejections_of
 from hepfaas.evaluation.plots import COLOURS, Pictures, _pictures, _readable
 
 LINES = ("-", "--", "-.", ":")
@@ -16,7 +17,7 @@ LINES = ("-", "--", "-.", ":")
 def compared_curves(curves: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Pictures:
     """Plot background rejection against signal efficiency, a colour for each training and a line style for each class.
 
-    curves: `training` (index of its name), `class`, and efficiencies, AUC and uncertainty as in `Curve`.
+    curves: `training` (index of its name), `class`, and efficiencies, AUC, uncertainty and resolution as in `Curve`.
     """
     classes = list(dict.fromkeys(str(curve["class"]) for curve in curves))
     is_one = len({(curve["training"], curve["class"]) for curve in curves}) == len({c["training"] for c in curves})
@@ -27,14 +28,13 @@ def compared_curves(curves: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         for curve in curves:
             if curve["auc"] is None:
                 continue
-            signal, background = np.array(curve["signal"]), np.array(curve["background"])
-            shown = background > 0
-            lowest = min(lowest, background[shown].min(initial=1.0))
+            signal, rejection = rejections_of(curve)
+            lowest = min(lowest, 1 / rejection.max(initial=1.0))
             style = LINES[0 if is_one else classes.index(str(curve["class"])) % len(LINES)]
             name = _readable(str(names[curve["training"]]) + ("" if is_one else f", {curve['class']}"))
             axes.plot(
-                signal[shown],
-                1 / background[shown],
+                signal,
+                rejection,
                 style,
                 color=COLOURS[curve["training"] % len(COLOURS)],
                 label=f"{name}: AUC {curve['auc']:.3f} ± {curve['uncertainty']:.3f}",

@@ -144,8 +144,17 @@ def regression_of(counts: ResidualCounts) -> dict[str, Any]:
 
 def distribution(counts: ResidualCounts, edges: Floats) -> Floats:
     """Return the yields of the residuals in wider bins: edges (bins + 1,), in the target's unit."""
-    yields: Floats = np.histogram(_centres(counts.unit), edges, weights=counts.histogram.yields)[0].astype(np.float64)
-    return yields
+    return _in_bins(counts, edges, counts.histogram.yields)
+
+
+def distribution_variances(counts: ResidualCounts, edges: Floats) -> Floats:
+    """Return the variances of `distribution`."""
+    return _in_bins(counts, edges, counts.histogram.variances)
+
+
+def _in_bins(counts: ResidualCounts, edges: Floats, values: Floats) -> Floats:
+    sums: Floats = np.histogram(_centres(counts.unit), edges, weights=values)[0].astype(np.float64)
+    return sums
 
 
 @dataclass(frozen=True)

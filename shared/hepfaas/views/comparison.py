@@ -217,7 +217,7 @@ def _curves(reports: Sequence[Report]) -> Iterator[dict[str, Any]]:
             yield {
                 "training": number,
                 "class": each.classes[place if len(curves) > 1 else -1],
-                **{name: curve[name] for name in ("signal", "background", "auc", "uncertainty")},
+                **{name: curve[name] for name in ("signal", "background", "auc", "uncertainty", "resolution")},
             }
 
 
