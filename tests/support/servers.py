@@ -143,6 +143,40 @@ class XRootD(XRootDProcess):
         return self.url(copy.name)
 
 
+class XRootDNode(XRootDProcess):
+    """A server of a cluster, or its redirector, with its cmsd. manager: port of the redirector's cmsd."""
+
+    def __init__(self, role: str, manager: int, files: Mapping[str, str] | None = None) -> None:
+        self._role, self._manager, self._files = role, manager, files or {}
+
+    def configure(self, folder: Path, config: Path) -> dict[str, str]:
+        self._cmsd_port = self._manager if self._role == "manager" else free_port()
+        for name, text in self._files.items():
+            path = folder / "data" / "store" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        config.write_text(
+            f"all.role {self._role}\nall.manager localhost:{self._manager}\nxrd.port {self.port}\n"
+            f"if exec cmsd\nxrd.port {self._cmsd_port}\nfi\nall.export /store r/o\noss.localroot {folder}/data\n"
+            f"all.adminpath {folder}/admin\nall.pidpath {folder}/admin\nxrd.network nodnr\ncms.allow host *\n"
+            "cms.delay startup 2 servers 1 lookup 1\n"
+        )
+        return {}
+
+    def start(self) -> None:
+        name = ("-n", f"{self._role}{self.port}")  # nodes on one machine are told apart by name
+        program, *rest = self._command
+        self._command = [program, *name, *rest]
+        super().start()
+        cmsd = [server_binary("cmsd", "Debian xrootd-server"), *self._command[1:]]
+        self._cmsd = subprocess.Popen(cmsd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        self._cmsd.kill()
+        self._cmsd.wait(timeout=LIMIT_S)
+        super().kill()
+
+
 class XRootDCache(XRootDProcess):
     """The cache of an origin, with the deployed configuration and more variables.
 

@@ -1,14 +1,26 @@
-"""Evaluates the tree of an expression on arrays, all events at once. Pure. Jagged branches need awkward."""
+"""Evaluates the tree of an expression on arrays, all events at once. Pure. Only arrays of awkward need awkward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 import numpy as np
 
 from hepfaas.expressions import logic, names, vectors
-from hepfaas.expressions.arrays import Column, Misfit, Scalar, elementwise, kept, nan_for_missing, number, taken, truth
+from hepfaas.expressions.arrays import (
+    Column,
+    Misfit,
+    Numbers,
+    Scalar,
+    as_column,
+    elementwise,
+    kept,
+    nan_for_missing,
+    number,
+    taken,
+    truth,
+)
 from hepfaas.expressions.functions import FUNCTIONS, Value, plain, without_prefix
 from hepfaas.expressions.grammar import (
     Binary,
@@ -28,7 +40,25 @@ from hepfaas.expressions.vectors import Vectors
 if TYPE_CHECKING:
     import awkward as ak
 
-Array: TypeAlias = Union[np.ndarray[Any, np.dtype[Any]], "ak.Array"]
+
+class Lists(Protocol):
+    """A jagged branch without awkward: the values of all events end to end, (values,), and the number of values of
+    each event, (events,). `features.jagged.Jagged` is one."""
+
+    def __init__(self, values: Numbers, counts: Numbers) -> None: ...
+
+    @property
+    def values(self) -> Numbers:
+        """Return the values of all events."""
+
+    @property
+    def counts(self) -> Numbers:
+        """Return the number of values of each event."""
+
+    def __len__(self) -> int: ...
+
+
+Array: TypeAlias = Union[Numbers, Lists, "ak.Array"]
 
 _ARITHMETIC: dict[str, Callable[[Column | Scalar, Column | Scalar], Column | Scalar]] = {
     "+": lambda a, b: elementwise(np.add, a, b),
@@ -183,8 +213,10 @@ def read(name: str, array: Array) -> Column:
         if data.ndim == 2:
             offsets = np.arange(len(data) + 1, dtype=np.int64) * data.shape[1]
             data = data.reshape(-1)
-    else:
+    elif _is_awkward(array):
         data, offsets = _unpacked(name, array)
+    else:
+        data, offsets = array.values, np.concatenate([np.zeros(1, np.int64), np.cumsum(array.counts, dtype=np.int64)])
     if data.ndim != 1 or data.dtype.kind not in "biuf":
         raise Misfit(f"branch '{name}' holds {data.dtype} with {data.ndim} axes, and not numbers or lists of numbers")
     if data.dtype.kind in "iu":
@@ -193,7 +225,11 @@ def read(name: str, array: Array) -> Column:
     return Column(np.ascontiguousarray(data, data.dtype.newbyteorder("=")), offsets)
 
 
-def _unpacked(name: str, array: Any) -> tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]] | None]:
+def _is_awkward(array: Any) -> bool:
+    return hasattr(type(array), "layout")
+
+
+def _unpacked(name: str, array: Any) -> tuple[Numbers, Numbers | None]:
     import awkward as ak
 
     layout = ak.to_layout(array)
@@ -211,9 +247,11 @@ def _unpacked(name: str, array: Any) -> tuple[np.ndarray[Any, np.dtype[Any]], np
     return np.asarray(layout.data), offsets
 
 
-def result(value: Value, events: int) -> Array:
+def result(value: Value, arrays: Mapping[str, Array], events: int) -> Array:
     """Return a value as an array, with a number for each event or for each object. Missing numbers are NaN, a missing
     condition is False.
+
+    A jagged value has the type of the jagged arrays: `Lists` if there are any, else an array of awkward.
 
     Raises:
         Misfit: the value is a vector.
@@ -227,6 +265,21 @@ def result(value: Value, events: int) -> Array:
         data = np.where(np.isnan(data), data.dtype.type(np.nan), data)  # one NaN: its sign and payload are arbitrary
     if value.offsets is None:
         return data
+    for array in arrays.values():
+        if not isinstance(array, np.ndarray) and not _is_awkward(array):
+            return type(array)(data, value.counts)
     import awkward as ak
 
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(value.offsets), ak.contents.NumpyArray(data)))
+
+
+def passed(value: Value, events: int) -> Numbers:
+    """Return whether each event passes a cut, (events,). Missing values do not pass.
+
+    Raises:
+        Misfit: the value is a vector, or has a number for each object.
+    """
+    condition = as_column(truth(plain(value)), events)
+    if condition.offsets is not None:
+        raise Misfit("a cut on events needs one value for each event, and this has one for each object; write any(…)")
+    return condition.data

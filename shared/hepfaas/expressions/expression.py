@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions import names
 from hepfaas.expressions.arrays import Misfit
-from hepfaas.expressions.evaluation import Array, Evaluation, result
-from hepfaas.expressions.functions import FUNCTIONS, MANY, without_prefix
+from hepfaas.expressions.evaluation import Array, Evaluation, passed, result
+from hepfaas.expressions.functions import FUNCTIONS, MANY, Value, without_prefix
 from hepfaas.expressions.grammar import Call, Name, Node, nodes, problem, tree
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,23 @@ class Expression:
         Raises:
             RequestError: values do not fit each other; the message shows the part of the text.
         """
+        number = self._events(arrays, events)
+        return self._result(lambda: result(self._value(arrays), arrays, number))
+
+    def passes(self, arrays: Mapping[str, Array], events: int | None = None) -> NDArray[np.bool_]:
+        """Return whether each event passes the expression as a cut, (events,). Numbers other than 0 pass; missing
+        values and NaN do not. The arguments are those of `evaluate`.
+
+        Raises:
+            RequestError: as `evaluate`, or the expression has a value for each object.
+        """
+        number = self._events(arrays, events)
+        return self._result(lambda: passed(self._value(arrays), number))
+
+    def _value(self, arrays: Mapping[str, Array]) -> Value:
+        return Evaluation(self.text, self.place, arrays).value(self._root)
+
+    def _events(self, arrays: Mapping[str, Array], events: int | None) -> int:
         lengths = {name: len(array) for name, array in arrays.items()}
         number = events if events is not None else next(iter(lengths.values()), None)
         if number is None:
@@ -70,8 +93,11 @@ class Expression:
         for name, length in lengths.items():
             if length != number:
                 raise RequestError(f"{self.place}: branch '{name}' has {length} events; {number} are expected")
+        return number
+
+    def _result(self, compute: Callable[[], T]) -> T:
         try:
-            return result(Evaluation(self.text, self.place, arrays).value(self._root), number)
+            return compute()
         except Misfit as error:
             raise problem(self.place, self.text, 0, str(error)) from None
 

@@ -44,5 +44,6 @@ def unknown(name: Name, available: Collection[str]) -> str:
 def closest(name: str, known: Iterable[str]) -> str:
     """Return the most similar names as a hint."""
     folded = {other.lower(): other for other in known}
-    close = [folded[match] for match in difflib.get_close_matches(name[:100].lower(), folded, 3, 0.6)]
-    return f"closest: {', '.join(close)}" if close else f"known: {', '.join(sorted(folded.values())[:10]) or 'none'}"
+    close = [folded[match] for match in difflib.get_close_matches(name[:100].lower(), folded, 3, 0.5)]
+    names = ", ".join(shown(other[:100]) for other in close or sorted(folded.values())[:10])
+    return f"{'closest' if close else 'known'}: {names or 'none'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hepfaas.expressions.arrays import Column, Misfit, Numbers, column, nan_for_missing, number, taken
+from hepfaas.expressions.arrays import Column, Misfit, Numbers, nan_for_missing, number, taken
 
 
 def objects(values: object) -> Column:
@@ -57,14 +57,17 @@ def smallest(values: Column) -> Column:
     return _extreme(values, np.fmin, np.minimum)
 
 
-def _extreme(values: Column, floats: np.ufunc, integers: np.ufunc) -> Column:
+def _extreme(values: Column, of_floats: np.ufunc, of_integers: np.ufunc) -> Column:
     values = _numbers(values)
-    filled = values.counts > 0
-    function = floats if values.data.dtype.kind == "f" else integers
-    result = np.zeros(values.events, values.data.dtype)
-    if filled.any():
-        result[filled] = function.reduceat(values.data, values.starts[filled]) + 0  # -0.0 becomes 0.0
-    return column(result, None, ~filled)
+    data = values.data
+    if data.dtype.kind == "f":
+        result = np.full(values.events, np.nan, data.dtype)
+        of_floats.at(result, values.owners, data)
+        return Column(result + 0)  # -0.0 becomes 0.0
+    limits = np.iinfo(data.dtype)
+    result = np.full(values.events, limits.min if of_integers is np.maximum else limits.max, data.dtype)
+    of_integers.at(result, values.owners, data)
+    return Column(result, None, values.counts == 0)
 
 
 def position_of_largest(values: Column) -> Column:
@@ -91,16 +94,12 @@ def _position(values: Column, wanted: Column) -> Column:
 
 def any_of(values: Column) -> Column:
     """Return whether a value of the list is true; False for an empty list. values: true or false."""
-    result = np.zeros(values.events, bool)
-    result[values.owners[values.data]] = True
-    return Column(result)
+    return Column(total(values).data > 0)
 
 
 def all_of(values: Column) -> Column:
     """Return whether all values of the list are true; True for an empty list. values: true or false."""
-    result = np.ones(values.events, bool)
-    result[values.owners[~values.data]] = False
-    return Column(result)
+    return Column(total(values).data == values.counts)
 
 
 def first(values: Column) -> Column:

@@ -44,7 +44,11 @@ def data_in(texts: Texts, chosen: Chosen, locations: Locations) -> Data:
         notes = tuple(f"{name} has no effect: {samples} names the files" for name in unused)
         data = data_of_samples(samples_text(texts.text(samples), samples), samples, texts, locations, has_labels)
         return replace(data, notes=(*notes, *data.notes))
-    return data_of_lists(texts.text(names.files), texts.text(names.labels) if has_labels else None, locations)
+    if has_labels:
+        return data_of_lists(texts.text(names.files), texts.text(names.labels), locations)
+    data = data_of_lists(texts.text(names.files), None, locations)
+    note = f"{names.labels} has no effect: {names.params} gives each event its label or its targets"
+    return replace(data, notes=(*data.notes, note)) if names.labels in texts.names else data
 
 
 def _samples_name(texts: Texts, chosen: Chosen) -> str:

@@ -160,7 +160,8 @@ def _sample(name: str, about: Mapping[str, Any], where: str) -> Sample:
     if cross_section is not None and (_number(cross_section) or 0) <= 0:
         raise _wrong(where, "cross_section", cross_section, "a number of pb above 0")
     if total is not None:
-        is_branch = isinstance(total, str) and len(total) <= MOST_BRANCH and _SUM.fullmatch(total)
+        is_text = isinstance(total, str) and len(total) <= MOST_BRANCH and total.isprintable()
+        is_branch = is_text and _SUM.fullmatch(total)
         if not is_branch and not _number(total):
             raise _wrong(where, "sum_of_weights", total, 'a number that is not 0, or a branch as "Runs/genEventSumw"')
         if cross_section is None:

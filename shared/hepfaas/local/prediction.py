@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +48,8 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
 def written(scores: Iterable[Columns], out: Path | None) -> dict[str, Any]:
     """Write scores to `out`, unless it is None, as they arrive.
 
-    Return number of events, mean score, and the scores of the first events.
+    Return number of events, how many have no score (the model's cuts reject them), mean score of the others, and the
+    scores of the first events.
     """
     summary = _Summary()
     with _written(out) as write:
@@ -63,6 +65,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
 
     lines = [f"model {visible(summary['model'])}: {summary['events']:,} events"]
     lines += [f"mean {visible(name)}: {mean:.4f}" for name, mean in summary["mean"].items()]
+    if summary.get("without_score"):
+        lines.append(f"note: {summary['without_score']:,} events have no score: the model's cuts reject them")
     if summary.get("n_surplus"):
         lines.append(
             f"note: {summary['n_surplus']:,} events have more values in a branch than any training event had; "
@@ -79,7 +83,7 @@ class _Summary:
     """Sums over scores, and the first of them."""
 
     def __init__(self) -> None:
-        self._events = 0
+        self._events = self._n_without = 0
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._first: list[dict[str, Any]] = []
 
@@ -87,16 +91,22 @@ class _Summary:
         """Add the scores of a chunk."""
         count = len(columns["entry"])
         self._events += count
-        for name in columns:
-            if re.fullmatch(r"score(_[0-9]+)?", name):
-                self._sums[name] += float(columns[name].sum(dtype=np.float64))
+        scores = {name: values for name, values in columns.items() if re.fullmatch(r"score(_[0-9]+)?", name)}
+        for name, values in scores.items():
+            self._sums[name] += float(np.nansum(values, dtype=np.float64))
+        self._n_without += int(np.isnan(next(iter(scores.values()))).sum())
         for row in range(min(SHOWN - len(self._first), count)):
-            self._first.append({name: values[row].item() for name, values in columns.items()})
+            self._first.append({name: _json_value(values[row].item()) for name, values in columns.items()})
 
     def values(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
-        mean = {name: total / max(1, self._events) for name, total in self._sums.items()}
-        return {"events": self._events, "mean": mean, "first": self._first}
+        mean = {name: total / max(1, self._events - self._n_without) for name, total in self._sums.items()}
+        return {"events": self._events, "without_score": self._n_without, "mean": mean, "first": self._first}
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value as JSON has it: null for NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @contextmanager
