@@ -117,9 +117,20 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     submit.add_argument("--wait", action="store_true", help="show the progress until the run has ended")
     add("cancel", _cancel, [of_run, at_service, as_json], "end a run at a service")
     add("retry", _retry, [of_run, at_service, as_json], "start a new attempt of a failed run at a service")
-    report = add("report", _report, [of_run, at_service, as_json], "show the metrics of a run at a service")
-    report.add_argument("--out", type=Path, metavar="DIR", help="save the plots there")
 
+    report = add("report", _report, [in_either, as_json], "show the metrics of a training, or write its report")
+    report.add_argument("name", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE.html|DIR", help="write one page with everything; into DIR the plots, too"
+    )
+    compare = add("compare", _compare, [in_either, as_json], "show what differs between trainings")
+    compare.add_argument("names", nargs="+", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a page (.html), ROC curves (.png, .pdf) or all values (.json)",
+    )
     runs = add("runs", _runs, [in_either, as_json], "list all runs, and what differs between those of one name")
     runs.add_argument("--tag", default="", metavar="TAG", help="only runs with this tag")
     tag = add("tag", _tag, [of_run, in_either, as_json], "give a run tags, or show its tags")
@@ -238,17 +249,41 @@ def _retry(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
     from hepfaas.local.tables import metrics_text
 
-    with _client(options) as client:
-        report = client.report(options.run)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            for name, path in report["pictures"].items():
-                (options.out / name).write_bytes(client.fetch(path))
-    _show(options, report, metrics_text)
+    page, plots = options.out is not None, options.out is not None and not reports.is_page(options.out)
+    if options.url:
+        from hepfaas.client.saved_reports import report_at
+
+        with _client(options) as client:
+            values, files = report_at(client, options.name, page=page, plots=plots)
+    else:
+        values, files = reports.from_store(_store(options), options.name, page=page, plots=plots)
+    if options.out:
+        reports.write(options.out, files)
+    _show(options, values, metrics_text)
     if options.out and not options.json:
-        _print(f"plots are in {options.out}")
+        _print(f"the report is in {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
+    from hepfaas.views.compared import Comparison
+
+    reports.check_comparison_name(options.out)
+    if options.url:
+        with _client(options) as client:
+            compared = Comparison.from_json(client.compare(*options.names))
+    else:
+        from hepfaas.views import comparison
+
+        compared = comparison.compare(_store(options), options.names)
+    if options.out:
+        options.out.write_bytes(reports.comparison_file(compared, options.out.suffix))
+    _show(options, compared.to_json(), lambda _: reports.comparison_text(compared))
+    if options.out and not options.json:
+        _print(f"\nthe comparison is in {options.out}")
 
 
 def _runs(options: argparse.Namespace) -> None:

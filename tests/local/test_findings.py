@@ -1,6 +1,7 @@
 """What the values of branches tell is shown before training: by inspect, the dry run, the status and the log."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,31 @@ def test_a_dry_run_tells_it_from_a_sample(folder: Path, capfd: pytest.CaptureFix
     assert f"note: in a sample of 800 events: {EMPTY}" in text
     assert "'gen*' of exclude_branches leaves out 1 of 3 branches: genWeight" in text
     assert [line.split() for line in text.splitlines() if line.startswith("survey")] == [["survey", "2", "0"]]
+
+
+def test_a_dry_run_names_the_source_of_a_new_branch_empty_files_and_names_without_a_branch(
+    folder: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    job = tmp_path / "job"
+    shutil.copytree(folder, job)
+    with uproot.recreate(job / "c.root") as file:
+        file.mktree("Events", {"btag": "f4", "bad": "f4", "genWeight": "f8"})
+    (job / "files.txt").write_text("a.root\nb.root\nc.root\n")
+    (job / "labels.txt").write_text("0\n1\n1\n")
+    params = {
+        "redirector": "",
+        "selected_branches": ["best"],
+        "new_branches": {"best": "max(btag, -999)"},
+    }
+    params |= {"missing": {"btg*": -999}, "remove": ["Muon_*"], "spectators": ["+bad"]}
+    (job / "params.json").write_text(json.dumps(params))
+    text = shown(capfd, "train", job, "--dry-run", "--store", tmp_path)
+    assert "-999 is far from all other values of best (25 % of its values)" in text
+    assert 'declare it for the branches that best is computed from: "missing": {"btag": -999}' in text
+    assert f"note: 1 of 3 files has no event: {job}/c.root" in text
+    assert f"note: 'btg*' of missing matches no branch of TTree 'Events' in '{job}/a.root'" in text
+    assert "+bad" not in text
+    assert f"note: 'Muon_*' of remove matches no branch of TTree 'Events' in '{job}/a.root'" in text
 
 
 def test_status_log_and_a_later_dry_run_tell_it_from_all_events(

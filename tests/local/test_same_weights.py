@@ -14,7 +14,7 @@ import uproot
 from hepfaas.datasets import root, root_worker
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import OpenedFile
-from hepfaas.local.loop import LEARNER_KINDS, Loop
+from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
 from hepfaas.orchestration import records
@@ -62,6 +62,7 @@ OPTIONS: dict[str, Any] = {
 }
 OTHER_MODEL = MODEL.replace(b"Dense(16", b"Dense(8")
 EVENTS = 30_000
+LEARNER_KINDS = ("train", "export")
 
 InOrder = Callable[[Sequence[Step]], Sequence[Step]]
 

@@ -8,6 +8,7 @@ from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRu
 from hepfaas.runs.params import REDIRECTOR, params_of
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.weighting import Balance
 
 OLD = {
     "nevts": 3000,
@@ -137,6 +138,10 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
         ('{"preproc": ["preproc.json"]}', "'preproc' is .* \\(a list\\); it takes a name"),
         ('{"weight": "pt >"}', "params.json: 'weight': "),
+        (
+            '{"selected_branches": ["m_ll", "met"], "spectators": ["m_ll"]}',
+            r"'m_ll' is in 'selected_branches' and in 'spectators'; .* as an expression, such as '\+m_ll'",
+        ),
         ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
         ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
         ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),
@@ -232,3 +237,40 @@ def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: s
 )
 def test_training_options_become_fields_of_the_recipe(text: str, recipe: dict[str, object]) -> None:
     assert params_of(text, "params.json").recipe == recipe
+
+
+def test_targets_are_one_or_several_expressions() -> None:
+    assert params_of('{"target": "gen_pt"}', "p").recipe == {"targets": ("gen_pt",)}
+    assert params_of('{"target": ["gen_px", "gen_py / 2"]}', "p").recipe == {"targets": ("gen_px", "gen_py / 2")}
+    notes = params_of('{"target": "gen_pt", "metrics": {"threshold": 0.3}}', "p").notes
+    assert notes == ("p: the threshold of 'metrics' has no effect: a run with a 'target' has no classes",)
+    flat = params_of('{"target": "pt", "balance": {"branch": "pt", "bins": [0, 10, 50]}}', "p").recipe
+    assert flat["balance"] == Balance("pt", (0.0, 10.0, 50.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"target": []},
+            "'target' is \\[\\] \\(a list\\); it takes a branch or expression, or a list of 1 to 20 of them",
+        ),
+        ({"target": 3}, "'target' is 3 \\(a whole number\\); it takes a branch or expression"),
+        ({"target": ["x", " "]}, "'target' is .*; it takes a branch or expression"),
+        ({"target": [f"x{number}" for number in range(21)]}, "a list of 1 to 20 of them"),
+        ({"target": ["x", "x "]}, "'target' is .* it takes different branches or expressions"),
+        ({"target": "x +"}, "params.json: 'target'.* at column"),
+        (
+            {"target": "x", "label": "y"},
+            "has 'label', of a classifier, and 'target', of a regression; keep one of them",
+        ),
+        (
+            {"target": "x", "class_weight": "balanced"},
+            "'class_weight' needs classes, and a run with a 'target' has none",
+        ),
+        ({"target": "x", "balance": True}, "'balance': true needs classes, .* give 'balance' a branch and bins"),
+    ],
+)
+def test_what_a_regression_cannot_have_is_an_error(values: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        params_of(json.dumps(values), "params.json")

@@ -17,7 +17,21 @@ from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
 from hepfaas.runs.splits import SplitRule
-from hepfaas.runs.steps import Compare, Export, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.steps import (
+    Compare,
+    Evaluate,
+    Examine,
+    Export,
+    Open,
+    Prepare,
+    Score,
+    Step,
+    Sum,
+    Survey,
+    Train,
+    step_from_json,
+)
+from hepfaas.runs.targets import Target
 from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,6 +67,7 @@ class World:
             EARLIER.export: {"n_classes": 2},
         }
         self.done: list[Step] = []
+        self.targets = [Target(name, 1.0, 2.0, -9.0, 9.0).to_json() for name in recipe.targets]
 
     def coming(self) -> plan.Ready | plan.Finished:
         return plan.next_steps(self.recipe, "run/1", self.results.get)
@@ -96,7 +111,7 @@ class World:
                 loss = self.losses[step.epoch] if self.losses else abs(step.epoch - 1.0)
                 return {"metrics": {"val_loss": loss}, "stop": step.epoch + 1 == self.stop_after}
         return {
-            "spec": {"columns": "blobs/spec", "n_features": 5},
+            "spec": {"columns": "blobs/spec", "n_features": 5, "targets": self.targets},
             "weigh": {"labels": [0, 1] if self.recipe.label else []},
             "export": {"n_classes": 2},
             "compare": {"passed": self.passed},
@@ -251,12 +266,13 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
-    "split": SplitRule(test="event % 2"),
+    "split": SplitRule(training="event % 2"),
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
     "learning_rate_schedule": Schedule(name="cosine"),
     "class_weight": "balanced",
+    "targets": ("met",),
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -275,19 +291,9 @@ def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
 
 
 DATA_KEYS = {
-    "files",
-    "tree",
-    "n_events",
-    "split_seed",
-    "split",
-    "samples",
-    "luminosity",
-    "label",
-    "weight",
-    "spectators",
-    "balance",
-    "negative_weights",
-}
+    "files", "tree", "n_events", "split_seed", "split", "samples", "luminosity", "label", "weight", "spectators",
+    "balance", "negative_weights", "targets",
+}  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
 
@@ -304,6 +310,19 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
         assert base == changed
     # the others change the results of open and spec, which are fixed in this world
+
+
+def test_a_regression_has_one_class_and_the_scale_of_its_targets_in_every_step() -> None:
+    done = World(dataclasses.replace(RECIPE, targets=("met", "log(met)"))).finish()
+    assert {step.label for step in done if isinstance(step, Prepare)} == {0}
+    (train, *_) = (step for step in done if isinstance(step, Train))
+    assert (train.labels, train.class_weight) == ((), ())
+    rows = (("met", 1.0, 2.0, -9.0, 9.0), ("log(met)", 1.0, 2.0, -9.0, 9.0))
+    kinds = (Prepare, Train, Export, Score, Examine, Evaluate)
+    assert [{step.targets for step in done if isinstance(step, kind)} for kind in kinds] == [{rows}] * len(kinds)
+    assert {step.targets for step in done if isinstance(step, Survey)} == {("met", "log(met)")}
+    for step in done:
+        assert step_from_json(json.loads(json.dumps(step.to_json()))) == step
 
 
 PLATEAU = Schedule(name="reduce_on_plateau", patience=1, factor=0.5)
@@ -341,6 +360,7 @@ def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: in
     chain = plan.chain_of(recipe, "run/1", world.results.get)
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
     assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
     best = min(range(n_epochs), key=LOSSES.__getitem__)

@@ -67,6 +67,10 @@ def test_cuts_may_have_names_of_their_own() -> None:
         ({"missing": "-999"}, "'missing' is \"-999\" \\(text\\); it takes a number"),
         ({"missing": True}, "'missing' is true .*; it takes a number"),
         ({"missing": float("nan")}, "'missing' is NaN .*; it takes a number"),
+        (
+            {"missing": {"jet_*": -9, "ht": -9}, "new_branches": {"ht": "sum(Jet_pt)"}},
+            "'missing' names the new branch 'ht'; declare the value for the branches that 'ht' is computed from",
+        ),
         ({"missing": {"x": "a"}}, "'missing': 'x' is \"a\" \\(text\\); it takes a number or a list of numbers"),
         ({"missing": {"x": 10**400}}, "'missing': 'x' is 10{99} .*; it takes a number"),
         ({"remove": "x"}, "'remove' is \"x\" \\(text\\); it takes a list of names or patterns"),

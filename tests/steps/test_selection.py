@@ -276,7 +276,7 @@ def test_an_expression_labels_each_event(files: tuple[str, str], tmp_path: Path)
 
 def test_an_expression_or_shares_split_the_events(files: tuple[str, str], tmp_path: Path) -> None:
     splits = {}
-    for name, rule in {"odd": SplitRule(test="event % 2"), "shares": SplitRule((0.1, 0.3, 0.6))}.items():
+    for name, rule in {"odd": SplitRule(training="event % 2 == 0"), "shares": SplitRule((0.1, 0.3, 0.6))}.items():
         store = open_store(str(tmp_path / name))
         rows = rows_of(prepared(recipe_of(files, split=rule), store), store)
         splits[name] = {(file, entry): row["split"] for (file, entry), row in rows.items()}

@@ -79,6 +79,8 @@ class AsyncClient:
     runs = _iterated(Client.runs)
     models = _awaited(Client.models)
     report = _awaited(Client.report)
+    report_page = _awaited(Client.report_page)
+    compare = _awaited(Client.compare)
     ledger = _awaited(Client.ledger)
     tag = _awaited(Client.tag)
     untag = _awaited(Client.untag)

@@ -124,8 +124,16 @@ class Client:
         return list(self._json("GET", "/v1/models")["models"])
 
     def report(self, run: str) -> Json:
-        """Return the metrics of a run and the paths of its plots, for `fetch`."""
-        return self._json("GET", f"/v1/runs/{run}/report")
+        """Return the metrics of a run or of '<model>/<version>', and the paths of its plots, for `fetch`."""
+        return self._json("GET", _report_path(run))
+
+    def report_page(self, run: str) -> bytes:
+        """Return the report of a run or of '<model>/<version>' as one HTML page with its pictures."""
+        return self._connection.response("GET", _report_path(run), headers={"Accept": "text/html"}).content
+
+    def compare(self, *names: str) -> Json:
+        """Return metrics, settings, data and ROC curves of runs and model versions ('<model>/<version>')."""
+        return self._json("GET", "/v1/comparison", params={"of": list(names)})
 
     def ledger(self, run: str) -> Json:
         """Return a recount of every event of every epoch from the stored objects."""
@@ -258,6 +266,11 @@ def check_completed(status: Status) -> None:
     """Raise RequestError if a run has ended otherwise."""
     if status.state != "completed":
         raise RequestError(f"run '{status.run}' {status.state}{': ' + status.error if status.error else ''}")
+
+
+def _report_path(name: str) -> str:
+    model, slash, version = name.partition("/")
+    return f"/v1/models/{model}/{version}/report" if slash else f"/v1/runs/{name}/report"
 
 
 def _tag_path(run: str, tag: str) -> str:

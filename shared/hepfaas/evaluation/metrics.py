@@ -25,6 +25,8 @@ EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
 BACKGROUND_EFFICIENCIES = (0.1, 0.01, 0.001)
 """Background efficiencies of the working points."""
 
+ROUNDING = 1e-9
+
 CANCELLED = 1e-6
 """A sum of weights below this share of its standard error counts as zero."""
 
@@ -38,8 +40,9 @@ class Curve:
     scores, ties counted half; with weights `_variance`). signal, background: efficiencies above falling thresholds,
     each from 0 to 1. rejection: 1 / background efficiency at a signal efficiency of 0.3, 0.5, 0.7, 0.9; None if no
     background is left. threshold: probability that maximises the geometric mean of signal efficiency and background
-    rejection. working_points: of `working_point`, by background efficiency. All None or empty without signal or
-    background.
+    rejection. working_points: of `working_point`, by background efficiency. resolution: background efficiency of one
+    effective event, Σw² / (Σw)²; smaller ones are what is left of weights that cancel. All None or empty without signal
+    or background.
     """
 
     auc: float | None
@@ -49,6 +52,7 @@ class Curve:
     rejection: Mapping[str, float | None]
     threshold: float | None
     working_points: Mapping[str, Mapping[str, float]]
+    resolution: float | None
 
 
 def curve_of(signal: Tally, background: Tally) -> Curve:
@@ -57,7 +61,14 @@ def curve_of(signal: Tally, background: Tally) -> Curve:
     total_signal, total_background = positive_total(signal), positive_total(background)
     if total_signal is None or total_background is None:
         return Curve(
-            auc=None, uncertainty=None, signal=(), background=(), rejection={}, threshold=None, working_points={}
+            auc=None,
+            uncertainty=None,
+            signal=(),
+            background=(),
+            rejection={},
+            threshold=None,
+            working_points={},
+            resolution=None,
         )
     below = (np.cumsum(in_background) - in_background / 2) / total_background  # share of background below this bin
     above = 1 - (np.cumsum(in_signal) - in_signal / 2) / total_signal  # share of signal above this bin
@@ -75,7 +86,15 @@ def curve_of(signal: Tally, background: Tally) -> Curve:
         rejection={str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
         threshold=float(thresholds_of_bins()[best]),
         working_points={str(at): working_point(signal, background, at) for at in BACKGROUND_EFFICIENCIES},
+        resolution=float(background.variances.sum() / total_background**2),
     )
+
+
+def rejections_of(curve: Mapping[str, Any]) -> tuple[Floats, Floats]:
+    """Return signal efficiencies and background rejections of the values of a curve, from one effective event on."""
+    signal, background = np.array(curve["signal"]), np.array(curve["background"])
+    known = (background > 0) & (background >= (1 - ROUNDING) * curve["resolution"])
+    return signal[known], 1 / background[known]
 
 
 def auc_of(signal: Tally, background: Tally) -> float | None:

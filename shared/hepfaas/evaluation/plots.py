@@ -16,9 +16,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from hepfaas.evaluation.counts import ScoreCounts, distribution
+from hepfaas.evaluation.metrics import rejections_of
 from hepfaas.evaluation.predictions import PredictionCounts
 from hepfaas.evaluation.regression import distribution as residual_yields
+from hepfaas.evaluation.regression import distribution_variances as residual_variances
 from hepfaas.evaluation.regression import regression_of
+from hepfaas.evaluation.tally import Tally
 from hepfaas.runs.splits import Split
 
 COLOURS = (
@@ -34,6 +37,10 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
 }
 
 Pictures = dict[str, bytes]
+Yields = tuple[Any, Any]
+"""Sums of weights and their variances, (bins,) each."""
+
+SCORE_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
@@ -42,14 +49,13 @@ def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
     curves: values of `Curve`, by split.
     """
 
-    def rejection(figure: Figure) -> None:
+    def rejections(figure: Figure) -> None:
         axes = figure.add_subplot()
         lowest = 1.0
         for curve, style in _curves(curves, names):
-            signal, background = np.array(curve["signal"]), np.array(curve["background"])
-            shown = background > 0
-            lowest = min(lowest, background[shown].min())
-            axes.plot(signal[shown], 1 / background[shown], **style)
+            signal, rejection = rejections_of(curve)
+            lowest = min(lowest, 1 / rejection.max(initial=1.0))
+            axes.plot(signal, rejection, **style)
         chance = np.linspace(lowest, 1, 200)
         axes.plot(chance, 1 / chance, ":", color="black", label="no separation")
         axes.set(xlim=(0, 1), xlabel="Signal efficiency", ylabel="Background rejection, 1 / efficiency", yscale="log")
@@ -64,7 +70,7 @@ def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Background efficiency", ylabel="Signal efficiency")
         _legend(axes, names, "lower right")
 
-    return _pictures("roc", rejection) | _pictures("roc_efficiencies", classical)
+    return _pictures("roc", rejections) | _pictures("roc_efficiencies", classical)
 
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
@@ -76,14 +82,11 @@ def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
         def draw(figure: Figure, curve: int = curve) -> None:
             axes = figure.add_subplot()
             for number, name in enumerate(names):
-                validation, test = (
-                    distribution(counts.histograms[split, curve, number].yields, BINS) for split in (0, 1)
-                )
                 filled = not several or number == curve
                 _draw_class(
                     axes,
-                    validation=validation,
-                    test=test,
+                    validation=_in_bins(counts.histograms[0, curve, number]),
+                    test=_in_bins(counts.histograms[1, curve, number]),
                     name=_readable(name),
                     colour=COLOURS[number % len(COLOURS)],
                     filled=filled,
@@ -156,7 +159,7 @@ def residuals(counts: PredictionCounts, number: int, name: str, ending: str) -> 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         edges = _around(metrics, test.unit)
-        shown = [residual_yields(each, edges) for each in (validation, test)]
+        shown = [(residual_yields(each, edges), residual_variances(each, edges)) for each in (validation, test)]
         label = "test" if metrics["rmse"] is None else f"test: bias {metrics['bias']:.3g}, RMSE {metrics['rmse']:.3g}"
         _draw_class(axes, validation=shown[0], test=shown[1], name=label, colour=COLOURS[0], filled=True, edges=edges)
         axes.axvline(0, ymax=1 / 1.3, color="black", linestyle=":")
@@ -184,7 +187,7 @@ def predictions(plane: Mapping[str, Any], name: str, ending: str) -> Pictures:
         colours = axes.pcolormesh(edges, edges, shown.T, cmap="viridis", rasterized=True)
         axes.plot(edges[[0, -1]], edges[[0, -1]], ":", color="black")
         axes.set(xlabel=_readable(name), ylabel=f"Predicted {_readable(name)}")
-        figure.colorbar(colours, ax=axes, label="Events")
+        figure.colorbar(colours, ax=axes, label="Events", use_gridspec=False)  # the layout of `_pictures` moves both
 
     return _pictures(f"predictions{ending}", draw, width=10)
 
@@ -255,20 +258,24 @@ def _legend(axes: Axes, names: Sequence[str], loc: Literal["upper right", "lower
 
 
 def _draw_class(
-    axes: Axes, *, validation: Any, test: Any, name: str, colour: str, filled: bool, edges: Any = None
+    axes: Axes, *, validation: Yields, test: Yields, name: str, colour: str, filled: bool, edges: Any = SCORE_EDGES
 ) -> None:
-    edges = np.linspace(0, 1, BINS + 1) if edges is None else edges
+    heights, _ = _density(*test)
     if filled:
-        axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
-    axes.stairs(_density(test), edges, color=colour, linewidth=2, label=name)
-    axes.errorbar(
-        (edges[1:] + edges[:-1]) / 2,
-        _density(validation),
-        yerr=_density(validation) / np.sqrt(np.maximum(validation, 1)),
-        fmt="o",
-        markersize=5,
-        color=colour,
-    )
+        axes.stairs(heights, edges, fill=True, alpha=0.35, color=colour)
+    axes.stairs(heights, edges, color=colour, linewidth=2, label=name)
+    points, errors = _density(*validation)
+    axes.errorbar((edges[1:] + edges[:-1]) / 2, points, yerr=errors, fmt="o", markersize=5, color=colour)
+
+
+def _density(yields: Any, variances: Any) -> Yields:
+    """Return the density in bins and its standard error, (bins,) each. Yields may be negative."""
+    scale = BINS / yields.sum() if yields.sum() > 0 else 0.0
+    return yields * scale, np.sqrt(variances) * scale
+
+
+def _in_bins(tally: Tally) -> Yields:
+    return distribution(tally.yields, BINS), distribution(tally.variances, BINS)
 
 
 def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
@@ -297,10 +304,6 @@ def _saved(figure: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format=kind, **FORMATS[kind])
     return out.getvalue()
-
-
-def _density(counts: Any) -> Any:
-    return counts * (BINS / max(1, counts.sum()))
 
 
 def _readable(name: str) -> str:

@@ -127,13 +127,14 @@ def regression_of(counts: ResidualCounts) -> dict[str, Any]:
     variances = counts.histogram.variances
     spread = float((variances * (centres - bias) ** 2).sum())
     spread_of_squares = float((variances * (centres**2 - square) ** 2).sum())
+    rmse = math.sqrt(square) if square >= 0 else None
     low, middle, high = _quantiles(counts.histogram, centres, total, CENTRAL)
     true_variance = float(counts.squares_true) / total - (float(counts.total_true) / total) ** 2
     return result | {
         "bias": bias,
         "bias_uncertainty": math.sqrt(spread) / total,
-        "rmse": math.sqrt(square) if square >= 0 else None,
-        "rmse_uncertainty": math.sqrt(spread_of_squares / square) / (2 * total) if square > 0 else None,
+        "rmse": rmse,
+        "rmse_uncertainty": math.sqrt(spread_of_squares) / (2 * total * rmse) if rmse else rmse,
         "median": middle,
         "resolution": (high - low) / 2,
         "resolution_uncertainty": _error_of_resolution(counts.histogram, centres, total),
@@ -143,8 +144,17 @@ def regression_of(counts: ResidualCounts) -> dict[str, Any]:
 
 def distribution(counts: ResidualCounts, edges: Floats) -> Floats:
     """Return the yields of the residuals in wider bins: edges (bins + 1,), in the target's unit."""
-    yields: Floats = np.histogram(_centres(counts.unit), edges, weights=counts.histogram.yields)[0].astype(np.float64)
-    return yields
+    return _in_bins(counts, edges, counts.histogram.yields)
+
+
+def distribution_variances(counts: ResidualCounts, edges: Floats) -> Floats:
+    """Return the variances of `distribution`."""
+    return _in_bins(counts, edges, counts.histogram.variances)
+
+
+def _in_bins(counts: ResidualCounts, edges: Floats, values: Floats) -> Floats:
+    sums: Floats = np.histogram(_centres(counts.unit), edges, weights=values)[0].astype(np.float64)
+    return sums
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,17 @@ def inputs_of(preprocessing: Preprocessing, features: Sequence[str], available: 
     return tuple(name for name in available if name in used)
 
 
+def sources_of(preprocessing: Preprocessing, available: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the branches of a file, in its order, that each new branch is computed from. Raises: as `inputs_of`."""
+    known = dict.fromkeys(available)
+    sources: dict[str, set[str]] = {name: {name} for name in available}
+    for branch in preprocessing.new:
+        used = _new_expression(branch).branches(known)
+        sources[branch.name] = set().union(*(sources[name] for name in used))
+        known[branch.name] = None
+    return {new.name: tuple(name for name in available if name in sources[new.name]) for new in preprocessing.new}
+
+
 def jaggedness(preprocessing: Preprocessing, types: Mapping[str, tuple[bool, str]]) -> dict[str, bool]:
     """Return whether each new branch is jagged. types: for each branch that is read, whether it is jagged and the type
     of one value, as in 'float32'. Raises: RequestError as `preprocessed`."""

@@ -320,9 +320,9 @@ class KerasLearner:
 
     def _check_n_outputs(self) -> None:
         if self._outputs != self.n_targets:
-            names = ", ".join(target.name for target in self._targets)
+            names, plural = ", ".join(target.name for target in self._targets), "s" * (self._outputs != 1)
             raise ModelError(
-                f"{self.settings['module']}: an event gives {self._outputs} numbers, and there "
+                f"{self.settings['module']}: an event gives {self._outputs} number{plural}, and there "
                 f"{'is 1 target' if self.n_targets == 1 else f'are {self.n_targets} targets'} ({names}); end the "
                 f"network in Dense({self.n_targets})"
             )

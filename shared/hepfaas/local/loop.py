@@ -10,7 +10,7 @@ from typing import Any
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.learner.step_log import StepLog
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import table
+from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers, perform
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
@@ -146,6 +146,8 @@ class Loop:
         if coming.phase == self._progress.phase:
             return
         self._show_findings()
+        if self._progress.phase == "train":
+            self._show_early_end()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
@@ -168,12 +170,17 @@ class Loop:
             for note in notes:
                 self._progress.say(f"note: {note}")
 
+    def _show_early_end(self) -> None:
+        trained, most = plan.n_epochs(self._recipe, self._name, self._result), self._recipe.epochs
+        if trained is not None and trained < most:
+            self._progress.say(f"note: the training stopped after {trained} of at most {most} epochs")
+
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""
         self._notes_shown = True
         opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
-        notes = {note for file in opened for note in file.notes}
+        notes = {note for file in opened for note in file.notes} | set(plan.empty_files(self._recipe, opened))
         if left_out:
             notes.add(f"branches without numbers are left out: {', '.join(sorted(left_out))}")
         twice = sum(file.baskets_read_twice for file in opened)
@@ -186,7 +193,7 @@ class Loop:
         flow = plan.flow_of(self._recipe, self._name, self._result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            for line in table(flow.rows(), "").splitlines():
+            for line in table(cut_flow_rows(flow), "").splitlines():
                 self._progress.say(line)
 
     def _opened(self) -> list[Header]:

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hepfaas.platform.terminal import PRINTED, visible
-from hepfaas.runs.cut_flow import CutFlow
+from hepfaas.runs.cut_flow import CutFlow, SampleFlow
+from hepfaas.views.numbers import measured
 
 if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
@@ -96,7 +97,7 @@ def class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _auc_columns(values: Mapping[str, Any]) -> dict[str, str]:
-    classes = values.get("class_auc", [])
+    classes = values.get("classes", [])
     mean = _auc(values["auc"], values["auc_uncertainty"])
     if not 0 < len(classes) <= MOST_CLASSES:
         return {"mean AUC" if classes else "AUC": mean}
@@ -110,7 +111,20 @@ def _auc(value: float | None, uncertainty: float | None) -> str:
 def status_text(values: Mapping[str, Any]) -> str:
     """Return the JSON values of a run's status as text."""
     flow = values.get("cut_flow")
-    return facts({**values, "cut_flow": CutFlow.from_json(flow).rows()} if flow else values)
+    return facts({**values, "cut_flow": cut_flow_rows(CutFlow.from_json(flow))} if flow else values)
+
+
+def cut_flow_rows(flow: CutFlow) -> list[dict[str, str]]:
+    """Return a row for each cut: its name and what is left of each sample, as text."""
+    return [
+        {"cut": cut, **{sample.sample: _left(sample, number) for sample in flow.samples}}
+        for number, cut in enumerate(flow.cuts)
+    ]
+
+
+def _left(flow: SampleFlow, number: int) -> str:
+    events = f"{flow.events[number]:,}"
+    return f"{events} ({measured(flow.weights[number], flow.uncertainties[number])})" if flow.weights else events
 
 
 def facts(values: Mapping[str, Any], indent: str = "") -> str:

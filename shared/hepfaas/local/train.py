@@ -11,6 +11,7 @@ from typing import Any
 from hepfaas.datasets.listings import on_server
 from hepfaas.features.branches import BranchSurvey, total
 from hepfaas.features.findings import findings
+from hepfaas.features.preprocess import sources_of
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
 from hepfaas.local.inspection import SAMPLE_ENTRIES
@@ -102,12 +103,17 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         "bytes": sum(file["bytes"] for file in files),
         "features": len(headers[0].features),
         "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
-        "notes": [*job.notes, *headers[0].notes, *_findings(recipe, staged)],
+        "notes": [
+            *job.notes,
+            *plan.empty_files(recipe, headers),
+            *headers[0].notes,
+            *_findings(recipe, headers[0], staged),
+        ],
         "steps": steps,
     }
 
 
-def _findings(recipe: Recipe, staged: Store) -> list[str]:
+def _findings(recipe: Recipe, header: Header, staged: Store) -> list[str]:
     """Return notes on the values of the branches: from the whole survey if it exists, else from the first entries of
     some files."""
 
@@ -126,7 +132,8 @@ def _findings(recipe: Recipe, staged: Store) -> list[str]:
         perform(step, staged)
     survey = total([BranchSurvey.from_json(result_of(step.key, staged)) for step in sample])
     events = sum(step.n_events for step in sample)
-    return [f"in a sample of {events:,} events: {note}" for note in findings(survey.branches)]
+    sources = sources_of(recipe.preprocessing, header.inputs)
+    return [f"in a sample of {events:,} events: {note}" for note in findings(survey.branches, sources)]
 
 
 def _beginning(step: Survey) -> Survey:

@@ -13,7 +13,6 @@ from hepfaas.exact import ExactSum
 from hepfaas.runs.results import PreparedPart
 
 ALL = "all events"
-MOST_WRITTEN_OUT = 1e12
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,6 @@ class CutFlow:
             "samples": [{name: value for name, value in asdict(flow).items() if value} for flow in self.samples],
         }
 
-    def rows(self) -> list[dict[str, str]]:
-        """Return a row for each cut: its name and what is left of each sample, as text."""
-        return [
-            {"cut": cut, **{flow.sample: _shown(flow, number) for flow in self.samples}}
-            for number, cut in enumerate(self.cuts)
-        ]
-
 
 def cut_flow(cuts: Sequence[str], parts: Sequence[PreparedPart], samples: Mapping[str, str]) -> CutFlow:
     """Return the cut flow of prepared parts. samples: name of the sample of each file, by the file's identity."""
@@ -82,19 +74,3 @@ def _flow(sample: str, n_cuts: int, parts: Sequence[PreparedPart]) -> SampleFlow
         tuple(float(reduce(or_, weights[number:])) for number in range(n_cuts + 1)),
         tuple(math.sqrt(float(reduce(or_, squares[number:]))) for number in range(n_cuts + 1)),
     )
-
-
-def _shown(flow: SampleFlow, number: int) -> str:
-    if not flow.weights:
-        return f"{flow.events[number]:,}"
-    return f"{flow.events[number]:,} ({measured(flow.weights[number], flow.uncertainties[number])})"
-
-
-def measured(value: float, uncertainty: float) -> str:
-    """Return a value and its standard error as text: 1,960,000 ± 23,000. The error has two digits, and the value ends
-    at the same place. Very large and very small numbers have a power of ten."""
-    exponent = math.floor(math.log10(uncertainty)) if 0 < uncertainty < math.inf else None
-    if exponent is None or not -4 <= exponent <= 9 or not abs(value) < MOST_WRITTEN_OUT:
-        return f"{value:.6g} ± {uncertainty:.2g}"
-    digits = 1 - exponent
-    return " ± ".join(f"{round(number, digits):,.{max(0, digits)}f}" for number in (value, uncertainty))

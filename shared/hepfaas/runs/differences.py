@@ -26,6 +26,7 @@ _NAMES: Mapping[str, str] = {
     "excluded": "exclude_branches",
     "identifiers": "identifier",
     "new": "new_branches",
+    "targets": "target",
 }
 
 MOST_SHORT = 3
@@ -67,13 +68,19 @@ def differing(recipes: Sequence[Mapping[str, Any]]) -> dict[str, list[Lines]]:
 
 
 def short_differences(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each recipe of a list the three first settings in which the list differs, as a short text."""
-    columns = differing(recipes)
+    """Return for each recipe of a list the three first settings in which the list differs, as a short text. Of a
+    setting with several lines only those that not all recipes have are in it."""
+    columns = {name: _without_common(values) for name, values in differing(recipes).items()}
     for name in ("code", "files"):
         values = [recipe.get(name) for recipe in recipes]
         if any(value != values[0] for value in values):
             columns[name] = [(_short_input(value),) for value in values]
     return [_short({name: values[number] for name, values in columns.items()}) for number in range(len(recipes))]
+
+
+def _without_common(values: Sequence[Lines]) -> list[Lines]:
+    common = set(values[0]).intersection(*values[1:])
+    return [tuple(line for line in lines if line not in common) for lines in values]
 
 
 def _short(values: Mapping[str, Lines]) -> str:
@@ -96,7 +103,7 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in _GROUPS and isinstance(value, Mapping):
-            values |= {_NAMES.get(inner, inner): item for inner, item in dict[str, Any](value).items()}
+            values |= {_NAMES.get(inner, inner): item for inner, item in value.items()}
         elif name not in _APART:
             values[_NAMES.get(name, name)] = value
     return values

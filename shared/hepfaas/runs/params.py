@@ -87,6 +87,11 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         recipe["preprocessing"] = preprocessing
     if recipe.get("targets"):
         _check_regression(recipe, place)
+    if both := [name for name in recipe.get("selected", ()) if name in recipe.get("spectators", ())]:
+        raise RequestError(
+            f"{place}: '{both[0]}' is in 'selected_branches' and in 'spectators'; a spectator is never a feature. For "
+            f"both, select '{both[0]}' and write the spectator as an expression, such as '+{both[0]}'"
+        )
     return Params(
         recipe,
         parsed.get("redirector", REDIRECTOR),
@@ -256,16 +261,18 @@ def _balance(value: Any, place: str) -> Balance | None:
 
 
 def _split(value: Any, place: str) -> SplitRule:
-    """Return the split in fractions or in an expression for the test events. A number, as MLaaS4HEP took it, is the
-    usual split."""
+    """Return the split in fractions, or in an expression for the events that are no test events.
+
+    A number, as MLaaS4HEP took it, is the usual split.
+    """
     if is_number(value):
         return USUAL_SPLIT
     if isinstance(value, str):
-        return SplitRule(test=_expression(value, place))
+        return SplitRule(training=_expression(value, place))
     names = [split.label for split in Split]
     wanted = f"{{{', '.join(f'{json.dumps(name)}: share' for name in names)}}} with shares above 0 that add up to 1"
     if not isinstance(value, dict) or set(value) != set(names):
-        raise _wrong(place, value, f"{wanted}, or a condition that is true for test events")
+        raise _wrong(place, value, f"{wanted}, or a condition that is true for all but test events")
     shares = [value[name] for name in names]
     if not all(is_number(share) and share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-9:
         raise _wrong(place, value, wanted)

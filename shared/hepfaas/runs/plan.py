@@ -60,6 +60,9 @@ from hepfaas.runs.targets import Row, Target
 MOST_FLOWS = 500_000
 """Files × cuts of a run with weights."""
 
+MOST_NAMED = 10
+"""Files that a note names."""
+
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
     """Return the phase that a run is in, or its outcome. Raises: RequestError if results make the recipe impossible."""
@@ -128,8 +131,8 @@ def _telling(recipe: Recipe) -> tuple[str, ...]:
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
     """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
-    which events are test events."""
-    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.test]
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
     return tuple(filter(None, dict.fromkeys(texts)))
 
 
@@ -339,6 +342,14 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return _course(recipe, matrix, results).chain
 
 
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
+
+
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
@@ -358,8 +369,19 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
     key = open_levels(recipe, attempt)[-1][0].key
     if (opened := results(key)) is None:
         return []
-    of_files = dict.fromkeys(note for header in _headers(Found(key, opened)) for note in header.notes)
-    return [*of_files, *(findings(recipe, attempt, results) or ())]
+    headers = _headers(Found(key, opened))
+    of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
+    """Return a note on the files without events; none if all have some."""
+    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    if not empty:
+        return []
+    more = ", …" if len(empty) > MOST_NAMED else ""
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:

@@ -63,7 +63,8 @@ def joined(first: Preprocessing, second: Preprocessing, place: str) -> Preproces
 
 
 def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
-    """Return the preprocessing. Raises: RequestError if it has too many entries, or a name twice."""
+    """Return the preprocessing. Raises: RequestError if it has too many entries, a name twice, or a missing value
+    of a new branch."""
     parts = (preprocessing.missing, preprocessing.objects, preprocessing.new, preprocessing.cuts, preprocessing.removed)
     if (entries := sum(map(len, parts))) > MOST_ENTRIES:
         raise RequestError(f"{place}: {entries:,} cuts, new branches and other entries; at most {MOST_ENTRIES:,}")
@@ -79,6 +80,12 @@ def checked(preprocessing: Preprocessing, place: str) -> Preprocessing:
     check_patterns(preprocessing.removed, f"{place}: 'remove'")
     _check_unique("new branches", (branch.name for branch in preprocessing.new), place)
     _check_unique("cuts", (cut.name for cut in preprocessing.cuts), place)
+    computed = {branch.name for branch in preprocessing.new}
+    if declared := [missing.pattern for missing in preprocessing.missing if missing.pattern in computed]:
+        raise RequestError(
+            f"{place}: 'missing' names the new branch '{declared[0]}'; declare the value for the branches that "
+            f"'{declared[0]}' is computed from"
+        )
     return preprocessing
 
 

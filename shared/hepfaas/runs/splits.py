@@ -28,17 +28,18 @@ HELD_BACK = (Split.VALIDATION, Split.TEST)
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How events are split. fractions: of the samples, drawn by a hash of each event. test: expression that is true for
-    the test events, '' if they are drawn too; the others are then drawn with the fractions of the other samples."""
+    """How events are split. fractions: of the samples, drawn by a hash of each event. training: expression that is true
+    for training and validation events, which are then drawn in the ratio of their fractions; all others are test
+    events. '': all samples are drawn."""
 
     fractions: tuple[float, float, float] = (0.64, 0.16, 0.20)
-    test: str = ""
+    training: str = ""
 
     @property
     def drawn(self) -> tuple[float, float, float]:
         """The fractions of the events that are drawn; their sum is 1."""
         training, validation, _ = self.fractions
-        if not self.test:
+        if not self.training:
             return self.fractions
         return training / (training + validation), validation / (training + validation), 0.0
 
@@ -50,7 +51,7 @@ class SplitRule:
     @classmethod
     def from_json(cls, values: Mapping[str, Any] | None) -> SplitRule:
         """Return the rule from the values of `dataclasses.asdict`; None: the usual one."""
-        return cls(tuple(values["fractions"]), values["test"]) if values else USUAL_SPLIT
+        return cls(tuple(values["fractions"]), values["training"]) if values else USUAL_SPLIT
 
     @classmethod
     def from_text(cls, text: str) -> SplitRule:

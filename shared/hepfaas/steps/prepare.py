@@ -54,13 +54,13 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
         )
 
     rule = SplitRule.from_text(step.split)
-    is_test = read.condition(rule.test)[read.selected] if rule.test else None
+    is_training = read.condition(rule.training)[read.selected] if rule.training else None
     part = part_of(
         file=step.file,
         entries=step.entries,
         label=step.label,
         selected=entries,
-        split=split_of(step.file, entries, step.split_seed, rule, is_test),
+        split=split_of(step.file, entries, step.split_seed, rule, is_training),
         events=events,
         rejected=read.rejected,
         flow=flow,

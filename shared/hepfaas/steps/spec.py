@@ -7,6 +7,7 @@ from typing import cast
 from hepfaas.errors import RequestError
 from hepfaas.features.branches import BranchRange, BranchSurvey
 from hepfaas.features.findings import findings
+from hepfaas.features.preprocess import sources_of
 from hepfaas.features.scaling import feature_branch
 from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
 from hepfaas.features.targets import target_of
@@ -29,11 +30,12 @@ def perform(step: steps.Spec, store: Store) -> None:
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
     read = {name: InputBranch(name, jagged, type_) for name, jagged, type_ in result.get("inputs", ())}
+    preprocessing = Preprocessing.from_text(step.preprocessing)
     spec = FeatureSpec(
         branches,
         cast(Surplus, step.surplus),
         step.identifiers,
-        Preprocessing.from_text(step.preprocessing),
+        preprocessing,
         tuple(read[name] for name in step.inputs),
         step.spectators,
         step.targets,
@@ -45,7 +47,7 @@ def perform(step: steps.Spec, store: Store) -> None:
         "n_features": spec.n_features,
         "events": dict(survey.events),
         "missing_values": missing,
-        "notes": findings({name: survey.branches[name] for name in names}),
+        "notes": findings({name: survey.branches[name] for name in names}, sources_of(preprocessing, step.inputs)),
     }
     if step.targets:
         surveys = {name: BranchRange.from_json(values) for name, values in result["targets"].items()}

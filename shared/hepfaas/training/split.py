@@ -23,16 +23,16 @@ def split_of(
     entries: NDArray[np.int64],
     seed: int,
     rule: SplitRule = USUAL_SPLIT,
-    is_test: NDArray[np.bool_] | None = None,
+    is_training: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the number of each event's `Split`, (events,). is_test: whether the rule's expression makes it a test
-    event, (events,)."""
+    """Return the number of each event's `Split`, (events,). is_training: whether the rule's expression is true,
+    (events,)."""
     drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
     edges = np.cumsum(rule.drawn)[:-1] * 2.0**64
     split = np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
-    if is_test is not None:
+    if is_training is not None:
         split = np.minimum(split, Split.VALIDATION)  # a share of 0 may still be drawn by rounding
-        split[is_test] = Split.TEST
+        split[~is_training] = Split.TEST
     return split
 
 
