@@ -57,10 +57,14 @@ def test_the_page_has_the_values_of_the_training(store: Store) -> None:
 
 
 def test_the_pictures_are_in_the_page(store: Store) -> None:
-    complete(store, pictures={"roc.png": PNG, "roc.pdf": b"%PDF", "my_picture.png": PNG + b"2"})
+    complete(store, pictures={"roc.png": PNG, "roc.pdf": b"%PDF", "my_picture.png": PNG + b"2", "scores_1.png": PNG})
     found = [attributes for tag, attributes in page(store, "job-1").elements if tag == "img"]
-    assert [each["alt"] for each in found] == ["Background rejection against signal efficiency", "my picture"]
-    assert base64.b64decode((found[1]["src"] or "").partition(",")[2]) == PNG + b"2"
+    assert [each["alt"] for each in found] == [
+        "Background rejection against signal efficiency",
+        "Score by true class (1)",
+        "my picture",
+    ]
+    assert base64.b64decode((found[2]["src"] or "").partition(",")[2]) == PNG + b"2"
 
 
 def test_text_of_users_is_no_markup_and_hides_nothing(store: Store) -> None:

@@ -26,6 +26,7 @@ _NAMES: Mapping[str, str] = {
     "excluded": "exclude_branches",
     "identifiers": "identifier",
     "new": "new_branches",
+    "targets": "target",
 }
 
 MOST_SHORT = 3

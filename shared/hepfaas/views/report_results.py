@@ -29,7 +29,7 @@ CAPTIONS = {
     "calibration": "Signal fraction against score",
     "residuals": "Residuals: predicted minus true value",
     "predictions": "Predicted against true value",
-    "profiles": "Residuals against branches",
+    "profile": "Bias and resolution against branches",
 }
 """Pictures of the result, in their order."""
 
@@ -329,9 +329,15 @@ def pictures(found: Mapping[str, bytes]) -> list[Pictures]:
     """Return pictures in the order of their captions, those without one at the end."""
     known = {**CAPTIONS, **FURTHER_CAPTIONS}
     order = [*(name for name in known if name in found), *(name for name in found if name not in known)]
-    return (
-        [Pictures([Picture(known.get(name, name.replace("_", " ")), found[name]) for name in order])] if order else []
-    )
+    return [Pictures([Picture(_caption(name, known), found[name]) for name in order])] if order else []
+
+
+def _caption(name: str, known: Mapping[str, str]) -> str:
+    """Return the caption of a picture, that of `roc` with a number for `roc_1`."""
+    first, _, number = name.rpartition("_")
+    if first in known and number.isdecimal():
+        return f"{known[first]} ({number})"
+    return known.get(name, name.replace("_", " "))
 
 
 def is_main(name: str) -> bool:
