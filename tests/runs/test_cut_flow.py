@@ -43,6 +43,15 @@ def test_the_flow_is_that_of_masks_on_all_events_of_a_sample(
     assert CutFlow.from_json(flow.to_json()) == flow
 
 
+def test_a_row_has_what_each_sample_has_left_raw_and_weighted() -> None:
+    flow = cut_flow(["x", "y"], [part("a", [(0, 600.0), (1, -30.0), (2, 4.0), (2, 1_230.0)])], {"a": "top"})
+    assert cut_flow_rows(flow) == [
+        {"cut": "all events", "top": "4 (1,800 ± 1,400)"},
+        {"cut": "x", "top": "3 (1,200 ± 1,200)"},
+        {"cut": "y", "top": "2 (1,200 ± 1,200)"},
+    ]
+
+
 @given(st.tuples(EVENTS, EVENTS, EVENTS, EVENTS))
 def test_sums_of_parts_have_the_flow_of_each_file_once(events: tuple[list[tuple[int, float]], ...]) -> None:
     def result(*some: PreparedPart) -> Any:
@@ -54,15 +63,6 @@ def test_sums_of_parts_have_the_flow_of_each_file_once(events: tuple[list[tuple[
     assert [bool(one.flow) for one in summed] == [True, True, False, False]
     samples = {"a": "higgs", "b": "top"}
     assert cut_flow(["x", "y"], summed, samples) == cut_flow(["x", "y"], parts, samples)
-
-
-def test_a_row_has_what_each_sample_has_left_raw_and_weighted() -> None:
-    flow = cut_flow(["x", "y"], [part("a", [(0, 600.0), (1, -30.0), (2, 4.0), (2, 1_230.0)])], {"a": "top"})
-    assert cut_flow_rows(flow) == [
-        {"cut": "all events", "top": "4 (1,800 ± 1,400)"},
-        {"cut": "x", "top": "3 (1,200 ± 1,200)"},
-        {"cut": "y", "top": "2 (1,200 ± 1,200)"},
-    ]
 
 
 def test_a_flow_without_weights_has_counts_alone() -> None:

@@ -57,11 +57,10 @@ from hepfaas.runs.steps import (
 )
 from hepfaas.runs.targets import Row, Target
 
-MOST_FLOWS = 500_000
-"""Files × cuts of a run with weights."""
-
 MOST_NAMED = 10
 """Files that a note names."""
+MOST_FLOWS = 500_000
+"""Files × cuts of a run with weights."""
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:

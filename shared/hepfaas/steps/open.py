@@ -78,7 +78,8 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
 def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
     """Return the note on branches that are no features because an expression uses them."""
     used = {name for text in step.expressions for name in parse(text, step.tree).names}
-    names = [name for name in available if name in used.intersection(step.removed)]
+    wanted = {match for pattern in step.selected or ("*",) for match in matching(pattern, available)}
+    names = [name for name in available if name in used.intersection(step.removed, wanted)]
     if not names:
         return []
     return [
