@@ -1,13 +1,16 @@
 """The cut flow counts what each cut leaves, raw and weighted, and shows both."""
 
+import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hepfaas.exact import ExactSum
 from hepfaas.local.tables import cut_flow_rows
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
-from hepfaas.runs.results import PreparedPart
+from hepfaas.runs.results import PreparedPart, prepared_parts
+from hepfaas.steps.sum import added
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +50,19 @@ def test_a_row_has_what_each_sample_has_left_raw_and_weighted() -> None:
         {"cut": "x", "top": "3 (1,200 ± 1,200)"},
         {"cut": "y", "top": "2 (1,200 ± 1,200)"},
     ]
+
+
+@given(st.tuples(EVENTS, EVENTS, EVENTS, EVENTS))
+def test_sums_of_parts_have_the_flow_of_each_file_once(events: tuple[list[tuple[int, float]], ...]) -> None:
+    def result(*some: PreparedPart) -> Any:
+        return json.loads(json.dumps({"parts": list(map(vars, some))}))
+
+    parts = [part(file, some) for file, some in zip("abaa", events, strict=True)]
+    first = added("prepare", [result(parts[0]), result(*parts[1:3])])
+    summed = prepared_parts(added("prepare", [first, result(parts[3])]))
+    assert [bool(one.flow) for one in summed] == [True, True, False, False]
+    samples = {"a": "higgs", "b": "top"}
+    assert cut_flow(["x", "y"], summed, samples) == cut_flow(["x", "y"], parts, samples)
 
 
 def test_a_flow_without_weights_has_counts_alone() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hepfaas.errors import RequestError
 from hepfaas.runs import plan
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
-from hepfaas.runs.preprocessing import Cut, Preprocessing
+from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
 from hepfaas.runs.splits import SplitRule
@@ -91,8 +92,16 @@ class World:
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
-                part = {"key": step.key, "size_bytes": 1, "file": step.file, "entries": list(step.entries),
-                        "label": step.label, "rows": rows, "id_sum": 0, "order": "012"}  # fmt: skip
+                part = {
+                    "key": step.key,
+                    "size_bytes": 1,
+                    "file": step.file,
+                    "entries": list(step.entries),
+                    "label": step.label,
+                    "rows": rows,
+                    "id_sum": 0,
+                    "order": "012",
+                }
                 return {"parts": [part]}
             case Sum(of="open"):
                 return joined([self.results[key] for key in step.members])
@@ -132,9 +141,18 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
-        "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "examine": 1, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
-    }  # fmt: skip
+        "open": 2,
+        "survey": 42,
+        "spec": 1,
+        "prepare": 42,
+        "train": 3,
+        "export": 1,
+        "score": 42,
+        "examine": 1,
+        "evaluate": 1,
+        "publish": 1,
+        "sum": 1 + 3 * (3 + 1),
+    }
 
 
 @settings(max_examples=15, deadline=None)
@@ -175,6 +193,9 @@ def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> N
     added = joined([joined([one, two]), joined([other])])
     assert files_of(added) == [one, two, other]
     assert len(added["lists"]) == 3
+    read = joined([{**result, "inputs": ["met", "jet_pt"], "extra": ["w"]} for result in (one, two)])
+    assert [file["inputs"] for file in files_of(read)] == [["met", "jet_pt"]] * 2
+    assert json.dumps(read).count("jet_pt") == json.dumps(joined([one, two])).count("jet_pt") + 1
 
 
 def test_a_chain_of_train_steps_can_be_followed_without_the_plan() -> None:
@@ -598,3 +619,29 @@ def test_a_key_is_the_hash_of_the_fields_as_plain_json(step: Step) -> None:
     named = {item.name: getattr(step, item.name) for item in dataclasses.fields(step) if not item.metadata.get("hint")}
     text = json.dumps([step.kind, step.version, named], sort_keys=True)
     assert step.key == f"steps/{step.kind}/{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def test_a_preprocessing_does_not_slow_the_plan_down() -> None:
+    new = tuple(NewBranch(f"x{number}", "met * 2 + sum(jet_pt) / 3 " + "+ 1" * 10) for number in range(200))
+    seconds = []
+    for values in ({}, {"preprocessing": Preprocessing(new=new), "weight": "w"}):
+        world = World(dataclasses.replace(RECIPE, **values), {"a.root": 5_000_000, "b.root": 2_000})
+        for opening in plan.opens(world.recipe, "run/1"):
+            world.perform(opening)
+        (added,) = plan.open_levels(world.recipe, "run/1")[1]
+        world.perform(added)
+        start = time.process_time()
+        coming = world.coming()
+        seconds.append(time.process_time() - start)
+        assert isinstance(coming, plan.Ready)
+        assert (coming.phase, coming.total) == ("survey", 5_002)
+    assert seconds[1] < 4 * seconds[0] + 0.5
+
+
+def test_the_sums_of_weights_of_many_files_and_cuts_have_a_limit() -> None:
+    files = tuple(LabelledFile(f"root://h//{number}.root", number % 2) for number in range(5_000))
+    cuts = tuple(Cut(f"x > {number}", f"x > {number}") for number in range(101))
+    recipe = dataclasses.replace(RECIPE, files=files, preprocessing=Preprocessing(cuts=cuts))
+    assert len(plan.opens(recipe, "r/1")) == 5_000
+    with pytest.raises(RequestError, match="5,000 files after each of 101 cuts are more than 500,000 sums"):
+        plan.opens(dataclasses.replace(recipe, weight="w"), "r/1")

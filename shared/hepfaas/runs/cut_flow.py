@@ -61,10 +61,11 @@ def _flow(sample: str, n_cuts: int, parts: Sequence[PreparedPart]) -> SampleFlow
     lost = [sum(part.rejected[number] for part in parts if part.rejected) for number in range(n_cuts)]
     selected = sum(sum(part.rows) for part in parts)
     events = tuple(selected + sum(lost[number:]) for number in range(n_cuts + 1))
-    if not any(part.flow for part in parts):
+    weighted = [part for part in parts if part.flow]
+    if not weighted:
         return SampleFlow(sample, events)
     weights, squares = (
-        [reduce(or_, (part.sums(number)[which] for part in parts), ExactSum()) for number in range(n_cuts + 1)]
+        [reduce(or_, (part.sums(number)[which] for part in weighted), ExactSum()) for number in range(n_cuts + 1)]
         for which in (0, 1)
     )
     return SampleFlow(

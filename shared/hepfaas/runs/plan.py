@@ -59,6 +59,8 @@ from hepfaas.runs.targets import Row, Target
 
 MOST_NAMED = 10
 """Files that a note names."""
+MOST_FLOWS = 500_000
+"""Files × cuts of a run with weights."""
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
@@ -93,6 +95,11 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
     sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
+    if recipe.is_weighted and len(recipe.files) * len(recipe.preprocessing.cuts) > MOST_FLOWS:
+        raise RequestError(
+            f"the weights of {len(recipe.files):,} files after each of {len(recipe.preprocessing.cuts)} cuts are more "
+            f"than {MOST_FLOWS:,} sums; join cuts by 'and', or use fewer and larger files"
+        )
     kept = [text for text in (*recipe.spectators, *recipe.targets) if text in parse(text, "params.json").names]
     removed = (*recipe.preprocessing.removed, *dict.fromkeys([*kept, *_telling(recipe)]))
     return [
@@ -156,7 +163,8 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = _headers(opened)
-    branches = headers[0].branches  # one tuple for all steps, which are named by it
+    branches, preprocessing = headers[0].branches, recipe.preprocessing.text
+    weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
         Survey(
@@ -164,18 +172,24 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             tree=recipe.tree,
             branches=branches,
             entries=entries,
-            inputs=_read(header),
-            preprocessing=recipe.preprocessing.text,
-            weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
+            inputs=read,
+            preprocessing=preprocessing,
+            weighting=weightings.get(listed.sample, ""),
             moments=moments,
             histograms=histograms,
             targets=recipe.targets,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
         for entries in file.ranges
     ]
     return tree_of(steps)
+
+
+def _weightings(recipe: Recipe) -> dict[str, str]:
+    """Return the text of the weighting of each sample."""
+    return {sample: recipe.weighting(sample).text for sample in {file.sample for file in recipe.files}}
 
 
 def _read(header: Header) -> tuple[str, ...]:
@@ -188,6 +202,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
     columns, headers = spec.values["columns"], _headers(opened)
     classes, targets = _class_numbers(recipe), _targets(recipe, spec)
+    weightings = _weightings(recipe) if weigh else {}
     steps = [
         Prepare(
             file=file.identity,
@@ -198,7 +213,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             split_seed=recipe.split_seed,
             inputs=header.extra,
             spectators=recipe.spectators,
-            weighting=recipe.weighting(listed.sample).text if weigh else "",
+            weighting=weightings.get(listed.sample, ""),
             weigh=weigh.key if weigh else "",
             targets=targets,
             split=recipe.split.text,

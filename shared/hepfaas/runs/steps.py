@@ -51,6 +51,21 @@ def _json(value: Any) -> str:
     return _encoded(value)
 
 
+LONG = 64
+
+_last_texts: dict[tuple[str, str], tuple[Any, str]] = {}
+
+
+def _text(kind: str, name: str, value: Any) -> str:
+    """Return JSON text of a field. The last long one of each field is kept and compared by identity, as in `_begun`."""
+    if type(value) not in (str, tuple) or len(value) < LONG:
+        return _json(value)
+    last = _last_texts.get((kind, name))
+    if last is None or last[0] is not value:
+        last = _last_texts[kind, name] = (value, _json(value))
+    return last[1]
+
+
 @dataclass(frozen=True)
 class Step:
     """One unit of a run's build."""
@@ -76,7 +91,7 @@ class Step:
         first, others, text = _shape(self.kind)
         values = self.__dict__
         digest = _begun(self.kind, self.version, first, values[first]).copy()
-        digest.update((text % tuple([_json(values[name]) for name in others])).encode())
+        digest.update((text % tuple([_text(self.kind, name, values[name]) for name in others])).encode())
         return f"steps/{self.kind}/{digest.hexdigest()}"
 
     def to_json(self) -> dict[str, Any]:
