@@ -201,8 +201,9 @@ def profile_of(
 
 
 def _bins(residuals: Floats, unit: float) -> NDArray[np.int64]:
-    place = np.sign(residuals) * np.log1p(np.abs(residuals) / unit) * BINS_PER_E
-    return np.clip(np.floor(place) + HALF, 0, 2 * HALF - 1).astype(np.int64)
+    place = np.floor(np.sign(residuals) * np.log1p(np.abs(residuals) / unit) * BINS_PER_E)
+    bins: NDArray[np.int64] = np.clip(place + HALF, 0, 2 * HALF - 1).astype(np.int64)
+    return bins
 
 
 def _centres(unit: float) -> Floats:
