@@ -41,13 +41,14 @@ def test_selected_events_keep_their_lists(lists: list[list[int]], data: st.DataO
 
 @given(LISTS)
 def test_a_packed_message_gives_the_branches_back_in_the_byte_order_of_the_machine(lists: list[list[int]]) -> None:
-    branches: dict[str, Values] = {"n": np.arange(len(lists), dtype=">i4"), "pt": jagged(lists, ">f4")}
+    numbers = np.arange(len(lists))
+    branches: dict[str, Values] = {"n": numbers.astype(">i4"), "m": numbers.astype("<i4"), "pt": jagged(lists, ">f4")}
     flags, arrays = packed(branches)
-    assert flags == [False, True]
+    assert flags == [False, False, True]
     assert all(array.dtype.isnative for array in arrays)
     again = unpacked(list(branches), flags, arrays)
-    assert list(again) == ["n", "pt"]
-    assert [branch.tolist() for branch in again.values()] == [list(range(len(lists))), lists]
+    assert list(again) == ["n", "m", "pt"]
+    assert [branch.tolist() for branch in again.values()] == [numbers.tolist(), numbers.tolist(), lists]
 
 
 ONE, COUNTS = np.ones(3), np.array([1, 0, 2])

@@ -42,6 +42,10 @@ def test_a_ledger_of_complete_parts_holds_in_any_order(chooser: random.Random) -
         ((PARTS[0], PARTS[2]), ("'a.root': 10 of its 25 events are scored",)),
         (PARTS[:2], ("'b.root': 0 of its 10 events are scored",)),
         ((*PARTS, PARTS[1]), ("'a.root': entries 10 to 25 are counted twice",)),
+        (
+            (*PARTS, CountedPart(FILES[0].identity, (12, 20), (6, 1, 1), 0, (0, 0))),
+            ("'a.root': entries 12 to 25 are counted twice",),
+        ),
         ((*PARTS[:2], replace(PARTS[2], rows=(5, 2, 0))), ("part [100, 110] of file bbbbbbbb has 9 events",)),
     ],
 )
