@@ -40,7 +40,7 @@ PANEL = (2.75, 1.35)
 LEGEND_COLUMNS = 5
 """Names side by side above the panels of a page."""
 
-LONGEST_TITLE = 34
+LONGEST_TITLE = 32
 """Characters above a panel."""
 
 PNG: Mapping[str, Any] = {"dpi": 150, "metadata": {"Software": None}}
