@@ -17,14 +17,21 @@ import tensorflow as tf
 BATCH, BLOCK, EPOCHS = 100, 32_000, 4
 
 
-def network(features: int) -> Any:
-    """Return the measured network, 128-64-1."""
+def network(features: int, kind: str = "plain") -> Any:
+    """Return the measured network, 128-64-1; kind: what follows a hidden layer, 'dropout', 'norm' or nothing."""
     layers = keras.layers
+    further = {
+        "plain": lambda: [],
+        "dropout": lambda: [layers.Dropout(0.5)],
+        "norm": lambda: [layers.BatchNormalization()],
+    }
     model = keras.Sequential(
         [
             keras.Input((features,)),
             layers.Dense(128, activation="relu"),
+            *further[kind](),
             layers.Dense(64, activation="relu"),
+            *further[kind](),
             layers.Dense(1, activation="sigmoid"),
         ]
     )
@@ -32,9 +39,9 @@ def network(features: int) -> Any:
     return model
 
 
-def by_fit(x: Any, y: Any) -> list[float]:
+def by_fit(x: Any, y: Any, kind: str) -> list[float]:
     """Time plain `fit`."""
-    model = network(x.shape[1])
+    model = network(x.shape[1], kind)
     return [_seconds(lambda: model.fit(x, y, batch_size=BATCH, epochs=1, verbose=0)) for _ in range(EPOCHS)]
 
 
@@ -94,14 +101,15 @@ def _seconds(call: Any) -> float:
 
 
 if __name__ == "__main__":
-    rows, width, threads = map(int, sys.argv[1:])
+    rows, width, threads = map(int, sys.argv[1:4])
+    network_kind = sys.argv[4]
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     rng = np.random.default_rng(0)
     features = rng.random((rows, width), dtype=np.float32)
     labels = (features[:, 0] > 0.5).astype(np.int64)
-    times = {"fit": by_fit(features, labels)}
-    for name, xla in (("loop", False), ("xla loop", True)):
+    times = {"fit": by_fit(features, labels, network_kind)}
+    for name, xla in (("loop", False), ("xla loop", True)) if network_kind == "plain" else ():
         loops = by_slices(features, labels, xla), by_gather(features, labels, xla)
         times[name] = min(loops, key=lambda seconds: min(seconds[1:]))
     sys.stdout.write(json.dumps(times))

@@ -32,7 +32,7 @@ def matrix(files: list[Any]) -> Any:
     """Return all events as one matrix: each branch scaled to 0 … 1, and jagged ones padded to their longest event."""
     columns: list[Any] = []
     for name in sorted(set(files[0].fields) - set(IDENTIFIERS)):
-        branch = ak.concatenate([file[name] for file in files])
+        branch = ak.values_astype(ak.concatenate([file[name] for file in files]), np.float64)
         low, high = ak.min(branch), ak.max(branch)
         scaled = (branch - low) / (high - low if high > low else 1)
         if branch.ndim == 1:

@@ -27,6 +27,13 @@ def test_every_capability_of_the_old_systems_has_a_row() -> None:
     assert [int(number) for number in numbers] == list(range(1, 173))
 
 
+def test_every_test_that_the_guide_to_migration_names_exists() -> None:
+    shown = re.findall(r"`(tests/[\w/]+\.py): (\w+)` \|$", (TOP / "docs/how-to/migrate.md").read_text(), re.M)
+    assert len(shown) == 14
+    for path, name in shown:
+        assert f"def {name}(" in (TOP / path).read_text(), f"{path} has no {name}"
+
+
 def test_every_key_of_params_json_is_documented() -> None:
     text = (TOP / "docs/reference/params.md").read_text()
     assert [key for key in params._KEYS if f"`{key}`" not in text] == []

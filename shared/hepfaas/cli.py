@@ -85,6 +85,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     job = argparse.ArgumentParser(add_help=False, parents=[data])
     job.add_argument("--model", metavar="NAME", help="name of the model file in FOLDER")
     job.add_argument("--name", metavar="NAME", help="name of the model")
+    job.add_argument("--tag", action="append", default=[], metavar="TAG", help="tag of the run; may be repeated")
     of_run = argparse.ArgumentParser(add_help=False)
     of_run.add_argument("run", metavar="RUN")
 
@@ -97,6 +98,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     inspect = add("inspect", _inspect, [as_json], "show the trees and branches of a ROOT file")
     inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
+    inspect.add_argument("--sample", action="store_true", help="read 10,000 entries of each tree: ranges, odd values")
 
     processors = len(os.sched_getaffinity(0))
     train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
@@ -125,10 +127,27 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     submit.add_argument("--wait", action="store_true", help="show the progress until the run has ended")
     add("cancel", _cancel, [of_run, at_service, as_json], "end a run at a service")
     add("retry", _retry, [of_run, at_service, as_json], "start a new attempt of a failed run at a service")
-    report = add("report", _report, [of_run, at_service, as_json], "show the metrics of a run at a service")
-    report.add_argument("--out", type=Path, metavar="DIR", help="save the plots there")
 
-    add("runs", _runs, [in_either, as_json], "list all runs")
+    report = add("report", _report, [in_either, as_json], "show the metrics of a training, or write its report")
+    report.add_argument("name", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE.html|DIR", help="write one page with everything; into DIR the plots, too"
+    )
+    compare = add("compare", _compare, [in_either, as_json], "show what differs between trainings")
+    compare.add_argument("names", nargs="+", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a page (.html), ROC curves (.png, .pdf) or all values (.json)",
+    )
+    runs = add("runs", _runs, [in_either, as_json], "list all runs, and what differs between those of one name")
+    runs.add_argument("--tag", default="", metavar="TAG", help="only runs with this tag")
+    tag = add("tag", _tag, [of_run, in_either, as_json], "give a run tags, or show its tags")
+    tag.add_argument("tags", nargs="*", metavar="TAG")
+    tag.add_argument("--remove", action="append", default=[], metavar="TAG", help="remove this tag")
+    note = add("note", _note, [of_run, in_either, as_json], "add a note to a run, or show its notes")
+    note.add_argument("text", nargs="?", metavar="TEXT")
     add("models", _models, [in_either, as_json], "list all published model versions")
     status = add("status", _status, [of_run, in_either, as_json], "show the state and progress of a run")
     status.add_argument("--verify", action="store_true", help="recount every event from the stored objects")
@@ -182,8 +201,15 @@ def _inspect(options: argparse.Namespace) -> None:
     from hepfaas.local.tables import described
 
     trees = trees_of(options.file)
-    text = "\n\n".join(map(described, trees)) or f"'{options.file}' has no TTree"
-    _show(options, [asdict(tree) for tree in trees], lambda _: text)
+    if options.sample:
+        from hepfaas.local.inspection import samples
+
+        read = samples(options.file, trees)
+        text = "\n\n".join(map(described, trees, read))
+        values = [{**asdict(tree), "sample": one.to_json()} for tree, one in zip(trees, read, strict=True)]
+    else:
+        text, values = "\n\n".join(map(described, trees)), [asdict(tree) for tree in trees]
+    _show(options, values, lambda _: text or f"'{options.file}' has no TTree")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -193,7 +219,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         _show(options, train.outlook(options.folder, names, store), train.outlook_text)
     else:
-        _show(options, train.train(options.folder, names, store, options.workers), train.report_text)
+        _show(options, train.train(options.folder, names, store, options.workers, options.tag), train.report_text)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -213,9 +239,13 @@ def _submit(options: argparse.Namespace) -> None:
     from hepfaas.client.calls import check_completed
     from hepfaas.local.progress import lines_of
     from hepfaas.local.tables import metrics_text
+    from hepfaas.orchestration.remarks import check_tags
 
+    check_tags(options.tag)
     with _client(options) as client:
         run = client.submit(options.folder, **_names(options))
+        if options.tag:
+            client.tag(run, *options.tag)
         _write(sys.stderr, f"run {run} at {options.url}")
         if not options.wait:
             _show(options, {"run": run}, lambda _: f"Next: hepfaas status {run} --url {options.url}")
@@ -236,30 +266,93 @@ def _retry(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
     from hepfaas.local.tables import metrics_text
 
-    with _client(options) as client:
-        report = client.report(options.run)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            for name, path in report["pictures"].items():
-                (options.out / name).write_bytes(client.fetch(path))
-    _show(options, report, metrics_text)
+    page, plots = options.out is not None, options.out is not None and not reports.is_page(options.out)
+    if options.url:
+        from hepfaas.client.saved_reports import report_at
+
+        with _client(options) as client:
+            values, files = report_at(client, options.name, page=page, plots=plots)
+    else:
+        values, files = reports.from_store(_store(options), options.name, page=page, plots=plots)
+    if options.out:
+        reports.write(options.out, files)
+    _show(options, values, metrics_text)
     if options.out and not options.json:
-        _print(f"plots are in {options.out}")
+        _print(f"the report is in {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from hepfaas.local import reports
+    from hepfaas.views.compared import Comparison
+
+    reports.check_comparison_name(options.out)
+    if options.url:
+        with _client(options) as client:
+            compared = Comparison.from_json(client.compare(*options.names))
+    else:
+        from hepfaas.views import comparison
+
+        compared = comparison.compare(_store(options), options.names)
+    if options.out:
+        options.out.write_bytes(reports.comparison_file(compared, options.out.suffix))
+    _show(options, compared.to_json(), lambda _: reports.comparison_text(compared))
+    if options.out and not options.json:
+        _print(f"\nthe comparison is in {options.out}")
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from hepfaas.local.tables import table
+    from hepfaas.local.tables import runs_text
 
     if options.url:
         with _client(options) as client:
-            rows = list(client.runs())
+            rows = list(client.runs(tag=options.tag))
     else:
         from hepfaas.views import overview
 
-        rows = [row.to_json() for row in overview.runs(_store(options))]
-    _show(options, rows, lambda rows: table(rows, "no run yet: hepfaas train FOLDER"))
+        rows = [row.to_json() for row in overview.runs(_store(options), options.tag)]
+    empty = f"no run has the tag '{options.tag}'" if options.tag else "no run yet: hepfaas train FOLDER"
+    _show(options, rows, lambda rows: runs_text(rows, empty))
+
+
+def _tag(options: argparse.Namespace) -> None:
+    from hepfaas.orchestration import records, remarks
+
+    if options.url:
+        with _client(options) as client:
+            client.untag(options.run, *options.remove)
+            tags: Sequence[str] = client.tag(options.run, *options.tags)
+    else:
+        store = _store(options)
+        records.request_of(store, options.run)
+        remarks.untag(store, options.run, options.remove)
+        tags = remarks.tag(store, options.run, options.tags)
+    _show(options, {"tags": list(tags)}, lambda _: ", ".join(tags) or f"run '{options.run}' has no tag")
+
+
+def _note(options: argparse.Namespace) -> None:
+    from hepfaas.local.tables import notes_text
+
+    if options.url:
+        with _client(options) as client:
+            notes = client.notes(options.run) if options.text is None else [client.note(options.run, options.text)]
+    else:
+        notes = _notes_in_store(options)
+    _show(options, {"notes": notes}, lambda _: notes_text(notes) or f"run '{options.run}' has no note")
+
+
+def _notes_in_store(options: argparse.Namespace) -> list[dict[str, Any]]:
+    import time
+
+    from hepfaas.orchestration import records, remarks
+
+    store = _store(options)
+    records.request_of(store, options.run)
+    if options.text is None:
+        return [note.to_json() for note in remarks.notes_of(store, options.run)]
+    return [remarks.note(store, options.run, remarks.Note(time.time(), options.text)).to_json()]
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -276,7 +369,7 @@ def _models(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from hepfaas.local.tables import facts
+    from hepfaas.local.tables import status_text
 
     if options.url:
         with _client(options) as client:
@@ -286,7 +379,7 @@ def _status(options: argparse.Namespace) -> None:
         from hepfaas.views import overview
 
         values = overview.status(_store(options), options.run, options.verify).to_json()
-    _show(options, values, facts)
+    _show(options, values, status_text)
     if options.verify and not values["ledger"]["holds"]:
         findings = "; ".join(values["ledger"]["findings"])
         raise RequestError(f"the ledger of run '{options.run}' does not hold: {findings}")
@@ -304,7 +397,7 @@ def _log(options: argparse.Namespace) -> None:
                 _print(in_local_time(line))
         return
     from hepfaas.orchestration import records
-    from hepfaas.views.following import lines_of
+    from hepfaas.views.following import lines_of, notes_of
 
     store = _store(options)
     records.request_of(store, options.run)
@@ -313,7 +406,7 @@ def _log(options: argparse.Namespace) -> None:
         _print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return
     for entry in entries:
-        _print("\n".join(map(in_local_time, lines_of(entry))))
+        _print("\n".join(map(in_local_time, (*lines_of(entry), *notes_of(entry, store)))))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The HTTP API of runs and both clients, with real functions, store and broker."""
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.stores import open_store
 from support.jobs import MODEL, packed, small_job
+from support.pages import check_harmless
 from support.system import System
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
@@ -79,10 +81,14 @@ def test_the_report_has_metrics_and_pictures(system: System, done: str) -> None:
     with Client(system.url) as client:
         report = client.report(done)
         assert set(report["metrics"]) == {"test", "validation"}
-        assert client.fetch(report["pictures"]["roc.png"]).startswith(b"\x89PNG")
+        roc = client.fetch(report["pictures"]["roc.png"])
+        assert roc.startswith(b"\x89PNG")
+        pages = {client.report_page(name).decode() for name in (done, "done/1")}
     with door(system) as http:
         page = http.get(f"/v1/runs/{done}/report", headers={"Accept": "text/html"}).text
-        assert f"/v1/runs/{done}/report/roc.png" in page
+        check_harmless(page)
+        assert base64.b64encode(roc).decode() in page
+        assert pages == {page}
         packed = http.get(f"/v1/runs/{done}/model").content
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             names = tar.getnames()
@@ -93,6 +99,43 @@ def test_the_report_has_metrics_and_pictures(system: System, done: str) -> None:
         assert http.get("/v1/models/done/1").json()["card"]["name"] == "done"
         assert http.get("/v1/models/done/1/model.tflite").content[4:8] == b"TFL3"
         assert [row["model"] for row in http.get("/v1/models/done").json()["models"]] == ["done/1"]
+
+
+def test_runs_get_tags_and_notes_and_are_listed_by_them(system: System, done: str) -> None:
+    with Client(system.url) as client:
+        assert client.tag(done, "good", "v2") == ["good", "v2"]
+        assert client.untag(done, "v2") == ["good"]
+        note = client.note(done, "looks fine")
+        assert client.note(done, "looks fine") == note
+        assert [each["text"] for each in client.notes(done)] == ["looks fine"]
+        assert [row["run"] for row in client.runs(tag="good")] == [done]
+        assert next(client.runs(tag="good"))["note"] == "looks fine"
+        assert list(client.runs(tag="bad")) == []
+        assert client.status(done).values["user_notes"] == [note]
+        for call, text in (
+            (lambda: client.tag(done, "no tag"), "there is no 'no tag'|cannot be a tag"),
+            (lambda: client.tag("none-1", "t"), "there is no run 'none-1'"),
+            (lambda: client.untag(done, "other"), "has no tag 'other'"),
+            (lambda: client.note(done, " "), "it takes 1 to 4,000"),
+        ):
+            with pytest.raises(RequestError, match=text):
+                call()
+    with door(system) as http:
+        for body in ({}, {"text": 1}, {"text": "a", "by": "me"}, []):
+            assert http.post(f"/v1/runs/{done}/notes", json=body).status_code == 422
+        assert http.post(f"/v1/runs/{done}/notes", json={"text": "x" * 60_000}).status_code in (413, 422)
+
+
+def test_trainings_are_compared_by_the_service(system: System, done: str) -> None:
+    with Client(system.url) as client:
+        compared = client.compare(done, "done/1")
+        assert compared["facts"]["model"] == ["done/1", "done/1"]
+        assert compared["settings"] == {}
+        with pytest.raises(RequestError, match="a comparison takes 2 to 10"):
+            client.compare(done)
+    with door(system) as http:
+        missing = http.get("/v1/comparison", params={"of": [done, "none"]})
+        assert (missing.status_code, "none" in missing.json()["error"]) == (404, True)
 
 
 def test_both_clients_give_the_same_values(system: System, done: str) -> None:

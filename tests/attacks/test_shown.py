@@ -20,9 +20,10 @@ from hepfaas.client import Status
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.errors import RequestError
+from hepfaas.features.branches import BranchRange
 from hepfaas.local import tables
+from hepfaas.local.inspection import Sample
 from hepfaas.local.progress import Progress, lines_of
-from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.orchestration.records import End, Entry
 from hepfaas.platform.stores import open_store
@@ -31,7 +32,9 @@ from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.views.following import follow_log
 from hypothesis import given
 from hypothesis import strategies as st
+from support import pages
 from support.identities import function
+from support.reports import complete
 from support.servers import LIMIT_S
 
 ESCAPES = ("\x1b[2J\x1b[H", "\x1b]0;title\x07", "\x9b2K", "\r", "\x08", "\x7f", "\x85", "\x0b", "\x0c", "\x1c", "\x00")
@@ -197,6 +200,8 @@ def test_names_of_branches_trees_and_columns_are_escaped() -> None:
     branch = Branch(name, True, name, 10)
     tree = TreeSummary(name, name, 1, 1, 10, 10, name, (branch,), ((name, name),))
     check_shown(tables.described(tree))
+    no_value = BranchRange(jagged=False, n_missing=1)
+    check_shown(tables.described(tree, Sample(1, {name: no_value})))
     check_shown(tables.table([{name: name, "other": [name]}], ""))
     check_shown(tables.facts({name: {name: name}, "rows": [{name: name}], "words": [name, name]}))
     check_shown(Status({"run": name, "state": name, "phase": name}).line())
@@ -294,18 +299,14 @@ def test_a_fault_of_a_function_fakes_no_line_of_its_log(tmp_path: Path) -> None:
         assert b"\x1b" not in line
 
 
-def test_names_on_the_pages_of_reports_are_no_markup(tmp_path: Path) -> None:
-    bad = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>"
+def test_text_on_the_pages_of_reports_is_no_markup(tmp_path: Path) -> None:
     store = open_store(f"{tmp_path}/store/me")
-    run = records.create(store, records.Request(Recipe("m", (LabelledFile("root://h//a", 0),), "blobs/x"), 1.0))
-    metrics = {"events": bad, "loss": 0.1, "accuracy": 0.5, "auc": None, "auc_uncertainty": None}
-    card = {"metrics": {bad: metrics}, "best_epoch": bad, "n_features": 1, "parameters": 1, "data": []}
-    versions.publish(store, versions.Version("m", 1), card, {"roc.png": b"x"})
-    records.end(store, run, 1, End("completed", 2.0, model="m/1"))
+    run = complete(store, names=(pages.HOSTILE, "b"), notes=(pages.HOSTILE,), code={"model.py": pages.HOSTILE})
     with function(tmp_path, "runs", HEPFAAS_OWNER="me") as runs:
-        page = httpx.get(f"{runs.url}/v1/runs/{run}/report", headers={"Accept": "text/html"}, timeout=LIMIT_S)
-    assert page.status_code == 200, page.text
-    assert "alert(1)" in page.text
-    assert "<script" not in page.text
-    assert "onerror=alert(1)>" not in page.text
-    assert re.findall(r"<img [^>]*>", page.text) == [f"<img src='/v1/runs/{run}/report/roc.png' alt='roc.png'>"]
+        for path in (f"/v1/runs/{run}/report", "/v1/models/job/1/report"):
+            page = httpx.get(f"{runs.url}{path}", headers={"Accept": "text/html"}, timeout=LIMIT_S)
+            assert page.status_code == 200, page.text
+            assert "alert(1)" in page.text
+            pages.check_harmless(page.text)
+            assert "script-src" not in page.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in page.headers["Content-Security-Policy"]

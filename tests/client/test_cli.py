@@ -3,18 +3,25 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hepfaas import cli
 from hepfaas.errors import UnavailableError
+from hepfaas.platform.stores import open_store
+from hepfaas.views import comparison
+from support.reports import RECIPE, complete
 from support.service import Service, arrow_stream
 
 COMMANDS = (
-    "inspect", "train", "up", "submit", "cancel", "retry", "report", "runs", "models", "status", "log", "predict",
+    "inspect", "train", "up", "submit", "cancel", "retry", "report", "compare", "runs", "tag", "note", "models",
+    "status", "log", "predict",
 )  # fmt: skip
 METRICS = {"test": {"events": 20, "loss": 0.5, "accuracy": 0.75, "auc": 0.8, "auc_uncertainty": 0.01}}
 REPORT = {
@@ -131,13 +138,107 @@ def test_a_run_is_cancelled_and_retried(service: Service, hepfaas: Any) -> None:
     assert json.loads(hepfaas("retry", "job-1", "--json").out) == {"attempt": 2}
 
 
-def test_the_plots_of_a_report_are_saved(service: Service, hepfaas: Any, tmp_path: Path) -> None:
-    service.answers["/v1/runs/job-1/report"] = [(200, REPORT)]
+def test_a_report_is_saved_as_a_page_or_with_its_plots(service: Service, hepfaas: Any, tmp_path: Path) -> None:
+    service.answers["/v1/runs/job-1/report"] = [(200, REPORT), (200, b"<html>"), (200, REPORT), (200, b"<html>")]
     service.answers["/v1/runs/job-1/report/roc.png"] = [(200, b"\x89PNG")]
-    result = hepfaas("report", "job-1", "--out", tmp_path / "plots")
+    result = hepfaas("report", "job-1", "--out", tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_bytes() == b"<html>"
+    assert result.out.endswith(f"the report is in {tmp_path / 'report.html'}\n")
+    assert [headers.get("accept") for _, _, headers, _ in service.requests] == ["*/*", "text/html"]
+    assert hepfaas("report", "job-1", "--out", tmp_path / "plots").code == 0
     assert (tmp_path / "plots" / "roc.png").read_bytes() == b"\x89PNG"
-    assert result.out.endswith(f"plots are in {tmp_path / 'plots'}\n")
-    assert json.loads(hepfaas("report", "job-1", "--json").out) == REPORT
+    assert (tmp_path / "plots" / "report.html").read_bytes() == b"<html>"
+
+
+def test_a_report_is_that_of_a_run_a_version_or_the_newest_version(service: Service, hepfaas: Any) -> None:
+    service.answers["/v1/models/job/2/report"] = [(200, REPORT)]
+    service.answers["/v1/runs/job/report"] = [(404, {"error": "there is no run 'job'"})]
+    service.answers["/v1/models"] = [(200, {"models": [{"model": name} for name in ("job/1", "job/2", "jobs/3")]})]
+    assert json.loads(hepfaas("report", "job/2", "--json").out) == REPORT
+    assert json.loads(hepfaas("report", "job", "--json").out) == REPORT
+    service.answers["/v1/models"] = [(200, {"models": []})]
+    assert hepfaas("report", "job").err == "hepfaas: there is no run 'job'\n"
+
+
+def test_tags_and_notes_are_sent(service: Service, hepfaas: Any, tmp_path: Path) -> None:
+    service.answers["/v1/runs/job-1"] = [(200, {**RUN, "tags": ["a", "b"]})]
+    service.answers["/v1/runs/job-1/notes"] = [(200, {"time": RUN["created"], "text": "one\ntwo", "by": "Ada"})]
+    assert hepfaas("tag", "job-1", "a", "b", "--remove", "c").out == "a, b\n"
+    result = hepfaas("note", "job-1", "one\ntwo")
+    assert result.out.endswith("  Ada\n          | one\n          | two\n")
+    sent = [(method, path, body) for method, path, _, body in service.requests]
+    assert [each[:2] for each in sent if each[0] != "GET"] == [
+        ("DELETE", "/v1/runs/job-1/tags/c"),
+        ("PUT", "/v1/runs/job-1/tags/a"),
+        ("PUT", "/v1/runs/job-1/tags/b"),
+        ("POST", "/v1/runs/job-1/notes"),
+    ]
+    assert json.loads(sent[-1][2]) == {"text": "one\ntwo"}
+    service.requests.clear()
+    assert hepfaas("submit", tmp_path, "--tag", "not a tag").code == 1
+    assert service.requests == []
+
+
+def test_a_comparison_of_a_service_is_shown_and_written(service: Service, hepfaas: Any, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for weight in ("", "w"):
+        complete(store, replace(RECIPE, weight=weight))
+    service.answers["/v1/comparison"] = [(200, comparison.compare(store, ["job-1", "job/2"]).to_json())]
+    result = hepfaas("compare", "job-1", "job/2", "--out", tmp_path / "c.html")
+    assert "AUC, test" in result.out
+    assert result.out.endswith(f"the comparison is in {tmp_path / 'c.html'}\n")
+    assert "data:image/png" in (tmp_path / "c.html").read_text()
+    assert service.requests[0][1] == "/v1/comparison?of=job-1&of=job%2F2"
+    assert hepfaas("compare", "a", "b", "--out", "c.svg").err.startswith("hepfaas: 'c.svg' has no known format")
+
+
+def test_commands_for_a_service_need_the_packages_of_the_client_alone(service: Service, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    run = complete(store)
+    service.answers["/v1/comparison"] = [(200, comparison.compare(store, [run, run]).to_json())]
+    service.answers[f"/v1/runs/{run}/report"] = [(200, REPORT)]
+    code = (
+        "import sys\n"
+        "for name in ('jinja2', 'markupsafe', 'flask', 'safetensors', 'matplotlib', 'uproot', 'awkward'):\n"
+        "    sys.modules[name] = None\n"
+        "from hepfaas.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+
+    def exits(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", code, *words, "--url", service.url]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stderr
+
+    assert exits("compare", run, run, "--out", "c.json") == (0, "")
+    assert exits("report", run) == (0, "")
+    code_, error = exits("compare", run, run, "--out", "c.png")
+    assert (code_, "is not installed; install hepfaas[local], or write .json" in error) == (1, True), error
+
+
+def test_a_store_has_the_same_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(f"{tmp_path}/local")
+    for weight in ("", "w"):
+        complete(store, replace(RECIPE, weight=weight))
+
+    def run(*words: str) -> str:
+        code = cli.main([*words, "--store", str(tmp_path)])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return str(out)
+
+    assert run("tag", "job-1", "good") == "good\n"
+    assert "\n          | look\n" in run("note", "job-1", "look")
+    assert "look" in run("note", "job-1")
+    shown = run("runs")
+    assert [word in shown for word in ("good", "look", "weight=none", "weight=w")] == [True] * 4
+    assert "job-2" not in run("runs", "--tag", "good")
+    assert run("runs", "--tag", "bad") == "no run has the tag 'bad'\n"
+    assert "model job/2" in run("report", "job", "--out", str(tmp_path / "r.html"))
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert "weight" in run("compare", "job-1", "job-2")
+    assert cli.main(["tag", "none-1", "good", "--store", str(tmp_path)]) == 1
+    assert "has no run 'none-1'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("berlin")

@@ -142,6 +142,15 @@ def test_a_pattern_that_never_ends_is_refused() -> None:
         found("**/x", endless)
 
 
+def test_many_ways_to_a_folder_are_walked_once() -> None:
+    def entries(path: str, start: str) -> Sequence[Entry]:
+        return [Entry("a", True), Entry("x.root", False)] if path.count("/") < 25 else [Entry("x.root", False)]
+
+    start = time.process_time()
+    assert len(found("**/a/" * 6 + "**/*/" * 4 + "**/x.root", entries)) == 26 - 10
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hepfaas.evaluation import plots
 from hepfaas.evaluation.counts import ScoreCounts, counts_of
-from hepfaas.evaluation.metrics import quality
+from hepfaas.evaluation.metrics import curves_of as curves_of_split
+from hepfaas.evaluation.metrics import quality, rejections_of
 from hepfaas.runs.splits import HELD_BACK, Split
 
 RNG = np.random.default_rng(3)
@@ -47,6 +48,33 @@ def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> Non
     for name, data in pictures.items():
         assert data.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
         assert len(data) > 5_000
+
+
+def weighted(classes: int, share: float, events: int = 600) -> ScoreCounts:
+    """Return counts of events of which a share has negative weights."""
+    labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
+    scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
+    weights = np.where(RNG.random(events) < share, -1.0, 1.0)
+    return counts_of(scores, labels, splits, logits=False, weights=weights, unit=2.0**-30)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_negative_weights_are_drawn_whatever_cancels(share: float) -> None:
+    counts = weighted(3, share)
+    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
+    pictures = plots.roc(curves_of(metrics), ["a", "b", "c"]) | plots.scores(counts, ["a", "b", "c"])
+    assert len(pictures) == 10
+
+
+def test_background_efficiencies_below_one_effective_event_have_no_rejection() -> None:
+    counts, _ = measured(2)
+    (curve,) = curves_of_split(counts, Split.TEST)
+    signal, rejection = rejections_of(vars(curve))
+    n_background = int(counts.histograms[1, 0, 0].events.sum())
+    assert curve.resolution == pytest.approx(1 / n_background)
+    assert len(signal) == len(rejection) == sum(value > 0 for value in curve.background)  # all, without weights
+    cancelled = {"signal": [0.1, 0.3, 1.0], "background": [1e-7, 0.02, 1.0], "resolution": 0.01}
+    assert [values.tolist() for values in rejections_of(cancelled)] == [[0.3, 1.0], [50.0, 1.0]]
 
 
 def test_equal_values_give_equal_bytes_in_another_process() -> None:

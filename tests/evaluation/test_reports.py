@@ -12,6 +12,7 @@ from hepfaas.evaluation.overtraining import kolmogorov_smirnov, survival
 from hepfaas.evaluation.part import PartCounts, part_counts
 from hepfaas.evaluation.report import report_of
 from hepfaas.evaluation.tally import tally
+from hepfaas.local.tables import metrics_text
 from hepfaas.runs.splits import Split
 from numpy.typing import NDArray
 from scipy.special import kolmogorov
@@ -97,6 +98,27 @@ def test_the_report_as_text_is_a_table_with_a_dash_where_nothing_is_known() -> N
         "Z                        -          -          -          0",
         "mean of classes          -          -          -          4",
         "mean by support          -          -          -          4",
+    ]
+
+
+def test_the_auc_of_a_class_is_that_of_its_score_against_all_others() -> None:
+    events = Events(20_000, 4)
+    metrics = report_of(events.counts(), list("abcd"))["metrics"]["test"]
+    for number, each in enumerate(metrics["classes"]):
+        expected = roc_auc_score(
+            events.labels[events.test] == number,
+            events.scores[events.test, number],
+            sample_weight=events.weights[events.test],
+        )
+        assert (each["name"], each["auc"]) == ("abcd"[number], pytest.approx(expected, abs=1e-4))
+    assert metrics["auc"] == pytest.approx(np.mean([each["auc"] for each in metrics["classes"]]))
+    columns = metrics_text({"metrics": {"test": metrics}, "model": "m/1", "best_epoch": 1}).splitlines()[0].split()
+    assert columns == [
+        "sample",
+        "events",
+        "loss",
+        "accuracy",
+        *(word for name in "abcd" for word in ("AUC", "of", name)),
     ]
 
 

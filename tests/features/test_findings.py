@@ -123,6 +123,26 @@ def test_notes_name_the_branches_and_the_way_out() -> None:
     ]
 
 
+def test_a_value_of_a_new_branch_is_declared_for_the_branches_that_it_is_computed_from() -> None:
+    branches = {
+        "Jet_btag": range_of(with_sentinel(BTAG, -999, 0.25)),
+        "best": range_of(with_sentinel(BTAG, -999, 0.25)),
+    }
+    assert findings(branches, {"best": ("Jet_btag", "Jet_pt")}) == [
+        "-999 is far from all other values of Jet_btag (25 % of its values), best (25 % of its values); if it stands "
+        "for a missing value, declare it for the branches that best is computed from: "
+        '"missing": {"Jet_btag": -999, "Jet_pt": -999}'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [(np.full(3, 0.1057, np.float32), "0.1057"), (np.full(3, 0.1057), "0.1057"), (np.full(3, 2.5e300), "2.5e+300")],
+)
+def test_a_value_is_written_as_its_user_would(values: NDArray[Any], text: str) -> None:
+    assert findings({"mass": range_of(values)})[0].startswith(f"all values are equal in mass ({text}), ")
+
+
 def test_a_long_list_is_cut() -> None:
     (note,) = findings({f"b{number}": range_of(np.full(3, 0.1)) for number in range(20)})
     assert "b9 (0.1), …, so" in note

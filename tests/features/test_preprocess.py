@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import vector
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, values_and_counts
 from hepfaas.features.preprocess import inputs_of, is_named, jaggedness, preprocessed
+from hepfaas.features.spec import FeatureBranch, FeatureSpec, InputBranch
+from hepfaas.features.vectors import preprocessing_bytes, vectors_of
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.preprocessing_keys import preprocessing_from
 from hypothesis import given
@@ -68,16 +71,18 @@ def test_without_preprocessing_the_branches_come_back_untouched() -> None:
     assert result.flow is None
 
 
-def test_awkward_is_imported_for_jagged_branches_alone() -> None:
+def test_what_is_not_needed_is_not_imported() -> None:
     code = """
 import sys, numpy as np
 from hepfaas.features.preprocess import preprocessed
 from hepfaas.runs.preprocessing import *
+preprocessed({"x": np.arange(3)}, Preprocessing())
+print(any(name.startswith("hepfaas.expressions") for name in sys.modules))
 flat = Preprocessing(missing=(Missing("*", -1.0),), new=(NewBranch("y", "log(x)"),), cuts=(Cut("c", "y > 0.5"),))
 print(preprocessed({"x": np.arange(1.0, 4.0)}, flat).passed.tolist(), "awkward" in sys.modules, "vector" in sys.modules)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output == "[False, True, True] False False\n"
+    assert output == "False\n[False, True, True] False False\n"
 
 
 numbers = st.floats(-100, 100, width=32) | st.sampled_from([-999.0, 0.0, 30.0, math.nan])
@@ -392,3 +397,68 @@ def test_the_form_of_a_jagged_branch_does_not_matter(events: list[list[float]]) 
     assert one.flow is not None
     assert other.flow is not None
     assert one.flow.tolist() == other.flow.tolist()
+
+
+def test_events_in_blocks_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(3)
+    counts = random.poisson(3.0, 300)
+    arrays: dict[str, Values] = {
+        "met": random.exponential(50, 300),
+        "Jet_pt": Jagged(random.exponential(40, int(counts.sum())).astype(np.float32), counts),
+    }
+    preprocessing = of(new_branches={"ht": "sum(Jet_pt)", "x": "exp(-Jet_pt / 50)"}, cuts=["met > 30 and ht > 20"])
+    spec = FeatureSpec(
+        (
+            FeatureBranch("ht", jagged=False, low=0.0, high=500.0, width=1),
+            FeatureBranch("x", jagged=True, low=0.0, high=1.0, width=4),
+        ),
+        preprocessing=preprocessing,
+        read=(InputBranch("met", False, "float64"), InputBranch("Jet_pt", True, "float32")),
+    )
+    whole = vectors_of(arrays, spec, ["met", "ht * 2"])
+    monkeypatch.setattr("hepfaas.features.vectors.BLOCK_VALUES", 7)
+    parts = vectors_of(arrays, spec, ["met", "ht * 2"])
+    assert whole.selected is not None
+    assert parts.selected is not None
+    assert 0 < whole.selected.sum() < 300
+    assert whole.n_surplus > 0
+    assert parts.selected.tobytes() == whole.selected.tobytes()
+    assert parts.features.tobytes() == whole.features.tobytes()
+    assert parts.n_surplus == whole.n_surplus
+    assert [parts.spectators[name].tobytes() for name in whole.spectators] == [
+        values.tobytes() for values in whole.spectators.values()
+    ]
+    nothing = vectors_of({name: branch[0:0] for name, branch in arrays.items()}, spec)
+    assert nothing.features.shape == (0, 5)
+
+
+def test_the_limit_of_time_ends_a_single_long_expression() -> None:
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 100:
+            raise RequestError("too long")
+
+    with pytest.raises(RequestError, match="too long"):
+        preprocessed({"x": np.ones(3)}, of(new_branches={"y": "+".join(["x * x"] * 100)}), check)
+    assert calls == 101
+
+
+def test_new_branches_take_memory_for_a_block_of_events_only() -> None:
+    arrays: dict[str, Values] = {"x": np.ones(3_000_000)}
+    spec = FeatureSpec(
+        (FeatureBranch("y199", jagged=False, low=0.0, high=500.0, width=1),),
+        preprocessing=of(new_branches={f"y{number}": f"x + {number}" for number in range(200)}),
+        read=(InputBranch("x", False, "float64"),),
+    )
+    tracemalloc.start()
+    try:
+        vectors_of(arrays, spec)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    features = arrays["x"].size * 4  # type: ignore[union-attr]
+    longest = arrays["x"].nbytes * 3  # type: ignore[union-attr]
+    assert peak < 2 * features + preprocessing_bytes(arrays, spec) + longest < 200 * arrays["x"].nbytes / 10  # type: ignore[union-attr]

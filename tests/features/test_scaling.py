@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hepfaas.errors import RequestError
 from hepfaas.features.branches import range_of, survey_of, total
 from hepfaas.features.histogram import Histogram
 from hepfaas.features.jagged import Jagged, Values
@@ -46,7 +47,7 @@ RULES = st.builds(
     FeatureRules,
     scaling=unique(st.builds(ScalingRule, patterns, st.sampled_from(SCALINGS), clips)),
     nan=unique(st.builds(NanRule, patterns, numbers) | st.builds(NanRule, patterns, indicator=st.just(True))),
-    pad=unique(st.builds(PadRule, patterns, numbers)),
+    pad=unique(st.builds(PadRule, st.sampled_from(["mu_pt", "mu_id", "mu_*"]), numbers)),
     mask=st.sampled_from([(), ("*",), ("mu_pt",)]),
 )
 
@@ -217,6 +218,12 @@ def test_columns_of_indicators_and_masks_have_names_of_their_own() -> None:
     ]
     assert matrix(branches, spec)[:, 2:].tolist() == [[0, 0, 0, 1, 1, 1, 0, 1, 1, 1], [1, -5, 0, 0, 1, 0, 0, -5, 1, 0]]
     assert spec.slots("mu_id") == range(8, 12)
+
+
+@pytest.mark.parametrize("rules", [FeatureRules(pad=(PadRule("met", -1.0),)), FeatureRules(mask=("met",))])
+def test_a_flat_branch_has_no_slots_to_pad_or_to_mask(rules: FeatureRules) -> None:
+    with pytest.raises(RequestError, match="branch 'met' is flat: each event has one value, and no slot is empty"):
+        fitted([arrays([(1.0, 2, [])])], rules)
 
 
 def test_a_spec_of_an_earlier_release_is_read_and_written_unchanged() -> None:

@@ -306,6 +306,15 @@ def test_samples_win_over_lists_unless_those_are_chosen(tmp_path: Path) -> None:
     assert job_in(folder, {"samples": "samples.json"}).files == FILES
 
 
+def test_labels_beside_a_target_have_no_effect_in_a_job_in_json() -> None:
+    values = {"files": ["s3://in/a"], "code": CODE, "params": {"target": "gen_pt"}}
+    job = job_of(values)
+    assert (job.files, job.notes) == ((LabelledFile("s3://in/a", 0),), ())
+    noted = job_of({**values, "labels": [1]})
+    assert noted.files == job.files
+    assert noted.notes == ("'labels' has no effect: 'params' gives each event its label or its targets",)
+
+
 def test_a_job_in_json_has_lists_or_samples() -> None:
     with pytest.raises(RequestError, match="the job has 'files' and 'samples'; give only one of them"):
         job_of({**ABOUT, "code": CODE, "files": ["s3://in/a"]})
@@ -315,7 +324,7 @@ def test_a_job_in_json_has_lists_or_samples() -> None:
         job_of({**ABOUT, "code": {**CODE, "samples.json": "{}"}})
 
 
-@pytest.mark.parametrize("key", ["label", "target"])
+@pytest.mark.parametrize("key", ["label", "targets"])
 def test_files_need_no_labels_if_params_json_labels_each_event(tmp_path: Path, key: str) -> None:
     folder = folder_with(tmp_path / "model", {"files.txt": "s3://in/a\ns3://in/b"})
     chosen = Chosen(Names(), {}, Params({key: "x"}), ())

@@ -21,7 +21,7 @@ from hepfaas.platform.stores import open_store
 pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "htautau"
-PHASES = ("open", "survey", "spec", "prepare", "train", "export", "score", "evaluate", "publish")
+PHASES = ("open", "survey", "spec", "prepare", "train", "export", "score", "examine", "evaluate", "publish")
 EACH, WRITES = 2, 5
 MOST_KILLS, MOST_STORES = 60, 6
 LIMIT_S = 120
@@ -76,7 +76,17 @@ def phase_of(store: Path) -> str:
     """Return the phase of a running process: the first that is not complete."""
     done = {kind: len(names(store / "local" / "steps" / kind)) for kind in (*PHASES, "sum")}
     sums = {"open": 1, "survey": 2, "prepare": 3, "score": 4}
-    wanted = {"open": 2, "survey": 10, "spec": 1, "prepare": 10, "train": 4, "export": 1, "score": 10, "evaluate": 1}
+    wanted = {
+        "open": 2,
+        "survey": 10,
+        "spec": 1,
+        "prepare": 10,
+        "train": 4,
+        "export": 1,
+        "score": 10,
+        "examine": 1,
+        "evaluate": 1,
+    }
     for phase in PHASES[:-1]:
         if done[phase] < wanted[phase] or done["sum"] < sums.get(phase, 0):
             return phase

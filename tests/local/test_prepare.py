@@ -177,7 +177,7 @@ def test_values_are_those_of_the_branches(place: Path) -> None:
     sums = everything.groupby("label")["training_weight"].sum()
     assert sums[0] == pytest.approx(sums[1], rel=0.1)
     assert about(place)["classes"] == {"0": "top + qcd", "1": "higgs"}
-    assert json.loads(pq.read_schema(place / "parquet/test.parquet").metadata[b"hepfaas"]) == about(place)["classes"]
+    assert json.loads(pq.read_schema(place / "parquet/test.parquet").metadata[b"hepfaas"]) == about(place)
 
 
 def test_a_branch_with_the_name_of_a_column_gets_a_number(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -188,13 +188,19 @@ def test_a_branch_with_the_name_of_a_column_gets_a_number(place: Path, capfd: py
     assert "label" in [branch["name"] for branch in json.loads((place / "parquet/_spec.json").read_text())["branches"]]
 
 
+def read_as_described(folder: Path) -> dict[str, Any]:
+    """Return the variables that the Python of the README sets."""
+    lines = [line for line in (folder / "_README.txt").read_text().splitlines() if line.startswith("    ")]
+    assert len(lines) >= 5
+    names: dict[str, Any] = {}
+    exec("\n".join(line.strip() for line in lines), names)
+    return names
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_lines_of_the_readme_read_the_events(form: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / form)
-    text = (place / form / "_README.txt").read_text()
-    assert len([line for line in text.splitlines() if line.startswith("    ")]) >= 5
-    names: dict[str, Any] = {}
-    exec("\n".join(line.strip() for line in text.splitlines() if line.startswith("    ")), names)
+    names = read_as_described(place / form)
     rows = table(place)
     np.testing.assert_array_equal(names["x"], rows[about(place)["features"]].to_numpy())
     np.testing.assert_array_equal(names["y"], rows["label"])
@@ -345,6 +351,26 @@ def test_a_run_without_weights_has_weights_of_one(place: Path, tmp_path: Path) -
     assert rows["training_weight"].dtype == np.float32
     assert set(rows["label"]) == {0, 1}
     assert json.loads((tmp_path / "out/_dataset.json").read_text())["classes"] == {"0": "0", "1": "1"}
+
+
+def test_targets_of_a_regression_are_columns(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / "files.txt").write_text(f"{place}/job/0.root\n{place}/job/1.root\n")
+    (job / "params.json").write_text(json.dumps({"branch": "events/tree", "target": ["m", "2 * met"]}))
+    assert run(tmp_path, "out") == 0
+    rows, facts = pd.read_parquet(tmp_path / "out"), json.loads((tmp_path / "out/_dataset.json").read_text())
+    assert "label" not in facts["columns"]
+    assert list(facts["targets"]) == ["m", "2 * met"]
+    for number, url in enumerate(facts["files"]):
+        events, here = selected(place, number)[0], rows[rows["file"] == url]
+        for column, values in (("m", events["m"]), ("2 * met", 2 * events["met"])):
+            target = facts["targets"][column]
+            unit = here[column].to_numpy() * target["deviation"] + target["mean"]
+            np.testing.assert_allclose(unit, values[here["entry"].to_numpy()], rtol=1e-4, atol=1e-3)
+    assert "m_2" not in rows
+    monkeypatch.chdir(tmp_path / "out")
+    assert read_as_described(tmp_path / "out")["y"].dtype == np.float32
 
 
 def test_identifiers_that_no_type_holds_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import uproot
 from hepfaas.datasets import root, root_worker
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.root import OpenedFile
-from hepfaas.local.loop import LEARNER_KINDS, Loop
+from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
 from hepfaas.orchestration import records
@@ -22,9 +22,11 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.recipe import LabelledFile, Recipe
-from hepfaas.runs.steps import Step
+from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.steps import Step, Train
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import encoded, put_blob, result_if_there, result_of
+from hepfaas.views.overview import status, verified
 
 MODEL = b"""
 import keras
@@ -36,8 +38,31 @@ def model(idim):
     net.compile(loss="binary_crossentropy", optimizer="adam", metrics=["accuracy"])
     return net
 """
+CALLBACKS = (
+    MODEL
+    + b"""
+class Counting(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.waited = 0
+    def on_epoch_end(self, epoch, logs=None):
+        self.waited += 1
+        self.model.optimizer.learning_rate = 1e-3 / self.waited
+        self.model.stop_training = self.waited == 3
+def callbacks():
+    return [Counting(), keras.callbacks.ReduceLROnPlateau(patience=1, min_delta=0.1)]
+"""
+)
+OPTIONS: dict[str, Any] = {
+    "epochs": 12,
+    "patience": 2,
+    "min_delta": 0.03,
+    "learning_rate": 0.01,
+    "learning_rate_schedule": Schedule(name="reduce_on_plateau", patience=1, min_delta=0.1, factor=0.5),
+    "class_weight": ((0, 1.0), (1, 3.0)),
+}
 OTHER_MODEL = MODEL.replace(b"Dense(16", b"Dense(8")
 EVENTS = 30_000
+LEARNER_KINDS = ("train", "export")
 
 InOrder = Callable[[Sequence[Step]], Sequence[Step]]
 
@@ -118,6 +143,37 @@ def test_the_order_and_the_process_change_nothing(
     assert {step.key for step in steps} == {step.key for step in first[1]}
 
 
+def with_options(store: Store, recipe: Recipe, code: bytes) -> Recipe:
+    options: dict[str, Any] = {"epochs": 12} if code == CALLBACKS else OPTIONS
+    return with_code(store, dataclasses.replace(recipe, **options), code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [MODEL, CALLBACKS], ids=["options", "callbacks"])
+def test_a_training_that_its_results_end_is_the_same_in_any_process(
+    code: bytes, recipe: Recipe, tmp_path: Path
+) -> None:
+    """Early stopping, plateaus, class weights, and the user's own callbacks."""
+    one, other, third = (open_store(str(tmp_path / name)) for name in ("one", "other", "third"))
+    steps = done(one, with_options(one, recipe, code), lambda steps: steps)
+    trained = [step for step in steps if isinstance(step, Train)]
+    assert len(trained) == 2 * 3 if code == CALLBACKS else 2 * 3 <= len(trained) < 2 * 12
+    rates = [result_of(step.key, one)["learning_rate"] for step in trained]
+    assert len(set(rates)) > 1
+    forgetful = done(other, with_options(other, recipe, code), lambda steps: steps, forgetful=True)
+    assert [step.key for step in forgetful] == [step.key for step in steps]
+    assert weights(forgetful, other) == weights(steps, one)
+    run = records.start(third, records.Request(with_options(third, recipe, code), 0.0))
+    Loop(third, run, 2, Progress()).finish()
+    (key,) = third.keys("steps/export/")
+    assert result_of(key, third)["weights"] == weights(steps, one)
+    assert verified(third, run).holds
+    assert verified(third, run).epochs == len(trained) // 2
+    seen = status(third, run)
+    assert seen.history is not None
+    assert (len(seen.history), seen.error) == (len(trained) // 2, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(
@@ -141,7 +197,7 @@ def test_the_kind_of_store_changes_nothing(recipe: Recipe, first: tuple[str, lis
 
 def test_another_model_reads_a_header_and_no_event(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:
     steps = done(first[2], with_code(first[2], recipe, OTHER_MODEL), lambda steps: steps)
-    assert set(kinds(steps)) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(steps)) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_train_those_that_are_missing(recipe: Recipe, first: tuple[str, list[Step], Store]) -> None:

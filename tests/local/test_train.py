@@ -257,7 +257,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"params_json": '{"epohcs": 3}'}, "params.json has the unknown key 'epohcs'; closest: epochs"),
     ({"params_json": '{"branch": "Event"}'}, "has no TTree 'Event'; it has: Events"),
     ({"params_json": '{"selected_branches": ["Jet_Pt"]}'}, "has no branch 'Jet_Pt'; closest: Jet_pt"),
-    ({"params_json": '{"nevts": 2}'}, "events are too few to split 64/16/20"),
+    ({"params_json": '{"nevts": 2}'}, "events are too few to split"),
     ({"files_txt": "model.py\nVBF_tautau.root"}, "model.py' is not a complete ROOT file"),
     (
         {"model_py": "def model(idim):\n    return keras.Sequential()"},

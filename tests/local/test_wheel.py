@@ -19,6 +19,7 @@ from importlib.resources import files
 from hepfaas.local.up import functions_folder
 assert str(files("hepfaas")).startswith(SITE_PACKAGES)
 assert files("hepfaas").joinpath("py.typed").is_file()
+assert files("hepfaas").joinpath("views/templates/document.html").is_file()
 assert str(functions_folder()).startswith(SITE_PACKAGES)
 assert (functions_folder() / "predict" / "main.py").is_file()
 """

@@ -14,6 +14,7 @@ from hepfaas.local import workers
 from hepfaas.local.workers import Workers
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Score, Survey
+from hepfaas.steps.evaluate import Drawing, drawn_by_name, warm
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"
 
@@ -81,6 +82,38 @@ def test_a_step_whose_process_is_always_killed_is_an_error(
         pytest.raises(UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"),
     ):
         list(pool.perform(surveys))
+
+
+DRAWINGS: list[Drawing] = [
+    ("confusion", ([[8, 2], [3, 7]], ("background", "signal"))),
+    ("history", ([{"loss": 0.7, "val_loss": 0.6}, {"loss": 0.5, "val_loss": 0.5}], 1)),
+]
+
+
+@pytest.mark.parametrize(("count", "kills"), [(2, 0), (1, 1)])
+def test_pictures_are_the_same_wherever_they_are_drawn(count: int, kills: int, tmp_path: Path) -> None:
+    with Workers(count, str(tmp_path)) as pool, killer(kills):
+        pool.warm(warm)
+        spread = pool.spread(drawn_by_name, DRAWINGS)
+    assert spread == list(map(drawn_by_name, DRAWINGS))
+    assert {name for drawn in spread for name in drawn} == {"confusion.png", "confusion.pdf", "loss.png", "loss.pdf"}
+
+
+def ends() -> None:
+    """End the process, as for lack of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_at(item: int) -> None:
+    ends()
+
+
+def test_a_function_whose_process_is_always_killed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
+    with Workers(1, str(tmp_path)) as pool:
+        pool.warm(ends)
+        with pytest.raises(UnavailableError, match="the process of 'end_at' was killed 4 times"):
+            pool.spread(end_at, [1])
 
 
 def test_missing_inputs_are_yielded_and_steps_that_cannot_succeed_raise(surveys: list[Survey], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
         assert event.trace == TRACE
         assert event.source.startswith("/hepfaas/")
     kinds = {event.data["step"]["kind"] for event in mine if event.type.endswith(".requested")}
-    assert kinds == set(KINDS) - {"sum", "compare", "predict", "convert", "register"}
+    assert kinds == set(KINDS) - {"sum", "weigh", "compare", "predict", "convert", "register"}
     assert {event.type for event in mine} >= {
         events.RUN_SUBMITTED,
         events.PHASE_COMPLETED,
@@ -98,9 +98,11 @@ def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
         ),
         Evaluate(
             score="steps/score/1",
+            examine="steps/examine/1",
             epochs=tuple(f"steps/train/{number:064x}" for number in range(2000)),
             best_epoch=7,
             classes=("a", "b"),
+            data="steps/sum/1",
         ),
     ],
     ids=lambda step: step.kind,

@@ -35,6 +35,10 @@ GATE = {"files": SAMPLE, "fall": 0.01}
         ({"gate": {**GATE, "files": []}}, "needs 'gate'"),
         ({"gate": {**GATE, "metric": "loss"}}, "needs 'gate'"),
         ({"gate": {**GATE, "most": 1}}, "needs 'gate'"),
+        (
+            {"gate": GATE, "job": {"params": {"target": "pt"}}},
+            "'gate' compares classifiers, and the job has a 'target'",
+        ),
         ({"gate": {**GATE, "files": ["s3://in/signal.root"]}}, "needs files of every label"),
         ({"gate": {**GATE, "files": [*SAMPLE, "s3://in/other.root"]}}, "each of its files must have one"),
     ],

@@ -4,8 +4,11 @@ import json
 
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
 from hepfaas.runs.params import REDIRECTOR, params_of
+from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.weighting import Balance
 
 OLD = {
     "nevts": 3000,
@@ -44,6 +47,81 @@ def test_a_file_or_commas_may_name_the_excluded_branches() -> None:
     assert params_of('{"exclude_branches": "pt, eta"}', "p").recipe == {"excluded": ("pt", "eta")}
 
 
+def test_scaling_missing_values_padding_and_masks_are_rules_by_pattern() -> None:
+    params = params_of(
+        json.dumps(
+            {
+                "scaling": {"Muon_pt": "log", "*_eta": {"kind": "standard", "clip": 5}, "*": {"clip": [-1, 2]}},
+                "nan": {"Jet_btag": "indicator", "*": -1},
+                "pad": {"Jet_*": -2.5},
+                "mask": ["Jet_pt"],
+            }
+        ),
+        "p",
+    )
+    assert params.recipe == {
+        "features": FeatureRules(
+            scaling=(
+                ScalingRule("Muon_pt", "log"),
+                ScalingRule("*_eta", "standard", (-5, 5)),
+                ScalingRule("*", "minmax", (-1, 2)),
+            ),
+            nan=(NanRule("Jet_btag", indicator=True), NanRule("*", -1)),
+            pad=(PadRule("Jet_*", -2.5),),
+            mask=("Jet_pt",),
+        )
+    }
+    assert params.notes == ()
+
+
+def test_one_value_is_that_of_all_branches() -> None:
+    params = params_of('{"scaling": "standard", "nan": "indicator", "pad": -1, "mask": true}', "p")
+    assert params.recipe["features"] == FeatureRules(
+        (ScalingRule("*", "standard"),), (NanRule("*", indicator=True),), (PadRule("*", -1),), ("*",)
+    )
+    assert params_of('{"mask": false}', "p").recipe == {}
+
+
+@pytest.mark.parametrize("value", ["0", "null", '"nan"', "[1]", "{}"])
+def test_nan_of_an_old_folder_has_no_effect_and_a_note(value: str) -> None:
+    params = params_of(f'{{"nan": {value}}}', "params.json")
+    assert params.recipe == {}
+    assert params.notes == ("params.json: 'nan' has no effect: slots without a value are 0, as in MLaaS4HEP",)
+
+
+def test_rules_survive_the_request_of_a_run() -> None:
+    (rules,) = params_of(
+        '{"scaling": {"a": {"kind": "log", "clip": 3}, "b": "none"}, "mask": true}', "p"
+    ).recipe.values()
+    recipe = Recipe("m", (LabelledFile("a.root", 0),), "blobs/x", features=rules)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    assert FeatureRules.from_text(rules.text) == rules
+    earlier = {name: value for name, value in recipe.to_json().items() if name != "features"}
+    assert Recipe.from_json(earlier).features == FeatureRules()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"scaling": "max"}', r"'scaling', '\*' is \"max\" \(text\); it takes one of \"minmax\", \"standard\""),
+        ('{"scaling": {"a": {"kind": "log", "clip": -1}}}', "'a': 'clip' is -1 .*; it takes a number above 0, or"),
+        ('{"scaling": {"a": {"clip": [2, 1]}}}', "'clip' is .2, 1. .*; it takes a number above 0"),
+        ('{"scaling": {"a": {"clop": 1}}}', "'scaling', 'a' is .*clop.*; it takes one of"),
+        ('{"scaling": 5}', "'scaling', '\\*' is 5 .*; it takes one of"),
+        ('{"nan": {"a": "median"}}', "'nan', 'a'.* is \"median\" \\(text\\); it takes a number"),
+        ('{"nan": {"a": NaN}}', "'nan', 'a'.* is NaN .*; it takes a number"),
+        ('{"pad": {"a": 1e39}}', "'pad', 'a' is 1e\\+39 .*; it takes a number of float32"),
+        ('{"pad": true}', "'pad', '\\*' is true"),
+        ('{"mask": 1}', "'mask' is 1 .*; it takes a list of branch names"),
+        ('{"scaling": {"/(/": "log"}}', "'scaling': '/\\(/' is not a regular expression of RE2"),
+        ('{"exclude_branches": ["/(/"]}', "'exclude_branches': '/\\(/' is not a regular expression of RE2"),
+    ],
+)
+def test_wrong_rules_are_refused_with_their_key(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        params_of(text, "params.json")
+
+
 def test_defaults_are_those_of_mlaas4hep() -> None:
     assert params_of("{}", "p").redirector == REDIRECTOR
 
@@ -60,9 +138,15 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"epochs": true}', "'epochs' is true \\(true or false\\); it takes a whole number"),
         ('{"preproc": ["preproc.json"]}', "'preproc' is .* \\(a list\\); it takes a name"),
         ('{"weight": "pt >"}', "params.json: 'weight': "),
+        (
+            '{"selected_branches": ["m_ll", "met"], "spectators": ["m_ll"]}',
+            r"'m_ll' is in 'selected_branches' and in 'spectators'; .* as an expression, such as '\+m_ll'",
+        ),
         ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
         ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
         ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),
+        ('{"split": {"training": 0.5, "validation": 0.5}}', 'it takes {"training": share, .* or a condition'),
+        ('{"split": {"training": 0.5, "validation": 0.5, "test": 0.5}}', "with shares above 0 that add up to 1"),
         ('{"negative_weights": "no"}', 'it takes "keep" or "abs" or "drop" or "error"'),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),
@@ -153,3 +237,40 @@ def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: s
 )
 def test_training_options_become_fields_of_the_recipe(text: str, recipe: dict[str, object]) -> None:
     assert params_of(text, "params.json").recipe == recipe
+
+
+def test_targets_are_one_or_several_expressions() -> None:
+    assert params_of('{"target": "gen_pt"}', "p").recipe == {"targets": ("gen_pt",)}
+    assert params_of('{"target": ["gen_px", "gen_py / 2"]}', "p").recipe == {"targets": ("gen_px", "gen_py / 2")}
+    notes = params_of('{"target": "gen_pt", "metrics": {"threshold": 0.3}}', "p").notes
+    assert notes == ("p: the threshold of 'metrics' has no effect: a run with a 'target' has no classes",)
+    flat = params_of('{"target": "pt", "balance": {"branch": "pt", "bins": [0, 10, 50]}}', "p").recipe
+    assert flat["balance"] == Balance("pt", (0.0, 10.0, 50.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"target": []},
+            "'target' is \\[\\] \\(a list\\); it takes a branch or expression, or a list of 1 to 20 of them",
+        ),
+        ({"target": 3}, "'target' is 3 \\(a whole number\\); it takes a branch or expression"),
+        ({"target": ["x", " "]}, "'target' is .*; it takes a branch or expression"),
+        ({"target": [f"x{number}" for number in range(21)]}, "a list of 1 to 20 of them"),
+        ({"target": ["x", "x "]}, "'target' is .* it takes different branches or expressions"),
+        ({"target": "x +"}, "params.json: 'target'.* at column"),
+        (
+            {"target": "x", "label": "y"},
+            "has 'label', of a classifier, and 'target', of a regression; keep one of them",
+        ),
+        (
+            {"target": "x", "class_weight": "balanced"},
+            "'class_weight' needs classes, and a run with a 'target' has none",
+        ),
+        ({"target": "x", "balance": True}, "'balance': true needs classes, .* give 'balance' a branch and bins"),
+    ],
+)
+def test_what_a_regression_cannot_have_is_an_error(values: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        params_of(json.dumps(values), "params.json")

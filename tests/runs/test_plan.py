@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -12,10 +13,25 @@ from hepfaas.errors import RequestError
 from hepfaas.runs import plan
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
-from hepfaas.runs.preprocessing import Cut, Preprocessing
+from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
-from hepfaas.runs.steps import Compare, Export, Open, Prepare, Score, Step, Sum, Survey, Train, step_from_json
+from hepfaas.runs.splits import SplitRule
+from hepfaas.runs.steps import (
+    Compare,
+    Evaluate,
+    Examine,
+    Export,
+    Open,
+    Prepare,
+    Score,
+    Step,
+    Sum,
+    Survey,
+    Train,
+    step_from_json,
+)
+from hepfaas.runs.targets import Target
 from hepfaas.runs.weighting import Balance
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +67,7 @@ class World:
             EARLIER.export: {"n_classes": 2},
         }
         self.done: list[Step] = []
+        self.targets = [Target(name, 1.0, 2.0, -9.0, 9.0).to_json() for name in recipe.targets]
 
     def coming(self) -> plan.Ready | plan.Finished:
         return plan.next_steps(self.recipe, "run/1", self.results.get)
@@ -75,8 +92,16 @@ class World:
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
-                part = {"key": step.key, "size_bytes": 1, "file": step.file, "entries": list(step.entries),
-                        "label": step.label, "rows": rows, "id_sum": 0, "order": "012"}  # fmt: skip
+                part = {
+                    "key": step.key,
+                    "size_bytes": 1,
+                    "file": step.file,
+                    "entries": list(step.entries),
+                    "label": step.label,
+                    "rows": rows,
+                    "id_sum": 0,
+                    "order": "012",
+                }
                 return {"parts": [part]}
             case Sum(of="open"):
                 return joined([self.results[key] for key in step.members])
@@ -86,7 +111,7 @@ class World:
                 loss = self.losses[step.epoch] if self.losses else abs(step.epoch - 1.0)
                 return {"metrics": {"val_loss": loss}, "stop": step.epoch + 1 == self.stop_after}
         return {
-            "spec": {"columns": "blobs/spec", "n_features": 5},
+            "spec": {"columns": "blobs/spec", "n_features": 5, "targets": self.targets},
             "weigh": {"labels": [0, 1] if self.recipe.label else []},
             "export": {"n_classes": 2},
             "compare": {"passed": self.passed},
@@ -116,9 +141,18 @@ def test_any_order_does_the_same_steps_once_each(chooser: random.Random) -> None
 
 def test_a_run_has_a_step_for_each_range_and_epoch_and_sums_of_sixteen() -> None:
     assert kinds(World().finish()) == {
-        "open": 2, "survey": 42, "spec": 1, "prepare": 42, "train": 3, "export": 1,
-        "score": 42, "evaluate": 1, "publish": 1, "sum": 1 + 3 * (3 + 1),
-    }  # fmt: skip
+        "open": 2,
+        "survey": 42,
+        "spec": 1,
+        "prepare": 42,
+        "train": 3,
+        "export": 1,
+        "score": 42,
+        "examine": 1,
+        "evaluate": 1,
+        "publish": 1,
+        "sum": 1 + 3 * (3 + 1),
+    }
 
 
 @settings(max_examples=15, deadline=None)
@@ -159,6 +193,9 @@ def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> N
     added = joined([joined([one, two]), joined([other])])
     assert files_of(added) == [one, two, other]
     assert len(added["lists"]) == 3
+    read = joined([{**result, "inputs": ["met", "jet_pt"], "extra": ["w"]} for result in (one, two)])
+    assert [file["inputs"] for file in files_of(read)] == [["met", "jet_pt"]] * 2
+    assert json.dumps(read).count("jet_pt") == json.dumps(joined([one, two])).count("jet_pt") + 1
 
 
 def test_a_chain_of_train_steps_can_be_followed_without_the_plan() -> None:
@@ -178,7 +215,7 @@ def test_another_model_reads_no_event_again() -> None:
     world = World()
     world.finish()
     world.recipe, world.done = dataclasses.replace(RECIPE, code="blobs/other"), []
-    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "evaluate", "publish"}
+    assert set(kinds(world.finish())) == {"train", "export", "score", "sum", "examine", "evaluate", "publish"}
 
 
 def test_more_epochs_go_on_from_the_last_checkpoint() -> None:
@@ -229,11 +266,13 @@ OTHER: dict[str, Any] = {
     "spectators": ("met",),
     "balance": Balance(),
     "negative_weights": "abs",
+    "split": SplitRule(training="event % 2"),
     "patience": 2,
     "min_delta": 0.5,
     "learning_rate": 0.1,
     "learning_rate_schedule": Schedule(name="cosine"),
     "class_weight": "balanced",
+    "targets": ("met",),
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -252,8 +291,8 @@ def test_every_key_of_a_recipe_changes_what_is_published(name: str) -> None:
 
 
 DATA_KEYS = {
-    "files", "tree", "n_events", "split_seed", "samples", "luminosity", "label", "weight", "spectators", "balance",
-    "negative_weights",
+    "files", "tree", "n_events", "split_seed", "split", "samples", "luminosity", "label", "weight", "spectators",
+    "balance", "negative_weights", "targets",
 }  # fmt: skip
 MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
@@ -271,6 +310,19 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
         assert base == changed
     # the others change the results of open and spec, which are fixed in this world
+
+
+def test_a_regression_has_one_class_and_the_scale_of_its_targets_in_every_step() -> None:
+    done = World(dataclasses.replace(RECIPE, targets=("met", "log(met)"))).finish()
+    assert {step.label for step in done if isinstance(step, Prepare)} == {0}
+    (train, *_) = (step for step in done if isinstance(step, Train))
+    assert (train.labels, train.class_weight) == ((), ())
+    rows = (("met", 1.0, 2.0, -9.0, 9.0), ("log(met)", 1.0, 2.0, -9.0, 9.0))
+    kinds = (Prepare, Train, Export, Score, Examine, Evaluate)
+    assert [{step.targets for step in done if isinstance(step, kind)} for kind in kinds] == [{rows}] * len(kinds)
+    assert {step.targets for step in done if isinstance(step, Survey)} == {("met", "log(met)")}
+    for step in done:
+        assert step_from_json(json.loads(json.dumps(step.to_json()))) == step
 
 
 PLATEAU = Schedule(name="reduce_on_plateau", patience=1, factor=0.5)
@@ -308,6 +360,7 @@ def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: in
     chain = plan.chain_of(recipe, "run/1", world.results.get)
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
     assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
     best = min(range(n_epochs), key=LOSSES.__getitem__)
@@ -402,6 +455,14 @@ def test_class_weights_are_factors_of_each_label(class_weight: Any, expected: tu
     assert {step.class_weight for step in steps if isinstance(step, Train | Export)} == {expected}
 
 
+def test_class_weights_are_those_of_labels_that_are_not_numbered_from_0() -> None:
+    files = (LabelledFile("a.root", 5), LabelledFile("b.root", 3))
+    for class_weight, expected in (("balanced", (10.5, 0.525)), (((5, 2.0),), (1.0, 2.0))):
+        world = World(dataclasses.replace(RECIPE, files=files, class_weight=class_weight))  # type: ignore[arg-type]
+        steps = [step for step in world.finish() if isinstance(step, Train)]
+        assert {(step.labels, step.class_weight) for step in steps} == {((0, 1), expected)}
+
+
 def test_a_class_weight_of_a_label_without_files_is_refused() -> None:
     with pytest.raises(RequestError, match="class_weight names label 2; the labels are 0, 1"):
         World(dataclasses.replace(RECIPE, class_weight=((2, 5.0),))).finish()
@@ -490,7 +551,7 @@ def test_the_event_limit_is_shared_in_proportion() -> None:
     ("entries", "message"),
     [
         ({"a.root": 0, "b.root": 2_000}, "label 0 has no event in TTree 'Events' of its files"),
-        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split 64/16/20"),
+        ({"a.root": 1, "b.root": 1}, "the training sample has no event: 2 events are too few to split"),
     ],
 )
 def test_too_few_events_are_an_error(entries: dict[str, int], message: str) -> None:
@@ -558,3 +619,29 @@ def test_a_key_is_the_hash_of_the_fields_as_plain_json(step: Step) -> None:
     named = {item.name: getattr(step, item.name) for item in dataclasses.fields(step) if not item.metadata.get("hint")}
     text = json.dumps([step.kind, step.version, named], sort_keys=True)
     assert step.key == f"steps/{step.kind}/{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def test_a_preprocessing_does_not_slow_the_plan_down() -> None:
+    new = tuple(NewBranch(f"x{number}", "met * 2 + sum(jet_pt) / 3 " + "+ 1" * 10) for number in range(200))
+    seconds = []
+    for values in ({}, {"preprocessing": Preprocessing(new=new), "weight": "w"}):
+        world = World(dataclasses.replace(RECIPE, **values), {"a.root": 5_000_000, "b.root": 2_000})
+        for opening in plan.opens(world.recipe, "run/1"):
+            world.perform(opening)
+        (added,) = plan.open_levels(world.recipe, "run/1")[1]
+        world.perform(added)
+        start = time.process_time()
+        coming = world.coming()
+        seconds.append(time.process_time() - start)
+        assert isinstance(coming, plan.Ready)
+        assert (coming.phase, coming.total) == ("survey", 5_002)
+    assert seconds[1] < 4 * seconds[0] + 0.5
+
+
+def test_the_sums_of_weights_of_many_files_and_cuts_have_a_limit() -> None:
+    files = tuple(LabelledFile(f"root://h//{number}.root", number % 2) for number in range(5_000))
+    cuts = tuple(Cut(f"x > {number}", f"x > {number}") for number in range(101))
+    recipe = dataclasses.replace(RECIPE, files=files, preprocessing=Preprocessing(cuts=cuts))
+    assert len(plan.opens(recipe, "r/1")) == 5_000
+    with pytest.raises(RequestError, match="5,000 files after each of 101 cuts are more than 500,000 sums"):
+        plan.opens(dataclasses.replace(recipe, weight="w"), "r/1")

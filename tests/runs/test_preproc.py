@@ -7,6 +7,9 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs.preproc import preprocessing_of
 from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
+from hepfaas.runs.preprocessing_keys import KEYS, preprocessing_from
+from hypothesis import given
+from hypothesis import strategies as st
 
 EXAMPLE = {
     "new_branch": {
@@ -77,6 +80,13 @@ def test_remove_is_true_or_false_as_text_or_as_boolean(written: Any, removed: bo
     preprocessing, notes = preprocessing_of(values, "preproc.json")
     assert preprocessing.removed == (("x",) if removed else ())
     assert bool(notes) == (removed and written != "True")
+
+
+def test_cuts_that_differ_in_blanks_have_names_of_their_own() -> None:
+    preprocessing, _ = preprocessing_of({"flat_cut": {"x": {"cut_1": "x>1", "cut_2": "x > 1\n"}}}, "preproc.json")
+    assert [cut.name for cut in preprocessing.cuts] == ["x>1", "x > 1"]
+    jagged = {"jagged_cut": {"x": {"cut": ["x >\n1", "all"]}}}
+    assert preprocessing_of(jagged, "preproc.json")[0].cuts[0].name == "all(x >\\n1)"
 
 
 def test_a_new_branch_comes_after_those_that_it_uses() -> None:
@@ -217,3 +227,33 @@ def test_the_circle_of_new_branches_is_shown_in_the_order_of_use() -> None:
 def test_cuts_of_thousands_of_entries_end_in_an_error() -> None:
     with pytest.raises(RequestError, match="at most 1,000"):
         preprocessing_of({"flat_cut": {f"x{i}": {"cut": f"x{i} > 1"} for i in range(5000)}}, "preproc.json")
+
+
+words = st.sampled_from(
+    [
+        *("new_branch", "flat_cut", "jagged_cut", "cut", "cut_1", "remove", "def", "type", "keys_to_remove", *KEYS),
+        *("flat", "jagged", "all", "any", "True", "x > 1", "1 < x < 5", "log(x)", "x", "y", "Jet", "*", ""),
+    ]
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=8), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@given(st.dictionaries(words | st.text(max_size=8), json_values, max_size=4))
+def test_any_json_gives_a_preprocessing_or_an_error_of_one_printable_line(values: dict[str, Any]) -> None:
+    for read in (
+        lambda: preprocessing_of(values, "preproc.json")[0],
+        lambda: preprocessing_from(values, "params.json"),
+    ):
+        try:
+            preprocessing = read()
+        except RequestError as error:
+            message = str(error)
+        else:
+            message = "none"
+            assert Preprocessing.from_text(preprocessing.text) == preprocessing
+        assert message.isprintable()
+        assert len(message) < 1000

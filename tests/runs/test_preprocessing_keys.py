@@ -53,6 +53,12 @@ def test_cuts_may_have_names_of_their_own() -> None:
         ({"cuts": {"a" * 201: "x > 1"}}, "'a{50}…' has 201 characters; at most 200"),
         ({"cuts": {"a": "x > 1", " a": "x > 2"}}, "params.json: 2 cuts have the name 'a'; rename one"),
         ({"cuts": [f"x > {i}" for i in range(256)]}, "params.json: 256 cuts; at most 255; join some by 'and'"),
+        ({"missing": {f"x{i}": -1 for i in range(101)}}, "params.json: 'missing' has 101 patterns and values; at most"),
+        (
+            {"new_branches": {f"x{i}": "x" + " + 1" * 62 for i in range(300)}},
+            "the names and expressions of cuts, .* have 75,790 characters; at most 64,000",
+        ),
+        ({"remove": ["/Muon_(pt/"]}, "params.json: 'remove': '/Muon_\\(pt/' is not a regular expression of RE2"),
         ({"new_branches": {"a b": "x"}}, "'new_branches': the name 'a b' cannot be used in expressions"),
         ({"new_branches": {"a": 1}}, "'new_branches': 'a' is 1 \\(a whole number\\); it takes an expression"),
         ({"new_branches": ["x"]}, "'new_branches' is .* \\(a list\\); it takes an object of names and expressions"),
@@ -61,6 +67,10 @@ def test_cuts_may_have_names_of_their_own() -> None:
         ({"missing": "-999"}, "'missing' is \"-999\" \\(text\\); it takes a number"),
         ({"missing": True}, "'missing' is true .*; it takes a number"),
         ({"missing": float("nan")}, "'missing' is NaN .*; it takes a number"),
+        (
+            {"missing": {"jet_*": -9, "ht": -9}, "new_branches": {"ht": "sum(Jet_pt)"}},
+            "'missing' names the new branch 'ht'; declare the value for the branches that 'ht' is computed from",
+        ),
         ({"missing": {"x": "a"}}, "'missing': 'x' is \"a\" \\(text\\); it takes a number or a list of numbers"),
         ({"missing": {"x": 10**400}}, "'missing': 'x' is 10{99} .*; it takes a number"),
         ({"remove": "x"}, "'remove' is \"x\" \\(text\\); it takes a list of names or patterns"),

@@ -1,5 +1,6 @@
 """The calls of TFaaS, by HTTP."""
 
+import json
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -103,3 +104,17 @@ def test_versions_are_swapped_under_load_and_no_request_fails(served: Served) ->
             one.result(timeout=60)
     assert set(answers) == {200}
     assert len(answers) > 100
+
+
+def test_a_regression_answers_with_the_names_of_its_targets(served: Served) -> None:
+    store, first = served.store, versions.load(served.store, "job")
+    spec = {**first.spec.to_json(), "targets": ["gen_pt"]}
+    card = {**first.card, "name": "pt", "labels": [], "targets": [{"name": "gen_pt"}]}
+    files = {versions.SPEC: json.dumps(spec).encode(), versions.GRAPH: first.graph}
+    versions.publish(store, versions.claim(store, "pt", "claim"), card, files)
+    events = served.http.post("/v1/models/pt/predict", json={"events": served.columns()}).json()["scores"]
+    assert same(events["prediction"], served.scores)
+    assert "score" not in events
+    proto = tfaas_pb2.Row(value=served.features[0].tolist(), model="pt")
+    answer = tfaas_pb2.Predictions.FromString(served.http.post("/proto", content=proto.SerializeToString()).content)
+    assert [(one.label, np.float32(one.probability)) for one in answer.prediction] == [("gen_pt", served.scores[0])]

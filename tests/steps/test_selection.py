@@ -7,6 +7,7 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import pyarrow as pa
 import pytest
 import uproot
 from hepfaas.datasets.ranges import EntryRange
@@ -23,7 +24,7 @@ from hepfaas.runs.phases import Ready
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
 from hepfaas.runs.results import PreparedPart, prepared_parts
-from hepfaas.runs.splits import Split
+from hepfaas.runs.splits import Split, SplitRule
 from hepfaas.runs.weighting import Balance
 from hepfaas.steps.objects import open_part, result_if_there
 from hepfaas.steps.performing import perform
@@ -273,6 +274,19 @@ def test_an_expression_labels_each_event(files: tuple[str, str], tmp_path: Path)
     assert "met" not in spec_of(recipe, store).names
 
 
+def test_an_expression_or_shares_split_the_events(files: tuple[str, str], tmp_path: Path) -> None:
+    splits = {}
+    for name, rule in {"odd": SplitRule(training="event % 2 == 0"), "shares": SplitRule((0.1, 0.3, 0.6))}.items():
+        store = open_store(str(tmp_path / name))
+        rows = rows_of(prepared(recipe_of(files, split=rule), store), store)
+        splits[name] = {(file, entry): row["split"] for (file, entry), row in rows.items()}
+    assert all((split == Split.TEST) == (entry % 2 == 1) for (_, entry), split in splits["odd"].items())
+    counts = np.bincount(list(splits["odd"].values()))
+    assert counts[0] / (counts[0] + counts[1]) == pytest.approx(0.8, abs=0.06)
+    shares = np.bincount(list(splits["shares"].values())) / (2 * N)
+    assert shares == pytest.approx([0.1, 0.3, 0.6], abs=0.05)
+
+
 def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, str], tmp_path: Path) -> None:
     recipe = recipe_of(files, files=(LabelledFile(files[0], 2), LabelledFile(files[1], 1)))
     store = open_store(str(tmp_path))
@@ -283,7 +297,10 @@ def test_labels_of_files_that_do_not_begin_at_0_are_numbered(files: tuple[str, s
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"weight": "Jet_pt"}, r"'Jet_pt' has several values for an event; weights, labels and spectators have one"),
+        (
+            {"weight": "Jet_pt"},
+            r"'Jet_pt' has several values for an event; weights, labels, targets and spectators have one",
+        ),
         ({"weight": "kimd"}, r"params.json: 'kimd' at column 1: there is no branch 'kimd'; closest: kind"),
         ({"weight": "log(w - 100)"}, r"the weight of entry 0 of TTree 'Events' in '.*0.root' is nan; add a cut"),
         ({"label": "met"}, r"the label 'met' of entry \d+ of TTree .* is .*; a label is a whole number"),
@@ -301,3 +318,41 @@ def test_what_does_not_fit_the_events_is_refused_with_its_place(
 ) -> None:
     with pytest.raises(RequestError, match=message):
         prepared(recipe_of(files, **other), open_store(str(tmp_path)))
+
+
+def test_identifiers_stay_as_they_were_read(files: tuple[str, str], tmp_path: Path) -> None:
+    missing = Preprocessing(missing=(Missing("*", 5.0),), cuts=(Cut("even", "event % 2 == 1 or isnan(event)"),))
+    store = open_store(str(tmp_path))
+    parts = prepared(recipe_of(files, preprocessing=missing), store)
+    for part in parts:
+        table = pa.ipc.open_file(pa.py_buffer(store.get(part.key))).read_all()
+        events = table["event"]
+        assert events.type == pa.int64()
+        wanted = np.arange(N) + N * part.label
+        assert sorted(events.to_pylist()) == wanted[wanted % 2 == 1].tolist()
+
+
+def test_branches_of_weights_and_labels_are_no_features(files: tuple[str, str], tmp_path: Path) -> None:
+    of_sample = {
+        "samples": (Sample(name="one", weight="abs(w) * 2"), Sample(name="other")),
+        "files": (LabelledFile(files[0], 0, "one"), LabelledFile(files[1], 1, "other")),
+    }
+    everything = {"met", "tag", "w", "kind", "nJet", "Jet_pt", "Jet_eta", "Jet_phi", "Jet_mass"}
+    for number, (values, without) in enumerate(
+        [
+            ({"weight": "w"}, {"w"}),
+            ({"label": "where(abs(kind) == 11, 1, 0)"}, {"kind"}),
+            (of_sample, {"w"}),
+            ({"weight": "w", "excluded": ("w",)}, {"w"}),
+            ({"weight": "w", "selected": ("w", "met")}, everything - {"w", "met"}),
+            ({"weight": "w", "selected": ("*",)}, {"w"}),
+            ({"spectators": ("met*2", "tag")}, {"tag"}),
+        ]
+    ):
+        store = open_store(str(tmp_path / str(number)))
+        recipe = recipe_of(files, **values)
+        prepared(recipe, store)
+        assert set(spec_of(recipe, store).names) == everything - without
+        notes = plan.notes(recipe, "run/1", lambda key: result_if_there(key, store))  # noqa: B023
+        names = [note.partition("use them: ")[2].partition(";")[0] for note in notes if note.startswith("no features")]
+        assert names == ([] if number in (3, 4) else [", ".join(without)])

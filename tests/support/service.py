@@ -56,7 +56,7 @@ class Service(ThreadingHTTPServer):
                     state = "failed" if service.run_failed.is_set() else "unfinished"
                     self.answer(200, {"run": "scores-1", "state": state, "error": "no such branch"})
 
-            do_POST = do_DELETE = do_GET
+            do_POST = do_PUT = do_DELETE = do_GET
 
             def answer(self, status: int, content: Any) -> None:
                 body = content if isinstance(content, bytes) else json.dumps(content).encode()

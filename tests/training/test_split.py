@@ -1,7 +1,8 @@
 """The split depends only on the identity of the event."""
 
 import numpy as np
-from hepfaas.training.split import FRACTIONS, event_ids, id_sum, split_of
+from hepfaas.runs.splits import USUAL_SPLIT
+from hepfaas.training.split import event_ids, id_sum, split_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ def test_the_cut_into_ranges_changes_nothing(start: int, count: int, seed: int) 
 
 def test_the_fractions_are_64_16_20() -> None:
     counts = np.bincount(split_of("file", np.arange(1_000_000), 21), minlength=3)
-    np.testing.assert_allclose(counts / 1_000_000, FRACTIONS, atol=0.002)
+    np.testing.assert_allclose(counts / 1_000_000, USUAL_SPLIT.fractions, atol=0.002)
 
 
 def test_another_file_or_seed_is_another_split() -> None:

@@ -1,6 +1,8 @@
 """Weights of events: the sums that the factors are made of do not depend on how the events are cut into parts."""
 
 import json
+import math
+import time
 from typing import Any
 
 import numpy as np
@@ -146,3 +148,40 @@ def test_what_cannot_be_weighted_is_refused() -> None:
 def test_factors_are_the_same_after_a_round_trip() -> None:
     made = factors(weights([1.0, 3.0]), weights([2.0] * 8), balance=Balance())
     assert Factors.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_a_label_with_a_million_values_is_refused_at_once() -> None:
+    labels = list(range(200_000))
+    with pytest.raises(RequestError, match="the label of events has more than 1,000 different values|at most 10,000"):
+        weights([1.0] * len(labels), labels)
+
+
+def test_many_classes_and_bins_are_summed_in_one_pass() -> None:
+    random = np.random.default_rng(5)
+    values, labels, bins = random.normal(size=50_000), random.integers(0, 100, 50_000), random.integers(0, 100, 50_000)
+    start = time.process_time()
+    survey = weights(values.tolist(), labels.tolist(), bins=bins.tolist(), n_bins=100, negative="drop")
+    assert time.process_time() - start < 10
+    for label, number in ((0, 0), (7, 99), (99, 3)):
+        own = values[(labels == label) & (bins == number)]
+        one = survey.classes[label][number]
+        assert one.events == (own >= 0).sum()
+        assert float(one.weight) == math.fsum(own[own >= 0])
+    with pytest.raises(RequestError, match="101 classes in 100 bins of 'balance' have 10,100 sums"):
+        survey | weights([1.0], [200], bins=[0], n_bins=100)
+
+
+def test_the_sums_of_all_files_have_a_limit() -> None:
+    one = weights([1.0], [0], bins=[0], n_bins=900)
+    files = WeightSurvey({str(number): one for number in range(300)})
+    with pytest.raises(RequestError, match="the weights have 540,000 sums, one for each file, class and bin"):
+        files | WeightSurvey({f"other {number}": one for number in range(300)})
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-200, 1e250])
+def test_weights_without_a_usable_size_are_refused(weight: float) -> None:
+    plain = (("signal", None, ()), ("background", None, ()))
+    with pytest.raises(RequestError, match="the largest weight of a selected event is"):
+        factors(weights([weight]), weights([weight]), plain)
+    with pytest.raises(RequestError, match="luminosity × cross section / sum of weights|the largest weight"):
+        factors(weights([weight]), weights([weight]))

@@ -1,10 +1,12 @@
 """Status and lists of runs, as JSON values, from a store alone."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from hepfaas.orchestration import records
+from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.records import End, Entry, Sent
+from hepfaas.orchestration.remarks import Note
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan
 from hepfaas.runs.opened import joined
@@ -22,8 +24,8 @@ def test_a_run_in_its_first_phase_shows_what_is_known_of_it_and_no_more(tmp_path
     store = open_store(str(tmp_path))
     request = records.Request(RECIPE, 1000.0, ("a note",), submitter=SUBMITTER)
     run = records.create(store, request)
-    unfinished = {**ROW, "state": "unfinished", "epochs": 3, "model": ""}
-    assert [row.to_json() for row in overview.runs(store)] == [unfinished]
+    unfinished = {**ROW, "state": "unfinished", "epochs": 3, "model": "", "tags": []}
+    assert [row.to_json() for row in overview.runs(store)] == [{**unfinished, "differs": "", "note": ""}]
     assert overview.status(store, run).to_json() == {
         **unfinished,
         "epochs": [],
@@ -35,6 +37,25 @@ def test_a_run_in_its_first_phase_shows_what_is_known_of_it_and_no_more(tmp_path
         "steps_done": 0,
         "steps_of_phase": 2,
     }
+
+
+def test_a_list_shows_tags_notes_and_what_differs_between_the_runs_of_one_name(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for recipe in (RECIPE, replace(RECIPE, epochs=7), replace(RECIPE, name="other")):
+        records.create(store, records.Request(recipe, 1000.0))
+    remarks.tag(store, "job-2", ["best", "a"])
+    remarks.note(store, "job-2", Note(1.0, "old"))
+    remarks.note(store, "job-2", Note(2.0, "new", "Ada"))
+    rows = {each.row.run: each.to_json() for each in overview.runs(store)}
+    assert {run: (row["tags"], row["differs"], row["note"]) for run, row in rows.items()} == {
+        "job-1": ([], "epochs=3", ""),
+        "job-2": (["a", "best"], "epochs=7", "new"),
+        "other-1": ([], "", ""),
+    }
+    assert [each.row.run for each in overview.runs(store, "best")] == ["job-2"]
+    status = overview.status(store, "job-2").to_json()
+    assert status["tags"] == ["a", "best"]
+    assert [(note["text"], note.get("by")) for note in status["user_notes"]] == [("old", None), ("new", "Ada")]
 
 
 def test_the_progress_of_a_phase_over_entry_ranges_counts_events_and_files(tmp_path: Path) -> None:

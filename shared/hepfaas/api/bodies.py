@@ -10,7 +10,7 @@ from flask import Request
 
 from hepfaas.errors import RequestError
 from hepfaas.platform.http import MOST_EVENT_BYTES
-from hepfaas.runs.params import check_shape
+from hepfaas.runs.json_values import check_shape
 
 PIECE_BYTES = 250_000
 

@@ -7,7 +7,7 @@ import functools
 from flask import Response
 from werkzeug.exceptions import NotFound
 
-from hepfaas.api import mlaas4hep, models, owners, reports, runs, scores, submission
+from hepfaas.api import mlaas4hep, models, owners, remarks, reports, runs, scores, submission
 from hepfaas.api.context import Context
 from hepfaas.errors import ForbiddenError
 from hepfaas.platform.http import json_answer
@@ -23,6 +23,7 @@ def show(context: Context) -> Response:
 ROUTES = (
     *submission.ROUTES,
     *runs.ROUTES,
+    *remarks.ROUTES,
     *scores.ROUTES,
     *reports.ROUTES,
     *models.ROUTES,

@@ -1,98 +1,61 @@
-"""The report of a run and the model it published."""
+"""The report of a run and the model it published, and the comparison of several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-from urllib.parse import quote
-
 from flask import Response
-from markupsafe import Markup, escape
-from werkzeug.exceptions import NotFound
 
 from hepfaas.api.archives import archive, file_answer, published
 from hepfaas.api.context import Context
-from hepfaas.models import versions
-from hepfaas.orchestration import records
 from hepfaas.platform.browsers import page_policy
 from hepfaas.platform.http import json_answer
 from hepfaas.platform.routes import Route
-from hepfaas.platform.terminal import visible
-from hepfaas.runs.prediction import Prediction
-
-STYLE = "body{font:16px sans-serif;max-width:60em;margin:2em auto}img{max-width:100%}td,th{padding-right:2em}"
+from hepfaas.views import comparison, document, report, report_page
+from hepfaas.views.report import Report
 
 
 def run_report(context: Context, run: str) -> Response:
-    """Metrics of the model and the addresses of the plots, as JSON or as an HTML page."""
-    version = _version_of(context, context.run(run))
-    card = versions.card_of(context.store, version)
-    names = [name for name in versions.files_of(context.store, version) if name.endswith((".png", ".pdf"))]
-    values = {
-        "run": run,
-        "model": str(version),
-        "metrics": card["metrics"],
-        "best_epoch": card["best_epoch"],
-        "pictures": {name: f"/v1/runs/{run}/report/{name}" for name in names},
-    }
-    if context.request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return Response(_page(values), mimetype="text/html", headers={"Content-Security-Policy": page_policy(STYLE)})
-    return json_answer(values)
+    """Metrics of the model, what it was made of, and the addresses of the plots, as JSON or as one HTML page."""
+    return _answer(context, report.of_run(context.store, context.run(run)), f"/v1/runs/{run}/report")
+
+
+def version_report(context: Context, name: str, number: int) -> Response:
+    """The same of a model version."""
+    version = published(context.store, name, number)
+    return _answer(context, report.of_version(context.store, version), f"/v1/models/{name}/{number}")
+
+
+def compare_reports(context: Context) -> Response:
+    """Metrics, settings, data and ROC curves of 2 to 10 trainings: ?of=RUN or ?of=MODEL/VERSION for each."""
+    return json_answer(comparison.compare(context.store, context.request.args.getlist("of")).to_json())
 
 
 def run_picture(context: Context, run: str, name: str) -> Response:
     """One plot of the report."""
-    return file_answer(context.store, _version_of(context, context.run(run)), name)
+    return file_answer(context.store, report.version_of(context.store, context.run(run)), name)
 
 
 def run_model(context: Context, run: str) -> Response:
     """The model version that the run published, as tar.gz."""
-    version = _version_of(context, context.run(run))
+    version = report.version_of(context.store, context.run(run))
     data = archive(context.store, version)
     name = f"{version.name}-{version.number}.tar.gz"
     return Response(data, mimetype="application/gzip", headers={"Content-Disposition": f"attachment; filename={name}"})
 
 
-def _version_of(context: Context, run: str) -> versions.Version:
-    end = records.last_end(context.store, run)
-    if end is None or not end.model:
-        state = (end.refused or f"it is {end.state}") if end else "it is under way"
-        if isinstance(records.request_of(context.store, run).recipe, Prediction):
-            state = f"it is a prediction; GET /v1/runs/{run}/scores returns its scores"
-        raise NotFound(f"run '{run}' has published no model: {state}")
-    name, _, number = end.model.rpartition("/")
-    return published(context.store, name, int(number))
+def _answer(context: Context, made: Report, address: str) -> Response:
+    if context.request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+        headers = {"Content-Security-Policy": page_policy(document.STYLE)}
+        return Response(report_page.page(made, context.store), mimetype="text/html", headers=headers)
+    pictures = {name: f"{address}/{name}" for name in made.pictures}
+    return json_answer({**made.to_json(), "pictures": pictures})
 
 
-def _page(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the report as HTML: every value is escaped."""
-    run, model, best = _escaped(values["run"]), _escaped(values["model"]), _escaped(values["best_epoch"])
-    yield f"<!doctype html><html lang=en><meta charset=utf-8><title>{run}</title><style>{STYLE}</style>"
-    yield f"<h1>{run}: model {model}</h1>"
-    yield "<table><tr><th>sample<th>events<th>loss<th>accuracy<th>AUC"
-    for split, metrics in values["metrics"].items():
-        auc = f"{metrics['auc']:.4f} ± {metrics['auc_uncertainty']:.4f}" if metrics["auc"] is not None else "-"
-        yield f"<tr><td>{_escaped(split)}<td>{_escaped(metrics['events'])}"
-        yield f"<td>{_number(metrics['loss'])}<td>{_number(metrics['accuracy'])}<td>{auc}"
-    yield f"</table><p>best epoch: {best}</p>"
-    for name, url in values["pictures"].items():
-        text, address = _escaped(name), _escaped(quote(url))
-        picture = f"<img src='{address}' alt='{text}'>" if name.endswith(".png") else f"<a href='{address}'>{text}</a>"
-        yield f"<p>{picture}</p>"
-
-
-def _number(value: float | None) -> str:
-    """Return a metric as text: weights whose sum is not positive leave none."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _escaped(value: Any) -> Markup:
-    """Return a value as HTML text: no markup, and no character that reorders or hides others."""
-    return escape(visible(str(value)))
-
+OF = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": comparison.MOST}
 
 ROUTES = (
     Route("GET", "/v1/runs/<run>/report", run_report),
     Route("GET", "/v1/runs/<run>/report/<name>", run_picture),
     Route("GET", "/v1/runs/<run>/model", run_model),
+    Route("GET", "/v1/models/<name>/<int(max=999999):number>/report", version_report),
+    Route("GET", "/v1/comparison", compare_reports, query={"of": OF}, is_query_required=True),
 )

@@ -21,21 +21,21 @@ FOLLOWERS = Followers()
 
 
 def list_runs(context: Context) -> Response:
-    """Runs, newest first; ?state= selects, ?limit= is the size of a page, ?after= continues after a page."""
+    """Runs, newest first; ?state= and ?tag= select, ?limit= is the size of a page, ?after= continues after a page."""
     args = context.request.args
-    limit, state = _limit(args.get("limit", "")), args.get("state", "")
+    limit, state, tag = _limit(args.get("limit", "")), args.get("state", ""), args.get("tag", "")
     if state and state not in overview.STATES:
         raise RequestError(f"state is '{state}'; it takes {', '.join(overview.STATES)}")
-    rows: list[dict[str, Any]] = []
+    listed: list[overview.Listed] = []
     after = ""
     for looked, (mark, run) in enumerate(records.newest(context.store, _mark(args.get("after", "")))):
-        if len(rows) == limit or looked == MOST_LOOKED:
-            return json_answer({"runs": rows, "after": after})
+        if len(listed) == limit or looked == MOST_LOOKED:
+            return json_answer({"runs": _rows(listed), "after": after})
         after = mark
         if not records.is_deleted(context.store, run):
-            row = overview.row(context.store, run)
-            rows += [row.to_json()] if state in ("", row.state) else []
-    return json_answer({"runs": rows, "after": None})
+            each = overview.listed(context.store, run)
+            listed += [each] if state in ("", each.row.state) and tag in ("", *each.row.tags) else []
+    return json_answer({"runs": _rows(listed), "after": None})
 
 
 def show_run(context: Context, run: str) -> Response:
@@ -101,6 +101,11 @@ def delete_run(context: Context, run: str) -> Response:
     return Response(status=204)
 
 
+def _rows(listed: list[overview.Listed]) -> list[dict[str, Any]]:
+    """Return the rows of a page; `differs` compares the trainings of one name on this page."""
+    return [each.to_json() for each in overview.compared(listed)]
+
+
 def _limit(text: str) -> int:
     if not text:
         return PAGE
@@ -120,6 +125,7 @@ ROUTES = (
         "GET", "/v1/runs", list_runs,
         query={
             "state": {"type": "string", "enum": list(overview.STATES)},
+            "tag": {"type": "string"},
             "limit": {"type": "integer", "minimum": 1, "maximum": MOST_PAGE},
             "after": {"type": "string"},
         },

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -109,11 +110,12 @@ class Client:
                 on_status(status)
         return status
 
-    def runs(self, state: str = "") -> Iterator[Json]:
-        """Yield all runs, or those in a state, newest first."""
+    def runs(self, state: str = "", tag: str = "") -> Iterator[Json]:
+        """Yield all runs, or those in a state and with a tag, newest first."""
         after: str | None = ""
         while after is not None:
-            page = self._json("GET", "/v1/runs", params={"state": state, "after": after})
+            query = {"state": state, "after": after, **({"tag": tag} if tag else {})}
+            page = self._json("GET", "/v1/runs", params=query)
             yield from page["runs"]
             after = page["after"]
 
@@ -122,8 +124,16 @@ class Client:
         return list(self._json("GET", "/v1/models")["models"])
 
     def report(self, run: str) -> Json:
-        """Return the metrics of a run and the paths of its plots, for `fetch`."""
-        return self._json("GET", f"/v1/runs/{run}/report")
+        """Return the metrics of a run or of '<model>/<version>', and the paths of its plots, for `fetch`."""
+        return self._json("GET", _report_path(run))
+
+    def report_page(self, run: str) -> bytes:
+        """Return the report of a run or of '<model>/<version>' as one HTML page with its pictures."""
+        return self._connection.response("GET", _report_path(run), headers={"Accept": "text/html"}).content
+
+    def compare(self, *names: str) -> Json:
+        """Return metrics, settings, data and ROC curves of runs and model versions ('<model>/<version>')."""
+        return self._json("GET", "/v1/comparison", params={"of": list(names)})
 
     def ledger(self, run: str) -> Json:
         """Return a recount of every event of every epoch from the stored objects."""
@@ -169,6 +179,26 @@ class Client:
         headers = {"Accept": ARROW_STREAM}
         with self._stream("GET", f"/v1/runs/{run}/scores", headers=headers) as response:
             yield from columns_of(response)
+
+    def tag(self, run: str, *tags: str) -> list[str]:
+        """Give a run tags and return all that it has."""
+        for tag in tags:
+            self._json("PUT", _tag_path(run, tag))
+        return list(self.status(run).values["tags"])
+
+    def untag(self, run: str, *tags: str) -> list[str]:
+        """Remove tags of a run and return those that are left."""
+        for tag in tags:
+            self._json("DELETE", _tag_path(run, tag))
+        return list(self.status(run).values["tags"])
+
+    def note(self, run: str, text: str) -> Json:
+        """Add a note to a run and return it."""
+        return self._json("POST", f"/v1/runs/{run}/notes", json={"text": text})
+
+    def notes(self, run: str) -> list[Json]:
+        """Return the notes on a run, oldest first."""
+        return list(self._json("GET", f"/v1/runs/{run}/notes")["notes"])
 
     def cancel(self, run: str) -> Json:
         """End a run."""
@@ -236,6 +266,15 @@ def check_completed(status: Status) -> None:
     """Raise RequestError if a run has ended otherwise."""
     if status.state != "completed":
         raise RequestError(f"run '{status.run}' {status.state}{': ' + status.error if status.error else ''}")
+
+
+def _report_path(name: str) -> str:
+    model, slash, version = name.partition("/")
+    return f"/v1/models/{model}/{version}/report" if slash else f"/v1/runs/{name}/report"
+
+
+def _tag_path(run: str, tag: str) -> str:
+    return f"/v1/runs/{run}/tags/{quote(tag, safe='')}"
 
 
 def _predict_path(model: str) -> str:

@@ -60,7 +60,7 @@ def choose_branches(
         matches = matching(name, names)
         left_out.update(matches)
         if not matches:
-            notes.append(_absent(name, "exclude_branches", place))
+            notes.append(absent_note(name, "exclude_branches", place))
         elif matches != [name]:
             some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
             notes.append(f"'{name}' of exclude_branches leaves out {len(matches)} of {len(names)} branches: {some}")
@@ -68,7 +68,7 @@ def choose_branches(
     for name in identifiers or IDENTIFIERS:
         matches = [match for match in matching(name, names) if match == name or match not in jagged]
         ids += matches
-        notes += [] if matches or not identifiers else [_absent(name, "identifier", place)]
+        notes += [] if matches or not identifiers else [absent_note(name, "identifier", place)]
     chosen = (wanted or set(names) - left_out) - set(ids)
     features = tuple(branch for branch in available if branch.name in chosen)
     if not features:
@@ -77,7 +77,8 @@ def choose_branches(
     return BranchChoice(features, flat, tuple(notes))
 
 
-def _absent(name: str, key: str, place: str) -> str:
+def absent_note(name: str, key: str, place: str) -> str:
+    """Return a note on a name or pattern of a key of params.json that matches no branch."""
     is_no_branch = "matches no branch" if is_pattern(name) else "is not a branch"
     return f"'{name}' of {key} {is_no_branch} of {place}"
 

@@ -107,6 +107,7 @@ class _Search:
         self._folder, self._signs, self.shown = folder, signs, shown
         self._end = time.monotonic() + LONGEST_S
         self._listed: dict[tuple[str, str], Sequence[Entry]] = {}
+        self._walked: set[tuple[str, ...]] = set()
         self._n_entries = 0
         self._nearest: tuple[int, str] = (0, "")
 
@@ -114,6 +115,9 @@ class _Search:
         """Yield the files below a folder that match the parts of a pattern."""
         if depth > MOST_DEPTH:
             raise RequestError(f"'{self.shown}' has more than {MOST_DEPTH} folders below each other; name some of them")
+        if (path, *parts) in self._walked:  # several `**` lead to a folder in many ways
+            return
+        self._walked.add((path, *parts))
         part, rest = parts[0], parts[1:]
         self._nearest = max(self._nearest, (depth, path))
         if part == ANY_FOLDERS:

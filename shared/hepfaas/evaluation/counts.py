@@ -64,14 +64,7 @@ class ScoreCounts:
 
     def check(self) -> None:
         """Raise RequestError if a score was not finite or not a probability."""
-        if self.n_not_finite:
-            raise RequestError(f"the model's score of {self.n_not_finite} held-back events is NaN or infinite")
-        if self.n_not_probable:
-            raise RequestError(
-                f"the model's score of {self.n_not_probable} held-back events is below 0 or above 1, so it is not a "
-                "probability: end the network in a sigmoid or softmax, or compile it with a loss that has "
-                "from_logits=True"
-            )
+        check_valid(self.n_not_finite, self.n_not_probable)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; of the histograms only the filled bins."""
@@ -154,6 +147,17 @@ class ScoredEvents:
         weights = None if self.weights is None else np.repeat(self.weights, n_curves)
         shape = (n_places, n_curves, self.n_classes, BINS)
         return tally((first * BINS + curves).reshape(-1), shape, weights, self.unit)
+
+
+def check_valid(n_not_finite: int, n_not_probable: int) -> None:
+    """Raise RequestError if scores of events are not finite or not probabilities."""
+    if n_not_finite:
+        raise RequestError(f"the model's score of {n_not_finite} held-back events is NaN or infinite")
+    if n_not_probable:
+        raise RequestError(
+            f"the model's score of {n_not_probable} held-back events is below 0 or above 1, so it is not a "
+            "probability: end the network in a sigmoid or softmax, or compile it with a loss that has from_logits=True"
+        )
 
 
 def scored(

@@ -22,7 +22,7 @@ MOST_GROUPS = 250
 MOST_SCORES = 500_000
 """Most rows of all permutations."""
 
-MOST_VALUES = 50_000_000
+MOST_VALUES = 100_000_000
 """Most features of all permutations."""
 
 

@@ -7,7 +7,7 @@ divides by is not positive, or a millionth of its standard error: then it is the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ EFFICIENCIES = (0.3, 0.5, 0.7, 0.9)
 BACKGROUND_EFFICIENCIES = (0.1, 0.01, 0.001)
 """Background efficiencies of the working points."""
 
+ROUNDING = 1e-9
+
 CANCELLED = 1e-6
 """A sum of weights below this share of its standard error counts as zero."""
 
@@ -38,8 +40,9 @@ class Curve:
     scores, ties counted half; with weights `_variance`). signal, background: efficiencies above falling thresholds,
     each from 0 to 1. rejection: 1 / background efficiency at a signal efficiency of 0.3, 0.5, 0.7, 0.9; None if no
     background is left. threshold: probability that maximises the geometric mean of signal efficiency and background
-    rejection. working_points: of `working_point`, by background efficiency. All None or empty without signal or
-    background.
+    rejection. working_points: of `working_point`, by background efficiency. resolution: background efficiency of one
+    effective event, Σw² / (Σw)²; smaller ones are what is left of weights that cancel. All None or empty without signal
+    or background.
     """
 
     auc: float | None
@@ -49,6 +52,7 @@ class Curve:
     rejection: Mapping[str, float | None]
     threshold: float | None
     working_points: Mapping[str, Mapping[str, float]]
+    resolution: float | None
 
 
 def curve_of(signal: Tally, background: Tally) -> Curve:
@@ -57,7 +61,14 @@ def curve_of(signal: Tally, background: Tally) -> Curve:
     total_signal, total_background = positive_total(signal), positive_total(background)
     if total_signal is None or total_background is None:
         return Curve(
-            auc=None, uncertainty=None, signal=(), background=(), rejection={}, threshold=None, working_points={}
+            auc=None,
+            uncertainty=None,
+            signal=(),
+            background=(),
+            rejection={},
+            threshold=None,
+            working_points={},
+            resolution=None,
         )
     below = (np.cumsum(in_background) - in_background / 2) / total_background  # share of background below this bin
     above = 1 - (np.cumsum(in_signal) - in_signal / 2) / total_signal  # share of signal above this bin
@@ -75,7 +86,15 @@ def curve_of(signal: Tally, background: Tally) -> Curve:
         rejection={str(at): _rejection(kept_signal, kept_background, at) for at in EFFICIENCIES},
         threshold=float(thresholds_of_bins()[best]),
         working_points={str(at): working_point(signal, background, at) for at in BACKGROUND_EFFICIENCIES},
+        resolution=float(background.variances.sum() / total_background**2),
     )
+
+
+def rejections_of(curve: Mapping[str, Any]) -> tuple[Floats, Floats]:
+    """Return signal efficiencies and background rejections of the values of a curve, from one effective event on."""
+    signal, background = np.array(curve["signal"]), np.array(curve["background"])
+    known = (background > 0) & (background >= (1 - ROUNDING) * curve["resolution"])
+    return signal[known], 1 / background[known]
 
 
 def auc_of(signal: Tally, background: Tally) -> float | None:
@@ -119,7 +138,7 @@ def quality(counts: ScoreCounts, split: Split, scale: float = 1.0) -> dict[str, 
     """
     place = HELD_BACK.index(split)
     confusion = counts.confusion[place]
-    curves = _curves(counts.histograms[place])
+    curves = curves_of(counts, split)
     known = [(curve.auc, curve.uncertainty) for curve in curves if curve.auc is not None]
     auc, uncertainty = np.array(known, dtype=float).mean(axis=0).tolist() if known else (None, None)
     total = positive_total(confusion)
@@ -137,6 +156,11 @@ def quality(counts: ScoreCounts, split: Split, scale: float = 1.0) -> dict[str, 
         **(weighted if confusion.is_weighted else {}),
         "curves": [vars(curve) for curve in curves],
     }
+
+
+def curves_of(counts: ScoreCounts, split: Split) -> list[Curve]:
+    """Return the curves of one split: one of a binary network, otherwise one for each class."""
+    return [curve_of(*pair) for pair in signal_and_background(counts.histograms[HELD_BACK.index(split)])]
 
 
 def yields_of(confusion: Tally, scale: float = 1.0) -> list[dict[str, float]]:
@@ -182,11 +206,6 @@ def signal_and_background(histograms: Tally) -> list[tuple[Tally, Tally]]:
         return [(histograms[0, 1], histograms[0, 0])]
     total = histograms.apply(lambda values: values.sum(axis=1))
     return [(histograms[k, k], total[k] - histograms[k, k]) for k in range(n_curves)]
-
-
-def _curves(histograms: Tally) -> Sequence[Curve]:
-    """Return the curves of one split; histograms: (curves, classes, bins)."""
-    return [curve_of(*pair) for pair in signal_and_background(histograms)]
 
 
 def _loss(counts: ScoreCounts, place: int) -> float:

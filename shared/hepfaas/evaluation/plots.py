@@ -12,9 +12,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from hepfaas.evaluation.counts import ScoreCounts, distribution
+from hepfaas.evaluation.metrics import rejections_of
+from hepfaas.evaluation.predictions import PredictionCounts
+from hepfaas.evaluation.regression import distribution as residual_yields
+from hepfaas.evaluation.regression import distribution_variances as residual_variances
+from hepfaas.evaluation.regression import regression_of
+from hepfaas.evaluation.tally import Tally
+from hepfaas.runs.splits import Split
 
 COLOURS = (
     "#3f90da", "#e76300", "#832db6", "#94a4a2", "#bd1f01", "#a96b59", "#ffa90e", "#b9ac70", "#717581", "#92dadd",
@@ -29,6 +37,10 @@ FORMATS: Mapping[str, Mapping[str, Any]] = {
 }
 
 Pictures = dict[str, bytes]
+Yields = tuple[Any, Any]
+"""Sums of weights and their variances, (bins,) each."""
+
+SCORE_EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
@@ -37,14 +49,13 @@ def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
     curves: values of `Curve`, by split.
     """
 
-    def rejection(figure: Figure) -> None:
+    def rejections(figure: Figure) -> None:
         axes = figure.add_subplot()
         lowest = 1.0
         for curve, style in _curves(curves, names):
-            signal, background = np.array(curve["signal"]), np.array(curve["background"])
-            shown = background > 0
-            lowest = min(lowest, background[shown].min())
-            axes.plot(signal[shown], 1 / background[shown], **style)
+            signal, rejection = rejections_of(curve)
+            lowest = min(lowest, 1 / rejection.max(initial=1.0))
+            axes.plot(signal, rejection, **style)
         chance = np.linspace(lowest, 1, 200)
         axes.plot(chance, 1 / chance, ":", color="black", label="no separation")
         axes.set(xlim=(0, 1), xlabel="Signal efficiency", ylabel="Background rejection, 1 / efficiency", yscale="log")
@@ -59,7 +70,7 @@ def roc(curves: Mapping[str, Any], names: Sequence[str]) -> Pictures:
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Background efficiency", ylabel="Signal efficiency")
         _legend(axes, names, "lower right")
 
-    return _pictures("roc", rejection) | _pictures("roc_efficiencies", classical)
+    return _pictures("roc", rejections) | _pictures("roc_efficiencies", classical)
 
 
 def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
@@ -71,14 +82,11 @@ def scores(counts: ScoreCounts, names: Sequence[str]) -> Pictures:
         def draw(figure: Figure, curve: int = curve) -> None:
             axes = figure.add_subplot()
             for number, name in enumerate(names):
-                validation, test = (
-                    distribution(counts.histograms[split, curve, number].yields, BINS) for split in (0, 1)
-                )
                 filled = not several or number == curve
                 _draw_class(
                     axes,
-                    validation=validation,
-                    test=test,
+                    validation=_in_bins(counts.histograms[0, curve, number]),
+                    test=_in_bins(counts.histograms[1, curve, number]),
                     name=_readable(name),
                     colour=COLOURS[number % len(COLOURS)],
                     filled=filled,
@@ -140,6 +148,96 @@ def confusion(counts: Sequence[Sequence[int]], names: Sequence[str]) -> Pictures
     return _pictures("confusion", draw, width=side, height=side - 1)
 
 
+def residuals(counts: PredictionCounts, number: int, name: str, ending: str) -> Pictures:
+    """Plot the residuals of the target of this number: test events as a histogram, validation events as points.
+
+    ending: of the pictures' names.
+    """
+    test, validation = (counts.of(split)[number] for split in (Split.TEST, Split.VALIDATION))
+    metrics = regression_of(test)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        edges = _around(metrics, test.unit)
+        shown = [(residual_yields(each, edges), residual_variances(each, edges)) for each in (validation, test)]
+        label = "test" if metrics["rmse"] is None else f"test: bias {metrics['bias']:.3g}, RMSE {metrics['rmse']:.3g}"
+        _draw_class(axes, validation=shown[0], test=shown[1], name=label, colour=COLOURS[0], filled=True, edges=edges)
+        axes.axvline(0, ymax=1 / 1.3, color="black", linestyle=":")
+        axes.set(xlim=(edges[0], edges[-1]), xlabel=f"Prediction $-$ {_readable(name)}", ylabel="Events, normalised")
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
+        axes.legend(loc="upper center", title="points: validation", title_fontsize=16)
+
+    return _pictures(f"residuals{ending}", draw)
+
+
+def _around(metrics: Mapping[str, Any], unit: float) -> Any:
+    """Return the edges of bins that show most residuals."""
+    middle, width = (metrics["median"], metrics["resolution"]) if metrics["median"] is not None else (0.0, 0.0)
+    half = 4 * width or 100 * unit
+    return np.linspace(middle - half, middle + half, 2 * BINS + 1)
+
+
+def predictions(plane: Mapping[str, Any], name: str, ending: str) -> Pictures:
+    """Plot predicted against true values. plane: `edges` and `yields`, (true, predicted)."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        edges, yields = np.array(plane["edges"]), np.array(plane["yields"])
+        shown = np.where(yields > 0, yields, np.nan)
+        colours = axes.pcolormesh(edges, edges, shown.T, cmap="viridis", rasterized=True)
+        axes.plot(edges[[0, -1]], edges[[0, -1]], ":", color="black")
+        axes.set(xlabel=_readable(name), ylabel=f"Predicted {_readable(name)}")
+        figure.colorbar(colours, ax=axes, label="Events", use_gridspec=False)  # the layout of `_pictures` moves both
+
+    return _pictures(f"predictions{ending}", draw, width=10)
+
+
+def profiles(branches: Sequence[Mapping[str, Any]], name: str, ending: str) -> Pictures:
+    """Plot bias and resolution against the target itself, and, four to a page, against the other branches."""
+    pages = [branches[:1], *(branches[start : start + 4] for start in range(1, len(branches), 4))]
+    pictures: Pictures = {}
+    for number, page in enumerate(pages):
+
+        def draw(figure: Figure, page: Sequence[Mapping[str, Any]] = page) -> None:
+            side = 1 if len(page) == 1 else 2
+            panels = figure.subplots(side, side, squeeze=False).ravel()
+            for axes, branch in zip(panels, page, strict=False):
+                _draw_profile(axes, branch, name)
+            for axes in panels[len(page) :]:
+                axes.set_axis_off()
+
+        wide = len(page) > 1
+        if page:
+            pictures |= _pictures(
+                f"profile{ending}_{number}" if number else f"profile{ending}",
+                draw,
+                width=16 if wide else 9,
+                height=13 if wide else 8,
+            )
+    return pictures
+
+
+def _draw_profile(axes: Axes, branch: Mapping[str, Any], name: str) -> None:
+    for key, colour, marker in (("bias", COLOURS[0], "o"), ("resolution", COLOURS[1], "s")):
+        bins = [each for each in branch["bins"] if each[key] is not None]
+        low, high, values, errors = (
+            np.array([each[part] for each in bins], dtype=float) for part in ("low", "high", key, f"{key}_uncertainty")
+        )
+        axes.errorbar(
+            (low + high) / 2,
+            values,
+            xerr=(high - low) / 2,
+            yerr=errors,
+            fmt=marker,
+            markersize=5,
+            color=colour,
+            label=key,
+        )
+    axes.axhline(0, color="black", linestyle=":")
+    axes.set(xlabel=_readable(branch["branch"]), ylabel=f"{_readable(name)}: prediction $-$ truth")
+    axes.legend(loc="best")
+
+
 def _curves(curves: Mapping[str, Any], names: Sequence[str]) -> Iterable[tuple[Mapping[str, Any], dict[str, Any]]]:
     """Yield the non-empty curves with their line styles. With several classes only those of test events have a label,
     since `_legend` explains the others."""
@@ -159,19 +257,25 @@ def _legend(axes: Axes, names: Sequence[str], loc: Literal["upper right", "lower
     axes.legend(loc=loc, title="test (dashed: validation)" if len(names) > 2 else None, title_fontsize=16)
 
 
-def _draw_class(axes: Axes, *, validation: Any, test: Any, name: str, colour: str, filled: bool) -> None:
-    edges = np.linspace(0, 1, BINS + 1)
+def _draw_class(
+    axes: Axes, *, validation: Yields, test: Yields, name: str, colour: str, filled: bool, edges: Any = SCORE_EDGES
+) -> None:
+    heights, _ = _density(*test)
     if filled:
-        axes.stairs(_density(test), edges, fill=True, alpha=0.35, color=colour)
-    axes.stairs(_density(test), edges, color=colour, linewidth=2, label=name)
-    axes.errorbar(
-        (edges[1:] + edges[:-1]) / 2,
-        _density(validation),
-        yerr=_density(validation) / np.sqrt(np.maximum(validation, 1)),
-        fmt="o",
-        markersize=5,
-        color=colour,
-    )
+        axes.stairs(heights, edges, fill=True, alpha=0.35, color=colour)
+    axes.stairs(heights, edges, color=colour, linewidth=2, label=name)
+    points, errors = _density(*validation)
+    axes.errorbar((edges[1:] + edges[:-1]) / 2, points, yerr=errors, fmt="o", markersize=5, color=colour)
+
+
+def _density(yields: Any, variances: Any) -> Yields:
+    """Return the density in bins and its standard error, (bins,) each. Yields may be negative."""
+    scale = BINS / yields.sum() if yields.sum() > 0 else 0.0
+    return yields * scale, np.sqrt(variances) * scale
+
+
+def _in_bins(tally: Tally) -> Yields:
+    return distribution(tally.yields, BINS), distribution(tally.variances, BINS)
 
 
 def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
@@ -188,10 +292,11 @@ def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mappi
 
 def _pictures(name: str, draw: Callable[[Figure], None], width: float = 9, height: float = 8) -> Pictures:
     with matplotlib.rc_context({**mplhep.style.CMS, "pdf.fonttype": 42, "font.size": 20, "legend.fontsize": 16}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         draw(figure)
         figure.axes[0].set_title("hepfaas", loc="left", fontweight="bold", fontsize=22)
+        ConstrainedLayoutEngine().execute(figure)  # once; as the figure's own layout, each format would compute it
         return {f"{name}.{kind}": _saved(figure, kind) for kind in FORMATS}
 
 
@@ -199,10 +304,6 @@ def _saved(figure: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format=kind, **FORMATS[kind])
     return out.getvalue()
-
-
-def _density(counts: Any) -> Any:
-    return counts * (BINS / max(1, counts.sum()))
 
 
 def _readable(name: str) -> str:

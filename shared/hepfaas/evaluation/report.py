@@ -20,7 +20,8 @@ def report_of(counts: PartCounts, names: Sequence[str]) -> dict[str, Any]:
     """Return `metrics`, a few numbers for each held-back split, and what pictures are drawn of, for the same splits:
     `curves` (one for each output), `calibration` (one for each output), and for two classes `significance`.
 
-    names: of the classes. Yields are scaled to all events.
+    names: of the classes. Yields are scaled to all events. `auc` of several classes is a mean; `classes` has that
+    and the working points of each class against the others.
     """
     report: dict[str, Any] = {"metrics": {}, "curves": {}, "calibration": {}, "significance": {}}
     for split in HELD_BACK:
@@ -37,6 +38,11 @@ def report_of(counts: PartCounts, names: Sequence[str]) -> dict[str, Any]:
             metrics["significance"] = {**significance["best"], "yields": significance["yields"]}
             metrics["threshold"] = curves[0]["threshold"]
             metrics["working_points"] = curves[0]["working_points"]
+        else:
+            known = ("auc", "uncertainty", "threshold", "working_points")
+            metrics["classes"] = [
+                {"name": name, **{key: curve[key] for key in known}} for name, curve in zip(names, curves, strict=True)
+            ]
         report["metrics"][split.label] = metrics
     test = report["metrics"][Split.TEST.label]
     test["overtraining"] = {

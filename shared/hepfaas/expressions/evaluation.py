@@ -60,6 +60,14 @@ class Lists(Protocol):
 
 Array: TypeAlias = Union[Numbers, Lists, "ak.Array"]
 
+Check = Callable[[], None]
+"""Called before each operation; it raises an error if the evaluation takes too long."""
+
+
+def unlimited() -> None:
+    """Limit nothing."""
+
+
 _ARITHMETIC: dict[str, Callable[[Column | Scalar, Column | Scalar], Column | Scalar]] = {
     "+": lambda a, b: elementwise(np.add, a, b),
     "-": lambda a, b: elementwise(np.subtract, a, b),
@@ -86,8 +94,8 @@ _COMPARISONS: dict[str, np.ufunc] = {
 class Evaluation:
     """One evaluation of a tree on arrays."""
 
-    def __init__(self, text: str, place: str, arrays: Mapping[str, Array]) -> None:
-        self._text, self._place, self._arrays = text, place, arrays
+    def __init__(self, text: str, place: str, arrays: Mapping[str, Array], check: Check = unlimited) -> None:
+        self._text, self._place, self._arrays, self._check = text, place, arrays, check
         self._columns: dict[str, Column] = {}
 
     def value(self, node: Node) -> Value:
@@ -106,6 +114,7 @@ class Evaluation:
         return value
 
     def _checked(self, node: Node, compute: Callable[[Node], Value]) -> Value:
+        self._check()
         try:
             return compute(node)
         except Misfit as error:
@@ -133,6 +142,7 @@ class Evaluation:
         raise TypeError(type(node))
 
     def _binary(self, node: Binary, left: Value, right: Value) -> Value:
+        self._check()
         try:
             if isinstance(left, Vectors) and isinstance(right, Vectors) and node.operator in ("+", "-"):
                 return vectors.added([left, right], 1 if node.operator == "+" else -1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hepfaas.errors import RequestError
 from hepfaas.expressions import names
 from hepfaas.expressions.arrays import Misfit
-from hepfaas.expressions.evaluation import Array, Evaluation, passed, result
+from hepfaas.expressions.evaluation import Array, Check, Evaluation, passed, result, unlimited
 from hepfaas.expressions.functions import FUNCTIONS, MANY, Value, without_prefix
 from hepfaas.expressions.grammar import Call, Name, Node, nodes, problem, tree
 
@@ -57,7 +57,7 @@ class Expression:
         found = [node for node in nodes(self._root) if isinstance(node, Name)]
         return sorted(found, key=lambda node: node.start)
 
-    def evaluate(self, arrays: Mapping[str, Array], events: int | None = None) -> Array:
+    def evaluate(self, arrays: Mapping[str, Array], events: int | None = None, check: Check = unlimited) -> Array:
         """Return the value for each event, (events,), or for each object, (events, var).
 
         Conditions are bool, and False where a value is missing or NaN. Missing numbers are NaN.
@@ -65,12 +65,13 @@ class Expression:
         Args:
             arrays: all branches that `branches` returned; others are ignored.
             events: the number of events, which is needed if there are no arrays.
+            check: called before each operation; what it raises ends the evaluation.
 
         Raises:
             RequestError: values do not fit each other; the message shows the part of the text.
         """
         number = self._events(arrays, events)
-        return self._result(lambda: result(self._value(arrays), arrays, number))
+        return self._result(lambda: result(self._value(arrays, check), arrays, number))
 
     def passes(self, arrays: Mapping[str, Array], events: int | None = None) -> NDArray[np.bool_]:
         """Return whether each event passes the expression as a cut, (events,). Numbers other than 0 pass; missing
@@ -82,8 +83,8 @@ class Expression:
         number = self._events(arrays, events)
         return self._result(lambda: passed(self._value(arrays), number))
 
-    def _value(self, arrays: Mapping[str, Array]) -> Value:
-        return Evaluation(self.text, self.place, arrays).value(self._root)
+    def _value(self, arrays: Mapping[str, Array], check: Check = unlimited) -> Value:
+        return Evaluation(self.text, self.place, arrays, check).value(self._root)
 
     def _events(self, arrays: Mapping[str, Array], events: int | None) -> int:
         lengths = {name: len(array) for name, array in arrays.items()}

@@ -26,6 +26,8 @@ from hepfaas.expressions.vectors import Vectors
 Value = Column | Scalar | Vectors
 PREFIXES = ("TMath::", "std::", "numpy.", "np.", "math.", "awkward.", "ak.")
 MANY = 100
+AT_ONCE = 10_000
+"""Values that a function of Python computes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,17 @@ def _of_known(function: np.ufunc) -> Function:
 def _each_number(function: Callable[[float], float]) -> Callable[..., Any]:
     """Return a function of one number as a function of arrays, for functions that NumPy does not have."""
     of_objects = np.frompyfunc(function, 1, 1)
-    return lambda values: np.asarray(of_objects(values)).astype(np.result_type(values, np.float32))
+
+    def compute(values: Any) -> Any:
+        numbers = np.asarray(values)
+        result = np.empty(numbers.shape, np.result_type(values, np.float32))
+        if not numbers.ndim:
+            return of_objects(values)
+        for start in range(0, len(numbers), AT_ONCE):  # other threads go on between two parts
+            result[start : start + AT_ONCE] = of_objects(numbers[start : start + AT_ONCE])
+        return result
+
+    return compute
 
 
 def _quantity(name: str) -> Function:

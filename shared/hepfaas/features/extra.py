@@ -1,4 +1,4 @@
-"""Branches of a file that are read beside the features: for weights, labels and spectators. Pure."""
+"""Branches of a file that are read beside the features: for weights, labels, targets and spectators. Pure."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def one_number(arrays: Mapping[str, Values], expression: str, n_events: int) -> 
     values, counts = values_and_counts(evaluated(arrays, parse(expression, PLACE)))
     if counts is not None:
         raise RequestError(
-            f"'{expression}' has several values for an event; weights, labels and spectators have one: take an "
-            "element, as in Muon_pt[0], or a reduction, as in sum(Jet_pt)"
+            f"'{expression}' has several values for an event; weights, labels, targets and spectators have one: "
+            "take an element, as in Muon_pt[0], or a reduction, as in sum(Jet_pt)"
         )
     return np.asarray(np.broadcast_to(values, (n_events,)))
 

@@ -4,8 +4,10 @@ say nothing about an event. Pure."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from hepfaas.features.branches import BranchRange, End
 
@@ -21,6 +23,9 @@ GAP, GAP_OF_NINES = 5.0, 0.1
 _NINES = {float("9" * digits) for digits in range(2, 8)}
 
 _MOST_NAMES = 10
+_LARGEST = float(np.finfo(np.float32).max)
+
+NO_SOURCES: Mapping[str, Sequence[str]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,12 @@ def sentinels(branch: BranchRange) -> list[Sentinel]:
     return [sentinel for end, other in ends if (sentinel := _sentinel(end, other, branch.n_finite))]
 
 
-def findings(branches: Mapping[str, BranchRange]) -> list[str]:
-    """Return notes on branches, in their order; a note names all branches that it is about."""
-    return [*_sentinel_notes(branches), *_empty_notes(branches), *_constant_notes(branches)]
+def findings(branches: Mapping[str, BranchRange], sources: Mapping[str, Sequence[str]] = NO_SOURCES) -> list[str]:
+    """Return notes on branches, in their order; a note names all branches that it is about.
+
+    sources: the branches of a file that each new branch is computed from: their values are declared, not its own.
+    """
+    return [*_sentinel_notes(branches, sources), *_empty_notes(branches), *_constant_notes(branches)]
 
 
 def _sentinel(end: End, other: End, n_finite: int) -> Sentinel | None:
@@ -58,16 +66,27 @@ def _sentinel(end: End, other: End, n_finite: int) -> Sentinel | None:
     return Sentinel(end.value, end.count / n_finite) if is_far else None
 
 
-def _sentinel_notes(branches: Mapping[str, BranchRange]) -> list[str]:
+def _sentinel_notes(branches: Mapping[str, BranchRange], sources: Mapping[str, Sequence[str]]) -> list[str]:
     shares: dict[float, dict[str, float]] = {}
     for name, branch in branches.items():
         for sentinel in sentinels(branch):
             shares.setdefault(sentinel.value, {})[name] = sentinel.share
     return [
         f"{_number(value)} is far from all other values of {_listed(_with_share(of_branch))}; if it stands for a "
-        f'missing value, declare it: "missing": {_declared(value, list(of_branch))}'
+        f"missing value, declare it{_of_sources(of_branch, sources)}: "
+        f'"missing": {_declared(value, _declarable(of_branch, sources))}'
         for value, of_branch in shares.items()
     ]
+
+
+def _declarable(names: Iterable[str], sources: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names with those of the sources in the place of new branches, each once."""
+    return list(dict.fromkeys(source for name in names for source in sources.get(name) or (name,)))
+
+
+def _of_sources(names: Iterable[str], sources: Mapping[str, Sequence[str]]) -> str:
+    computed = [name for name in names if sources.get(name)]
+    return f" for the branches that {_listed(computed)} is computed from" if computed else ""
 
 
 def _empty_notes(branches: Mapping[str, BranchRange]) -> list[str]:
@@ -121,4 +140,8 @@ def _more(names: Sequence[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    """Return the shortest text of a number: the digits of a float32 if it is one, since most branches are."""
+    if value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    is_single = abs(value) <= _LARGEST and float(np.float32(value)) == value
+    return str(np.float32(value)) if is_single else repr(value)

@@ -1,13 +1,14 @@
 """Missing values, object cuts, new branches and cuts, applied to events. Pure; training and serving both use it.
 
-Each event is treated alone, so the results do not depend on how events are cut into ranges.
+Each event is treated alone, so the results do not depend on how events are cut into ranges. Expressions are imported
+at first use: predictions without preprocessing do not need them.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.expressions.expression import Expression, parse
-from hepfaas.expressions.names import closest
 from hepfaas.features.jagged import Jagged, Values, values_and_counts
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
 if TYPE_CHECKING:
     import awkward as ak
+
+    from hepfaas.expressions.evaluation import Check
+    from hepfaas.expressions.expression import Expression
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +41,10 @@ class Preprocessed:
     flow: NDArray[np.uint8] | None
 
 
-def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> Preprocessed:
-    """Return the branches and the selection of these events.
+def preprocessed(
+    arrays: Mapping[str, Values], preprocessing: Preprocessing, check: Check | None = None
+) -> Preprocessed:
+    """Return the branches and the selection of these events. check: called before each operation, to limit the time.
 
     Values that are declared missing become NaN: an integer branch whose type has them becomes float64, or float32 if it
     has at most 16 bits. The objects that an object cut rejects are dropped from all jagged branches of their
@@ -51,7 +55,9 @@ def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> 
     """
     if not preprocessing:
         return Preprocessed(arrays, None, None)
-    events = _Events({name: _without_missing(name, branch, preprocessing.missing) for name, branch in arrays.items()})
+    events = _Events(
+        {name: _without_missing(name, branch, preprocessing.missing) for name, branch in arrays.items()}, check
+    )
     for objects in preprocessing.objects:
         events.update(_kept_objects(events, objects))
     for branch in preprocessing.new:
@@ -63,7 +69,7 @@ def preprocessed(arrays: Mapping[str, Values], preprocessing: Preprocessing) -> 
         return Preprocessed(events.branches, None, None)
     flow = np.full(len(events), len(cuts), dtype=np.uint8)
     for number in reversed(range(len(cuts))):
-        flow[~_passes(events, cuts[number])] = number
+        np.copyto(flow, np.uint8(number), where=~_passes(events, cuts[number]))
     return Preprocessed(events.branches, flow == len(cuts), flow)
 
 
@@ -73,7 +79,7 @@ def inputs_of(preprocessing: Preprocessing, features: Sequence[str], available: 
     known = dict.fromkeys(available)
     used = set(features) - {branch.name for branch in preprocessing.new}
     if unknown := sorted(used - known.keys()):
-        raise RequestError(f"there is no branch '{unknown[0][:100]}'; {closest(unknown[0], available)}")
+        raise RequestError(f"there is no branch '{unknown[0][:100]}'; {_closest(unknown[0], available)}")
     for objects in preprocessing.objects:
         _check_collection(objects, available)
         used.update(_objects_expression(objects).branches(known))
@@ -85,6 +91,17 @@ def inputs_of(preprocessing: Preprocessing, features: Sequence[str], available: 
     for cut in preprocessing.cuts:
         used.update(_cut_expression(cut).branches(known))
     return tuple(name for name in available if name in used)
+
+
+def sources_of(preprocessing: Preprocessing, available: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the branches of a file, in its order, that each new branch is computed from. Raises: as `inputs_of`."""
+    known = dict.fromkeys(available)
+    sources: dict[str, set[str]] = {name: {name} for name in available}
+    for branch in preprocessing.new:
+        used = _new_expression(branch).branches(known)
+        sources[branch.name] = set().union(*(sources[name] for name in used))
+        known[branch.name] = None
+    return {new.name: tuple(name for name in available if name in sources[new.name]) for new in preprocessing.new}
 
 
 def jaggedness(preprocessing: Preprocessing, types: Mapping[str, tuple[bool, str]]) -> dict[str, bool]:
@@ -108,8 +125,9 @@ def is_named(name: str, pattern: str) -> bool:
 class _Events:
     """Branches of some events, and their values as expressions take them, converted once."""
 
-    def __init__(self, branches: dict[str, Values]) -> None:
+    def __init__(self, branches: dict[str, Values], check: Check | None = None) -> None:
         self.branches = branches
+        self._limits = {} if check is None else {"check": check}
         self._converted: dict[str, NDArray[Any] | ak.Array] = {}
 
     def __len__(self) -> int:
@@ -124,7 +142,7 @@ class _Events:
     def value(self, expression: Expression) -> Values:
         """Return the value of an expression."""
         arrays = {name: self._array(name) for name in expression.branches(self.branches)}
-        return expression.evaluate(arrays, len(self))
+        return expression.evaluate(arrays, len(self), **self._limits)
 
     def _array(self, name: str) -> NDArray[Any] | ak.Array:
         if name not in self._converted:
@@ -151,7 +169,15 @@ def _without_events(jagged: bool, type_: str) -> Values:
 
 @functools.lru_cache(maxsize=256)
 def _parsed(text: str, place: str) -> Expression:
+    from hepfaas.expressions.expression import parse
+
     return parse(text, place)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    from hepfaas.expressions.names import closest
+
+    return closest(name, known)
 
 
 def _objects_expression(objects: ObjectCut) -> Expression:
@@ -202,7 +228,7 @@ def _check_collection(objects: ObjectCut, names: Collection[str]) -> None:
     collection = objects.collection
     if not any(name.startswith(f"{collection}_") for name in names):
         collections = sorted({name.partition("_")[0] for name in names if "_" in name})
-        message = f"no branch begins with '{collection}_'; {closest(collection, collections)}"
+        message = f"no branch begins with '{collection}_'; {_closest(collection, collections)}"
         raise RequestError(f"objects '{collection}': {message}")
 
 

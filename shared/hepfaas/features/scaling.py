@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.errors import RequestError
 from hepfaas.features.branches import BranchRange
 from hepfaas.features.spec import FeatureBranch
 from hepfaas.runs.feature_rules import BranchRules, Scaling
@@ -53,7 +54,13 @@ def unscaled(features: NDArray[np.float64], branch: FeatureBranch) -> NDArray[np
 
 
 def feature_branch(name: str, survey: BranchRange, rules: BranchRules) -> FeatureBranch:
-    """Return the columns of a branch, fitted to the survey of all training events."""
+    """Return the columns of a branch, fitted to the survey of all training events.
+
+    Raises: RequestError if padding or a mask of a flat branch was asked for by its name.
+    """
+    for key, pattern in (("pad", rules.pad.pattern), ("mask", rules.mask)):
+        if pattern == name and not survey.jagged:
+            raise RequestError(f"'{key}': branch '{name}' is flat: each event has one value, and no slot is empty")
     low, high = survey.low, survey.high
     offset, scale = (0.0, 1.0) if low is None or high is None else _fitted(survey, rules.scaling.kind, low, high)
     return FeatureBranch(
@@ -70,8 +77,15 @@ def feature_branch(name: str, survey: BranchRange, rules: BranchRules) -> Featur
         nan=rules.nan.value + _NO_SIGN,
         indicator=rules.nan.indicator,
         pad=rules.pad.value + _NO_SIGN if survey.jagged else 0.0,
-        mask=rules.mask and survey.jagged,
+        mask=bool(rules.mask) and survey.jagged,
     )
+
+
+def mean_and_deviation(survey: BranchRange) -> tuple[float, float]:
+    """Return mean and standard deviation of the finite values of a survey that has moments."""
+    assert survey.moments is not None
+    mean = survey.moments.values.fraction / survey.n_finite
+    return _nearest(mean), _root(survey.moments.squares.fraction / survey.n_finite - mean**2)
 
 
 def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, high: float) -> NDArray[Any]:
@@ -91,9 +105,8 @@ def _fitted(survey: BranchRange, kind: Scaling, low: float, high: float) -> tupl
     if kind == "log":
         return low, math.log1p(high - low) or 1.0
     if kind == "standard":
-        assert survey.moments is not None
-        mean = survey.moments.values.fraction / survey.n_finite
-        return _nearest(mean), _root(survey.moments.squares.fraction / survey.n_finite - mean**2) or 1.0
+        mean, deviation = mean_and_deviation(survey)
+        return mean, deviation or 1.0
     if kind == "robust":
         assert survey.histogram is not None
         first, median, third = (survey.histogram.quantile(quarters, 4) for quarters in (1, 2, 3))

@@ -95,6 +95,7 @@ class FeatureSpec:
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
     features. spectators: branches and expressions that are kept beside the scores, where the events have them.
+    targets: that a regression learned, (): scores are those of classes.
     """
 
     branches: tuple[FeatureBranch, ...]
@@ -103,6 +104,7 @@ class FeatureSpec:
     preprocessing: Preprocessing = NOTHING
     read: tuple[InputBranch, ...] = ()
     spectators: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[InputBranch, ...]:
@@ -150,6 +152,8 @@ class FeatureSpec:
             values |= {"preprocessing": self.preprocessing.to_json(), "read": [vars(branch) for branch in self.read]}
         if self.spectators:
             values["spectators"] = list(self.spectators)
+        if self.targets:
+            values["targets"] = list(self.targets)
         return values
 
     @classmethod
@@ -162,6 +166,7 @@ class FeatureSpec:
             Preprocessing.from_json(values.get("preprocessing", {})),
             tuple(InputBranch(**branch) for branch in values.get("read", ())),
             tuple(values.get("spectators", ())),
+            tuple(values.get("targets", ())),
         )
 
 

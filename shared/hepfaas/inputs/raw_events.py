@@ -22,12 +22,13 @@ from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.spec import FeatureSpec, InputBranch
-from hepfaas.features.vectors import Vectors, vectors_of
+from hepfaas.features.vectors import Vectors, preprocessing_bytes, vectors_of
 from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
 from hepfaas.inputs.decoded import VALUE_BYTES, Hold
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.models.served import Served
+from hepfaas.platform.work_limit import REQUEST_S, work_limit
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 from hepfaas.scores.files import Columns, score_file
@@ -52,8 +53,10 @@ class Events:
 
 def vectors_of_events(served: Served, events: Events, hold: Hold) -> Vectors:
     """Return the vectors of events. Raises: RequestError naming a branch that is wrong; what `hold` raises."""
-    hold(feature_bytes(served, len(next(iter(events.branches.values()), ()))))
-    return vectors_of(events.branches, served.published.spec)
+    spec = served.published.spec
+    size = feature_bytes(served, len(next(iter(events.branches.values()), ())))
+    hold(2 * size + preprocessing_bytes(events.branches, spec) if spec.preprocessing else size)
+    return vectors_of(events.branches, spec, check=work_limit(REQUEST_S))
 
 
 def feature_bytes(served: Served, n_events: int) -> int:
@@ -76,13 +79,14 @@ def vectors_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]], most
     n_events = len(tensors[spec.inputs[0].name])
     if n_events and not any(tensors[branch.name].size for branch in spec.inputs):
         raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
-    size = feature_bytes(served, n_events)
+    branches = {branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.inputs}
+    size = feature_bytes(served, n_events) + preprocessing_bytes(branches, spec)
     if size > most_bytes:  # a few bytes of the body may have many events
         raise TooLargeError(
             f"the features of {n_events:,} events take {size:,} bytes in memory, and at most {most_bytes:,} may be "
             "(HEPFAAS_PREDICT_WAITING_BYTES); send fewer events at a time"
         )
-    return vectors_of({branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.inputs}, spec)
+    return vectors_of(branches, spec, check=work_limit(REQUEST_S))
 
 
 def events_in(

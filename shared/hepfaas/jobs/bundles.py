@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.runs.params import json_object
+from hepfaas.runs.json_values import json_object
 
 PARAMS, LABELS = "params.json", "labels.txt"
 SAVED_MODEL = "saved_model.pb"

@@ -12,13 +12,14 @@ from hepfaas.errors import RequestError
 from hepfaas.jobs.names import Chosen
 from hepfaas.jobs.samples import JSON_NAME, YAML_NAMES, described, expression, samples_text
 from hepfaas.jobs.texts import Texts
-from hepfaas.runs.params import Params, json_object
+from hepfaas.runs.json_values import json_object
+from hepfaas.runs.params import Params
 from hepfaas.runs.recipe import LabelledFile, Sample
 
 MATCHES = "matches.json"
 """{address with wildcards: [address of each file]}, as the client has found them (client/matches.py)."""
 
-LABELLING = ("label", "target", "targets")
+LABELLING = ("label", "targets")
 """Fields of a recipe, set by params.json, that give each event its label or its targets: files need no labels then."""
 
 

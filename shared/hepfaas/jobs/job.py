@@ -65,8 +65,11 @@ def job_of(values: Mapping[str, Any]) -> Job:
     locations = Locations(sent_listing(texts), job.params.redirector)
     about = {key: values[key] for key in KEYS if key in values}
     if not about:
-        labels = None if labels_each_event(job.params) else _labels(values)
-        return with_data(job, data_of_lists(_lines(values, "files"), labels, locations))
+        if not labels_each_event(job.params):
+            return with_data(job, data_of_lists(_lines(values, "files"), _labels(values), locations))
+        data = data_of_lists(_lines(values, "files"), None, locations)
+        note = "'labels' has no effect: 'params' gives each event its label or its targets"
+        return with_data(job, replace(data, notes=(*data.notes, note)) if values.get("labels") else data)
     if other := [key for key in ("files", "labels") if key in values]:
         raise RequestError(f"the job has '{other[0]}' and 'samples'; give only one of them")
     return with_data(job, data_of_samples(about, "the job", texts, locations, not labels_each_event(job.params)))

@@ -10,7 +10,8 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.jobs.texts import MODULE, SUBMIT, Texts
-from hepfaas.runs.params import Params, json_object, params_of
+from hepfaas.runs.json_values import json_object
+from hepfaas.runs.params import Params, params_of
 
 _NAMES = ("files", "labels", "samples", "model", "params", "preproc", "name")
 _WITHOUT_EFFECT = ("device", "memory", "cpus")

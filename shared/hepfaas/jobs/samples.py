@@ -16,7 +16,7 @@ from typing import Any
 from hepfaas.datasets.files import MOST_LABEL, MOST_LISTED, listed_files
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
-from hepfaas.runs.params import check_shape
+from hepfaas.runs.json_values import check_shape
 from hepfaas.runs.recipe import LabelledFile, Sample
 
 JSON_NAME, YAML_NAMES = "samples.json", ("samples.yaml", "samples.yml")

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from hepfaas.datasets.files import checked_name, listed
 from hepfaas.errors import RequestError
-from hepfaas.runs.params import Params, json_object
+from hepfaas.runs.json_values import json_object
+from hepfaas.runs.params import Params
 from hepfaas.runs.preproc import preprocessing_of
 from hepfaas.runs.preprocessing import NOTHING
 from hepfaas.runs.preprocessing_keys import joined

@@ -26,8 +26,8 @@ ALIGNMENT = 64
 
 
 class ShuffledBlock(NamedTuple):
-    """Rows of a block in the order of training, in a buffer: features (capacity, features), labels (capacity,), event
-    weights (capacity,). weights: None if the training has none.
+    """Rows of a block in the order of training, in a buffer: features (capacity, features), labels (capacity,) or
+    targets (capacity, targets), event weights (capacity,). weights: None if the training has none.
 
     The block's rows are [spare, spare + rows), after room for `spare` rows left over from the block before. All
     buffers of a learner have the same capacity, so that one compiled function takes them all. There are two: one is
@@ -35,7 +35,7 @@ class ShuffledBlock(NamedTuple):
     """
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     weights: NDArray[np.float32] | None
     spare: int
     rows: int
@@ -64,7 +64,8 @@ class Buffers:
 class Feed:
     """The record batches of one pass: those cached by earlier passes, and those that arrive during it.
 
-    factors: of the event weights, by label; None if the training has no weights.
+    factors: of the event weights, by label; None if the training has no weights. n_targets: of a regression, 0: rows
+    have labels.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Feed:
         blocks: Sequence[Sequence[Sequence[Any]]],
         seed: int,
         factors: Mapping[int, float] | None = None,
+        n_targets: int = 0,
     ) -> None:
+        self._n_targets = n_targets
         self._cache, self._buffers, self._blocks, self._seed = cache, buffers, blocks, seed
         self._factors = factors
         self.max_rows = max([USUAL_ROWS, *map(_rows_of, blocks)])
@@ -123,7 +126,7 @@ class Feed:
         order = np.random.Generator(np.random.PCG64([self._seed, number])).permutation(rows)
         capacity = spare + self.max_rows
         features = self._buffers(number, capacity)
-        labels = np.zeros(capacity, dtype=np.int64)
+        labels = no_labels(capacity, self._n_targets)
         weights = None if self._factors is None else np.zeros(capacity, dtype=np.float32)
         id_sum, done = 0, 0
         for batch, start, stop in block:
@@ -140,7 +143,7 @@ class Feed:
             self._multiply(weights, labels)
         return ShuffledBlock(features, labels, weights, spare=spare, rows=rows, id_sum=id_sum)
 
-    def _multiply(self, weights: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    def _multiply(self, weights: NDArray[np.float32], labels: NDArray[Any]) -> None:
         for label, factor in (self._factors or {}).items():
             weights[labels == label] *= np.float32(factor)
 
@@ -181,6 +184,11 @@ class BatchCache:
         if size <= self._free_bytes:
             self._free_bytes -= size
             self._batches[name] = arrays
+
+
+def no_labels(rows: int, n_targets: int) -> NDArray[Any]:
+    """Return zeros as the labels of rows, (rows,), or as their targets, (rows, targets), if there are any."""
+    return np.zeros((rows, n_targets), dtype=np.float32) if n_targets else np.zeros(rows, dtype=np.int64)
 
 
 def aligned(shape: tuple[int, int]) -> NDArray[np.float32]:

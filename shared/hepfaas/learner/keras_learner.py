@@ -13,6 +13,7 @@ import io
 import math
 import platform
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +27,10 @@ from keras.src.random.seed_generator import global_seed_generator  # Keras has n
 from numpy.typing import NDArray
 
 from hepfaas.learner.callbacks import PREFIX, Callbacks, definition, rate_of
-from hepfaas.learner.feed import Feed, ShuffledBlock, aligned
+from hepfaas.learner.feed import Feed, ShuffledBlock, aligned, no_labels
 from hepfaas.learner.learner import processor
 from hepfaas.learner.user_errors import ModelError, export_message, summary
+from hepfaas.runs.targets import targets_in
 
 INFERENCE_ROWS = 2_000
 """Rows of a batch in validation and prediction."""
@@ -36,6 +38,9 @@ INFERENCE_ROWS = 2_000
 ONE_HOT = ("categorical_crossentropy", "categorical_focal_crossentropy")
 
 SPARSE = "sparse_categorical_crossentropy"
+
+RANDOM = re.compile(r"Random|Rng|Stateful(?!Partitioned)|TruncatedNormal|Multinomial")
+"""Names of TensorFlow's operations that draw random numbers."""
 
 OnRows = Callable[[int], None]
 
@@ -48,6 +53,8 @@ class KerasLearner:
         self.batch_size: int = settings["batch_size"]
         self._labels: list[int] = settings["labels"]
         self.factors = _factors(settings)
+        self._targets = targets_in(settings["targets"])
+        self.n_targets = len(self._targets)
         tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_op_determinism()
@@ -59,7 +66,7 @@ class KerasLearner:
         keras.utils.set_random_seed(self.settings["seed"])
         user = _defined(self._code, self.settings["module"])
         self.model = self._checked(user.model(self.settings["n_features"]))
-        self._one_hot = _loss_name(self.model) in ONE_HOT
+        self._one_hot = not self._targets and _loss_name(self.model) in ONE_HOT
         self._build()
         self._made_rate = rate_of(self.model)
         define = definition(user, self.settings["module"], _say)
@@ -74,9 +81,9 @@ class KerasLearner:
             "parameters": self.model.count_params(),
             "outputs": self._outputs,
             "loss": _loss_name(self.model),
-            "logits": bool(getattr(self.model.loss, "from_logits", False)),
+            "logits": not self._targets and bool(getattr(self.model.loss, "from_logits", False)),
             "own_fit": self._own_fit,
-            "optimizer": getattr(self.model.optimizer, "name", ""),
+            "optimizer": type(self.model.optimizer).__name__ if self.model.optimizer else "",
             "callbacks": self._callbacks.names,
             "summary": "\n".join(lines),
             "processor": processor(),
@@ -168,12 +175,16 @@ class KerasLearner:
         return np.concatenate(parts)
 
     def export(self) -> tuple[bytes, bytes]:
-        """Return the LiteRT graph and the Keras file. Raises: ModelError if LiteRT lacks an operation."""
+        """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units.
+
+        Raises: ModelError if LiteRT lacks an operation.
+        """
         keras_file, graph_file = Path("model.keras"), Path("model.tflite")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                self.model.save(keras_file)
-                self.model.export(graph_file, format="litert", verbose=False)
+                model = self._in_units() if self._targets else self.model
+                model.save(keras_file)
+                model.export(graph_file, format="litert", verbose=False)
             return graph_file.read_bytes(), keras_file.read_bytes()
         except Exception as error:  # converters raise exceptions of any class
             raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
@@ -186,21 +197,34 @@ class KerasLearner:
         """Return whether events have weights."""
         return self.factors is not None
 
-    def given(self, labels: NDArray[np.int64], *weights: NDArray[np.float32]) -> tuple[Any, ...]:
+    def given(self, labels: NDArray[Any], *weights: NDArray[np.float32]) -> tuple[Any, ...]:
         """Return what a step gets beside the features: the targets, and the weights if there are any."""
         return (tf.constant(self.targets(labels)), *map(tf.constant, weights))
 
     def _row(self) -> tuple[Any, ...]:
         """Return what a step gets, for one row of zeros."""
         features = np.zeros((1, self.settings["n_features"]), dtype=np.float32)
-        labels = np.asarray(self._labels[:1], dtype=np.int64)
+        labels = self.no_labels(1) if self._targets else np.asarray(self._labels[:1], dtype=np.int64)
         return (tf.constant(features), *self.given(labels, *([np.ones(1, dtype=np.float32)] if self.weighted else [])))
 
-    def targets(self, labels: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the labels as the loss expects them: (rows,), or one-hot (rows, outputs)."""
+    def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels as the loss expects them: (rows,), or one-hot (rows, outputs); targets as they are."""
         if not self._one_hot:
             return labels
-        return np.eye(self._outputs, dtype=np.float32)[labels]
+        one_hot: NDArray[Any] = np.eye(self._outputs, dtype=np.float32)[labels]
+        return one_hot
+
+    def no_labels(self, rows: int) -> NDArray[Any]:
+        """Return zeros as the labels or targets of rows."""
+        labels: NDArray[Any] = no_labels(rows, self.n_targets)
+        return labels
+
+    def _in_units(self) -> Any:
+        """Return the network with a last layer that undoes the scale of the targets."""
+        inputs = keras.Input((self.settings["n_features"],))
+        means, deviations = ([getattr(target, name) for target in self._targets] for name in ("mean", "deviation"))
+        layer = keras.layers.Rescaling(deviations, means, name="units", dtype="float32")
+        return keras.Model(inputs, layer(self.model(inputs, training=False)))
 
     def _checked(self, model: Any) -> Any:
         module = self.settings["module"]
@@ -231,7 +255,8 @@ class KerasLearner:
             self.model.test_step(self._row())
         except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
             self._check_unpacked("test_step", error)
-            raise ModelError(f"{module}: the loss does not fit the labels: {summary(error)}") from error
+            given = "targets" if self._targets else "labels"
+            raise ModelError(f"{module}: the loss does not fit the {given}: {summary(error)}") from error
         self.model.reset_metrics()
         if self.weighted:
             self._check_weights_taken()
@@ -277,6 +302,9 @@ class KerasLearner:
         if len(outputs.shape) != 2:
             raise ModelError(f"{module}: an event gives shape {tuple(outputs.shape[1:])}; it must be a row of scores")
         self._outputs = int(outputs.shape[-1])
+        if self._targets:
+            self._check_n_outputs()
+            return
         listed = ", ".join(map(str, labels))
         if self._outputs == 1 and labels != [0, 1]:
             raise ModelError(f"{module}: one output separates labels 0 and 1; the labels are {listed}")
@@ -288,6 +316,15 @@ class KerasLearner:
         if self._outputs > 1 and (min(labels) < 0 or max(labels) >= self._outputs):
             raise ModelError(
                 f"{module}: {self._outputs} outputs separate labels 0 to {self._outputs - 1}; the labels are {listed}"
+            )
+
+    def _check_n_outputs(self) -> None:
+        if self._outputs != self.n_targets:
+            names, plural = ", ".join(target.name for target in self._targets), "s" * (self._outputs != 1)
+            raise ModelError(
+                f"{self.settings['module']}: an event gives {self._outputs} number{plural}, and there "
+                f"{'is 1 target' if self.n_targets == 1 else f'are {self.n_targets} targets'} ({names}); end the "
+                f"network in Dense({self.n_targets})"
             )
 
     def uses_global_generator(self, variables: Sequence[Any]) -> bool:
@@ -340,7 +377,7 @@ class KerasLearner:
 class _BatchLoop:
     """Runs `train_step` or `test_step` over the rows of a pass, batch by batch; only the last batch may be smaller."""
 
-    def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool) -> None:
+    def __init__(self, learner: KerasLearner, step: str, size: int, xla: bool | None) -> None:
         self._learner, self._size, self._xla = learner, size, xla
         self._step: Callable[[Any], Any] = getattr(learner.model, step)
         self._is_own = getattr(type(learner.model), step) is not getattr(keras.Model, step)
@@ -401,7 +438,7 @@ class _BatchLoop:
     def _compile(self, capacity: int, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         features = tf.TensorSpec([capacity, self._learner.settings["n_features"]], tf.float32)
-        targets = tf.TensorSpec.from_tensor(tf.constant(self._learner.targets(np.zeros(capacity, dtype=np.int64))))
+        targets = tf.TensorSpec.from_tensor(tf.constant(self._learner.targets(self._learner.no_labels(capacity))))
         weights = [tf.TensorSpec([capacity], tf.float32)] if self._learner.weighted else []
         data = (features, targets, *weights)
         scalar = tf.TensorSpec([], tf.int32)
@@ -410,7 +447,8 @@ class _BatchLoop:
         self._last = tf.function(self._one, input_signature=[tuple(map(_any_rows, data))])
         last = self._last.get_concrete_function()
         self._results = last.structured_outputs
-        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=self._xla)
+        xla = not _draws(last.graph) if self._xla is None else self._xla
+        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=xla)
         loop = self._loop.get_concrete_function()
         variables = [*last.variables, *loop.variables]
         self._is_random = self._learner.uses_global_generator(variables) or _has_seeds(loop.graph)
@@ -451,9 +489,19 @@ def _any_rows(spec: Any) -> Any:
 
 def _has_seeds(graph: Any) -> bool:
     """Return whether the graph has a random operation of TensorFlow with its own seed and state."""
+    return any("seed2" in node.attr for node in _nodes(graph))
+
+
+def _draws(graph: Any) -> bool:
+    """Return whether the graph draws random numbers, as dropout does. XLA computes them slowly on processors."""
+    return any(RANDOM.search(node.op) for node in _nodes(graph))
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
     definition = graph.as_graph_def()
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    return any("seed2" in node.attr for node in nodes)
+    yield from definition.node
+    for function in definition.library.function:
+        yield from function.node_def
 
 
 def _tensor(array: NDArray[np.float32]) -> Any:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from hepfaas.errors import RequestError
 from hepfaas.learner import scratch
 from hepfaas.learner.step_log import lines_of, shortened
+from hepfaas.runs.targets import Row
 from hepfaas.sandbox import confinement, usage, wire
 from hepfaas.training.segments import Block, Rows, rows_in
 
@@ -87,8 +88,10 @@ class LearnerSettings:
     """A network and how it is computed.
 
     code: the user's Python files by name. module: the file that defines model(idim). labels: distinct, sorted.
-    threads: of one operation; they are part of the recipe because sums depend on them. weighted: whether events have
-    weights. class_weight: factor of the event weights of each label, none if all are 1.
+    threads: of one operation; they are part of the recipe because sums depend on them. xla: whether the training loop
+    is compiled with XLA; None: if the network draws no random numbers. weighted: whether events have weights.
+    class_weight: factor of the event weights of each label, none if all are 1. targets: of a regression,
+    which has no labels.
     """
 
     code: Mapping[str, bytes]
@@ -98,9 +101,10 @@ class LearnerSettings:
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
+    targets: tuple[Row, ...] = ()
 
 
 class ProcessSettings(Protocol):

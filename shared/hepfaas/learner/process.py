@@ -109,7 +109,7 @@ class Session:
         return facts, [np.frombuffer(graph, dtype=np.uint8)]
 
     def _pass(self, blocks: Any, seed: int, use: Callable[[Feed], dict[str, Any]]) -> dict[str, Any]:
-        feed = Feed(self._cache, self._buffers, blocks, seed, self._learner.factors)
+        feed = Feed(self._cache, self._buffers, blocks, seed, self._learner.factors, self._learner.n_targets)
         wire.send(self._socket, {"need": feed.needed})
         receiver = threading.Thread(target=feed.receive, args=(self._socket,), daemon=True)
         receiver.start()

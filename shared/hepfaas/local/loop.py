@@ -16,10 +16,11 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
 from hepfaas.runs.phases import Finished, Ready
 from hepfaas.runs.recipe import Recipe
-from hepfaas.runs.steps import Step, Train
+from hepfaas.runs.steps import Evaluate, Step, Train
 from hepfaas.steps.learning import Learners
 
-LEARNER_KINDS = ("train", "export")
+MAIN_PHASES = ("train", "export", "evaluate")
+"""Phases whose steps are done in this process: it has the learner, and spreads parts of `evaluate`."""
 
 
 class Loop:
@@ -58,8 +59,8 @@ class Loop:
                 learners.start()
             while isinstance(coming := self._next(), Ready):
                 self._phases.begin(coming)
-                if coming.phase in LEARNER_KINDS:
-                    self._learn(coming.steps, learners)
+                if coming.phase in MAIN_PHASES:
+                    self._do(coming.steps, learners)
                 else:
                     self._phases.do(coming)
             self._phases.show_cut_flow()
@@ -70,12 +71,14 @@ class Loop:
     def _next(self) -> Ready | Finished:
         return plan.next_steps(self._recipe, self._name, self._phases.result)
 
-    def _learn(self, steps: Sequence[Step], learners: Learners) -> None:
+    def _do(self, steps: Sequence[Step], learners: Learners) -> None:
         for step in steps:
             start = time.monotonic()
             tools: dict[str, Any] = {"learners": learners}
             if isinstance(step, Train):
                 tools["on_rows"] = self._progress.advance
+            if isinstance(step, Evaluate):
+                tools = {"spread": self._workers.spread}
             try:
                 self._log(step, perform(step, self._store, **tools))
             except MissingError as error:

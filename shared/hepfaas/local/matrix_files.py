@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
 from hepfaas.runs.splits import Split
+from hepfaas.runs.targets import Target
 
 Columns = Mapping[str, NDArray[Any]]
 Write = Callable[[NDArray[np.float32], Columns], None]
@@ -41,7 +42,8 @@ class Layout:
     """What the files of all samples have in common.
 
     features: name of each column of the matrix. types: of the other columns, by their names. files: addresses, which
-    the column 'file' gives by number. tree: of the files. classes: name of the class of each label.
+    the column 'file' gives by number. tree: of the files. classes: name of the class of each label. targets: of a regression,
+    by their columns, which have (target - mean) / deviation.
     """
 
     features: tuple[str, ...]
@@ -49,6 +51,7 @@ class Layout:
     files: tuple[str, ...]
     tree: str
     classes: Mapping[int, str]
+    targets: Mapping[str, Target]
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -58,6 +61,7 @@ class Layout:
             "files": list(self.files),
             "tree": self.tree,
             "classes": {str(label): name for label, name in self.classes.items()},
+            "targets": {name: target.to_json() for name, target in self.targets.items()},
         }
 
 
@@ -130,12 +134,13 @@ def distinct(names: Sequence[str], taken: Collection[str]) -> list[str]:
 
 def readme(suffix: str, layout: Layout) -> str:
     """Return the text that shows how the files are read, in Python that runs in their folder."""
+    learned = next(iter(layout.targets), "label" if suffix == "parquet" else PLURAL["label"])
     return (
         "Events that `hepfaas prepare` has selected, scaled and split. In this folder they are read with\n\n"
-        f"{_HOW[suffix]}"
+        f"{_HOW[suffix].replace('$Y', repr(learned))}"
         f"    branches = uproot.open(address)[{layout.tree!a}].arrays(entry_start=entry, entry_stop=entry + 1)\n\n"
         "'weight' is the physical weight of an event, 'training_weight' the one to train with.\n"
-        f"{ABOUT} has the names of features, files and classes; {SPEC} says how branches become features.\n"
+        f"{ABOUT} has the names of features, files, classes and targets; {SPEC} says how branches become features.\n"
     )
 
 
@@ -148,7 +153,7 @@ def _parquet(path: Path, layout: Layout, split: Split, n_events: int) -> Iterato
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: text if name == FILE else pa.from_numpy_dtype(kind) for name, kind in layout.types.items()}
     fields = [*types.items(), (SPLIT, text), *((name, pa.float32()) for name in layout.features)]
-    schema = pa.schema(fields, metadata={"hepfaas": json.dumps(layout.to_json()["classes"])})
+    schema = pa.schema(fields, metadata={"hepfaas": json.dumps(layout.to_json())})
     waiting: list[tuple[NDArray[np.float32], Columns]] = []
 
     def table() -> Any:
@@ -260,18 +265,18 @@ _HOW = {
     training, all_events = pandas.read_parquet("training.parquet"), pandas.read_parquet(".")
     names = json.loads(pathlib.Path("_dataset.json").read_text())["features"]
     x = training[names].to_numpy()
-    y, weights = training["label"].to_numpy(), training["training_weight"].to_numpy()
+    y, weights = training[$Y].to_numpy(), training["training_weight"].to_numpy()
     address, entry = training["file"][0], training["entry"][0]  # of the first event
 """,
     "npz": """    import numpy, uproot
     training = numpy.load("training.npz")
-    x, y, weights = training["features"], training["labels"], training["training_weights"]
+    x, y, weights = training["features"], training[$Y], training["training_weights"]
     names = training["feature_names"].tolist()
     address, entry = training["file_names"][training["files"][0]], training["entries"][0]  # of the first event
 """,
     "hdf5": """    import h5py, uproot
     training = h5py.File("training.h5")
-    x, y, weights = training["features"][:], training["labels"][:], training["training_weights"][:]
+    x, y, weights = training["features"][:], training[$Y][:], training["training_weights"][:]
     names = training["feature_names"].asstr()[:].tolist()
     address, entry = training["file_names"].asstr()[training["files"][0]], training["entries"][0]  # of the first event
 """,

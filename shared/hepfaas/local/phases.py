@@ -8,7 +8,7 @@ from typing import Any
 
 from hepfaas.errors import MissingError, UnavailableError
 from hepfaas.local.progress import Progress
-from hepfaas.local.tables import table
+from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store
 from hepfaas.runs import plan
@@ -17,6 +17,7 @@ from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey
+from hepfaas.steps import evaluate
 from hepfaas.steps.objects import result_if_there
 
 MAX_REPEATS = 3
@@ -40,7 +41,7 @@ class Phases:
         self._workers, self._progress, self._on_step = workers, progress, on_step
         self._known: dict[str, dict[str, Any]] = {}
         self._repeats: Counter[str] = Counter()
-        self._notes_shown = self._flow_shown = False
+        self._notes_shown = self._findings_shown = self._flow_shown = False
         self._held_back: dict[str, int] = {}
 
     def result(self, key: str) -> dict[str, Any] | None:
@@ -61,10 +62,14 @@ class Phases:
             raise UnavailableError(f"store {self._store.url} loses '{lost}', or objects that it needs")
         if coming.phase == self._progress.phase:
             return
+        self._show_findings()
+        if self._progress.phase == "train":
+            self._show_early_end()
         if coming.phase == "score":
             self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
         if coming.phase == "train":
             total = self._rows(Split.TRAINING) * self._recipe.epochs
+            self._workers.warm(evaluate.warm)  # they have nothing else to do until the scores
             self._progress.begin("train", total * coming.done // coming.total, total)
         elif coming.phase in ("survey", "prepare", "score"):
             missing = sum(map(self.events, coming.steps))
@@ -96,7 +101,7 @@ class Phases:
         flow = plan.flow_of(self._recipe, self._attempt, self.result)
         if flow and not self._flow_shown:
             self._flow_shown = True
-            for line in table(flow.rows(), "").splitlines():
+            for line in table(cut_flow_rows(flow), "").splitlines():
                 self._progress.say(line)
 
     def events(self, step: Step) -> int:
@@ -116,12 +121,25 @@ class Phases:
                 files = int(steps_left[step.file] == 0)
             self._progress.advance(self.events(step), self._size_bytes(step), files)
 
+    def _show_findings(self) -> None:
+        """Show once what the values of the branches tell, as soon as it is known."""
+        notes = None if self._findings_shown else plan.findings(self._recipe, self._attempt, self.result)
+        if notes is not None:
+            self._findings_shown = True
+            for note in notes:
+                self._progress.say(f"note: {note}")
+
+    def _show_early_end(self) -> None:
+        trained, most = plan.n_epochs(self._recipe, self._attempt, self.result), self._recipe.epochs
+        if trained is not None and trained < most:
+            self._progress.say(f"note: the training stopped after {trained} of at most {most} epochs")
+
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""
         self._notes_shown = True
         opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
-        notes = {note for file in opened for note in file.notes}
+        notes = {note for file in opened for note in file.notes} | set(plan.empty_files(self._recipe, opened))
         if left_out:
             notes.add(f"branches without numbers are left out: {', '.join(sorted(left_out))}")
         twice = sum(file.baskets_read_twice for file in opened)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from hepfaas.models.inference import INFERENCE
 from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
-from hepfaas.scores.files import Columns, score_file
+from hepfaas.scores.files import SCORE, Columns, score_file
 from hepfaas.steps.predict import predicted
 
 SHOWN = 10
@@ -91,7 +90,7 @@ class _Summary:
         """Add the scores of a chunk."""
         count = len(columns["entry"])
         self._events += count
-        scores = {name: values for name, values in columns.items() if re.fullmatch(r"score(_[0-9]+)?", name)}
+        scores = {name: values for name, values in columns.items() if SCORE.fullmatch(name)}
         for name, values in scores.items():
             self._sums[name] += float(np.nansum(values, dtype=np.float64))
         self._n_without += int(np.isnan(next(iter(scores.values()))).sum())

@@ -44,7 +44,7 @@ from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part
-from hepfaas.training.prepared import ENTRY, LABEL, SPECTATOR, TRAINING_WEIGHT, WEIGHT, StoredPart
+from hepfaas.training.prepared import ENTRY, LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
 
 OURS = (ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT)
 """Columns with the same name in the store and in files."""
@@ -83,8 +83,9 @@ def report_text(report: Mapping[str, Any]) -> str:
     """Return what was written as text."""
     rows = [{"sample": split, "events": events} for split, events in report["events"].items()]
     classes = ", ".join(f"{label}: {visible(name)}" for label, name in report["classes"].items())
+    learned = f"labels {classes}" if classes else f"targets {', '.join(map(visible, report['targets']))}"
     return (
-        f"{table(rows, '')}\n\n{report['features']:,} features; labels: {classes}; in {report['seconds']:.1f} s.\n"
+        f"{table(rows, '')}\n\n{report['features']:,} features; {learned}; in {report['seconds']:.1f} s.\n"
         f"The events are in {visible(report['out'])}; {README} there shows how to read them."
     )
 
@@ -143,6 +144,7 @@ class _Work:
             "features": len(layout.features),
             "events": {split.label: n_events for split, n_events in counts.items()},
             "classes": {str(label): name for label, name in layout.classes.items()},
+            "targets": list(layout.targets),
         }
 
 
@@ -159,8 +161,11 @@ class _Events:
         self.spec = FeatureSpec.from_json(json.loads(store.get(prepared.spec)))
         self.counts = {split: sum(part.rows[split] for part in self._parts) for split in Split}
         types = self._types()
+        targets = {f"{TARGET}{number}": target for number, target in enumerate(prepared.targets)}
+        if targets:
+            del types[LABEL]
         others = [name for name in types if name not in OURS]
-        wanted = [name.removeprefix(SPECTATOR) for name in others]
+        wanted = [targets[name].name if name in targets else name.removeprefix(SPECTATOR) for name in others]
         names = distinct([*wanted, *self.spec.columns], RESERVED)
         self._names = {**{name: name for name in OURS}, **dict(zip(others, names, strict=False))}
         self.layout = Layout(
@@ -169,6 +174,7 @@ class _Events:
             files=tuple(prepared.files.values()),
             tree=tree,
             classes=prepared.classes,
+            targets={self._names[name]: target for name, target in targets.items()},
         )
         renamed = zip([*wanted, *self.spec.columns], names, strict=True)
         self.notes = [f"'{name}' is written as column '{column}'" for name, column in renamed if name != column]

@@ -63,7 +63,7 @@ class Progress:
         self.files += files
         if self._bar:
             self._bar.update(self._bar.task_ids[-1], completed=self.events, detail=self._detail())
-        elif self.clock() - self._last_line >= LINE_EVERY_S:
+        elif self.events_total and self.clock() - self._last_line >= LINE_EVERY_S:
             self.say(f"{self.phase}: {self._line()}")
             self._last_line = self.clock()
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hepfaas.platform.terminal import visible
+from hepfaas.platform.terminal import PRINTED, visible
+from hepfaas.runs.cut_flow import CutFlow, SampleFlow
+from hepfaas.views.numbers import measured
 
 if TYPE_CHECKING:  # at run time it would import uproot
     from hepfaas.datasets.summary import TreeSummary
+    from hepfaas.local.inspection import Sample
 
+MOST_NOTE = 60
+"""Characters of a note in a list of runs."""
 
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 """A time in ISO 8601 that is a whole text, or begins a line of a log."""
+
+
+MOST_CLASSES = 6
+"""Whose AUC is shown in columns of their own."""
 
 
 def in_local_time(text: str) -> str:
@@ -36,19 +45,86 @@ def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
     return "\n".join(_line(line, widths, right) for line in [headings, *cells])
 
 
+def runs_text(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
+    """Return a list of runs, each with the begin of its last note, without columns that no run has."""
+    shown = [{**row, "note": _short(str(row.get("note") or "")), "tags": row.get("tags") or None} for row in rows]
+    used = [name for name in (shown[0] if shown else ()) if any(row.get(name) not in (None, "") for row in shown)]
+    return table([{name: row.get(name) for name in used} for row in shown], empty)
+
+
+def notes_text(notes: Sequence[Mapping[str, Any]]) -> str:
+    """Return notes: a line with time and author, then the text, indented."""
+    return "\n".join(
+        f"{in_local_time(str(note['time']))}  {visible(str(note.get('by', '')))}".rstrip()
+        + "".join(f"\n{PRINTED}{visible(line)}" for line in str(note["text"]).split("\n"))
+        for note in notes
+    )
+
+
 def metrics_text(report: Mapping[str, Any]) -> str:
-    """Return loss, accuracy and AUC of each sample, and the model of the run."""
-    rows = [
+    """Return loss, accuracy and AUC of each sample, or the metrics of each target, and the model of the run."""
+    if "targets" in next(iter(report["metrics"].values()), {}):
+        rows = list(target_rows(report["metrics"]))
+    else:
+        rows = class_rows(report["metrics"])
+    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+
+
+def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of each sample and target of a regression, in the target's unit."""
+    for split, values in metrics.items():
+        for target in values["targets"]:
+            errors = {
+                name: "-" if target[name] is None else f"{target[name]:.4g} ± {target[f'{name}_uncertainty']:.2g}"
+                for name in ("rmse", "bias", "resolution")
+            }
+            yield {"sample": split, "events": values["events"], "target": target["name"], **errors, "R²": target["r2"]}
+
+
+def class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return loss, accuracy and AUC of each sample. With several classes the AUC is that of each class against the
+    others, of up to `MOST_CLASSES` classes."""
+    return [
         {
             "sample": split,
             "events": values["events"],
             "loss": values["loss"],
             "accuracy": values["accuracy"],
-            "AUC": f"{values['auc']:.4f} ± {values['auc_uncertainty']:.4f}" if values["auc"] is not None else "-",
+            **_auc_columns(values),
         }
-        for split, values in report["metrics"].items()
+        for split, values in metrics.items()
     ]
-    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+
+
+def _auc_columns(values: Mapping[str, Any]) -> dict[str, str]:
+    classes = values.get("classes", [])
+    mean = _auc(values["auc"], values["auc_uncertainty"])
+    if not 0 < len(classes) <= MOST_CLASSES:
+        return {"mean AUC" if classes else "AUC": mean}
+    return {f"AUC of {each['name']}": _auc(each["auc"], each["uncertainty"]) for each in classes}
+
+
+def _auc(value: float | None, uncertainty: float | None) -> str:
+    return "-" if value is None else f"{value:.4f} ± {uncertainty:.4f}"
+
+
+def status_text(values: Mapping[str, Any]) -> str:
+    """Return the JSON values of a run's status as text."""
+    flow = values.get("cut_flow")
+    return facts({**values, "cut_flow": cut_flow_rows(CutFlow.from_json(flow))} if flow else values)
+
+
+def cut_flow_rows(flow: CutFlow) -> list[dict[str, str]]:
+    """Return a row for each cut: its name and what is left of each sample, as text."""
+    return [
+        {"cut": cut, **{sample.sample: _left(sample, number) for sample in flow.samples}}
+        for number, cut in enumerate(flow.cuts)
+    ]
+
+
+def _left(flow: SampleFlow, number: int) -> str:
+    events = f"{flow.events[number]:,}"
+    return f"{events} ({measured(flow.weights[number], flow.uncertainties[number])})" if flow.weights else events
 
 
 def facts(values: Mapping[str, Any], indent: str = "") -> str:
@@ -68,11 +144,12 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(line for line in lines if line)
 
 
-def described(tree: TreeSummary) -> str:
-    """Return a TTree with its branches."""
+def described(tree: TreeSummary, sample: Sample | None = None) -> str:
+    """Return a TTree with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
     heading = (
-        f"TTree '{visible(tree.name)}'{title}: {tree.entries:,} entries in {tree.clusters:,} clusters, "
+        f"TTree '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"
     )
@@ -82,11 +159,22 @@ def described(tree: TreeSummary) -> str:
             "form": "jagged" if branch.jagged else "flat",
             "type": branch.type,
             "size": size(branch.size_bytes),
+            **({name: _value(value) for name, value in sample.values(branch.name).items()} if sample else {}),
         }
         for branch in tree.branches
     ]
-    others = [{"branch": name, "form": "left out", "type": why, "size": ""} for name, why in tree.left_out]
-    return f"{heading}\n{table([*rows, *others], 'no branch')}"
+    no_values = {"low": "", "high": "", "missing": ""} if sample else {}
+    others = [{"branch": name, "form": "left out", "type": why, "size": "", **no_values} for name, why in tree.left_out]
+    notes = [f"note: {visible(note)}" for note in (sample.notes if sample else [])]
+    return "\n".join([heading, table([*rows, *others], "no branch"), *notes])
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def size(size_bytes: float) -> str:
@@ -96,6 +184,11 @@ def size(size_bytes: float) -> str:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def _short(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if line == text and len(line) <= MOST_NOTE else f"{line[:MOST_NOTE]}…"
 
 
 def _line(cells: Iterable[str], widths: Sequence[int], right: Sequence[bool]) -> str:

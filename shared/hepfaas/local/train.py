@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hepfaas.datasets.listings import on_server
+from hepfaas.features.branches import BranchSurvey, total
+from hepfaas.features.findings import findings
+from hepfaas.features.preprocess import sources_of
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
+from hepfaas.local.inspection import SAMPLE_ENTRIES
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
 from hepfaas.local.workers import perform
 from hepfaas.models import versions
-from hepfaas.orchestration import records
+from hepfaas.orchestration import records, remarks
 from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
-from hepfaas.steps.objects import result_if_there
+from hepfaas.runs.steps import Survey
+from hepfaas.steps.objects import result_if_there, result_of
+
+SAMPLE_FILES = 10
+"""Most files that a dry run reads entries of."""
 
 
-def train(folder: Path, names: Mapping[str, str], store: Store, workers: int) -> dict[str, Any]:
-    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files."""
+def train(
+    folder: Path, names: Mapping[str, str], store: Store, workers: int, tags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files. tags: of the run."""
     start = time.monotonic()
+    remarks.check_tags(tags)
     probe(store)
     job = job_in(folder, names, inside=False, listing=on_server)
     recipe = recipe_of(job, store)
     run = records.start(store, records.Request(recipe, time.time(), job.notes))
+    remarks.tag(store, run, tags)
     progress = Progress()
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
     for note in job.notes:
@@ -82,6 +95,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         }
         for file, opened in zip(plan.inputs(recipe, headers), headers, strict=True)
     ]
+    steps = _steps(recipe, files, plan.next_steps(recipe, "dry-run", results))  # before a sample is surveyed
     return {
         "name": recipe.name,
         "files": files,
@@ -89,9 +103,42 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         "bytes": sum(file["bytes"] for file in files),
         "features": len(headers[0].features),
         "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
-        "notes": [*job.notes, *headers[0].notes],
-        "steps": _steps(recipe, files, plan.next_steps(recipe, "dry-run", results)),
+        "notes": [
+            *job.notes,
+            *plan.empty_files(recipe, headers),
+            *headers[0].notes,
+            *_findings(recipe, headers[0], staged),
+        ],
+        "steps": steps,
     }
+
+
+def _findings(recipe: Recipe, header: Header, staged: Store) -> list[str]:
+    """Return notes on the values of the branches: from the whole survey if it exists, else from the first entries of
+    some files."""
+
+    def results(key: str) -> dict[str, Any] | None:
+        return result_if_there(key, staged)
+
+    known = plan.findings(recipe, "dry-run", results)
+    if known is not None:
+        return known
+    firsts: dict[str, Survey] = {}
+    for step in plan.surveys(recipe, "dry-run", results):
+        firsts.setdefault(step.file, step)
+    files = list(firsts.values())
+    sample = [_beginning(step) for step in files[:: max(1, -(-len(files) // SAMPLE_FILES))]]
+    for step in sample:
+        perform(step, staged)
+    survey = total([BranchSurvey.from_json(result_of(step.key, staged)) for step in sample])
+    events = sum(step.n_events for step in sample)
+    sources = sources_of(recipe.preprocessing, header.inputs)
+    return [f"in a sample of {events:,} events: {note}" for note in findings(survey.branches, sources)]
+
+
+def _beginning(step: Survey) -> Survey:
+    start, stop = step.entries
+    return replace(step, entries=(start, min(stop, start + SAMPLE_ENTRIES)))
 
 
 def outlook_text(outlook: Mapping[str, Any]) -> str:
@@ -114,7 +161,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     rows = int(0.64 * sum(file["events"] for file in files))
     segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
     totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
-    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "evaluate", "publish")
+    order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "examine", "evaluate", "publish")
     next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []
     for phase in _PHASES:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from hepfaas.errors import MissingError, UnavailableError
 from hepfaas.platform.storage import Store
@@ -24,6 +25,8 @@ MAX_ATTEMPTS = 4
 """Attempts of a step for which something outside does not answer, or whose process is killed."""
 
 BACK_OFF_S = 0.5
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -59,6 +62,26 @@ class Workers:
             if attempt == MAX_ATTEMPTS:
                 raise errors[0] if errors else UnavailableError(_killed(next(iter(left.values()))))
             time.sleep(BACK_OFF_S * 2**attempt)
+
+    def spread(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Return the result of a pure function for each item.
+
+        Raises: UnavailableError if its process is killed in each attempt.
+        """
+        items = list(items)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                return list(self._started().map(function, items))
+            except BrokenProcessPool:
+                self._stop()
+                time.sleep(BACK_OFF_S * 2**attempt)
+        raise UnavailableError(f"the process of '{function.__name__}' was killed {MAX_ATTEMPTS} times")
+
+    def warm(self, function: Callable[[], None]) -> None:
+        """Call a function in each idle worker, without waiting. Its work is lost if a worker is killed."""
+        with contextlib.suppress(BrokenProcessPool):
+            for _ in range(self._count):
+                self._started().submit(function)
 
     def _round(self, steps: Sequence[Step]) -> Iterator[tuple[Step, float | UnavailableError]]:
         """Yield the outcome of one attempt of each step, except of those that are lost with a killed worker."""

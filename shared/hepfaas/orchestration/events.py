@@ -39,7 +39,7 @@ DOES = {
     "survey": ("open", "survey", "spec", "weigh"),
     "prepare": ("prepare",),
     "train": ("train", "export", "convert"),
-    "score": ("score",),
+    "score": ("score", "examine"),
     "apply": ("predict",),
     "evaluate": ("evaluate", "compare"),
     "publish": ("publish", "register"),

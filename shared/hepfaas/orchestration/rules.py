@@ -161,6 +161,9 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     for needs, is_met in checks.items():
         if not is_met:
             raise RequestError(f"rule '{name}' needs {needs}")
+    params = job.get("params")
+    if gate and isinstance(params, dict) and "target" in params:
+        raise RequestError(f"rule '{name}': 'gate' compares classifiers, and the job has a 'target'; leave one out")
     if gate and (len(rule.sample) < len(set(gate.files)) or set(rule.sample.values()) != set(rule.labels.values())):
         raise RequestError(
             f"rule '{name}': 'gate' needs files of every label, and each of its files must have one, given by 'labels' "

@@ -141,8 +141,16 @@ def check_removes(path: str, headers: Headers) -> None:
 
 def page_policy(style: str) -> str:
     """Return the Content-Security-Policy of a page with one style sheet of its own and images of this service."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"{NOTHING}; style-src 'sha256-{digest}'; img-src 'self' data:; base-uri 'none'; form-action 'none'"
+    return f"{NOTHING}; {_style_source(style)}; img-src 'self' data:; base-uri 'none'; form-action 'none'"
+
+
+def file_policy(style: str) -> str:
+    """Return the Content-Security-Policy that a page carries in itself: one style sheet, and images inside the page."""
+    return f"default-src 'none'; {_style_source(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _style_source(style: str) -> str:
+    return f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'"
 
 
 def protect(raw: list[tuple[bytes, bytes]]) -> None:

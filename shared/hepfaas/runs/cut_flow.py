@@ -35,19 +35,19 @@ class CutFlow:
     cuts: tuple[str, ...]
     samples: tuple[SampleFlow, ...]
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CutFlow:
+        """Return the cut flow in JSON values of `to_json`."""
+        sums = ("events", "weights", "uncertainties")
+        flows = ((flow["sample"], *(tuple(flow.get(name, ())) for name in sums)) for flow in values["samples"])
+        return cls(tuple(values["cuts"]), tuple(SampleFlow(*flow) for flow in flows))
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
         return {
             "cuts": list(self.cuts),
             "samples": [{name: value for name, value in asdict(flow).items() if value} for flow in self.samples],
         }
-
-    def rows(self) -> list[dict[str, str]]:
-        """Return a row for each cut: its name and what is left of each sample, as text."""
-        return [
-            {"cut": cut, **{flow.sample: _shown(flow, number) for flow in self.samples}}
-            for number, cut in enumerate(self.cuts)
-        ]
 
 
 def cut_flow(cuts: Sequence[str], parts: Sequence[PreparedPart], samples: Mapping[str, str]) -> CutFlow:
@@ -61,10 +61,11 @@ def _flow(sample: str, n_cuts: int, parts: Sequence[PreparedPart]) -> SampleFlow
     lost = [sum(part.rejected[number] for part in parts if part.rejected) for number in range(n_cuts)]
     selected = sum(sum(part.rows) for part in parts)
     events = tuple(selected + sum(lost[number:]) for number in range(n_cuts + 1))
-    if not any(part.flow for part in parts):
+    weighted = [part for part in parts if part.flow]
+    if not weighted:
         return SampleFlow(sample, events)
     weights, squares = (
-        [reduce(or_, (part.sums(number)[which] for part in parts), ExactSum()) for number in range(n_cuts + 1)]
+        [reduce(or_, (part.sums(number)[which] for part in weighted), ExactSum()) for number in range(n_cuts + 1)]
         for which in (0, 1)
     )
     return SampleFlow(
@@ -73,9 +74,3 @@ def _flow(sample: str, n_cuts: int, parts: Sequence[PreparedPart]) -> SampleFlow
         tuple(float(reduce(or_, weights[number:])) for number in range(n_cuts + 1)),
         tuple(math.sqrt(float(reduce(or_, squares[number:]))) for number in range(n_cuts + 1)),
     )
-
-
-def _shown(flow: SampleFlow, number: int) -> str:
-    if not flow.weights:
-        return f"{flow.events[number]:,}"
-    return f"{flow.events[number]:,} ({flow.weights[number]:.6g} ± {flow.uncertainties[number]:.2g})"

@@ -44,12 +44,12 @@ class PadRule:
 
 @dataclass(frozen=True)
 class BranchRules:
-    """The rules of one branch."""
+    """The rules of one branch. mask: the pattern that wants a mask, '' if none does."""
 
     scaling: ScalingRule = ScalingRule("*")
     nan: NanRule = NanRule("*")
     pad: PadRule = PadRule("*")
-    mask: bool = False
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class FeatureRules:
         scaling = values_by_name([(rule.pattern, rule) for rule in self.scaling], names, "'scaling'")
         nan = values_by_name([(rule.pattern, rule) for rule in self.nan], names, "'nan'")
         pad = values_by_name([(rule.pattern, rule) for rule in self.pad], names, "'pad'")
-        mask = values_by_name([(pattern, True) for pattern in self.mask], names, "'mask'")
+        mask = values_by_name([(pattern, pattern) for pattern in self.mask], names, "'mask'")
         usual = BranchRules()
         return {
             name: BranchRules(
-                scaling.get(name, usual.scaling), nan.get(name, usual.nan), pad.get(name, usual.pad), name in mask
+                scaling.get(name, usual.scaling), nan.get(name, usual.nan), pad.get(name, usual.pad), mask.get(name, "")
             )
             for name in names
         }

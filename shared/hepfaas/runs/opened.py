@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_SHARED = ("features", "left_out")
+_SHARED = ("features", "left_out", "inputs", "extra")
 
 
 def joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of results of open steps, or of such sums."""
     lists: list[Any] = []
     files = [
-        {**file, **{name: _number(lists, file[name]) for name in _SHARED}}
+        {**file, **{name: _number(lists, file[name]) for name in _SHARED if name in file}}
         for result in results
         for file in files_of(result)
     ]
@@ -24,7 +24,7 @@ def files_of(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if "lists" not in result:
         return [result]
     lists = result["lists"]
-    return [{**file, **{name: lists[file[name]] for name in _SHARED}} for file in result["files"]]
+    return [{**file, **{name: lists[file[name]] for name in _SHARED if name in file}} for file in result["files"]]
 
 
 def _number(lists: list[Any], wanted: Any) -> int:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.errors import RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.runs import conversion, epochs, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
@@ -41,6 +42,7 @@ from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
+    Examine,
     Export,
     Learning,
     Open,
@@ -53,6 +55,12 @@ from hepfaas.runs.steps import (
     Train,
     Weigh,
 )
+from hepfaas.runs.targets import Row, Target, targets_in
+
+MOST_NAMED = 10
+"""Files that a note names."""
+MOST_FLOWS = 500_000
+"""Files × cuts of a run with weights."""
 
 
 def next_steps(recipe: AnyRecipe, attempt: str, results: Results) -> Ready | Finished:
@@ -88,6 +96,13 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
     """Return the open step of each file, in the order of the recipe."""
     sums = {one.name: one.sum_of_weights for one in recipe.samples if isinstance(one.sum_of_weights, str)}
+    if recipe.is_weighted and len(recipe.files) * len(recipe.preprocessing.cuts) > MOST_FLOWS:
+        raise RequestError(
+            f"the weights of {len(recipe.files):,} files after each of {len(recipe.preprocessing.cuts)} cuts are more "
+            f"than {MOST_FLOWS:,} sums; join cuts by 'and', or use fewer and larger files"
+        )
+    kept = [text for text in (*recipe.spectators, *recipe.targets) if text in parse(text, "params.json").names]
+    removed = (*recipe.preprocessing.removed, *dict.fromkeys([*kept, *_telling(recipe)]))
     return [
         Open(
             url=file.url,
@@ -97,7 +112,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            removed=(*recipe.preprocessing.removed, *recipe.spectators),
+            removed=removed,
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
@@ -106,10 +121,19 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     ]
 
 
+def _telling(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names in the weights and the label of events that are not selected by name. As features they could
+    tell the class, and data do not have them."""
+    weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
+    used = {name for text in (recipe.label, *weights) if text for name in parse(text, "params.json").names}
+    return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
+
+
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators."""
-    weighting = recipe.weighting(file.sample)
-    return tuple(dict.fromkeys([*weighting.expressions, *recipe.spectators]))
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
+    which events are not test events."""
+    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
@@ -121,7 +145,7 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
-    if not recipe.label and len(with_events) < len(recipe.labels):
+    if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
         raise RequestError(
             f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
@@ -140,7 +164,8 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = _headers(opened)
-    branches = headers[0].branches  # one tuple for all steps, which are named by it
+    branches, preprocessing = headers[0].branches, recipe.preprocessing.text
+    weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
         Survey(
@@ -148,17 +173,24 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             tree=recipe.tree,
             branches=branches,
             entries=entries,
-            inputs=_read(header),
-            preprocessing=recipe.preprocessing.text,
-            weighting=recipe.weighting(listed.sample).text if recipe.is_weighted else "",
+            inputs=read,
+            preprocessing=preprocessing,
+            weighting=weightings.get(listed.sample, ""),
             moments=moments,
             histograms=histograms,
+            targets=recipe.targets,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
         for entries in file.ranges
     ]
     return tree_of(steps)
+
+
+def _weightings(recipe: Recipe) -> dict[str, str]:
+    """Return the text of the weighting of each sample."""
+    return {sample: recipe.weighting(sample).text for sample in {file.sample for file in recipe.files}}
 
 
 def _read(header: Header) -> tuple[str, ...]:
@@ -170,7 +202,8 @@ def _read(header: Header) -> tuple[str, ...]:
 def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | None = None) -> Levels:
     """Return the prepare steps of all entry ranges, file after file, and their sums."""
     columns, headers = spec.values["columns"], _headers(opened)
-    classes = _class_numbers(recipe)
+    classes, targets = _class_numbers(recipe), _targets(recipe, spec)
+    weightings = _weightings(recipe) if weigh else {}
     steps = [
         Prepare(
             file=file.identity,
@@ -181,8 +214,10 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             split_seed=recipe.split_seed,
             inputs=header.extra,
             spectators=recipe.spectators,
-            weighting=recipe.weighting(listed.sample).text if weigh else "",
+            weighting=weightings.get(listed.sample, ""),
             weigh=weigh.key if weigh else "",
+            targets=targets,
+            split=recipe.split.text,
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -192,12 +227,29 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
 
 
 def _class_numbers(recipe: Recipe) -> dict[int, int]:
-    """Return the number of the class of each label of a file."""
-    return {label: number for number, label in enumerate(recipe.labels)}
+    """Return the number of the class of each label of a file; the events of a regression are of one class."""
+    return {label: 0 if recipe.targets else number for number, label in enumerate(recipe.labels)}
+
+
+def _targets(recipe: Recipe, spec: Found) -> tuple[Row, ...]:
+    """Return the targets with their scale, as steps name them. Raises: RequestError if the earlier version that the run
+    continues from learned others."""
+    targets = [Target.from_json(values) for values in spec.values.get("targets", ())]
+    known = tuple(target.name for target in targets)
+    if known != recipe.targets:
+        learned, wanted = (", ".join(names) or "classes" for names in (known, recipe.targets))
+        model = recipe.continues.model if recipe.continues else recipe.name
+        raise RequestError(
+            f"model '{model}' learned {learned}, and this run learns {wanted}; train a new model, or give the same "
+            "'target'"
+        )
+    return tuple(target.row for target in targets)
 
 
 @functools.lru_cache(maxsize=KEPT)
-def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None) -> Levels:
+def score_levels(
+    recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None, targets: tuple[Row, ...] = ()
+) -> Levels:
     """Return the score steps of all parts, and their sums."""
     n_classes = export.values["n_classes"]
     return tree_of(
@@ -208,6 +260,7 @@ def score_levels(recipe: Recipe, export: Found, prepared: Found, weigh: Found | 
                 n_classes=n_classes,
                 threshold=recipe.threshold,
                 weigh=weigh.key if weigh else "",
+                targets=targets,
             )
             for part in _parts(prepared)
         ]
@@ -233,7 +286,8 @@ def trains(
             f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
-    class_weight = _class_weight(recipe, _parts(prepared), weigh)
+    targets = _targets(recipe, spec)
+    class_weight = () if targets else _class_weight(recipe, _parts(prepared), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -248,7 +302,7 @@ def trains(
                 batch_size=recipe.batch_size,
                 seed=recipe.seed,
                 threads=recipe.threads,
-                xla=epochs.pays_for_xla(rows) if recipe.xla is None else recipe.xla,
+                xla=_xla(recipe, rows),
                 before=before,
                 epoch=epoch,
                 segment=segment,
@@ -256,12 +310,18 @@ def trains(
                 shuffle=recipe.shuffle,
                 weighted=weigh is not None,
                 class_weight=class_weight,
+                targets=targets,
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
             )
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _xla(recipe: Recipe, rows: int) -> bool | None:
+    """Return whether to use XLA. None leaves it to the learner, which knows the network."""
+    return recipe.xla if recipe.xla is not None or epochs.pays_for_xla(rows) else False
 
 
 def following(step: Train, segments: int, n_epochs: int) -> Train | None:
@@ -287,12 +347,14 @@ class Prepared:
     """The events of a run in the form in which a network learns them.
 
     spec: key of the blob with the columns. parts: in the order of files and entries. classes: name of the class of each
-    number that is stored as a label. files: address of each file by its identity, in the order of the recipe.
+    number that is stored as a label; none in a regression. targets: of a regression. files: address of each file by its
+    identity, in the order of the recipe.
     """
 
     spec: str
     parts: Sequence[PreparedPart]
     classes: Mapping[int, str]
+    targets: Sequence[Target]
     files: Mapping[str, str]
 
 
@@ -306,14 +368,61 @@ def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared
         spec=matrix.spec.values["columns"],
         parts=_parts(matrix.prepared),
         classes=dict(zip(_classes(recipe, matrix.weigh), _class_names(recipe, matrix.weigh), strict=True)),
+        targets=targets_in(_targets(recipe, matrix.spec)),
         files={header.identity: file.url for file, header in zip(recipe.files, _headers(matrix.opened), strict=True)},
     )
+
+
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
+    """Return after how many epochs a training ended, None while it goes on."""
+    try:
+        return len(_trained(_course(recipe, _matrix(recipe, attempt, results), results), results))
+    except Wait:
+        return None
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
     """Return the header of each file; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
     return headers_of(root) if root else []
+
+
+def surveys(recipe: Recipe, attempt: str, results: Results) -> list[Survey]:
+    """Return the survey steps; none before all files are opened."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    opened = results(key)
+    steps = survey_levels(recipe, Found(key, opened))[0] if opened else ()
+    return [step for step in steps if isinstance(step, Survey)]
+
+
+def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return notes on the files and on the values of their branches, as far as they are known."""
+    key = open_levels(recipe, attempt)[-1][0].key
+    if (opened := results(key)) is None:
+        return []
+    headers = _headers(Found(key, opened))
+    of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+
+
+def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
+    """Return a note on the files without events; none if all have some."""
+    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    if not empty:
+        return []
+    more = ", …" if len(empty) > MOST_NAMED else ""
+    has = "has" if len(empty) == 1 else "have"
+    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
+
+
+def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on the values of the branches; None before these are known."""
+    try:
+        opened = phase("open", open_levels(recipe, attempt), results)
+        spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
+    except Wait:
+        return None
+    return list(spec.values.get("notes", ()))
 
 
 def flow_of(recipe: Recipe, attempt: str, results: Results) -> CutFlow | None:
@@ -339,8 +448,9 @@ def _cuts(recipe: Recipe) -> tuple[str, ...]:
 def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str], ...]:
     """Return the sample of each file, by the file's identity: its name, or that of its class."""
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
+    has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
-        (header.identity, file.sample or (PurePosixPath(file.url).stem if recipe.label else names[file.label]))
+        (header.identity, file.sample or (PurePosixPath(file.url).stem if has_no_names else names[file.label]))
         for file, header in zip(recipe.files, headers, strict=True)
     )
 
@@ -377,6 +487,8 @@ class _Matrix:
 
 
 def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
+    if recipe.gate and recipe.targets:
+        raise RequestError("a gate compares classifiers, and the run has a 'target'; leave one of them out")
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
     weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
@@ -397,6 +509,7 @@ def _spec(recipe: Recipe, opened: Found, results: Results) -> Found:
         preprocessing=recipe.preprocessing.text,
         spectators=recipe.spectators,
         rules=recipe.features.text,
+        targets=recipe.targets,
     )
     return one(step, results)
 
@@ -438,6 +551,8 @@ def _normalisation(
 def _class_names(recipe: Recipe, weigh: Found | None) -> tuple[str, ...]:
     if recipe.label and weigh:
         return tuple(f"{recipe.label} = {label}" for label in weigh.values["labels"])
+    if recipe.targets:
+        return ()
     return recipe.classes
 
 
@@ -445,6 +560,8 @@ def _classes(recipe: Recipe, weigh: Found | None) -> tuple[int, ...]:
     """Return the numbers of the classes that the learner separates."""
     if recipe.label and weigh:
         return tuple(range(len(weigh.values["labels"])))
+    if recipe.targets:
+        return ()
     return tuple(_class_numbers(recipe).values())
 
 
@@ -458,16 +575,29 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     last = ends[best]
     network = {item.name: getattr(last, item.name) for item in fields(Learning)}
     export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh), results)
+    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh, last.targets), results)
     ended, names = tuple(step.key for step in ends), _class_names(recipe, matrix.weigh)
+    examine = one(
+        Examine(
+            data=matrix.prepared.key,
+            spec=matrix.spec.values["columns"],
+            export=export.key,
+            score=score.key,
+            classes=names,
+            targets=last.targets,
+        ),
+        results,
+    )
     evaluate = one(
         Evaluate(
             score=score.key,
+            examine=examine.key,
             epochs=ended,
             best_epoch=best,
             classes=names,
             data=matrix.prepared.key,
             cuts=_cuts(recipe),
+            targets=last.targets,
             samples=_samples(recipe, _headers(matrix.opened)),
         ),
         results,
@@ -619,7 +749,8 @@ def _class_weight(recipe: Recipe, parts: Sequence[PreparedPart], weigh: Found | 
     if recipe.class_weight == "balanced" and weigh:
         raise RequestError("'class_weight': \"balanced\" counts events; with event weights use 'balance': true")
     if recipe.class_weight == "balanced":
-        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == label) for label in recipe.labels]
+        classes = _class_numbers(recipe).values()
+        rows = [sum(part.rows[Split.TRAINING] for part in parts if part.label == number) for number in classes]
         factors = tuple(sum(rows) / (len(rows) * max(1, count)) for count in rows)
     else:
         given = dict(recipe.class_weight)
@@ -665,9 +796,7 @@ def _check_rows(parts: Sequence[PreparedPart]) -> None:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(
-                f"the {split.label} sample has no event: {why}{events:,} events are too few to split 64/16/20"
-            )
+            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import Expression, parse
+from hepfaas.expressions.grammar import shown
 from hepfaas.runs.json_values import a_flag, a_text, an_object, check_keys, texts, wrong
 from hepfaas.runs.preprocessing import NewBranch, Preprocessing
 from hepfaas.runs.preprocessing_keys import a_short_name, an_expression, check_name, checked, unnamed_cut
@@ -75,7 +76,7 @@ def _entries(values: Mapping[str, Any], section: str, place: str) -> Iterator[_E
     entries = an_object(values.get(section, {}), f"{place}: {section}", takes)
     has_jagged_cuts = bool(values.get("jagged_cut"))
     for name, fields in entries.items():
-        entry_place = f"{place}: {section} '{name[:100]}'"
+        entry_place = f"{place}: {section} '{shown(name[:100])}'"
         entry = an_object(fields, entry_place, "an object with the keys cut and remove")
         if section == "new_branch":
             yield _new_entry(name, entry, entry_place, has_jagged_cuts)

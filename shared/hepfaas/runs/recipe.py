@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.splits import USUAL_SPLIT, SplitRule
 from hepfaas.runs.weighting import Balance, NegativeWeights, Weighting, balance_from_json
 
 MOST_SHOWN = 4
@@ -78,10 +79,12 @@ class Recipe:
     gives the label of each event; '': the label of its file, which is 0 otherwise.
     preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
     that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
-    the training weights. negative_weights: what becomes of negative weights in training.
+    the training weights. negative_weights: what becomes of negative weights in training. split: of the events into
+    samples.
     patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
     None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
+    targets: expressions of the numbers that a regression learns; (): the run is a classifier.
     """
 
     kind: ClassVar[str] = "training"
@@ -117,11 +120,13 @@ class Recipe:
     spectators: tuple[str, ...] = ()
     balance: Balance | None = None
     negative_weights: NegativeWeights = "keep"
+    split: SplitRule = USUAL_SPLIT
     patience: int | None = None
     min_delta: float = 0.0
     learning_rate: float | None = None
     learning_rate_schedule: Schedule | None = None
     class_weight: Literal["balanced"] | tuple[tuple[int, float], ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -169,7 +174,7 @@ class Recipe:
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
         values = {name: value for name, value in values.items() if name != "kind"}
-        names = ("selected", "excluded", "identifiers", "spectators")
+        names = ("selected", "excluded", "identifiers", "spectators", "targets")
         lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
         schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())
@@ -183,6 +188,7 @@ class Recipe:
             "samples": tuple(Sample(**sample) for sample in values.get("samples", ())),
             "preprocessing": Preprocessing.from_json(values.get("preprocessing", {})),
             "balance": balance_from_json(values.get("balance")),
+            "split": SplitRule.from_json(values.get("split")),
             "learning_rate_schedule": Schedule(**schedule) if schedule else None,
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }

@@ -67,7 +67,8 @@ class PreparedPart:
 
     file: identity. label: class of all events, -1 if each has its own. rows: of each split. id_sum: of the training
     rows' event ids. order: the split of each record batch, one digit each. rejected: events by the cut that rejects
-    them. flow: exact sums of their weights and of the squares, and then those of the rows.
+    them. flow: exact sums of their weights and of the squares, and then those of the rows; in a sum of results
+    the first part of a file has the sums of all its parts, and the others have none.
     """
 
     key: str

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
 from typing import Any, ClassVar
 
+from hepfaas.runs.targets import Row
+
 HINT = {"hint": True}
 
 _encoded = json.JSONEncoder().encode
@@ -49,6 +51,21 @@ def _json(value: Any) -> str:
     return _encoded(value)
 
 
+LONG = 64
+
+_last_texts: dict[tuple[str, str], tuple[Any, str]] = {}
+
+
+def _text(kind: str, name: str, value: Any) -> str:
+    """Return JSON text of a field. The last long one of each field is kept and compared by identity, as in `_begun`."""
+    if type(value) not in (str, tuple) or len(value) < LONG:
+        return _json(value)
+    last = _last_texts.get((kind, name))
+    if last is None or last[0] is not value:
+        last = _last_texts[kind, name] = (value, _json(value))
+    return last[1]
+
+
 @dataclass(frozen=True)
 class Step:
     """One unit of a run's build."""
@@ -74,7 +91,7 @@ class Step:
         first, others, text = _shape(self.kind)
         values = self.__dict__
         digest = _begun(self.kind, self.version, first, values[first]).copy()
-        digest.update((text % tuple([_json(values[name]) for name in others])).encode())
+        digest.update((text % tuple([_text(self.kind, name, values[name]) for name in others])).encode())
         return f"steps/{self.kind}/{digest.hexdigest()}"
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +143,7 @@ class Survey(RangeStep):
 
     branches: the features. inputs: branches of the file that are read for them, () if they are the same.
     preprocessing: text of a `Preprocessing`. weighting: text of a `Weighting`; '' if no weights are surveyed. moments,
-    histograms: branches whose scaling needs them.
+    histograms: branches whose scaling needs them. targets: expressions whose ranges and moments are wanted, too.
     """
 
     kind = "survey"
@@ -140,6 +157,7 @@ class Survey(RangeStep):
     weighting: str = ""
     moments: tuple[str, ...] = ()
     histograms: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
 
 
@@ -148,7 +166,8 @@ class Spec(Step):
     """Columns, ranges and widths from the sum of all surveys.
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
-    spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`.
+    spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
+    expressions that a regression learns.
     """
 
     kind = "spec"
@@ -162,6 +181,7 @@ class Spec(Step):
     preprocessing: str = ""
     spectators: tuple[str, ...] = ()
     rules: str = ""
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +206,8 @@ class Prepare(RangeStep):
 
     spec: key of the blob with the columns. inputs: branches of the file that are read for weights, labels and
     spectators beside those of the spec. weighting: text of a `Weighting`. weigh: key of the result with the factors of
-    weights; both '' without weights. label: of all events, as the number of its class; -1 if each has its own.
+    weights; both '' without weights. label: of all events, as the number of its class; -1 if each has its own. targets:
+    of a regression; its events are of one class.
     """
 
     kind = "prepare"
@@ -201,6 +222,8 @@ class Prepare(RangeStep):
     spectators: tuple[str, ...] = ()
     weighting: str = ""
     weigh: str = ""
+    targets: tuple[Row, ...] = ()
+    split: str = ""
     url: str = field(metadata=HINT)
 
 
@@ -208,8 +231,9 @@ class Prepare(RangeStep):
 class Learning(Step):
     """Fields of every step of the learner: the network and how it computes.
 
-    weighted: whether the prepared events have weights. class_weight: factor of the event weights of each label, in the
-    order of `labels`; none if all are 1.
+    xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
+    factor of the event weights of each label, in the order of `labels`; none if all are 1. targets: of a regression,
+    which has no labels.
     """
 
     data: str
@@ -220,9 +244,10 @@ class Learning(Step):
     batch_size: int
     seed: int
     threads: int
-    xla: bool
+    xla: bool | None
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
+    targets: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +279,7 @@ class Export(Learning):
 @dataclass(frozen=True, kw_only=True)
 class Score(Step):
     """Counts of the scores of one prepared part's held-back rows; they add up over parts. weigh: key of the factors of
-    event weights, '' without weights."""
+    event weights, '' without weights. targets: of a regression, whose residuals are counted."""
 
     kind = "score"
     version = 2
@@ -263,25 +288,43 @@ class Score(Step):
     n_classes: int
     threshold: float
     weigh: str = ""
+    targets: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examine(Step):
+    """Histograms of branches, efficiencies, sculpting, correlations and importances, from a sample of the test events.
+    data: sum of all prepared parts. spec: key of the blob with the columns. score: sum of all scores. classes: their
+    names. targets: of a regression, whose residuals are compared with the branches instead."""
+
+    kind = "examine"
+    data: str
+    spec: str
+    export: str
+    score: str
+    classes: tuple[str, ...]
+    targets: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
     """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
 
-    epochs: the last train step of each epoch. classes: their names in the plots. cuts: names. samples: identity of each
-    file and name of its sample.
+    examine: key of its result. epochs: the last train step of each epoch. classes: their names in the plots. cuts:
+    names. samples: identity of each file and name of its sample. targets: of a regression.
     """
 
     kind = "evaluate"
     version = 2
     score: str
+    examine: str
     epochs: tuple[str, ...]
     best_epoch: int
     classes: tuple[str, ...]
     data: str
     cuts: tuple[str, ...] = ()
     samples: tuple[tuple[str, str], ...] = ()
+    targets: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +425,7 @@ KINDS: Mapping[str, type[Step]] = {
         Train,
         Export,
         Score,
+        Examine,
         Evaluate,
         Compare,
         Publish,

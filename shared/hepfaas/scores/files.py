@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.targets import output_names
+
+SCORE = re.compile(r"score(_[0-9]+)?|prediction(_\w+)?")
+"""Names of the columns that a model has computed."""
 
 Columns = Mapping[str, NDArray[Any]]
 Write = Callable[[Columns], None]
 
 
-def score_names(outputs: int) -> list[str]:
-    """Return the names of the score columns. outputs: scores of one event."""
+def score_names(outputs: int, targets: Sequence[str] = ()) -> list[str]:
+    """Return the names of the score columns. outputs: scores of one event. targets: of a regression."""
+    if targets:
+        return output_names(targets)
     return ["score"] if outputs == 1 else [f"score_{output}" for output in range(outputs)]
 
 
 def columns_of(
-    entries: NDArray[np.int64], identifiers: Mapping[str, NDArray[Any]], scores: NDArray[np.float32]
+    entries: NDArray[np.int64],
+    identifiers: Mapping[str, NDArray[Any]],
+    scores: NDArray[np.float32],
+    targets: Sequence[str] = (),
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of a score file: entry, identifiers, scores."""
-    named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1]))}
+    """Return the columns of a score file: entry, identifiers, scores or predicted targets."""
+    named = {name: scores[:, place] for place, name in enumerate(score_names(scores.shape[1], targets))}
     return {"entry": entries, **identifiers, **named}
 
 

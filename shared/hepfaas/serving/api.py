@@ -125,9 +125,11 @@ async def _of_events(context: Context, served: Served, kind: str, body: bytes) -
     tree = context.request.query_params.get("tree", "")
     read = functools.partial(raw_events.events_in, hold=context.hold, memory=context.settings.worker_memory, tree=tree)
     events = await in_thread(read, served, kind, body)
-    vectors = await in_thread(raw_events.vectors_of_events, served, events, context.hold)
+    vectors = await context.server.vectors(served, raw_events.vectors_of_events, events, context.hold)
     scores = vectors.of_all(await context.scores(served, vectors.features))
-    columns = columns_of(np.arange(len(scores), dtype=np.int64), events.identifiers, scores)
+    columns = columns_of(
+        np.arange(len(scores), dtype=np.int64), events.identifiers, scores, served.published.spec.targets
+    )
     accept = context.request.headers.get("accept", "")
     for offered in raw_events.SCORE_TYPES:
         if offered in accept:
@@ -249,13 +251,21 @@ def _blocks(
 
     Raises: RequestError; UnavailableError, also at that time.
     """
+    from hepfaas.platform.work_limit import REQUEST_S
     from hepfaas.steps.predict import predicted
 
     with inference.model(served.graph) as model:
         for number, url in enumerate(wanted.files):
             header = headers.get(url)
             for block in predicted(
-                served.published, model, url, wanted.tree, wanted=wanted.entries, file=header, reading=reading
+                served.published,
+                model,
+                url,
+                wanted.tree,
+                wanted=wanted.entries,
+                file=header,
+                reading=reading,
+                limit_s=REQUEST_S,
             ):
                 yield {"file": np.full(len(block.entries), number, dtype=np.int32), **block.columns}
                 if time.monotonic() > end:

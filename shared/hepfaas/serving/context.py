@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from hepfaas.serving.memory_budget import MemoryBudget
 from hepfaas.serving.responses import in_thread
 
 if TYPE_CHECKING:
+    from hepfaas.features.vectors import Vectors
     from hepfaas.orchestration.requesting import Asking
 
 DEADLINE_S = 30.0
@@ -54,6 +56,9 @@ LONG_BYTES = 64_000
 
 PIECE_BYTES = 64
 """Memory overhead of each piece of a body."""
+
+MOST_PREPROCESSING = 2
+"""Requests of one owner whose events are preprocessed at once; all owners share the threads."""
 
 
 class Instance:
@@ -146,6 +151,7 @@ class ModelServer:
     store: Store
     asking: Callable[[], Asking]
     version_of_run: dict[str, Version] = field(default_factory=dict)
+    _preprocessing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PREPROCESSING))
 
     async def model(self, name: str, number: str = "") -> Served:
         """Return the version that a request names. Raises: NotThereError; UnavailableError."""
@@ -157,6 +163,14 @@ class ModelServer:
         if number and not is_name(number):
             raise NotThereError(f"model '{name}' has no version '{number[:100]}'; give its number or an alias")
         return await loaded.get(self.store, name, number)
+
+    async def vectors(self, served: Served, compute: Callable[..., Vectors], *arguments: Any) -> Vectors:
+        """Return the vectors that a function of a model gives, called in a thread. An owner's expressions may take
+        seconds, so that few of an owner's requests do this at once."""
+        if not served.published.spec.preprocessing:
+            return cast("Vectors", await in_thread(compute, served, *arguments))
+        async with self._preprocessing:
+            return cast("Vectors", await in_thread(compute, served, *arguments))
 
     async def scores(self, request: Hashable, served: Served, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return scores (events, outputs) for features (events, features), or for images.

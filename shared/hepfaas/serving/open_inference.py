@@ -22,8 +22,8 @@ from hepfaas.features.vectors import Vectors
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json
 from hepfaas.models.served import Served
-from hepfaas.serving.context import Context
-from hepfaas.serving.responses import in_thread, json_response
+from hepfaas.serving.context import Context, ModelServer
+from hepfaas.serving.responses import json_response
 
 FEATURES, SCORES = "features", "scores"
 HEADER = "Inference-Header-Content-Length"
@@ -123,12 +123,14 @@ async def infer(context: Context, name: str, number: str = "") -> Response:
         raise _no_inputs()
     is_binary = _wants_binary(values)
     most_bytes = context.server.instance.settings.predict_waiting_bytes
-    vectors = await input_vectors(served, _tensors(inputs, binary), most_bytes)
+    vectors = await input_vectors(context.server, served, _tensors(inputs, binary), most_bytes)
     scores = vectors.of_all(await context.scores(served, vectors.features))
     return _response(served, scores, values.get("id"), is_binary)
 
 
-async def input_vectors(served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int) -> Vectors:
+async def input_vectors(
+    server: ModelServer, served: Served, tensors: Mapping[str, NDArray[Any]], most_bytes: int
+) -> Vectors:
     """Return the vectors in the tensor `features`, or those of raw values, built in at most that memory.
 
     Raises: RequestError if a tensor does not fit the model; TooLargeError.
@@ -142,8 +144,7 @@ async def input_vectors(served: Served, tensors: Mapping[str, NDArray[Any]], mos
     _check_names(served, tensors, served.published.spec.input_names)
     from hepfaas.inputs.raw_events import vectors_of_tensors
 
-    vectors: Vectors = await in_thread(vectors_of_tensors, served, tensors, most_bytes)
-    return vectors
+    return await server.vectors(served, vectors_of_tensors, tensors, most_bytes)
 
 
 def _split(body: bytes, head: str | None) -> tuple[Mapping[str, Any], memoryview]:

@@ -107,7 +107,7 @@ class InferenceService:
             if output.name != SCORES:
                 raise RequestError(f"the model has no output '{output.name[:100]}'; it has '{SCORES}'")
         most_bytes = self._server.instance.settings.predict_waiting_bytes
-        vectors = await input_vectors(served, _tensors(request), most_bytes)
+        vectors = await input_vectors(self._server, served, _tensors(request), most_bytes)
         scores = vectors.of_all(await self._server.scores(id(request), served, vectors.features))
         return inference.ModelInferResponse(
             model_name=served.version.name,

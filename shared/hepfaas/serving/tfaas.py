@@ -176,7 +176,12 @@ def _in_order(served: Served, keys: Any, numbers: Sequence[Any]) -> Sequence[Any
 
 
 def _score_labels(served: Served) -> list[str]:
-    """Return the label of each score; a single score has the last label. Numbers if the labels are not as many."""
+    """Return the label of each score; a single score has the last label. Numbers if the labels are not as many.
+
+    The predictions of a regression have the names of its targets.
+    """
+    if targets := served.published.card.get("targets"):
+        return [target["name"] for target in targets]
     labels = [str(label) for label in served.published.card["labels"]]
     labels = labels[-1:] if served.outputs == 1 else labels
     return labels if len(labels) == served.outputs else [str(output) for output in range(served.outputs)]

@@ -18,25 +18,27 @@ from hepfaas.features.extra import one_number
 from hepfaas.features.jagged import Values, events_where, type_of
 from hepfaas.features.preprocess import preprocessed
 from hepfaas.features.spec import InputBranch
+from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey
 from hepfaas.runs.weighting import Weighting
 from hepfaas.training.weights import bins_of
 
-LARGEST_LABEL = 2**53
+LARGEST_LABEL, LARGEST_WEIGHT = 2**53, 1e100
 
 
 @dataclass(frozen=True)
 class Events:
     """All events of an entry range, after preprocessing.
 
-    place: tree and file, for messages. inputs: the branches that were read. arrays: branches, new ones too, each
-    (events,) or (events, var). entries: (events,). flow: number of the first cut that rejects each event, (events,);
-    the number of cuts for a selected event. None if there is no cut.
+    place: tree and file, for messages. inputs: the branches that were read. as_read: their values. arrays: branches
+    after preprocessing, new ones too, each (events,) or (events, var). entries: (events,). flow: number of the first
+    cut that rejects each event, (events,); the number of cuts for a selected event. None if there is no cut.
     """
 
     place: str
     inputs: tuple[InputBranch, ...]
+    as_read: Mapping[str, Values]
     arrays: Mapping[str, Values]
     entries: NDArray[np.int64]
     flow: NDArray[np.uint8] | None
@@ -65,15 +67,20 @@ class Events:
         """Return the value of an expression for each event, (events,). Raises: RequestError if it is not one number."""
         return one_number(self.arrays, expression, len(self.entries))
 
+    def condition(self, expression: str) -> NDArray[np.bool_]:
+        """Return whether an expression is true, or a number other than 0, for each event, (events,)."""
+        values = self.numbers(expression)
+        return np.asarray((values != 0) & ~np.isnan(values))
+
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
         """Return the weight of each event, (events,), before any normalisation; 0 for a rejected event without one.
 
-        Raises: RequestError if the weight of a selected event is NaN or infinite.
+        Raises: RequestError if the weight of a selected event is NaN, infinite or above `LARGEST_WEIGHT`.
         """
         if not weighting.weight:
             return np.ones(len(self.entries))
         weights = self.numbers(weighting.weight).astype(np.float64)
-        finite = np.isfinite(weights)
+        finite = np.abs(weights) <= LARGEST_WEIGHT
         if (wrong := np.flatnonzero(~finite & self.selected)).size:
             raise RequestError(
                 f"the weight of entry {self.entries[wrong[0]]} of {self.place} is {weights[wrong[0]]}; add a cut that "
@@ -94,6 +101,16 @@ class Events:
             )
         return values.astype(np.int64)
 
+    def target(self, expression: str) -> NDArray[np.float64]:
+        """Return the target of each selected event, (selected,). Raises: RequestError if one is NaN or infinite."""
+        values = self.numbers(expression)[self.selected].astype(np.float64)
+        if (wrong := np.flatnonzero(~np.isfinite(values))).size:
+            raise RequestError(
+                f"the target '{expression}' of entry {self.entries[self.selected][wrong[0]]} of {self.place} is "
+                f"{values[wrong[0]]}; add a cut that rejects such events, such as isfinite({expression})"
+            )
+        return values
+
     def bins(self, weighting: Weighting) -> NDArray[np.int64]:
         """Return the bin of the balance of each selected event, (selected,)."""
         balance = weighting.balance
@@ -108,10 +125,11 @@ def events_of(step: Survey | Prepare, inputs: Sequence[str], preprocessing: Prep
     Raises: RequestError if the file has changed since the run opened it; UnavailableError.
     """
     arrays = read(step.url, step.file, step.tree, branches=inputs, entries=EntryRange(*step.entries), reading=reading)
-    result = preprocessed(arrays, preprocessing)
+    result = preprocessed(arrays, preprocessing, work_limit(STEP_S))
     return Events(
         place=f"TTree '{step.tree}' in '{step.url}'",
         inputs=tuple(InputBranch(name, *type_of(arrays[name])) for name in inputs),
+        as_read=arrays,
         arrays=result.arrays,
         entries=np.arange(*step.entries, dtype=np.int64),
         flow=result.flow,

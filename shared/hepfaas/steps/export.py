@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
+from hepfaas.features.targets import difference_in_units
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import CHECK_ROWS
@@ -31,7 +32,11 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
     scores = learner.predict(features)
     graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
     with inference.model(graph) as model:
-        difference = largest_difference(model.predict(features), scores)
+        served = model.predict(features)
+    if step.targets:
+        difference = difference_in_units(served, scores, step.targets)
+    else:
+        difference = largest_difference(served, scores)
     if not difference <= TOLERANCE:
         raise RequestError(
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "
@@ -42,7 +47,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
         graph=put_blob(store, exported.graph),
         keras=put_blob(store, exported.keras),
         outputs=scores.shape[1],
-        n_classes=max(2, scores.shape[1]),
+        n_classes=0 if step.targets else max(2, scores.shape[1]),
         logits=facts.logits,
         labels=step.labels,
         parameters=facts.parameters,

@@ -133,4 +133,5 @@ def _settings(step: Learning, store: Store) -> LearnerSettings:
         xla=step.xla,
         weighted=step.weighted,
         class_weight=step.class_weight,
+        targets=step.targets,
     )

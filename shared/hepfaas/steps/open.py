@@ -9,16 +9,17 @@ from operator import or_
 
 import numpy as np
 
-from hepfaas.datasets.branch_choice import Branch, choose_branches
+from hepfaas.datasets.branch_choice import Branch, absent_note, choose_branches
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
+from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import matching
 from hepfaas.features.extra import extra_inputs, one_number, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
-from hepfaas.features.preprocess import inputs_of, preprocessed
+from hepfaas.features.preprocess import inputs_of, is_named, preprocessed
 from hepfaas.platform.storage import Store
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
@@ -61,13 +62,30 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "ranges": [[entries.start, entries.stop] for entries in ranges],
         "baskets_read_twice": baskets_read_twice(baskets, ranges),
         "left_out": [list(item) for item in file.left_out],
-        "notes": list(choice.notes),
+        "notes": [
+            *choice.notes,
+            *_used_elsewhere(step, available),
+            *_without_effect(file, branches, preprocessing),
+        ],
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
         "spectators": list(spectators),
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
+    """Return the note on branches that are no features because an expression uses them."""
+    used = {name for text in step.expressions for name in parse(text, step.tree).names}
+    wanted = {match for pattern in step.selected or ("*",) for match in matching(pattern, available)}
+    names = [name for name in available if name in used.intersection(step.removed, wanted)]
+    if not names:
+        return []
+    return [
+        f"no features, since weights, labels, targets or spectators use them: {', '.join(names)}; to train on one of a "
+        "weight or a label, give its name in selected_branches"
+    ]
 
 
 def _types(
@@ -85,6 +103,17 @@ def _types(
     for text in expressions:
         one_number(arrays, text, 0)
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
+
+
+def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing: Preprocessing) -> list[str]:
+    """Return notes on names and patterns that match no branch. branches: of the file, and new ones."""
+    names, read = [branch.name for branch in branches], [branch.name for branch in file.branches]
+    missing = dict.fromkeys(missing.pattern for missing in preprocessing.missing)
+    removed = preprocessing.removed
+    return [
+        *(absent_note(name, "missing", file.place) for name in missing if not any(is_named(one, name) for one in read)),
+        *(absent_note(name, "remove", file.place) for name in removed if not matching(name, names)),
+    ]
 
 
 def _sum(step: Open, reading: Reading) -> ExactSum:

@@ -24,6 +24,7 @@ from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
 from hepfaas.models.served import graph_of
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
+from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.steps import Predict
 from hepfaas.scores.files import columns_of
 from hepfaas.steps.objects import encoded
@@ -40,7 +41,8 @@ class Scores:
     """Scores of some entries of a file: scores (events, outputs), entries (events,), identifiers by name (events,). The
     scores of events that the model's cuts reject are NaN.
 
-    n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped.
+    n_surplus: events with more values in a branch than the model has columns; the surplus values are dropped. targets:
+    of a regression, (): the scores are those of classes.
     """
 
     url: str
@@ -48,11 +50,12 @@ class Scores:
     identifiers: Mapping[str, NDArray[Any]]
     scores: NDArray[np.float32]
     n_surplus: int
+    targets: tuple[str, ...] = ()
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Columns of the stored scores, (events,) each."""
-        return columns_of(self.entries, self.identifiers, self.scores)
+        return columns_of(self.entries, self.identifiers, self.scores, self.targets)
 
 
 def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: Inference = INFERENCE) -> None:
@@ -86,9 +89,10 @@ def predicted(
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
     reading: Reading = PLAIN,
+    limit_s: float = STEP_S,
 ) -> Iterator[Scores]:
     """Yield the scores of all events of a file, or of the `wanted` entries, range after range. file: its header, if it
-    was read before.
+    was read before. limit_s: processor time of the preprocessing of `RANGE_EVENTS`.
 
     Raises: RequestError; UnavailableError.
     """
@@ -98,7 +102,7 @@ def predicted(
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
     spectators = with_branches(published.spec.spectators, published.spec.preprocessing, branches)
     extra = extra_inputs(spectators, published.spec.preprocessing, branches)
-    source = _Source(url, file.identity, tree, identifiers, spectators, extra, reading)
+    source = _Source(url, file.identity, tree, identifiers, spectators, extra, reading, limit_s)
     first, stop = wanted or (0, file.entries)
     ranges = (
         EntryRange(max(first, entries.start), min(stop, entries.stop))
@@ -112,7 +116,7 @@ def predicted(
 @dataclass(frozen=True)
 class _Source:
     """A file that was opened before: its identity, the identifiers and spectators that it has, and the branches that
-    spectators are made of."""
+    spectators are made of. limit_s: processor time of the preprocessing of `RANGE_EVENTS`."""
 
     url: str
     identity: str
@@ -121,6 +125,7 @@ class _Source:
     spectators: Sequence[str]
     extra: Sequence[str]
     reading: Reading
+    limit_s: float = STEP_S
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
@@ -157,13 +162,14 @@ def _scored(
         branches = {name: branch[start : start + events] for name, branch in arrays.items()}
         identifiers = {name: flat_values(branches[name], name) for name in source.identifiers}
         first = entries.start + start
-        vectors = vectors_of(branches, spec, source.spectators)
+        vectors = vectors_of(branches, spec, source.spectators, work_limit(source.limit_s))
         yield Scores(
             url=source.url,
             entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
             identifiers={**identifiers, **vectors.spectators},
             scores=vectors.of_all(model.predict(vectors.features)),
             n_surplus=vectors.n_surplus,
+            targets=spec.targets,
         )
 
 

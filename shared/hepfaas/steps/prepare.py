@@ -14,12 +14,15 @@ from hepfaas.exact import ExactSum
 from hepfaas.features.jagged import flat_values
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureSpec
+from hepfaas.features.targets import standardised
 from hepfaas.platform.storage import Store
+from hepfaas.runs.splits import SplitRule
 from hepfaas.runs.steps import Prepare
+from hepfaas.runs.targets import targets_in
 from hepfaas.runs.weighting import Weighting
 from hepfaas.steps.events import Events, events_of
 from hepfaas.steps.objects import result_of
-from hepfaas.training.prepared import LABEL, SPECTATOR, TRAINING_WEIGHT, WEIGHT, PreparedRows, part_of
+from hepfaas.training.prepared import LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, PreparedRows, part_of
 from hepfaas.training.split import split_of
 from hepfaas.training.weights import Factors, training_weights
 
@@ -29,10 +32,14 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
     inputs = dict.fromkeys([*spec.input_names, *spec.identifiers, *step.inputs])
     read = events_of(step, list(inputs), spec.preprocessing, reading)
-    arrays = read.of_selected([*spec.names, *spec.identifiers])
+    arrays = read.of_selected(spec.names)
     entries = read.entries[read.selected]
-    columns: dict[str, NDArray[Any]] = {name: flat_values(arrays.pop(name), name) for name in spec.identifiers}
+    columns = {name: flat_values(read.as_read[name], name)[read.selected] for name in spec.identifiers}
     columns |= {f"{SPECTATOR}{name}": read.numbers(name)[read.selected] for name in step.spectators}
+    columns |= {
+        f"{TARGET}{number}": standardised(read.target(target.name), target)
+        for number, target in enumerate(targets_in(step.targets))
+    }
     flow: tuple[tuple[Any, Any], ...] = ()
     if step.weigh:
         weighting, factors = Weighting.from_text(step.weighting), Factors.from_json(result_of(step.weigh, store))
@@ -46,12 +53,14 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
             matrix(branches, spec), entries[rows], {name: values[rows] for name, values in columns.items()}
         )
 
+    rule = SplitRule.from_text(step.split)
+    is_training = read.condition(rule.training)[read.selected] if rule.training else None
     part = part_of(
         file=step.file,
         entries=step.entries,
         label=step.label,
         selected=entries,
-        split=split_of(step.file, entries, step.split_seed),
+        split=split_of(step.file, entries, step.split_seed, rule, is_training),
         events=events,
         rejected=read.rejected,
         flow=flow,

@@ -42,10 +42,12 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
         "n_features": spec.n_features,
         "surplus": spec.surplus,
         "identifiers": list(spec.identifiers),
+        "notes": result_of(step.spec, store).get("notes", []),
         "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
         "recipe": json.loads(step.recipe),
         "data": _data(prepared_parts(result_of(step.data, store))),
         "labels": export.labels,
+        "targets": result_of(step.spec, store).get("targets", []),
         "outputs": export.outputs,
         "logits": export.logits,
         "parameters": export.parameters,
@@ -66,6 +68,9 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
     }
 
 
+_ALWAYS = {"name", "jagged", "type", "low", "high", "width"}
+
+
 def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
     (branch,) = (branch for branch in spec.branches if branch.name == name)
     slots = spec.slots(name)
@@ -76,6 +81,7 @@ def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
         "low": branch.low,
         "high": branch.high,
         "columns": [slots.start, slots.stop],
+        **{name: value for name, value in branch.to_json().items() if name not in _ALWAYS},
     }
 
 

@@ -3,16 +3,22 @@ counts of the scores, which add up over parts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from hepfaas.errors import MissingError
 from hepfaas.evaluation.part import part_counts
+from hepfaas.evaluation.predictions import PredictionCounts, prediction_counts
+from hepfaas.features.targets import in_units
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.results import Exported
-from hepfaas.runs.splits import Split
+from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Score
+from hepfaas.runs.targets import Row, targets_in
 from hepfaas.steps.objects import encoded, open_part, result_of
 from hepfaas.training.weights import Factors
 
@@ -28,7 +34,7 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
     unit = Factors.from_json(result_of(step.weigh, store)).unit if step.weigh else 1.0
     scores, labels, splits, weights = [np.zeros((0, export.outputs), dtype=np.float32)], [], [], [np.zeros(0)]
     with inference.model(graph) as model:
-        for split in Split:
+        for split in HELD_BACK if step.targets else Split:
             left = part.facts.rows[Split.TEST if split == Split.TRAINING else split]
             for number in part.facts.batches(split)[: -(-left // BATCH_ROWS)]:
                 rows = part.rows(number)
@@ -38,14 +44,40 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
                 splits.append(np.full(len(labels[-1]), int(split)))
                 left -= len(labels[-1])
     none = np.zeros(0, dtype=np.int64)
-    counts = part_counts(
-        np.concatenate(scores),
-        np.concatenate([none, *labels]),
-        np.concatenate([none, *splits]),
-        rows=part.facts.rows,
-        logits=export.logits,
-        threshold=step.threshold,
-        weights=np.concatenate(weights) if step.weigh else None,
+    outputs, numbers = np.concatenate(scores), np.concatenate([none, *splits])
+    used = np.concatenate(weights) if step.weigh else None
+    if step.targets:
+        standard = np.concatenate([np.zeros_like(scores[0]), *labels])
+        counts = predictions(outputs, standard, numbers, step.targets, weights=used, unit=unit).to_json()
+    else:
+        counts = part_counts(
+            outputs,
+            np.concatenate([none, *labels]),
+            numbers,
+            rows=part.facts.rows,
+            logits=export.logits,
+            threshold=step.threshold,
+            weights=used,
+            unit=unit,
+        ).to_json()
+    store.create(step.key, encoded(counts))
+
+
+def predictions(
+    predicted: NDArray[np.float32],
+    standard: NDArray[np.float32],
+    splits: NDArray[np.int64],
+    targets: Sequence[Row],
+    *,
+    weights: NDArray[np.float64] | None,
+    unit: float,
+) -> PredictionCounts:
+    """Return the residuals of a part: predicted in units, standard: true values, (events, targets) each."""
+    return prediction_counts(
+        predicted.astype(np.float64),
+        in_units(standard, targets),
+        splits,
+        targets_in(targets),
+        weights=weights,
         unit=unit,
     )
-    store.create(step.key, encoded(counts.to_json()))

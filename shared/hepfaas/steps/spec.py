@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import BranchSurvey
+from hepfaas.features.branches import BranchRange, BranchSurvey
+from hepfaas.features.findings import findings
+from hepfaas.features.preprocess import sources_of
 from hepfaas.features.scaling import feature_branch
 from hepfaas.features.spec import FeatureSpec, InputBranch, Order, Surplus, in_order
+from hepfaas.features.targets import target_of
 from hepfaas.platform.storage import Store
 from hepfaas.runs import steps
 from hepfaas.runs.feature_rules import FeatureRules
@@ -16,7 +19,7 @@ from hepfaas.steps.objects import encoded, put_blob, result_of
 
 
 def perform(step: steps.Spec, store: Store) -> None:
-    """Raises: RequestError if no branch has a value."""
+    """Raises: RequestError if no branch has a value, or a target only one."""
     result = result_of(step.survey, store)
     survey = BranchSurvey.from_json(result)
     jagged = {name: branch.jagged for name, branch in survey.branches.items()}
@@ -27,13 +30,15 @@ def perform(step: steps.Spec, store: Store) -> None:
     if not branches:
         raise RequestError(f"none of the {len(names)} branches has a value in any event, so there is nothing to learn")
     read = {name: InputBranch(name, jagged, type_) for name, jagged, type_ in result.get("inputs", ())}
+    preprocessing = Preprocessing.from_text(step.preprocessing)
     spec = FeatureSpec(
         branches,
         cast(Surplus, step.surplus),
         step.identifiers,
-        Preprocessing.from_text(step.preprocessing),
+        preprocessing,
         tuple(read[name] for name in step.inputs),
         step.spectators,
+        step.targets,
     )
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}
@@ -42,5 +47,9 @@ def perform(step: steps.Spec, store: Store) -> None:
         "n_features": spec.n_features,
         "events": dict(survey.events),
         "missing_values": missing,
+        "notes": findings({name: survey.branches[name] for name in names}, sources_of(preprocessing, step.inputs)),
     }
+    if step.targets:
+        surveys = {name: BranchRange.from_json(values) for name, values in result["targets"].items()}
+        facts["targets"] = [target_of(name, surveys[name]).to_json() for name in step.targets]
     store.create(step.key, encoded(facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.features.branches import survey_of
+from hepfaas.features.branches import range_of, survey_of
 from hepfaas.platform.storage import Store
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Survey
@@ -16,8 +16,8 @@ from hepfaas.training.weights import FileWeights, WeightSurvey, weights_of
 
 
 def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
-    """Raises: RequestError if the file has changed since the run opened it, or a weight or label is no number;
-    UnavailableError."""
+    """Raises: RequestError if the file has changed since the run opened it, or a weight, label or target is
+    no number; UnavailableError."""
     events = events_of(step, step.inputs or step.branches, Preprocessing.from_text(step.preprocessing), reading)
     survey = survey_of(
         step.file,
@@ -31,6 +31,8 @@ def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
         result["inputs"] = [list(astuple(branch)) for branch in events.inputs]
     if step.weighting:
         result["weights"] = WeightSurvey({step.file: _weights(events, Weighting.from_text(step.weighting))}).to_json()
+    if step.targets:
+        result["targets"] = {name: range_of(events.target(name), moments=True).to_json() for name in step.targets}
     store.create(step.key, encoded(result))
 
 

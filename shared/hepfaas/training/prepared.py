@@ -2,8 +2,8 @@
 
 A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
 Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged, and, where a run has
-them, `weight` (float64, physical), `training_weight` (float32) and `spectator/<name>`. The schema's metadata hold the
-`PartFacts`.
+them, `weight` (float64, physical), `training_weight` (float32), `spectator/<name>` and `target/<number>` (float32,
+standardised). The schema's metadata hold the `PartFacts`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CHUNK_ROWS = 4 * BATCH_ROWS
 """Rows of the matrix in memory at once: 25 MB at 800 features."""
 
 FEATURES, ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT = "features", "entry", "label", "weight", "training_weight"
-SPECTATOR = "spectator/"
-"""Names of columns; the last one begins those of spectators."""
+SPECTATOR, TARGET = "spectator/", "target/"
+"""Names of columns; the last two begin those of spectators and targets."""
 
 FOOTER_BYTES = 1 << 16
 """Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
@@ -192,7 +192,8 @@ class StoredPart:
         """Return one record batch for the learner."""
         batch = self._file.get_batch(number)
         entries = batch.column(ENTRY).to_numpy()
-        labels = batch.column("label").to_numpy().astype(np.int64)
+        targets = [batch.column(name).to_numpy() for name in batch.schema.names if name.startswith(TARGET)]
+        labels = np.stack(targets, axis=1) if targets else batch.column(LABEL).to_numpy().astype(np.int64)
         weights = batch.column(TRAINING_WEIGHT).to_numpy() if TRAINING_WEIGHT in batch.schema.names else None
         return Rows(_matrix_of(batch), labels, event_ids(self.facts.file, entries), weights)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,11 @@ class Slice(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of one record batch: features (rows, features) float32, labels (rows,), event ids (rows,), event weights
-    (rows,). weights: None if all are 1."""
+    """Rows of one record batch: features (rows, features) float32, labels (rows,) int64 or standardised targets
+    (rows, targets) float32, event ids (rows,), event weights (rows,). weights: None if all are 1."""
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     ids: NDArray[np.uint64]
     weights: NDArray[np.float32] | None = None
 

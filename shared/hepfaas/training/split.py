@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-FRACTIONS = (0.64, 0.16, 0.20)
+from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 
 
 def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -18,11 +18,22 @@ def event_ids(identity: str, entries: NDArray[np.int64]) -> NDArray[np.uint64]:
     return _mixed(entries.astype(np.uint64) + _number(identity))
 
 
-def split_of(identity: str, entries: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-    """Return the number of each event's `Split`, (events,): 64, 16 and 20 % of the events."""
+def split_of(
+    identity: str,
+    entries: NDArray[np.int64],
+    seed: int,
+    rule: SplitRule = USUAL_SPLIT,
+    is_training: NDArray[np.bool_] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the number of each event's `Split`, (events,). is_training: whether the rule's expression is true,
+    (events,)."""
     drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
-    edges = np.cumsum(FRACTIONS)[:-1] * 2.0**64
-    return np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
+    edges = np.cumsum(rule.drawn)[:-1] * 2.0**64
+    split = np.searchsorted(edges, drawn.astype(np.float64), side="right").astype(np.uint8)
+    if is_training is not None:
+        split = np.minimum(split, Split.VALIDATION)  # a share of 0 may still be drawn by rounding
+        split[~is_training] = Split.TEST
+    return split
 
 
 def id_sum(ids: NDArray[np.uint64]) -> int:

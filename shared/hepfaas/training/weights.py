@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -24,6 +24,12 @@ from hepfaas.runs.weighting import Balance, NegativeWeights
 
 MOST_CLASSES = 1_000
 """Most different values of a label expression."""
+
+MOST_CELLS, MOST_SUMS = 10_000, 500_000
+"""Sums of weights by class and bin of the balance: of one file, and of all files of a run."""
+
+LEAST = 1e-100
+"""Smallest normalisation, and smallest of the largest weights of a run."""
 
 UNIT_BITS = 36
 """The largest weight is at most 2**36 units: score counts are sums of whole units (metrics.py)."""
@@ -59,7 +65,7 @@ class FileWeights:
         classes = dict(self.classes)
         for label, bins in other.classes.items():
             classes[label] = tuple(map(or_, classes[label], bins)) if label in classes else bins
-        _check_classes(classes)
+        _check_classes(classes, max(map(len, classes.values()), default=0))
         return FileWeights(
             self.total | other.total,
             max(self.largest, other.largest),
@@ -104,6 +110,11 @@ class WeightSurvey:
         files = dict(self.files)
         for identity, weights in other.files.items():
             files[identity] = files[identity] | weights if identity in files else weights
+        if (sums := sum(len(bins) for one in files.values() for bins in one.classes.values())) > MOST_SUMS:
+            raise RequestError(
+                f"the weights have {sums:,} sums, one for each file, class and bin of the balance; at most "
+                f"{MOST_SUMS:,}: use fewer bins, or fewer and larger files"
+            )
         return WeightSurvey(files)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,11 +149,15 @@ def weights_of(
         )
     treated = treated_weights(kept, negative)
     used = np.ones(len(kept), dtype=bool) if negative != "drop" else kept >= 0
-    classes = {}
-    for label in np.unique(labels).tolist():
-        in_bins = [(labels == label) & (bins == number) for number in range(n_bins)]
-        classes[label] = tuple(BinSum(int((one & used).sum()), ExactSum.of(treated[one])) for one in in_bins)
-    _check_classes(classes)
+    known, numbers = np.unique(labels, return_inverse=True)
+    _check_classes(known.tolist(), n_bins)
+    sums = [[BinSum()] * n_bins for _ in known]
+    cells = numbers * n_bins + bins
+    order = np.argsort(cells, kind="stable")
+    for events in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1) if len(order) else ():
+        row, column = divmod(int(cells[events[0]]), n_bins)
+        sums[row][column] = BinSum(int(used[events].sum()), ExactSum.of(treated[events]))
+    classes = dict(zip(known.tolist(), map(tuple, sums), strict=True))
     return FileWeights(ExactSum.of(weights), float(np.abs(kept).max(initial=0.0)), n_negative, classes)
 
 
@@ -247,6 +262,11 @@ def _scales(
                     "section; look at its 'weight' and 'sum_of_weights'"
                 )
             scale = factor / total
+            if not LEAST < scale < 1 / LEAST:
+                raise RequestError(
+                    f"sample '{name}': luminosity × cross section / sum of weights is {scale:g}; it has to be between "
+                    f"{LEAST:g} and {1 / LEAST:g}"
+                )
         scales.update(dict.fromkeys(identities, scale))
     return scales
 
@@ -257,12 +277,17 @@ def _sum_in(text: str) -> ExactSum:
 
 
 def _labels(survey: WeightSurvey) -> tuple[int, ...]:
-    classes = {label: () for weights in survey.files.values() for label in weights.classes}
+    classes = {label for weights in survey.files.values() for label in weights.classes}
     _check_classes(classes)
     return tuple(sorted(classes))
 
 
-def _check_classes(classes: Mapping[int, Any]) -> None:
+def _check_classes(classes: Collection[int], n_bins: int = 1) -> None:
+    if len(classes) * n_bins > MOST_CELLS:
+        raise RequestError(
+            f"{len(classes):,} classes in {n_bins:,} bins of 'balance' have {len(classes) * n_bins:,} sums of weights; "
+            f"at most {MOST_CELLS:,}: use fewer bins"
+        )
     if len(classes) > MOST_CLASSES:
         raise RequestError(
             f"the label of events has more than {MOST_CLASSES:,} different values, such as "
@@ -274,6 +299,11 @@ def _unit(survey: WeightSurvey, scales: Mapping[str, float]) -> float:
     largest = max((weights.largest * scales[identity] for identity, weights in survey.files.items()), default=0.0)
     if not largest or not math.isfinite(largest):
         raise RequestError("the weights of all selected events are 0" if not largest else "a weight is too large")
+    if not LEAST < largest < 1 / LEAST:  # their squares and units have to be numbers, too
+        raise RequestError(
+            f"the largest weight of a selected event is {largest:g}; it has to be between {LEAST:g} and {1 / LEAST:g}: "
+            "look at 'weight', 'cross_section' and 'sum_of_weights'"
+        )
     return 2.0 ** (math.ceil(math.log2(largest)) - UNIT_BITS)
 
 
@@ -284,7 +314,7 @@ def _training(
     counted, added = events.sum(axis=1), sums.sum(axis=1)
     for number in np.flatnonzero(counted == 0).tolist() if balance or labels else ():
         raise RequestError(f"class {labels[number] if labels else number} has no selected event, so it has no weight")
-    if len(counted) < 2:
+    if labels and len(counted) < 2:
         raise RequestError(f"all selected events have label {labels[0]}; a classifier needs events of two labels")
     total = events.sum()
     if balance is None:

@@ -16,6 +16,8 @@ from hepfaas.platform.clock import utc
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines
+from hepfaas.runs.steps import Spec
+from hepfaas.steps.objects import result_if_there
 from hepfaas.views import overview
 
 KEEP_ALIVE = "\r"
@@ -127,7 +129,7 @@ def follow_log(
         after = records.mark_of(entry)
         if step and entry.kind != step and not entry.key.rpartition("/")[2].startswith(step):
             continue
-        for line in lines_of(entry):
+        for line in (*lines_of(entry), *notes_of(entry, store)):
             yield f"{line}\n"
     end = records.last_end(store, run)
     if follow and is_over():
@@ -144,6 +146,13 @@ def lines_of(entry: Entry) -> Iterator[str]:
         yield f"{PRINTED}{visible(line)}"
     if entry.error:
         yield from f"          failed: {visible_lines(entry.error, PRINTED)}".split("\n")
+
+
+def notes_of(entry: Entry, store: Store) -> Iterator[str]:
+    """Yield a line for each note in the result of a step, as far as it exists."""
+    if entry.kind == Spec.kind and not entry.error:
+        for note in (result_if_there(entry.key, store) or {}).get("notes", ()):
+            yield f"          note: {visible(note)}"
 
 
 def _over(most_s: float, is_displaced: Callable[[], bool]) -> Callable[[], bool]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hepfaas.errors import MissingError, RequestError, public_text
 from hepfaas.models import versions
-from hepfaas.orchestration import records
+from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.advancing import missing, phase_of
 from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
@@ -21,6 +21,8 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, prediction
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow
+from hepfaas.runs.differences import short_differences
+from hepfaas.runs.kinds import AnyRecipe
 from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
@@ -39,7 +41,8 @@ RATE_S = 60.0
 
 @dataclass(frozen=True)
 class Row:
-    """One run in a list. files, epochs: of its recipe; model: '<name>/<version>' that it published, '' if none."""
+    """One run in a list. files, epochs: of its recipe; model: '<name>/<version>' that it published, '' if none; tags:
+    sorted."""
 
     run: str
     state: str
@@ -48,10 +51,26 @@ class Row:
     epochs: int | None
     created: str
     model: str
+    tags: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "tags": list(self.tags)}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run in a list of several. differs: the first settings in which the listed trainings of its name differ. note:
+    the last note on it."""
+
+    row: Row
+    recipe: AnyRecipe
+    note: str
+    differs: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return {**self.row.to_json(), "differs": self.differs, "note": self.note}
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,7 @@ class Status:
 
     places: hosts of the files, and how many files each has. served_by: events that each server has served. history:
     metrics of each complete epoch. cut_flow: after all events are prepared. retries, last_trouble: how often something
-    was unavailable, and the last error.
+    was unavailable, and the last error. user_notes: notes of people on the run, oldest first.
     """
 
     row: Row
@@ -95,6 +114,7 @@ class Status:
     served_by: Mapping[str, Mapping[str, int]] | None = None
     submitter: Mapping[str, Any] | None = None
     notes: Sequence[str] | None = None
+    user_notes: Sequence[Mapping[str, Any]] | None = None
     error: str | None = None
     refused: str | None = None
     failed_steps: Sequence[Mapping[str, str]] | None = None
@@ -163,20 +183,49 @@ class Pace:
     events: float = 0.0
 
 
-def runs(store: Store) -> list[Row]:
-    """Return a row for each run."""
-    return [row(store, run) for run in records.runs(store)]
+def runs(store: Store, tag: str = "") -> list[Listed]:
+    """Return all runs, or those with a tag."""
+    return compared([run for name in records.runs(store) if tag in ("", *(run := listed(store, name)).row.tags)])
 
 
 def row(store: Store, run: str) -> Row:
     """Return the row of a run. Raises: RequestError if there is no such run."""
-    return _row(run, records.request_of(store, run), records.last_end(store, run))
+    request, tags = records.request_of(store, run), remarks.tags_of(store, run)
+    return _row(run, request, records.last_end(store, run), tags)
+
+
+def listed(store: Store, run: str) -> Listed:
+    """Return a run for a list. Raises: RequestError if there is no such run."""
+    request, known = records.request_of(store, run), remarks.remarks_of(store, run)
+    note = remarks.note_at(store, known.notes[-1]).text if known.notes else ""
+    return Listed(_row(run, request, records.last_end(store, run), known.tags), request.recipe, note)
+
+
+def compared(listed: Sequence[Listed]) -> list[Listed]:
+    """Return the runs of a list with what differs between the trainings of each name."""
+    named: dict[str, list[Listed]] = {}
+    for each in listed:
+        if isinstance(each.recipe, Recipe):
+            named.setdefault(each.recipe.name, []).append(each)
+    differs = {
+        each.row.run: text
+        for group in named.values()
+        if len(group) > 1
+        for each, text in zip(group, short_differences([_values(one.recipe) for one in group]), strict=True)
+    }
+    return [replace(each, differs=differs.get(each.row.run, "")) for each in listed]
+
+
+def _values(recipe: AnyRecipe) -> dict[str, Any]:
+    """Return the values of a training as JSON, but its files as they are: there may be thousands."""
+    assert isinstance(recipe, Recipe)
+    return {**replace(recipe, files=()).to_json(), "files": recipe.files}
 
 
 def pending(store: Store, run: str) -> Row | None:
     """Return the row of a run that another function requested and that has not begun; None if there is none."""
     request = None if records.is_deleted(store, run) else asked_for(store, run)
-    return replace(_row(run, request, None), state=PENDING) if request else None
+    return replace(_row(run, request, None, ()), state=PENDING) if request else None
 
 
 def models(store: Store) -> list[ModelRow]:
@@ -188,14 +237,15 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
     """Return the status of a run, with `verify` also its ledger. Raises: RequestError if there is no such run."""
     request, attempt = records.request_of(store, run), records.attempt(store, run)
     recipe, end = request.recipe, attempt.end  # read once: a run that ends meanwhile is shown by the next status
-    troubles = records.troubles(store, run, attempt.number)
+    troubles, given = records.troubles(store, run, attempt.number), remarks.remarks_of(store, run)
     known = Status(
-        row=_row(run, request, end),
+        row=_row(run, request, end, given.tags),
         attempt=attempt.number,
         places=dict(Counter(map(place_of, recipe.urls))),
         served_by=records.served_by(store, run) or None,
         submitter={key: value for key, value in request.submitter.items() if key != "groups"} or None,
         notes=list(request.notes) or None,
+        user_notes=[remarks.note_at(store, key).to_json() for key in given.notes] or None,
         error=(end.error if end else "") or None,
         refused=(end.refused if end else "") or None,
         failed_steps=[{"step": key, "error": error} for key, error in attempt.failed.items()] or None,
@@ -210,6 +260,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         if isinstance(recipe, Recipe):
             history = _history(plan.chain_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
+            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
@@ -218,18 +269,33 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
 
 def verified(store: Store, run: str) -> Ledger:
     """Return the ledger of a run, its rows recounted from the stored parts. Raises: RequestError if it has no parts."""
-    recipe, attempt, results = records.request_of(store, run).recipe, _attempt(store, run), _results(store)
+    recipe = records.request_of(store, run).recipe
     if isinstance(recipe, Prediction):
         scores = scored(store, run)
         return prediction_ledger(scores.files, [_rescored(part, store) for part in scores.parts])
     if isinstance(recipe, Conversion):
         raise RequestError(f"run '{run}' is a conversion: it has no events to count")
+    return _training_ledger(store, run, recipe, lambda part: _recounted(part, store))
+
+
+def counted(store: Store, run: str, recipe: Recipe) -> Ledger:
+    """Return the ledger of a training from the counts that its steps have stored, without reading the rows again.
+
+    Raises: RequestError if it has no parts; MissingError if results were removed.
+    """
+    return _training_ledger(
+        store, run, recipe, lambda part: CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected)
+    )
+
+
+def _training_ledger(store: Store, run: str, recipe: Recipe, count: Callable[[PreparedPart], CountedPart]) -> Ledger:
+    attempt, results = _attempt(store, run), _results(store)
     chain = plan.chain_of(recipe, attempt, results)
     if not chain:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
     prepared = prepared_parts(result_of(chain[0][0].data, store))
     files = plan.inputs(recipe, plan.headers(recipe, attempt, results))
-    return ledger(files, [_recounted(part, store) for part in prepared], _epochs(chain, store))
+    return ledger(files, [count(part) for part in prepared], _epochs(chain, store))
 
 
 def scored(store: Store, run: str) -> Scored:
@@ -245,7 +311,14 @@ def scored(store: Store, run: str) -> Scored:
 
 
 def _results(store: Store) -> Results:
-    return lambda key: result_if_there(key, store)
+    def result(key: str) -> Mapping[str, Any] | None:
+        if not key.startswith("steps/train/"):
+            return result_if_there(key, store)
+        with suppress(MissingError):
+            return _trained(store, key)  # type: ignore[arg-type]  # a store is hashed by identity
+        return None
+
+    return result
 
 
 def _attempt(store: Store, run: str) -> str:
@@ -253,7 +326,7 @@ def _attempt(store: Store, run: str) -> str:
     return f"{run}/{records.attempt(store, run).number}"
 
 
-def _row(run: str, request: records.Request, end: records.End | None) -> Row:
+def _row(run: str, request: records.Request, end: records.End | None, tags: tuple[str, ...]) -> Row:
     return Row(
         run=run,
         state=end.state if end else UNFINISHED,
@@ -262,6 +335,7 @@ def _row(run: str, request: records.Request, end: records.End | None) -> Row:
         epochs=request.recipe.epochs if isinstance(request.recipe, Recipe) else None,
         created=utc(request.created),
         model=end.model if end else "",
+        tags=tags,
     )
 
 
@@ -283,7 +357,7 @@ def _outcome(store: Store, finished: Finished) -> Outcome:
     if finished.model:
         version = versions.Version(finished.model["name"], finished.model["version"])
         with suppress(MissingError):  # it was deleted
-            metrics = versions.card_of(store, version)["metrics"].get("test", {})
+            metrics = _main(versions.card_of(store, version)["metrics"].get("test", {}))
     if finished.scores is not None:
         parts = scored_parts(finished.scores)
         scores = {
@@ -346,15 +420,22 @@ def _history(chain: Sequence[Sequence[Train]], store: Store) -> list[dict[str, A
     history: list[dict[str, Any]] = []
     with suppress(MissingError):
         for number, segments in enumerate(chain, 1):
-            metrics = _metrics_of(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
-            history.append({"epoch": number, **metrics})
+            result = _trained(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
+            history.append({"epoch": number, **result["metrics"]})
     return history
 
 
 @functools.lru_cache(maxsize=10_000)
-def _metrics_of(store: Store, key: str) -> dict[str, Any]:
-    """Return the metrics of a train step, which never change: a client that follows a run reads them each second."""
-    return dict(result_of(key, store)["metrics"])
+def _trained(store: Store, key: str) -> dict[str, Any]:
+    """Return what a plan and a history need of the result of a train step. It never changes, and a client that follows
+    a run reads it each second. Raises: MissingError."""
+    result = result_of(key, store)
+    return {"metrics": result["metrics"], "stop": bool(result.get("stop"))}
+
+
+def _main(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that are single numbers, and the confusion matrix; `evaluation.json` has all."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) or name == "confusion"}
 
 
 def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[TrainedSegment]]:
