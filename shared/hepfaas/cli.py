@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 OWNER = "local"
 """Owner of everything in a store of this machine, and key prefix of it."""
 
-JOB_FILES = ("files", "labels", "samples", "model", "params", "preproc")
+DATA_FILES = ("files", "labels", "samples", "params", "preproc")
+JOB_FILES = (*DATA_FILES, "model")
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -77,10 +78,12 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     in_either.add_argument("--url", metavar="URL", help="address of a service, used instead of a store")
     at_service = argparse.ArgumentParser(add_help=False)
     at_service.add_argument("--url", default=settings.url, metavar="URL", help="address; default: %(default)s")
-    job = argparse.ArgumentParser(add_help=False)
-    job.add_argument("folder", type=Path, metavar="FOLDER")
-    for name in JOB_FILES:
-        job.add_argument(f"--{name}", metavar="NAME", help=f"name of the {name} file in FOLDER")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("folder", type=Path, metavar="FOLDER")
+    for name in DATA_FILES:
+        data.add_argument(f"--{name}", metavar="NAME", help=f"name of the {name} file in FOLDER")
+    job = argparse.ArgumentParser(add_help=False, parents=[data])
+    job.add_argument("--model", metavar="NAME", help="name of the model file in FOLDER")
     job.add_argument("--name", metavar="NAME", help="name of the model")
     job.add_argument("--tag", action="append", default=[], metavar="TAG", help="tag of the run; may be repeated")
     of_run = argparse.ArgumentParser(add_help=False)
@@ -99,10 +102,17 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     processors = len(os.sched_getaffinity(0))
     train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
-    train.add_argument(
-        "--workers", type=_count, default=processors, metavar="N", help="processes; default: %(default)s"
-    )
     train.add_argument("--dry-run", action="store_true", help="show what would be done, and store nothing")
+
+    text = "write features, labels and weights of the events of a folder, to train elsewhere; needs no model.py"
+    prepare = add("prepare", _prepare, [data, in_store, as_json], text)
+    prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the files")
+    prepare.add_argument("--format", choices=("parquet", "npz", "hdf5"), default="parquet", help="default: %(default)s")
+    prepare.add_argument("--force", action="store_true", help="replace a DIR that this command wrote")
+    for command in (train, prepare):
+        command.add_argument(
+            "--workers", type=_count, default=processors, metavar="N", help="processes; default: %(default)s"
+        )
 
     up = add("up", _up, [], "run the whole service on this machine: store, functions, broker and HTTP server")
     folder = None if "://" in settings.store else Path(settings.store) / "up"
@@ -173,7 +183,7 @@ def _client(options: argparse.Namespace) -> Client:
 
 def _names(options: argparse.Namespace) -> dict[str, str]:
     """Return the names of a job's files and of its model that are options."""
-    names = {name: getattr(options, name) for name in (*JOB_FILES, "name")}
+    names = {name: getattr(options, name, None) for name in (*JOB_FILES, "name")}
     return {name: value for name, value in names.items() if value is not None}
 
 
@@ -210,6 +220,13 @@ def _train(options: argparse.Namespace) -> None:
         _show(options, train.outlook(options.folder, names, store), train.outlook_text)
     else:
         _show(options, train.train(options.folder, names, store, options.workers, options.tag), train.report_text)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from hepfaas.local.prepare import Output, prepare, report_text
+
+    output = Output(options.out, options.format, options.force)
+    _show(options, prepare(options.folder, _names(options), _store(options), options.workers, output), report_text)
 
 
 def _up(options: argparse.Namespace) -> None:

@@ -13,12 +13,19 @@ from hepfaas.jobs.names import chosen_in
 from hepfaas.jobs.texts import texts_in
 
 
-def job_in(folder: Path, options: Mapping[str, str], *, inside: bool = True, listing: Listing | None = None) -> Job:
+def job_in(
+    folder: Path,
+    options: Mapping[str, str],
+    *,
+    inside: bool = True,
+    listing: Listing | None = None,
+    with_code: bool = True,
+) -> Job:
     """Return the job in a folder.
 
     options: names that the user gave; they win over those of submit.json, and these over the defaults.
     inside: use no file of this machine that is not in the folder. listing: gives the matches of addresses with
-    wildcards; None: only matches that came with the job.
+    wildcards; None: only matches that came with the job. with_code: the job needs the file that defines its model.
     Raises: RequestError naming the file and what is wrong with it.
     """
     texts = texts_in(folder)
@@ -27,7 +34,7 @@ def job_in(folder: Path, options: Mapping[str, str], *, inside: bool = True, lis
     data = data_in(texts, chosen, locations)
     job = Job(
         name=chosen.names.name or folder.resolve().name,
-        code=texts.code(chosen.names.model),
+        code=texts.code(chosen.names.model) if with_code else {},
         module=chosen.names.model,
         params=chosen.params,
         folder=folder,

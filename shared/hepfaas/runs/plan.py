@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -55,7 +55,7 @@ from hepfaas.runs.steps import (
     Train,
     Weigh,
 )
-from hepfaas.runs.targets import Row, Target
+from hepfaas.runs.targets import Row, Target, targets_in
 
 MOST_NAMED = 10
 """Files that a note names."""
@@ -81,15 +81,16 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
     None where the run has no such step, or where the plan itself requests it.
     """
     try:
+        levels: Iterable[Sequence[Step]]
         if isinstance(recipe, Prediction):
             levels = prediction.levels(recipe, attempt, results)
         elif isinstance(recipe, Conversion):
             levels = conversion.levels(recipe)
         else:
             levels = _levels(recipe, attempt, results)
+        return next((step for level in levels for step in level if step.key == key), None)
     except Wait:
         return None
-    return next((step for level in levels for step in level if step.key == key), None)
 
 
 def opens(recipe: Recipe, attempt: str) -> list[Open]:
@@ -341,6 +342,37 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
     return _course(recipe, matrix, results).chain
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The events of a run in the form in which a network learns them.
+
+    spec: key of the blob with the columns. parts: in the order of files and entries. classes: name of the class of each
+    number that is stored as a label; none in a regression. targets: of a regression. files: address of each file by its
+    identity, in the order of the recipe.
+    """
+
+    spec: str
+    parts: Sequence[PreparedPart]
+    classes: Mapping[int, str]
+    targets: Sequence[Target]
+    files: Mapping[str, str]
+
+
+def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared:
+    """Return the next phase of a run that ends when all events are prepared, or what is prepared."""
+    try:
+        matrix = _matrix(recipe, attempt, results)
+    except Wait as wait:
+        return wait.ready
+    return Prepared(
+        spec=matrix.spec.values["columns"],
+        parts=_parts(matrix.prepared),
+        classes=dict(zip(_classes(recipe, matrix.weigh), _class_names(recipe, matrix.weigh), strict=True)),
+        targets=targets_in(_targets(recipe, matrix.spec)),
+        files={header.identity: file.url for file, header in zip(recipe.files, _headers(matrix.opened), strict=True)},
+    )
+
+
 def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
     """Return after how many epochs a training ended, None while it goes on."""
     try:
@@ -423,16 +455,14 @@ def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str]
     )
 
 
-def _levels(recipe: Recipe, attempt: str, results: Results) -> list[Sequence[Step]]:
-    """Return all steps of a training that are known once its events are prepared."""
+def _levels(recipe: Recipe, attempt: str, results: Results) -> Iterator[Sequence[Step]]:
+    """Yield all steps of a training that are known once its events are prepared."""
     matrix = _matrix(recipe, attempt, results)
-    return [
-        *open_levels(recipe, attempt),
-        *survey_levels(recipe, matrix.opened),
-        *prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh),
-        *_course(recipe, matrix, results).chain,
-        *_sample_levels(recipe, attempt, matrix, results),
-    ]
+    yield from open_levels(recipe, attempt)
+    yield from survey_levels(recipe, matrix.opened)
+    yield from prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh)
+    yield from _course(recipe, matrix, results).chain
+    yield from _sample_levels(recipe, attempt, matrix, results)
 
 
 def best_epoch(losses: Sequence[float]) -> int:
@@ -463,7 +493,6 @@ def _matrix(recipe: Recipe, attempt: str, results: Results) -> _Matrix:
     spec = _kept(recipe.continues, "spec", results) if recipe.continues else _spec(recipe, opened, results)
     weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
     prepared = phase("prepare", prepare_levels(recipe, opened, spec, weigh), results)
-    _check_rows(_parts(prepared))
     return _Matrix(opened, spec, prepared, weigh)
 
 
@@ -661,7 +690,9 @@ class _Course:
 
 
 def _course(recipe: Recipe, matrix: _Matrix, results: Results) -> _Course:
-    """Return the chain of a training as far as the results say how it goes on."""
+    """Return the chain of a training as far as the results say how it goes on. Raises: RequestError if one of the
+    samples has no event."""
+    _check_rows(_parts(matrix.prepared))
     schedule = recipe.learning_rate_schedule
     if recipe.patience is None and not (schedule and schedule.follows_results):
         factors = schedule.factors(recipe.epochs, ()) if schedule else ()

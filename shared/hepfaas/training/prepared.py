@@ -27,7 +27,8 @@ from hepfaas.training.split import event_ids, id_sum
 CHUNK_ROWS = 4 * BATCH_ROWS
 """Rows of the matrix in memory at once: 25 MB at 800 features."""
 
-LABEL, WEIGHT, TRAINING_WEIGHT, SPECTATOR, TARGET = "label", "weight", "training_weight", "spectator/", "target/"
+FEATURES, ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT = "features", "entry", "label", "weight", "training_weight"
+SPECTATOR, TARGET = "spectator/", "target/"
 """Names of columns; the last two begin those of spectators and targets."""
 
 FOOTER_BYTES = 1 << 16
@@ -172,14 +173,27 @@ class StoredPart:
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
         metadata = self._file.schema.metadata or {}
         self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"]))
-        self.n_features = int(self._file.schema.field("features").type.list_size)
+        self.n_features = int(self._file.schema.field(FEATURES).type.list_size)
+
+    @property
+    def types(self) -> dict[str, np.dtype[Any]]:
+        """Return the type of each column but the features."""
+        fields = (field for field in self._file.schema if field.name != FEATURES)
+        return {field.name: np.dtype(field.type.to_pandas_dtype()) for field in fields}
+
+    def prepared(self, number: int) -> PreparedRows:
+        """Return one record batch with all columns, labels among them."""
+        batch = self._file.get_batch(number)
+        names = [name for name in batch.schema.names if name not in (FEATURES, ENTRY)]
+        columns = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
+        return PreparedRows(_matrix_of(batch), batch.column(ENTRY).to_numpy(), columns)
 
     def rows(self, number: int) -> Rows:
         """Return one record batch for the learner."""
         batch = self._file.get_batch(number)
-        entries = batch.column("entry").to_numpy()
+        entries = batch.column(ENTRY).to_numpy()
         targets = [batch.column(name).to_numpy() for name in batch.schema.names if name.startswith(TARGET)]
-        labels = np.stack(targets, axis=1) if targets else batch.column("label").to_numpy().astype(np.int64)
+        labels = np.stack(targets, axis=1) if targets else batch.column(LABEL).to_numpy().astype(np.int64)
         weights = batch.column(TRAINING_WEIGHT).to_numpy() if TRAINING_WEIGHT in batch.schema.names else None
         return Rows(_matrix_of(batch), labels, event_ids(self.facts.file, entries), weights)
 
@@ -192,11 +206,11 @@ class StoredPart:
         """Return the spectators of one record batch by name, each (rows,)."""
         batch = self._file.get_batch(number)
         names = [name for name in batch.schema.names if name.startswith(SPECTATOR)]
-        return {name.removeprefix(SPECTATOR): batch.column(name).to_numpy() for name in names}
+        return {name.removeprefix(SPECTATOR): batch.column(name).to_numpy(zero_copy_only=False) for name in names}
 
     def entries(self, split: int) -> NDArray[np.int64]:
         """Return the entries of a split, (rows,)."""
-        batches = [self._file.get_batch(number).column("entry").to_numpy() for number in self.facts.batches(split)]
+        batches = [self._file.get_batch(number).column(ENTRY).to_numpy() for number in self.facts.batches(split)]
         return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
 
 
@@ -239,16 +253,16 @@ def _batch(label: int, rows: PreparedRows) -> pa.RecordBatch:
     count, n_features = rows.features.shape
     features = pa.FixedSizeListArray.from_arrays(pa.array(rows.features.reshape(-1)), n_features)
     columns = {
-        "features": features,
+        FEATURES: features,
         LABEL: pa.array(np.full(count, label, dtype=np.int32)),
-        "entry": pa.array(rows.entries),
+        ENTRY: pa.array(rows.entries),
         **{name: pa.array(values) for name, values in rows.columns.items()},
     }
     return pa.RecordBatch.from_pydict(columns)
 
 
 def _matrix_of(batch: pa.RecordBatch) -> NDArray[np.float32]:
-    column = batch.column("features")
+    column = batch.column(FEATURES)
     flat: NDArray[np.float32] = column.values.to_numpy()
     width = column.type.list_size
     return flat[column.offset * width : (column.offset + len(column)) * width].reshape(-1, width)
