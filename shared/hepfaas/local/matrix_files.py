@@ -42,8 +42,8 @@ class Layout:
     """What the files of all samples have in common.
 
     features: name of each column of the matrix. types: of the other columns, by their names. files: addresses, which
-    the column 'file' gives by number. tree: of the files. classes: name of the class of each label. targets: of a regression,
-    by their columns, which have (target - mean) / deviation.
+    the column 'file' gives by number. tree: of the files. classes: name of the class of each label. targets: of a
+    regression, by their columns, which have (target - mean) / deviation.
     """
 
     features: tuple[str, ...]
