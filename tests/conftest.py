@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.grid import TRUST
 from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
 from support.system import System
@@ -17,6 +18,10 @@ os.environ |= {
     "XRD_STREAMERRORWINDOW": "1",
     **TRUST.variables,
 }
+
+if "CI" not in os.environ:  # Hypothesis has a profile of its own for CI, which has no deadline either
+    settings.register_profile("any speed", deadline=None)
+    settings.load_profile("any speed")
 
 LONGEST = (
     "test_chaos.py", "test_same_weights.py", "test_runs.py", "test_uploads.py", "test_run_requests.py",

@@ -1,113 +1,84 @@
 """Plots exist for any metrics, and equal values give equal bytes."""
 
+import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hepfaas.evaluation import plots
-from hepfaas.evaluation.counts import ScoreCounts, counts_of
-from hepfaas.evaluation.metrics import curves_of as curves_of_split
-from hepfaas.evaluation.metrics import quality, rejections_of
-from hepfaas.runs.splits import HELD_BACK, Split
-
-RNG = np.random.default_rng(3)
-
-
-def measured(classes: int, events: int = 600) -> tuple[ScoreCounts, dict[str, dict[str, object]]]:
-    labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
-    scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
-    scores = scores[:, 1:] if classes == 2 else scores
-    counts = counts_of(scores, labels, splits, logits=False)
-    return counts, {split.label: quality(counts, split) for split in HELD_BACK}
-
-
-def curves_of(metrics: dict[str, dict[str, object]]) -> dict[str, object]:
-    return {split: values["curves"] for split, values in metrics.items()}
-
-
-def drawn(classes: int, names: list[str]) -> plots.Pictures:
-    counts, metrics = measured(classes)
-    history = [{"loss": 1 / n, "val_loss": 1.1 / n, "auc": 1 - 1 / n, "val_auc": 1 - 1.1 / n} for n in range(1, 5)]
-    return {
-        **plots.roc(curves_of(metrics), names),
-        **plots.scores(counts, names),
-        **plots.history(history, 3),
-        **plots.confusion(metrics["test"]["confusion"], names),  # type: ignore[arg-type]
-    }
+from hepfaas.evaluation import branch_plots, plots
+from hepfaas.evaluation.drawings import PlotLabels
+from hepfaas.evaluation.part import part_counts
+from hepfaas.evaluation.report import report_of
+from support.evaluated import HISTORY, all_drawn, measured
 
 
 @pytest.mark.parametrize(
-    ("classes", "scores"), [(2, {"scores"}), (3, {"scores_0", "scores_1", "scores_2"})], ids=["two", "three"]
+    ("classes", "weighted", "own"),
+    [
+        (2, True, {"scores", "significance"}),
+        (3, False, {"scores_0", "scores_1", "scores_2"}),
+    ],
+    ids=["two", "three"],
 )
-def test_every_picture_is_a_png_and_a_pdf(classes: int, scores: set[str]) -> None:
-    pictures = drawn(classes, [f"class_{number}" for number in range(classes)])
-    figures = {"roc", "roc_efficiencies", "loss", "confusion"} | scores
-    assert set(pictures) == {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
-    for name, data in pictures.items():
-        assert data.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
-        assert len(data) > 5_000
-
-
-def weighted(classes: int, share: float, events: int = 600) -> ScoreCounts:
-    """Return counts of events of which a share has negative weights."""
-    labels, splits = RNG.integers(0, classes, events), RNG.choice(HELD_BACK, events)
-    scores = RNG.dirichlet(np.ones(classes), events).astype(np.float32)
-    weights = np.where(RNG.random(events) < share, -1.0, 1.0)
-    return counts_of(scores, labels, splits, logits=False, weights=weights, unit=2.0**-30)
-
-
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_negative_weights_are_drawn_whatever_cancels(share: float) -> None:
-    counts = weighted(3, share)
-    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
-    pictures = plots.roc(curves_of(metrics), ["a", "b", "c"]) | plots.scores(counts, ["a", "b", "c"])
-    assert len(pictures) == 10
-
-
-def test_background_efficiencies_below_one_effective_event_have_no_rejection() -> None:
-    counts, _ = measured(2)
-    (curve,) = curves_of_split(counts, Split.TEST)
-    signal, rejection = rejections_of(vars(curve))
-    n_background = int(counts.histograms[1, 0, 0].events.sum())
-    assert curve.resolution == pytest.approx(1 / n_background)
-    assert len(signal) == len(rejection) == sum(value > 0 for value in curve.background)  # all, without weights
-    cancelled = {"signal": [0.1, 0.3, 1.0], "background": [1e-7, 0.02, 1.0], "resolution": 0.01}
-    assert [values.tolist() for values in rejections_of(cancelled)] == [[0.3, 1.0], [50.0, 1.0]]
+def test_every_picture_is_a_png_and_a_pdf(classes: int, weighted: bool, own: set[str]) -> None:
+    files = all_drawn(classes, [f"class_{number}" for number in range(classes)], weighted=weighted)
+    figures = {
+        "roc", "roc_efficiencies", "loss", "confusion", "calibration", "branches", "branches_scaled", "efficiencies",
+        "correlations", "sculpting", "importance",
+    } | own  # fmt: skip
+    pictures = {f"{figure}.{kind}" for figure in figures for kind in ("png", "pdf")}
+    assert set(files) == pictures | {"histograms.root", "classification.txt"}
+    for name in pictures:
+        assert files[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
+        assert len(files[name]) > 5_000, name
+        assert b"CreationDate" not in files[name], name
 
 
 def test_equal_values_give_equal_bytes_in_another_process() -> None:
     """With two hash seeds: a plot must not depend on the order of a set."""
     code = (
-        "import hashlib, numpy as np; from hepfaas.evaluation import plots; "
-        "data = plots.confusion([[5, 1], [2, 7]], ['gg→H→ττ', 'VBF']) | plots.history([{'loss': 1, 'val_loss': 2}], 0);"
+        "import hashlib; from support.evaluated import all_drawn; "
+        "data = all_drawn(2, ['gg→H→ττ', 'VBF'], weighted=True); "
         "print({name: hashlib.sha256(data[name]).hexdigest() for name in sorted(data)})"
     )
     outputs = [
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])},
             capture_output=True,
             check=True,
-            timeout=60,
+            timeout=120,
         ).stdout
         for seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1]
-    assert b"loss.pdf" in outputs[0]
-
-
-def test_a_pdf_does_not_say_when_it_was_made() -> None:
-    for name, data in plots.confusion([[5, 1], [2, 7]], ["a", "b"]).items():
-        assert b"CreationDate" not in data, name
+    assert b"histograms.root" in outputs[0]
 
 
 @pytest.mark.parametrize(
     "name", ["$5", "$\\nosuchsymbol$", "a_b^c{", "gg→H→ττ", "GluGluHToTauTau_M125_13TeV_powheg_pythia8"]
 )
 def test_a_class_may_have_any_name(name: str) -> None:
-    assert drawn(2, [name, "background"])
+    counts, examined = measured(2)
+    names = [name, "background"]
+    report = report_of(counts, names)
+    assert plots.scores(counts, report["metrics"]["test"]["overtraining"]["curves"], 0, names)
+    assert plots.roc(report["curves"], names)
+    assert plots.confusion(report["metrics"]["test"], names)
+    assert branch_plots.branches(examined["branches"], names, PlotLabels(name))
+
+
+def test_luminosity_and_energy_are_shown_if_they_are_known() -> None:
+    assert PlotLabels().right == ""
+    assert PlotLabels(luminosity=138).right == "138 fb$^{-1}$"
+    assert PlotLabels(luminosity=59.74, energy=13.6).right == "59.74 fb$^{-1}$ (13.6 TeV)"
+    plain, labelled = (
+        plots.history(HISTORY, 1, labels)["loss.png"] for labels in (PlotLabels(), PlotLabels("CMS", 138, 13))
+    )
+    assert hashlib.sha256(plain).digest() != hashlib.sha256(labelled).digest()
 
 
 def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
@@ -119,7 +90,24 @@ def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
     plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
-    counts = counts_of(np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([Split.TEST]), logits=False)
-    metrics = {split.label: quality(counts, split) for split in HELD_BACK}
-    plots.roc(curves_of(metrics), ["a", "b"])
-    plots.scores(counts, ["a", "b"])
+    counts = part_counts(
+        np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([2]), rows=(0, 0, 1), logits=False
+    )
+    report = report_of(counts, ["a", "b"])
+    plots.roc(report["curves"], ["a", "b"])
+    plots.scores(counts, report["metrics"]["test"]["overtraining"]["curves"], 0, ["a", "b"])
+    plots.calibration(report["calibration"], ["a", "b"])
+    assert plots.significance(report["significance"]) == {}
+
+
+def test_without_spectators_and_importances_their_pictures_are_left_out() -> None:
+    assert branch_plots.sculpting([], ["a", "b"]) == {}
+    assert branch_plots.importance({"events": 5, "auc": None, "groups": []}) == {}
+
+
+def test_many_branches_fill_several_pages_of_one_file() -> None:
+    _, examined = measured(2)
+    many = [{**examined["branches"][0], "name": f"branch {number}"} for number in range(30)]
+    files = branch_plots.branches(many, ["a", "b"])
+    assert set(files) == {"branches.png", "branches.pdf"}
+    assert files["branches.pdf"].count(b"/Type /Page\n") + files["branches.pdf"].count(b"/Type /Page ") == 3

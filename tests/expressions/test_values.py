@@ -1,6 +1,7 @@
 """The values of expressions, computed a second time by NumPy, awkward and vector."""
 
 import itertools
+import math
 import pickle
 import subprocess
 import sys
@@ -575,3 +576,12 @@ def test_an_expression_without_branches_needs_the_number_of_events() -> None:
     assert parse("2 * 3", "test").evaluate({}, events=2).tolist() == [6, 6]
     with pytest.raises(RequestError, match="params.json: weight: '2' reads no branch: the number of events is unknown"):
         parse("2", "params.json: weight").evaluate({})
+
+
+def test_functions_of_python_are_computed_in_parts() -> None:
+    values = np.linspace(-3, 3, 25_000, dtype=np.float32)
+    result = parse("erf(x) - erfc(-x)", "cut").evaluate({"x": values})
+    assert np.asarray(result).tolist() == [
+        float(np.float32(math.erf(value)) - np.float32(math.erfc(-value))) for value in values.tolist()
+    ]
+    assert parse("x * erf(0.5)", "cut").evaluate({"x": np.ones(1)})[0] == math.erf(0.5)

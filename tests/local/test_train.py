@@ -111,7 +111,8 @@ def test_a_dry_run_shows_the_work_and_stores_nothing(place: Path, hepfaas: Any, 
 def test_the_ledger_holds_and_a_lost_event_is_found(place: Path, hepfaas: Any, tmp_path: Path) -> None:
     status = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
     assert status["ledger"] == {
-        "files": 2, "ranges": 10, "events": 10_000, "training_events": 6260, "epochs": 6, "findings": [], "holds": True,
+        "files": 2, "ranges": 10, "events": 10_000, "rejected": [], "training_events": 6260, "epochs": 6,
+        "findings": [], "holds": True,
     }  # fmt: skip
     shutil.copytree(place / "store", tmp_path / "store")
     prepared = sorted((tmp_path / "store/local/steps/prepare").iterdir())

@@ -5,9 +5,11 @@ import json
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
-from hepfaas.runs.params import REDIRECTOR, params_of
+from hepfaas.runs.params import MOST_NESTED, MOST_SPECTATORS, MOST_VALUES, REDIRECTOR, params_of
+from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
+from hepfaas.runs.splits import SplitRule
 from hepfaas.runs.weighting import Balance
 
 OLD = {
@@ -197,6 +199,16 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
             '{"callbacks": ["ReduceLROnPlateau", {"name": "LearningRateScheduler", "schedule": "cosine"}]}',
             "'callbacks': two callbacks set the same",
         ),
+        ('{"redirector": 3}', "'redirector' is 3 \\(a whole number\\); it takes text"),
+        ('{"metrics": {"threshold": true}}', "'metrics' is .*true.*; it takes true, or"),
+        ('{"metrics": 0.3}', "'metrics' is 0.3 \\(a number\\); it takes true, or"),
+        ('{"shuffle": "yes"}', "'shuffle' is \"yes\" \\(text\\); it takes true or false"),
+        (
+            json.dumps({"spectators": ["x"] * (MOST_SPECTATORS + 1)}),
+            f"'spectators' has {MOST_SPECTATORS + 1} entries; at most {MOST_SPECTATORS}",
+        ),
+        (f'{{"hist": {"[" * MOST_NESTED}1', f"params.json is nested deeper than {MOST_NESTED} levels"),
+        (f'{{"hist": [{"1," * MOST_VALUES}1]}}', f"params.json has more than {MOST_VALUES:,} values"),
         ('{"order": "file"}', '\'order\' is "file" \\(text\\); it takes "sorted" or "tree"'),
     ],
 )
@@ -217,6 +229,18 @@ def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: s
         ('{"class_weight": {"1": 5, "0": 1}}', {"class_weight": ((0, 1.0), (1, 5.0))}),
         ('{"class_weight": "balanced"}', {"class_weight": "balanced"}),
         ('{"callbacks": []}', {}),
+        ('{"metrics": true}', {"threshold": 0.5}),
+        ('{"metrics": {"threshold": 0.25}}', {"threshold": 0.25}),
+        ('{"shuffle": "False"}', {"shuffle": False}),
+        ('{"negative_weights": "abs"}', {"negative_weights": "abs"}),
+        ('{"balance": true}', {"balance": Balance()}),
+        ('{"balance": false}', {"balance": None}),
+        ('{"split": "event % 2"}', {"split": SplitRule(training="event % 2")}),
+        (
+            '{"split": {"training": 0.5, "validation": 0.25, "test": 0.25}}',
+            {"split": SplitRule((0.5, 0.25, 0.25))},
+        ),
+        ('{"cuts": ["met > 30"]}', {"preprocessing": Preprocessing(cuts=(Cut("met > 30", "met > 30"),))}),
         ('{"callbacks": ["early_stopping"]}', {"patience": 1, "min_delta": 0.0}),
         (
             """{"callbacks": [
@@ -237,6 +261,13 @@ def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: s
 )
 def test_training_options_become_fields_of_the_recipe(text: str, recipe: dict[str, object]) -> None:
     assert params_of(text, "params.json").recipe == recipe
+
+
+def test_a_split_of_an_old_folder_is_the_usual_one_and_has_a_note() -> None:
+    params = params_of('{"split": 0.3}', "params.json")
+    assert params.recipe == {"split": SplitRule((0.64, 0.16, 0.20))}
+    (note,) = params.notes
+    assert note.startswith("params.json: 'split' has no effect: a number is ignored, as in MLaaS4HEP")
 
 
 def test_targets_are_one_or_several_expressions() -> None:

@@ -29,6 +29,7 @@ from hepfaas.runs.steps import (
     Sum,
     Survey,
     Train,
+    Weigh,
     step_from_json,
 )
 from hepfaas.runs.targets import Target
@@ -596,6 +597,145 @@ def test_files_with_other_branches_are_an_error(features: list[list[Any]], messa
 def test_a_loss_that_is_not_finite_fails_the_run() -> None:
     with pytest.raises(RequestError, match="the loss after epoch 2 is nan: the training diverged"):
         plan.best_epoch([0.5, float("nan")])
+
+
+class Selecting(World):
+    """Open steps find a sum of weights and a note; a cut rejects every tenth event."""
+
+    def result(self, step: Step) -> dict[str, Any]:
+        found = super().result(step)
+        if isinstance(step, Open):
+            return {**found, "sum_of_weights": f"[{step.url}]", "notes": [f"a note on {step.url}"]}
+        if isinstance(step, Prepare):
+            (part,) = found["parts"]
+            rejected = (step.entries[1] - step.entries[0]) // 10
+            rows = [part["rows"][0] - rejected, *part["rows"][1:]]
+            return {"parts": [{**part, "rows": rows, "rejected": [rejected]}]}
+        return {**found, "notes": ["-999 is far from all other values"]} if step.kind == "spec" else found
+
+
+def until(world: World, kind: str) -> None:
+    """Perform steps until one of this kind can be done."""
+    while isinstance(coming := world.coming(), plan.Ready) and coming.steps[0].kind != kind:
+        for step in coming.steps:
+            world.perform(step)
+
+
+def test_what_is_known_of_a_training_grows_with_its_results() -> None:
+    world = Selecting(dataclasses.replace(RECIPE, preprocessing=Preprocessing(cuts=(Cut("met", "met > 30"),))))
+    recipe, results = world.recipe, world.results.get
+    assert plan.headers(recipe, "run/1", results) == []
+    assert plan.surveys(recipe, "run/1", results) == []
+    assert plan.notes(recipe, "run/1", results) == []
+    until(world, "survey")
+    assert [header.entries for header in plan.headers(recipe, "run/1", results)] == [40_000, 2_000]
+    surveys = plan.surveys(recipe, "run/1", results)
+    assert [step.entries for step in surveys] == [*map(tuple, ranges(40_000)), *map(tuple, ranges(2_000))]
+    of_files = ["a note on a.root", "a note on b.root"]
+    assert plan.notes(recipe, "run/1", results) == of_files
+    assert plan.findings(recipe, "run/1", results) is None
+    until(world, "prepare")
+    assert plan.notes(recipe, "run/1", results) == [*of_files, "-999 is far from all other values"]
+    assert plan.flow_of(recipe, "run/1", results) is None
+    assert plan.chain_of(recipe, "run/1", results) == []
+    until(world, "train")
+    flow = plan.flow_of(recipe, "run/1", results)
+    assert flow is not None
+    assert flow.cuts == ("all events", "met")
+    assert [sum(column) for column in zip(*(sample.events for sample in flow.samples), strict=True)] == [42_000, 37_800]
+    assert [len(segments) for segments in plan.chain_of(recipe, "run/1", results)] == [1, 1, 1]
+    assert plan.n_epochs(recipe, "run/1", results) is None
+    world.finish()
+    assert plan.n_epochs(recipe, "run/1", results) == 3
+    assert plan.flow_of(RECIPE, "run/1", results) is None
+
+
+def test_a_phase_counts_its_steps_without_sums() -> None:
+    world = World()
+    until(world, "survey")
+    coming = world.coming()
+    assert isinstance(coming, plan.Ready)
+    assert (coming.done, coming.total) == (0, 42)
+    for step in coming.steps[:5]:
+        world.perform(step)
+    coming = world.coming()
+    assert isinstance(coming, plan.Ready)
+    assert (coming.done, coming.total) == (5, 42)
+    until(world, "train")
+    world.perform(world.coming().steps[0])  # type: ignore[union-attr]
+    coming = world.coming()
+    assert isinstance(coming, plan.Ready)
+    assert (coming.done, coming.total) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("empty", "note"),
+    [
+        (0, None),
+        (1, "1 of 13 files has no event: f0.root"),
+        (2, "2 of 13 files have no event: f0.root, f1.root"),
+        (11, f"11 of 13 files have no event: {', '.join(f'f{number}.root' for number in range(10))}, …"),
+    ],
+)
+def test_a_note_names_the_first_files_without_events(empty: int, note: str | None) -> None:
+    world = World(
+        dataclasses.replace(RECIPE, files=tuple(LabelledFile(f"f{number}.root", number % 2) for number in range(13))),
+        {f"f{number}.root": 0 if number < empty else 100 for number in range(13)},
+    )
+    until(world, "survey")
+    assert plan.notes(world.recipe, "run/1", world.results.get) == ([note] if note else [])
+
+
+@pytest.mark.parametrize(
+    ("sample", "n_events", "expected"),
+    [
+        (Sample(name="one"), -1, (None, ())),
+        (Sample(name="one", cross_section=2.0), -1, (6.0, ())),
+        (Sample(name="one", cross_section=2.0, sum_of_weights=500.0), -1, (6.0, ("500.0",))),
+        (Sample(name="one", cross_section=2.0, sum_of_weights="Runs/sum"), -1, (6.0, ("[a.root]", "[c.root]"))),
+        # 4,000 of 42,000 events and 40 of 420: ten and a half times fewer
+        (Sample(name="one", cross_section=2.0, sum_of_weights=500.0), 4_220, (63.0, ("500.0",))),
+    ],
+)
+def test_a_sample_is_normalised_to_luminosity_and_cross_section_over_the_events_that_are_used(
+    sample: Sample, n_events: int, expected: tuple[float | None, tuple[str, ...]]
+) -> None:
+    files = (LabelledFile("a.root", 0, "one"), LabelledFile("b.root", 1, "two"), LabelledFile("c.root", 0, "one"))
+    samples = (sample, Sample(name="two", cross_section=1.0))
+    recipe = dataclasses.replace(RECIPE, files=files, samples=samples, luminosity=3.0, n_events=n_events)
+    world = Selecting(recipe, {"a.root": 42_000, "b.root": 1_890, "c.root": 420})
+    (weigh,) = (step for step in world.finish() if isinstance(step, Weigh))
+    (name, factor, sums), other = weigh.samples
+    assert (name, sums) == ("one", expected[1])
+    assert factor == (None if expected[0] is None else pytest.approx(expected[0], rel=1e-3))
+    assert other == ("two", 3.0, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gate": GATED.gate, "targets": ("met",)}, "a gate compares classifiers, and the run has a 'target'"),
+        ({"class_weight": "balanced", "weight": "w"}, "counts events; with event weights use 'balance': true"),
+        (
+            {"continues": EARLIER, "targets": ("met",)},
+            "model 'htautau/7' learned classes, and this run learns met; train a new model, or give the same 'target'",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other_are_an_error(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        World(dataclasses.replace(RECIPE, **changes)).finish()
+
+
+def test_the_files_of_a_gate_can_be_opened_again_before_anything_else_of_it_is_known() -> None:
+    world = World()
+    world.finish()
+    missing = plan.next_steps(GATED, "run/1", world.results.get)
+    assert isinstance(missing, plan.Ready)
+    assert [step.url for step in missing.steps if isinstance(step, Open)] == ["c.root", "d.root"]
+    for step in missing.steps:
+        assert plan.maker(GATED, "run/1", world.results.get, step.key) == step
+        assert plan.maker(RECIPE, "run/1", world.results.get, step.key) is None
 
 
 TEXTS = st.text(max_size=5)

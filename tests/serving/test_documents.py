@@ -244,7 +244,9 @@ def test_vectors_are_those_that_training_saw_bit_for_bit(served: Served) -> None
     assert seen == len(stored)
     model = served_of(served.store, versions.find(served.store, "job"))
     for kind, body in documents(served.events, served.file).items():
-        features = raw_events.features_of(model, raw_events.events_in(model, kind, body, hold=HOLD), HOLD)
+        features = raw_events.vectors_of_events(
+            model, raw_events.events_in(model, kind, body, hold=HOLD), HOLD
+        ).features
         assert features.tobytes() == stored.tobytes(), kind
 
 

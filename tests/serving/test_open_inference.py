@@ -204,7 +204,7 @@ def test_events_that_take_no_bytes_are_refused_by_a_model_of_jagged_branches_alo
     jagged = tuple(branch for branch in served.spec.branches if branch.jagged)
     model.published = replace(model.published, layout=replace(served.spec, branches=jagged))
     with pytest.raises(RequestError, match="the inputs have events and no value at all; give a slot, NaN where"):
-        raw_events.features_of_tensors(model, {"lep_pt": np.zeros((10**13, 0), np.float32)}, 1_000)
+        raw_events.vectors_of_tensors(model, {"lep_pt": np.zeros((10**13, 0), np.float32)}, 1_000)
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
@@ -254,4 +254,4 @@ def test_features_of_raw_values_take_as_much_memory_as_the_operator_allows(serve
             infer(request, timeout=30)
     assert finding in error.value.details()
     model = served_of(served.store, versions.find(served.store, "job"))
-    assert len(raw_events.features_of_tensors(model, values, 12 * count)) == count
+    assert len(raw_events.vectors_of_tensors(model, values, 12 * count)) == count

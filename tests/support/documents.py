@@ -14,6 +14,12 @@ def commands(document: str) -> list[str]:
     return [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
 
 
+def blocks(document: str, *languages: str) -> list[tuple[str, str]]:
+    """Return language and text of the blocks in some languages, in order."""
+    text = (TOP / "docs" / document).read_text()
+    return re.findall(rf"```({'|'.join(languages)})\n(.*?)```", text, re.S)
+
+
 def run(commands: list[str], folder: Path, **variables: str) -> list[str]:
     """Run commands one after the other in a folder; return the output of each."""
     outputs = []

@@ -65,7 +65,8 @@ class _Reader:
         whole = int(self._file.file.fEND)
         if size_bytes < whole:
             raise RequestError(
-                f"'{self._name}' is cut short: it has {size_bytes:,} of its {whole:,} bytes; copy it again"
+                f"'{self._name}' is cut short: it has {size_bytes:,} of its {whole:,} bytes; copy it again or leave it "
+                "out"
             )
         return {"fingerprint": self._fingerprint(size_bytes)}, []
 

@@ -17,8 +17,14 @@ MOST_BRANCHES = 200
 TAIL = 0.002
 """Share of the values at each end that may lie outside of a histogram."""
 
-NEAR = 1.3
-"""A histogram shows all values if their range is at most this many times that of the values without both tails."""
+SHORT = 0.15
+"""A tail is shown whole if it is at most this many times as wide as the range of the other values."""
+
+ROUNDING = 1e-6
+"""How far whole numbers may be off after scaling to float32 and back, as a share of their range."""
+
+LEAST_EFFECTIVE = 10
+"""Fewest effective events of a bin whose efficiency is known well enough to be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,11 @@ class BranchHistogram:
     passing: Floats
     passing_variances: Floats
     outside: float
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Whether a bin has enough events for an efficiency, (classes, bins)."""
+        return (self.yields > 0) & (self.yields**2 >= LEAST_EFFECTIVE * self.variances)
 
     def efficiency(self) -> tuple[Floats, Floats]:
         """Return the efficiency of the selection and its standard error, (classes, bins) each; NaN where no yield is
@@ -118,15 +129,21 @@ def edges_of(values: Floats) -> Floats:
     if not len(values):
         return np.array([0.0, 1.0])
     lowest, low, high, highest = np.quantile(values, [0, TAIL, 1 - TAIL, 1], method="nearest").tolist()
-    if highest - lowest <= NEAR * (high - low):
-        low, high = lowest, highest
+    width = high - low
+    low = lowest if low - lowest <= SHORT * width else low
+    high = highest if highest - high <= SHORT * width else high
     if low == high:
         return np.array([low - 0.5, low + 0.5]) if abs(low) < 2**52 else np.array([low, np.nextafter(low, np.inf)])
-    if high - low < 10 * BINS and np.array_equal(values, np.rint(values)):
-        width = -(-int(high - low + 1) // BINS)
-        return np.arange(low - 0.5, high + 0.5 + width, width)
+    if high - low < 10 * BINS and _are_whole(values, ROUNDING * (highest - lowest)):
+        first, last = round(low), round(high)
+        step = -(-(last - first + 1) // BINS)
+        return np.arange(first - 0.5, last + 0.5 + step, step)
     edges: Floats = np.unique(np.linspace(low, high, BINS + 1))  # fewer where the values are a rounding apart
     return edges
+
+
+def _are_whole(values: Floats, rounding: float) -> bool:
+    return rounding < 0.01 and bool((np.abs(values - np.rint(values)) <= rounding).all())
 
 
 def selection(sample: Sample, threshold: float) -> NDArray[np.bool_]:

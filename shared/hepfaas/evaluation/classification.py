@@ -25,6 +25,11 @@ def classification_report(confusion: Tally, names: Sequence[str]) -> dict[str, A
     return report
 
 
+def texts(report: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the report as the file 'classification.txt'."""
+    return {"classification.txt": as_text(report).encode()}
+
+
 def as_text(report: Mapping[str, Any]) -> str:
     """Return the report as a table of text."""
     rows = [(values["name"], values) for values in report["classes"]]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hepfaas.evaluation.drawings import Pictures, PlotLabels
 from hepfaas.evaluation.metrics import rejections_of
-from hepfaas.evaluation.plots import COLOURS, Pictures, _pictures, _readable
+from hepfaas.evaluation.style import COLOURS, pictures, readable
 
 LINES = ("-", "--", "-.", ":")
 
@@ -31,7 +32,7 @@ def compared_curves(curves: Sequence[Mapping[str, Any]], names: Sequence[str]) -
             signal, rejection = rejections_of(curve)
             lowest = min(lowest, 1 / rejection.max(initial=1.0))
             style = LINES[0 if is_one else classes.index(str(curve["class"])) % len(LINES)]
-            name = _readable(str(names[curve["training"]]) + ("" if is_one else f", {curve['class']}"))
+            name = readable(str(names[curve["training"]]) + ("" if is_one else f", {curve['class']}"))
             axes.plot(
                 signal,
                 rejection,
@@ -45,4 +46,4 @@ def compared_curves(curves: Sequence[Mapping[str, Any]], names: Sequence[str]) -
         axes.set_ylim(1, 2 / lowest)
         axes.legend(loc="upper right", title="test", title_fontsize=16)
 
-    return _pictures("roc", draw)
+    return pictures("roc", draw, PlotLabels())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.features.jagged import Jagged, Values, values_and_counts
+from hepfaas.features.jagged import Jagged, Values, empty, values_and_counts
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def sources_of(preprocessing: Preprocessing, available: Sequence[str]) -> dict[s
 def jaggedness(preprocessing: Preprocessing, types: Mapping[str, tuple[bool, str]]) -> dict[str, bool]:
     """Return whether each new branch is jagged. types: for each branch that is read, whether it is jagged and the type
     of one value, as in 'float32'. Raises: RequestError as `preprocessed`."""
-    no_events = {name: _without_events(jagged, type_) for name, (jagged, type_) in types.items()}
+    no_events = {name: empty(jagged, type_) for name, (jagged, type_) in types.items()}
     branches = preprocessed(no_events, preprocessing).arrays
     return {branch.name: values_and_counts(branches[branch.name])[1] is not None for branch in preprocessing.new}
 
@@ -160,11 +160,6 @@ def _awkward(branch: Jagged) -> ak.Array:
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)))
-
-
-def _without_events(jagged: bool, type_: str) -> Values:
-    values = np.zeros(0, dtype=type_)
-    return Jagged(values, np.zeros(0, dtype=np.int64)) if jagged else values
 
 
 @functools.lru_cache(maxsize=256)

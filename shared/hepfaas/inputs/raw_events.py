@@ -79,14 +79,18 @@ def vectors_of_tensors(served: Served, tensors: Mapping[str, NDArray[Any]], most
     n_events = len(tensors[spec.inputs[0].name])
     if n_events and not any(tensors[branch.name].size for branch in spec.inputs):
         raise RequestError("the inputs have events and no value at all; give a slot, NaN where there is no value")
+    _check_size(n_events, feature_bytes(served, n_events), most_bytes)  # a few bytes of the body may have many events
     branches = {branch.name: _from_tensor(tensors[branch.name], branch) for branch in spec.inputs}
-    size = feature_bytes(served, n_events) + preprocessing_bytes(branches, spec)
-    if size > most_bytes:  # a few bytes of the body may have many events
+    _check_size(n_events, feature_bytes(served, n_events) + preprocessing_bytes(branches, spec), most_bytes)
+    return vectors_of(branches, spec, check=work_limit(REQUEST_S))
+
+
+def _check_size(n_events: int, size: int, most_bytes: int) -> None:
+    if size > most_bytes:
         raise TooLargeError(
             f"the features of {n_events:,} events take {size:,} bytes in memory, and at most {most_bytes:,} may be "
             "(HEPFAAS_PREDICT_WAITING_BYTES); send fewer events at a time"
         )
-    return vectors_of(branches, spec, check=work_limit(REQUEST_S))
 
 
 def events_in(

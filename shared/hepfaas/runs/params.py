@@ -146,7 +146,7 @@ _WITHOUT_EFFECT = {
     "training": "every epoch sees all events, as 'standard' did in MLaaS4HEP",
     "split": "a number is ignored, as in MLaaS4HEP: 64 % training, 16 % validation, 20 % test",
     "nan": "slots without a value are 0, as in MLaaS4HEP",
-    "hist": "branch histograms are not supported yet",
+    "hist": "branches.pdf, beside the model, has the histograms of all branches in any case",
 }
 
 

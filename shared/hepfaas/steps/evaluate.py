@@ -1,11 +1,19 @@
-"""evaluate: the sum of all scores and the history of the training -> metrics, curves and plots."""
+"""evaluate: the sum of all scores, the examined sample and the history of the training -> metrics, curves and plots."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from hepfaas.evaluation.drawings import (
+    Drawing,
+    Pictures,
+    PlotLabels,
+    drawings_of,
+    drawn,
+    regression_drawings,
+    warm,
+)
 from hepfaas.evaluation.part import PartCounts
 from hepfaas.evaluation.predictions import PredictionCounts, metrics_of
 from hepfaas.evaluation.report import report_of
@@ -16,21 +24,23 @@ from hepfaas.runs.steps import Evaluate
 from hepfaas.runs.targets import targets_in
 from hepfaas.steps.objects import encoded, put_blob, result_of
 
-Drawing = tuple[str, tuple[Any, ...]]
-"""The name of a function of evaluation/plots.py, and its arguments."""
+__all__ = ["perform", "warm"]
 
-Drawer = Callable[[Callable[[Drawing], dict[str, bytes]], Sequence[Drawing]], Iterable[dict[str, bytes]]]
+Drawer = Callable[[Callable[[Drawing], Pictures], Sequence[Drawing]], Iterable[Pictures]]
 """A function like `map`."""
+
+SCULPTING = ("name", "curve", "threshold", "divergence", "chance")
+"""What the result keeps of the distributions of spectators, which are in the pictures."""
 
 
 def perform(step: Evaluate, store: Store, spread: Drawer = map) -> None:
     """spread: calls a function for each item of a list, perhaps in other processes.
 
-    Raises: RequestError if the model gives scores that are not finite or not probabilities; MissingError."""
+    Raises: RequestError if the model gives scores that are not finite or not probabilities; MissingError.
+    """
     history = [result_of(epoch, store)["metrics"] for epoch in step.epochs]
-    report, drawings = (_predicted if step.targets else _classified)(step, store)
-    drawings = [("history", (history, step.best_epoch)), *drawings]
-    pictures = {name: data for drawn in spread(drawn_by_name, drawings) for name, data in drawn.items()}
+    report, drawings = (_predicted if step.targets else _classified)(step, store, history)
+    pictures = {name: data for files in spread(drawn, drawings) for name, data in files.items()}
     flow = cut_flow(step.cuts, prepared_parts(result_of(step.data, store)), dict(step.samples))
     result = {
         **report,
@@ -42,42 +52,40 @@ def perform(step: Evaluate, store: Store, spread: Drawer = map) -> None:
     store.create(step.key, encoded(result))
 
 
-def _classified(step: Evaluate, store: Store) -> tuple[dict[str, Any], list[Drawing]]:
+def _classified(
+    step: Evaluate, store: Store, history: Sequence[Mapping[str, float]]
+) -> tuple[dict[str, Any], list[Drawing]]:
     """Return metrics and curves of a classifier as JSON values, and what is to be drawn."""
     counts = PartCounts.from_json(result_of(step.score, store))
     counts.scores.check()
+    examined = result_of(step.examine, store)
     report = report_of(counts, step.classes)
-    return report, [
-        ("roc", (report["curves"], step.classes)),
-        ("scores", (counts.scores, step.classes)),
-        ("confusion", (report["metrics"]["test"]["confusion"], step.classes)),
-    ]
+    drawings = drawings_of(
+        report, counts, examined, history, best_epoch=step.best_epoch, names=step.classes, labels=PlotLabels()
+    )
+    return {**report, "sample": _kept(examined)}, drawings
 
 
-def _predicted(step: Evaluate, store: Store) -> tuple[dict[str, Any], list[Drawing]]:
+def _predicted(
+    step: Evaluate, store: Store, history: Sequence[Mapping[str, float]]
+) -> tuple[dict[str, Any], list[Drawing]]:
     """Return metrics and profiles of a regression as JSON values, and what is to be drawn."""
     targets = targets_in(step.targets)
     counts = PredictionCounts.from_json(result_of(step.score, store))
     counts.check(targets)
     profiles = result_of(step.examine, store)["profiles"]
-    drawings: list[Drawing] = []
-    for number, (target, profile) in enumerate(zip(targets, profiles, strict=True)):
-        ending = f"_{number}" if len(targets) > 1 else ""
-        drawings += [
-            ("residuals", (counts, number, target.name, ending)),
-            ("predictions", (profile["plane"], target.name, ending)),
-            ("profiles", (profile["branches"], target.name, ending)),
-        ]
+    names = [target.name for target in targets]
+    drawings = regression_drawings(
+        counts, profiles, history, best_epoch=step.best_epoch, names=names, labels=PlotLabels()
+    )
     return {"metrics": metrics_of(counts, targets), "profiles": profiles}, drawings
 
 
-def drawn_by_name(drawing: Drawing) -> dict[str, bytes]:
-    """Return the pictures of one function. Its module imports matplotlib, which only the drawing process needs."""
-    name, arguments = drawing
-    pictures: dict[str, bytes] = getattr(importlib.import_module("hepfaas.evaluation.plots"), name)(*arguments)
-    return pictures
-
-
-def warm() -> None:
-    """Import what drawing needs."""
-    importlib.import_module("hepfaas.evaluation.plots")
+def _kept(examined: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers about branches that the result keeps."""
+    return {
+        "events": examined["events"],
+        "importance": examined["importance"],
+        "correlations": examined["correlations"],
+        "sculpting": [{name: each[name] for name in SCULPTING} for each in examined["sculpting"]],
+    }
