@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +101,14 @@ class _Work:
 
     def do(self, output: Output) -> dict[str, Any]:
         """Write the events. Raises: RequestError if there is none, or they cannot be written; UnavailableError."""
-        repeats = 0
+        repeats: Counter[str] = Counter()
         while True:
             prepared = self._prepared()
             try:
                 written = self._written(_Events(prepared, self._recipe.tree, self._store), output)
             except MissingError as missing:  # an object below a sum that exists was deleted
-                repeats += 1
-                if repeats > MAX_REPEATS:
+                repeats[missing.key] += 1
+                if repeats[missing.key] > MAX_REPEATS:
                     raise
                 self._phases.remake(missing)
             else:
