@@ -54,8 +54,8 @@ SPEAKING = (
     + """
 import json, math
 WIRE = socket.socket(fileno=DESCRIPTOR)
-FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "logits": False, "own_fit": False, "summary": "",
-         "processor": "", "versions": {}}
+FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "logits": False, "own_fit": False, "optimizer": "",
+         "callbacks": "", "summary": "", "processor": "", "versions": {}}
 def zeros(dtype, *shape):
     return dtype, shape
 def size_of(dtype, shape):
@@ -380,7 +380,7 @@ def predict(learner: Learner) -> None:
     learner.predict(np.zeros((4, 3), dtype=np.float32))
 
 
-FITTED = '{"rows": 20, "id_sum": 0, "metrics": {"loss": 1.0}, "compile_s": 0.0, "seconds": 0.0}'
+FITTED = '{"rows": 20, "id_sum": 0, "metrics": {"loss": 1.0}, "learning_rate": 0.0, "compile_s": 0.0, "seconds": 0.0}'
 PASSES = {
     "while True: answer({'rows_done': 0})": "more progress than 20 rows in 2 blocks",
     "while True: answer({'rows_done': 1})": "more progress than 20 rows in 2 blocks",

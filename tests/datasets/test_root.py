@@ -227,7 +227,9 @@ def test_a_server_that_stops_during_a_read_is_unavailable() -> None:
         read(url, identity, "Events", branches=["Jet_pt"], entries=EntryRange(0, 1000), reading=by_ranges)
 
 
-def test_only_the_rooms_datasets_and_scores_import_uproot() -> None:
+def test_only_the_room_datasets_reads_with_uproot_and_two_others_write() -> None:
     root = Path(__file__).parents[2] / "shared" / "hepfaas"
     result = subprocess.run(["grep", "-rlE", r"^\s*(import|from) uproot", str(root)], capture_output=True, text=True)
-    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "scores"}
+    assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "evaluation", "scores"}
+    written = [path for room in ("evaluation", "scores") for path in (root / room).glob("*.py")]
+    assert not [path for path in written if "uproot.open" in path.read_text()]

@@ -8,6 +8,7 @@ import itertools
 import os
 import random
 import sys
+import threading
 
 import awkward as ak
 import numpy as np
@@ -128,7 +129,7 @@ watching = False
 
 
 def _watch(event: str, arguments: object) -> None:
-    if watching and event in WATCHED:
+    if watching and event in WATCHED and threading.current_thread() is threading.main_thread():
         seen.append((event, arguments))
 
 

@@ -62,16 +62,16 @@ EVENTS = """
 import sys
 from types import SimpleNamespace
 from hepfaas.features.spec import FeatureBranch, FeatureSpec
-from hepfaas.inputs.raw_events import JSON, events_in, features_of, features_of_tensors
+from hepfaas.inputs.raw_events import JSON, events_in, vectors_of_events, vectors_of_tensors
 from hepfaas.inputs.numbers import from_json
 spec = FeatureSpec((FeatureBranch("met", jagged=False, low=0.0, high=4.0, width=1),
     FeatureBranch("pt", jagged=True, low=0.0, high=8.0, width=2)))
 served = SimpleNamespace(published=SimpleNamespace(spec=spec))
 hold = lambda size: None
 events = events_in(served, JSON, b'{"events": {"met": [1, 2], "pt": [[4, 2], []]}}', hold=hold)
-assert features_of(served, events, hold).tolist() == [[0.25, 0.5, 0.25], [0.5, 0, 0]]
+assert vectors_of_events(served, events, hold).features.tolist() == [[0.25, 0.5, 0.25], [0.5, 0, 0]]
 tensors = {"met": from_json([1.0], "f4", "met"), "pt": from_json([[2.0, None]], "f4", "pt", null=True)}
-assert features_of_tensors(served, tensors, 1_000).tolist() == [[0.25, 0.25, 0]]
+assert vectors_of_tensors(served, tensors, 1_000).features.tolist() == [[0.25, 0.25, 0]]
 print(*{"awkward", "uproot", "pyarrow", "pandas"} & set(sys.modules))
 """
 
