@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hepfaas.datasets.root import opened
 from hepfaas.errors import MissingError, RequestError, UnavailableError
+from hepfaas.evaluation.drawings import Drawing, drawn, warm
 from hepfaas.local import workers
 from hepfaas.local.workers import Workers
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.steps import Score, Survey
-from hepfaas.steps.evaluate import Drawing, drawn_by_name, warm
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "htautau" / "VBF_tautau.root"
 
@@ -85,8 +85,8 @@ def test_a_step_whose_process_is_always_killed_is_an_error(
 
 
 DRAWINGS: list[Drawing] = [
-    ("confusion", ([[8, 2], [3, 7]], ("background", "signal"))),
-    ("history", ([{"loss": 0.7, "val_loss": 0.6}, {"loss": 0.5, "val_loss": 0.5}], 1)),
+    ("plots.confusion", ({"confusion": [[8, 2], [3, 7]]}, ("background", "signal"))),
+    ("plots.history", ([{"loss": 0.7, "val_loss": 0.6}, {"loss": 0.5, "val_loss": 0.5}], 1)),
 ]
 
 
@@ -94,8 +94,8 @@ DRAWINGS: list[Drawing] = [
 def test_pictures_are_the_same_wherever_they_are_drawn(count: int, kills: int, tmp_path: Path) -> None:
     with Workers(count, str(tmp_path)) as pool, killer(kills):
         pool.warm(warm)
-        spread = pool.spread(drawn_by_name, DRAWINGS)
-    assert spread == list(map(drawn_by_name, DRAWINGS))
+        spread = pool.spread(drawn, DRAWINGS)
+    assert spread == list(map(drawn, DRAWINGS))
     assert {name for drawn in spread for name in drawn} == {"confusion.png", "confusion.pdf", "loss.png", "loss.pdf"}
 
 

@@ -4,8 +4,10 @@ import json
 
 import pytest
 from hepfaas.errors import RequestError
+from hepfaas.runs.event_keys import MOST_SPECTATORS
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
-from hepfaas.runs.params import MOST_NESTED, MOST_SPECTATORS, MOST_VALUES, REDIRECTOR, params_of
+from hepfaas.runs.json_values import MOST_NESTED, MOST_VALUES
+from hepfaas.runs.params import REDIRECTOR, params_of
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
