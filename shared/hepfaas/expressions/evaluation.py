@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from hepfaas.expressions.arrays import (
     taken,
     truth,
 )
+from hepfaas.expressions.branches import Array, Branches, is_awkward
 from hepfaas.expressions.functions import FUNCTIONS, Value, plain, without_prefix
 from hepfaas.expressions.grammar import (
     Binary,
@@ -38,27 +39,8 @@ from hepfaas.expressions.grammar import (
 from hepfaas.expressions.vectors import Vectors
 
 if TYPE_CHECKING:
-    import awkward as ak
+    pass
 
-
-class Lists(Protocol):
-    """A jagged branch without awkward: the values of all events end to end, (values,), and the number of values of
-    each event, (events,). `features.jagged.Jagged` is one."""
-
-    def __init__(self, values: Numbers, counts: Numbers) -> None: ...
-
-    @property
-    def values(self) -> Numbers:
-        """Return the values of all events."""
-
-    @property
-    def counts(self) -> Numbers:
-        """Return the number of values of each event."""
-
-    def __len__(self) -> int: ...
-
-
-Array: TypeAlias = Union[Numbers, Lists, "ak.Array"]
 
 Check = Callable[[], None]
 """Called before each operation; it raises an error if the evaluation takes too long."""
@@ -95,8 +77,8 @@ class Evaluation:
     """One evaluation of a tree on arrays."""
 
     def __init__(self, text: str, place: str, arrays: Mapping[str, Array], check: Check = unlimited) -> None:
-        self._text, self._place, self._arrays, self._check = text, place, arrays, check
-        self._columns: dict[str, Column] = {}
+        self._text, self._place, self._check = text, place, check
+        self._branches = Branches.of(arrays)
 
     def value(self, node: Node) -> Value:
         """Return the value of a node.
@@ -166,19 +148,14 @@ class Evaluation:
         return result
 
     def _name(self, node: Name) -> Value:
-        found = names.reads(node, self._arrays)
+        found = names.reads(node, self._branches)
         if found is None:
-            raise problem(self._place, self._text, node.start, names.unknown(node, self._arrays))
+            raise problem(self._place, self._text, node.start, names.unknown(node, self._branches))
         if not found:
             return names.CONSTANTS[without_prefix(node.name)]
         if "" in found:
-            return self._branch(found[""])
-        return vectors.vectors({part: self._branch(name) for part, name in found.items()})
-
-    def _branch(self, name: str) -> Column:
-        if name not in self._columns:
-            self._columns[name] = read(name, self._arrays[name])
-        return self._columns[name]
+            return self._branches.column(found[""])
+        return vectors.vectors({part: self._branches.column(name) for part, name in found.items()})
 
 
 def _conditions(left: Column | Scalar, right: Column | Scalar) -> bool:
@@ -199,7 +176,7 @@ def _unary(operator: str, operand: Column | Scalar) -> Column | Scalar:
 
 def _indexed(value: Value, index: Column | Scalar) -> Value:
     if isinstance(index, Column) and index.data.dtype.kind == "b":
-        if index.offsets is None:
+        if index.layout is None:
             raise Misfit("a filter needs a condition on the objects; this one has a value for each event")
         return vectors.selected(value, index) if isinstance(value, Vectors) else kept(_objects(value), index)
     return vectors.chosen(value, index) if isinstance(value, Vectors) else taken(_objects(value), index)
@@ -209,52 +186,6 @@ def _objects(value: Value) -> Column:
     if not isinstance(value, Column):
         raise Misfit("a number has no objects")
     return value
-
-
-def read(name: str, array: Array) -> Column:
-    """Return a branch as a column. Integers get 64 bits.
-
-    Raises:
-        Misfit: the branch does not hold numbers, or has more than one list in each event.
-    """
-    offsets = None
-    if isinstance(array, np.ndarray):
-        data = array
-        if data.ndim == 2:
-            offsets = np.arange(len(data) + 1, dtype=np.int64) * data.shape[1]
-            data = data.reshape(-1)
-    elif _is_awkward(array):
-        data, offsets = _unpacked(name, array)
-    else:
-        data, offsets = array.values, np.concatenate([np.zeros(1, np.int64), np.cumsum(array.counts, dtype=np.int64)])
-    if data.ndim != 1 or data.dtype.kind not in "biuf":
-        raise Misfit(f"branch '{name}' holds {data.dtype} with {data.ndim} axes, and not numbers or lists of numbers")
-    if data.dtype.kind in "iu":
-        data = data.astype(np.uint64 if data.dtype == np.uint64 else np.int64, copy=False)
-    # NumPy may round differently if the values do not stand next to each other.
-    return Column(np.ascontiguousarray(data, data.dtype.newbyteorder("=")), offsets)
-
-
-def _is_awkward(array: Any) -> bool:
-    return hasattr(type(array), "layout")
-
-
-def _unpacked(name: str, array: Any) -> tuple[Numbers, Numbers | None]:
-    import awkward as ak
-
-    layout = ak.to_layout(array)
-    while layout.is_indexed and not layout.is_option:
-        layout = layout.project()
-    offsets = None
-    if layout.is_list:
-        layout = layout.to_ListOffsetArray64(True)
-        offsets = np.asarray(layout.offsets.data)
-        layout = layout.content[: offsets[-1]]
-        while layout.is_indexed and not layout.is_option:
-            layout = layout.project()
-    if not layout.is_numpy or layout.parameter("__array__") is not None:
-        raise Misfit(f"branch '{name}' holds {ak.type(array)}, and not numbers or lists of numbers")
-    return np.asarray(layout.data), offsets
 
 
 def result(value: Value, arrays: Mapping[str, Array], events: int) -> Array:
@@ -273,14 +204,14 @@ def result(value: Value, arrays: Mapping[str, Array], events: int) -> Array:
     data = nan_for_missing(value).data
     if data.dtype.kind == "f" and np.isnan(data).any():
         data = np.where(np.isnan(data), data.dtype.type(np.nan), data)  # one NaN: its sign and payload are arbitrary
-    if value.offsets is None:
+    if value.layout is None:
         return data
     for array in arrays.values():
-        if not isinstance(array, np.ndarray) and not _is_awkward(array):
-            return type(array)(data, value.counts)
+        if not isinstance(array, np.ndarray) and not is_awkward(array):
+            return type(array)(data, value.layout.counts)
     import awkward as ak
 
-    return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(value.offsets), ak.contents.NumpyArray(data)))
+    return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(value.layout.offsets), ak.contents.NumpyArray(data)))
 
 
 def passed(value: Value, events: int) -> Numbers:
@@ -290,6 +221,6 @@ def passed(value: Value, events: int) -> Numbers:
         Misfit: the value is a vector, or has a number for each object.
     """
     condition = as_column(truth(plain(value)), events)
-    if condition.offsets is not None:
+    if condition.layout is not None:
         raise Misfit("a cut on events needs one value for each event, and this has one for each object; write any(…)")
     return condition.data

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from hepfaas.errors import RequestError
 from hepfaas.expressions import names
 from hepfaas.expressions.arrays import Misfit
-from hepfaas.expressions.evaluation import Array, Check, Evaluation, passed, result, unlimited
+from hepfaas.expressions.branches import Array
+from hepfaas.expressions.evaluation import Check, Evaluation, passed, result, unlimited
 from hepfaas.expressions.functions import FUNCTIONS, MANY, Value, without_prefix
 from hepfaas.expressions.grammar import Call, Name, Node, nodes, problem, tree
 

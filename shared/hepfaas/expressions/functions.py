@@ -121,7 +121,7 @@ def where(values: Sequence[Value]) -> Value:
     if not isinstance(result, Column) or not any(_mask(value) for value in (yes, no)):
         return result
     missing = logic.joined(np.where, condition, _mask(yes), _mask(no))
-    return column(result.data, result.offsets, missing.data if isinstance(missing, Column) else None)
+    return column(result.data, result.layout, missing.data if isinstance(missing, Column) else None)
 
 
 def _kind(value: Column | Scalar) -> str:
@@ -130,7 +130,7 @@ def _kind(value: Column | Scalar) -> str:
 
 def _mask(value: Column | Scalar) -> Column | Literal[False]:
     known = isinstance(value, Column) and value.missing is not None
-    return Column(value.missing, value.offsets) if known else False  # type: ignore[union-attr, arg-type]
+    return Column(value.missing, value.layout) if known else False  # type: ignore[union-attr, arg-type]
 
 
 def _clip(values: Sequence[Value]) -> Value:
@@ -144,7 +144,7 @@ def _test(function: Callable[..., Any], of_missing: bool) -> Function:
         if not isinstance(value, Column) or value.missing is None:
             return elementwise(function, value)
         result = function(value.data)
-        return Column(np.where(value.missing, of_missing, result), value.offsets)
+        return Column(np.where(value.missing, of_missing, result), value.layout)
 
     return Function(1, 1, compute)
 

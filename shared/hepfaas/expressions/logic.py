@@ -22,7 +22,7 @@ def joined(function: Callable[..., Any], *values: Column | Scalar) -> Column | S
     if like is None:
         plain: Scalar = np.asarray(result).item()
         return plain
-    return Column(result, like.offsets)
+    return Column(result, like.layout)
 
 
 def _fitting_types(data: list[Any]) -> list[Any]:
@@ -44,7 +44,7 @@ def compared(function: np.ufunc, left: Column | Scalar, right: Column | Scalar) 
     if like is None:
         return bool(function(*data))
     missing = _absent(one) | _absent(two)
-    return column(function(*data), like.offsets, np.broadcast_to(missing, like.data.shape) if np.any(missing) else None)
+    return column(function(*data), like.layout, np.broadcast_to(missing, like.data.shape) if np.any(missing) else None)
 
 
 def _absent(value: Column | Scalar) -> Any:
@@ -55,14 +55,14 @@ def _absent(value: Column | Scalar) -> Any:
 
 def flag(value: Column | Scalar) -> Column | Scalar:
     """Return a condition without its mask: missing is false."""
-    return Column(value.data, value.offsets) if isinstance(value, Column) else value
+    return Column(value.data, value.layout) if isinstance(value, Column) else value
 
 
 def opposite(value: Column | Scalar) -> Column | Scalar:
     """Return `not`; the opposite of missing is missing."""
     if not isinstance(value, Column):
         return not value
-    return column(~value.data, value.offsets, value.missing)
+    return column(~value.data, value.layout, value.missing)
 
 
 def both(left: Column | Scalar, right: Column | Scalar) -> Column | Scalar:
@@ -82,14 +82,14 @@ def _three_valued(function: np.ufunc, left: Column | Scalar, right: Column | Sca
     possible = joined(function, _possible(left), _possible(right))
     if not isinstance(data, Column) or not isinstance(possible, Column):
         return data
-    return Column(data.data, data.offsets, possible.data & ~data.data)
+    return Column(data.data, data.layout, possible.data & ~data.data)
 
 
 def _possible(value: Column | Scalar) -> Column | Scalar:
     """Return whether a condition is true or missing."""
     if not isinstance(value, Column) or value.missing is None:
         return value
-    return Column(value.data | value.missing, value.offsets)
+    return Column(value.data | value.missing, value.layout)
 
 
 def bitwise(function: np.ufunc, left: Column | Scalar, right: Column | Scalar) -> Column | Scalar:
@@ -122,7 +122,7 @@ def _integer(value: Column | Scalar) -> Any:
 
 
 def _signed(side: Any) -> Any:
-    return Column(side.data.astype(np.int64), side.offsets, side.missing) if isinstance(side, Column) else side
+    return Column(side.data.astype(np.int64), side.layout, side.missing) if isinstance(side, Column) else side
 
 
 def power(base: Column | Scalar, exponent: Column | Scalar) -> Column | Scalar:
@@ -133,7 +133,7 @@ def power(base: Column | Scalar, exponent: Column | Scalar) -> Column | Scalar:
         return elementwise(np.power, base, exponent)
     if isinstance(base, Column) and base.data.dtype.kind in "iu":
         data = base.data.astype(np.float64)
-        base = column(data, base.offsets, base.missing)
+        base = column(data, base.layout, base.missing)
     return elementwise(np.power, float(base) if isinstance(base, int) else base, exponent)
 
 
@@ -147,7 +147,7 @@ def divided(function: np.ufunc, left: Column | Scalar, right: Column | Scalar) -
         return elementwise(function, left, right)
     zero = right.data == 0
     missing = zero if right.missing is None else zero | right.missing
-    return elementwise(function, left, Column(right.data + zero.astype(right.data.dtype), right.offsets, missing))
+    return elementwise(function, left, Column(right.data + zero.astype(right.data.dtype), right.layout, missing))
 
 
 def _is_float(value: Column | Scalar) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hepfaas.expressions import reductions
-from hepfaas.expressions.arrays import Column, Misfit, Scalar, aligned, elementwise, kept, number, taken
+from hepfaas.expressions.arrays import Column, Misfit, Scalar, aligned, at_places, elementwise, kept, number, places
 
 SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "pt": ("pt", "Pt", "PT"),
@@ -38,7 +38,7 @@ class Vectors:
     @property
     def jagged(self) -> bool:
         """Return whether there is a vector for each object."""
-        return next(iter(self.parts.values())).offsets is not None
+        return next(iter(self.parts.values())).layout is not None
 
 
 def branches_of(collection: str, available: Collection[str]) -> dict[str, str]:
@@ -58,7 +58,7 @@ def _spelled(start: str, part: str, available: Collection[str]) -> str:
 
 
 def vectors(parts: Mapping[str, Column | Scalar]) -> Vectors:
-    """Return vectors with coordinates of one shape, in double precision.
+    """Return vectors with coordinates of one shape.
 
     Raises:
         Misfit: the coordinates have different numbers of objects, or no coordinate is a branch.
@@ -68,14 +68,14 @@ def vectors(parts: Mapping[str, Column | Scalar]) -> Vectors:
     if like is None:
         raise Misfit("a vector needs a branch")
     columns = [
-        part if isinstance(part, Column) else Column(np.full(len(like.data), part), like.offsets) for part in fitting
+        part if isinstance(part, Column) else Column(np.full(len(like.data), part), like.layout) for part in fitting
     ]
-    return Vectors({name: _double(part) for name, part in zip(parts, columns, strict=True)})
+    return Vectors(dict(zip(parts, columns, strict=True)))
 
 
 def _double(part: Column) -> Column:
-    data = part.data.astype(np.float64)
-    return Column(data if part.missing is None else np.where(part.missing, np.nan, data), part.offsets)
+    data = part.data.astype(np.float64, copy=False)
+    return Column(data if part.missing is None else np.where(part.missing, np.nan, data), part.layout)
 
 
 def each(function: Callable[[Column], Column], momenta: Vectors) -> Vectors:
@@ -85,7 +85,8 @@ def each(function: Callable[[Column], Column], momenta: Vectors) -> Vectors:
 
 def chosen(momenta: Vectors, index: Column | Scalar) -> Vectors:
     """Return one vector of each event, as `taken` does."""
-    return each(lambda part: taken(part, index), momenta)
+    where = places(_like(momenta).lists, index)
+    return each(lambda part: at_places(part, where), momenta)
 
 
 def selected(momenta: Vectors, condition: Column) -> Vectors:
@@ -99,11 +100,21 @@ def coordinate(momenta: Vectors, name: str) -> Column:
     Raises:
         Misfit: the vectors have too few coordinates.
     """
-    if name in momenta.parts:
-        return momenta.parts[name]
-    _check(momenta, name)
+    return _coordinates(momenta, [name])[0]
+
+
+def _coordinates(momenta: Vectors, names: Sequence[str]) -> list[Column]:
+    for name in names:
+        if name not in momenta.parts:
+            _check(momenta, name)
+    library = None if momenta.parts.keys() >= set(names) else _library(momenta)
     with np.errstate(all="ignore"):
-        return Column(np.asarray(getattr(_library(momenta), name)), _like(momenta).offsets)
+        return [
+            _double(momenta.parts[name])
+            if name in momenta.parts
+            else Column(np.asarray(getattr(library, name)), _like(momenta).layout)
+            for name in names
+        ]
 
 
 _NEEDS = {
@@ -133,7 +144,7 @@ def _like(momenta: Vectors) -> Column:
 def _library(momenta: Vectors) -> Any:
     import vector
 
-    return vector.array({name: part.data for name, part in momenta.parts.items()})
+    return vector.array({name: _double(part).data for name, part in momenta.parts.items()})
 
 
 def added(momenta: Sequence[Vectors], sign: int = 1) -> Vectors:
@@ -151,8 +162,8 @@ def added(momenta: Sequence[Vectors], sign: int = 1) -> Vectors:
         one, two = _aligned(*(Vectors({n: part[n] for n in part if n in names}) for part in parts))
         with np.errstate(all="ignore"):
             both = _library(one) + _library(two) if sign == 1 else _library(one) - _library(two)
-        offsets = _like(one).offsets
-        result = Vectors({_PARTS[name]: Column(np.asarray(both[name]), offsets) for name in both.dtype.names})
+        layout = _like(one).layout
+        result = Vectors({_PARTS[name]: Column(np.asarray(both[name]), layout) for name in both.dtype.names})
     return result
 
 
@@ -162,7 +173,7 @@ def _cartesian(momenta: Vectors) -> Vectors:
         names.append("pz")
     if momenta.parts.keys() & {"mass", "energy"}:
         names.append("energy")
-    return Vectors({name: coordinate(momenta, name) for name in names})
+    return Vectors(dict(zip(names, _coordinates(momenta, names), strict=True)))
 
 
 def total(momenta: Vectors) -> Vectors:
@@ -176,7 +187,7 @@ def between(first: Vectors, second: Vectors, name: str) -> Column:
     _check(second, name)
     one, two = _aligned(first, second)
     with np.errstate(all="ignore"):
-        return Column(np.asarray(getattr(_library(one), name)(_library(two))), _like(one).offsets)
+        return Column(np.asarray(getattr(_library(one), name)(_library(two))), _like(one).layout)
 
 
 def _aligned(first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:

@@ -21,8 +21,6 @@ from hepfaas.features.jagged import Jagged, Values, empty, values_and_counts
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 
 if TYPE_CHECKING:
-    import awkward as ak
-
     from hepfaas.expressions.evaluation import Check
     from hepfaas.expressions.expression import Expression
 
@@ -69,7 +67,7 @@ def preprocessed(
         return Preprocessed(events.branches, None, None)
     flow = np.full(len(events), len(cuts), dtype=np.uint8)
     for number in reversed(range(len(cuts))):
-        np.copyto(flow, np.uint8(number), where=~_passes(events, cuts[number]))
+        flow = np.where(_passes(events, cuts[number]), flow, np.uint8(number))
     return Preprocessed(events.branches, flow == len(cuts), flow)
 
 
@@ -123,12 +121,14 @@ def is_named(name: str, pattern: str) -> bool:
 
 
 class _Events:
-    """Branches of some events, and their values as expressions take them, converted once."""
+    """Branches of some events, which expressions share as columns."""
 
     def __init__(self, branches: dict[str, Values], check: Check | None = None) -> None:
+        from hepfaas.expressions.branches import Branches
+
         self.branches = branches
+        self._shared = Branches(branches)
         self._limits = {} if check is None else {"check": check}
-        self._converted: dict[str, NDArray[Any] | ak.Array] = {}
 
     def __len__(self) -> int:
         return len(next(iter(self.branches.values()), ()))
@@ -136,26 +136,11 @@ class _Events:
     def update(self, branches: Mapping[str, Values]) -> None:
         """Add branches, or replace those of the same name."""
         self.branches |= branches
-        for name in branches:
-            self._converted.pop(name, None)
+        self._shared.replace(branches)
 
     def value(self, expression: Expression) -> Values:
         """Return the value of an expression."""
-        arrays = {name: self._array(name) for name in expression.branches(self.branches)}
-        return expression.evaluate(arrays, len(self), **self._limits)
-
-    def _array(self, name: str) -> NDArray[Any] | ak.Array:
-        if name not in self._converted:
-            branch = self.branches[name]
-            self._converted[name] = _awkward(branch) if isinstance(branch, Jagged) else branch
-        return self._converted[name]
-
-
-def _awkward(branch: Jagged) -> ak.Array:
-    import awkward as ak
-
-    offsets = ak.index.Index64(_offsets(branch.counts))
-    return ak.Array(ak.contents.ListOffsetArray(offsets, ak.contents.NumpyArray(branch.values)))
+        return expression.evaluate(self._shared, len(self), **self._limits)
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
