@@ -96,7 +96,8 @@ def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, hig
         return numbers
     numbers -= branch.offset
     if branch.scaling == "log":
-        numbers = np.log1p(np.maximum(numbers, 0) + _NO_SIGN)
+        finite = numbers > -np.inf  # minus infinity is missing, and not a value below low
+        numbers = np.log1p(np.where(finite, np.maximum(numbers, 0), np.nan) + _NO_SIGN)
     return numbers / branch.scale
 
 
