@@ -67,6 +67,9 @@ NOT_IN_A_RUN = {
     "steps.objects.open_scores": "predictions: tests/serving/test_run_requests.py",
     "steps.convert.perform": "models that were uploaded: tests/serving/test_uploads.py",
     "steps.register.perform": "models that were uploaded: tests/serving/test_uploads.py",
+    "steps.weigh.perform": "runs with event weights: tests/steps/test_selection.py",
+    "steps.examine._of_regression": "runs with a target: tests/steps/test_regression.py",
+    "steps.regression.examined": "runs with a target: tests/steps/test_regression.py",
     "steps.compare.perform": "runs that a rule began, with a gate: tests/orchestration/test_intake.py",
 }
 """Functions, or single calls, that no run of the chaos tests reaches, and the reason."""
