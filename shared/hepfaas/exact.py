@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BITS = 53
-"""Of the mantissa of a float64."""
+"""Number of bits in the mantissa of a float64."""
 
 _MOST = 2**25
 """Most values that are added as float64 at once: each is a whole number below 2**28, so their sum is exact."""

@@ -21,7 +21,7 @@ SHORT = 0.15
 """A tail is shown whole if it is at most this many times as wide as the range of the other values."""
 
 ROUNDING = 1e-6
-"""How far whole numbers may be off after scaling to float32 and back, as a share of their range."""
+"""Rounding tolerance for whole numbers after scaling to float32 and back, as a share of their range."""
 
 LEAST_EFFECTIVE = 10
 """Fewest effective events of a bin whose efficiency is known well enough to be drawn."""
@@ -46,7 +46,7 @@ class BranchHistogram:
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
-        """Whether a bin has enough events for an efficiency, (classes, bins)."""
+        """Return True for bins with enough events for an efficiency, (classes, bins)."""
         return (self.yields > 0) & (self.yields**2 >= LEAST_EFFECTIVE * self.variances)
 
     def efficiency(self) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""Whether a score is the probability that it claims to be. Pure."""
+"""Calibration: compare scores, read as probabilities, with observed fractions. Pure."""
 
 from __future__ import annotations
 

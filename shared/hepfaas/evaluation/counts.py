@@ -28,7 +28,7 @@ LOSS_LIMIT = 1e6
 """Largest loss of one event. Only logits reach it: the loss of a probability is at most 20 (EDGE)."""
 
 ROUNDING = 1e-5
-"""How far float32 rounding may take a probability below 0 or above 1."""
+"""Tolerance for float32 rounding of a probability below 0 or above 1."""
 
 LEAST_PROBABILITY = float(1 / (1 + np.exp(EDGE)))
 

@@ -1,4 +1,4 @@
-"""How much a score loses without the information of a branch or a collection of objects. Pure.
+"""Permutation importance of branches and of collections of objects. Pure.
 
 The values of the branch are permuted among the events of a sample, and the AUC falls (Breiman, Machine Learning 45
 (2001) 5). This module says which columns are permuted and how; the caller computes the scores.

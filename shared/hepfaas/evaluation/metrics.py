@@ -33,7 +33,7 @@ CANCELLED = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """How well a score separates one class, the signal, from the others, the background.
+    """ROC curve of one class, the signal, against the others, the background.
 
     auc: probability that a signal event scores higher than a background event, each pair counted by the product of its
     weights. uncertainty: its standard error (DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837, on binned

@@ -1,4 +1,4 @@
-"""Whether a model scores training events as it scores test events. Pure."""
+"""Overtraining check: compare the scores of training and test events. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a network with several classes separates each pair of them. Pure."""
+"""AUC of each pair of classes. Pure."""
 
 from __future__ import annotations
 

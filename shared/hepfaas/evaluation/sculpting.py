@@ -1,4 +1,4 @@
-"""Whether a selection on the score changes the distribution of a spectator, such as a mass. Pure; from a sample."""
+"""Sculpting: distributions of spectators, such as a mass, in slices of the score. Pure."""
 
 from __future__ import annotations
 

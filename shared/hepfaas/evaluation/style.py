@@ -1,4 +1,4 @@
-"""How all pictures look: the field's style, labels, colours, PNG and PDF. Pure: equal values give equal bytes."""
+"""Style, labels and colours of all pictures; PNG and PDF output. Pure: equal values give equal bytes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SMALL = {
     "ytick.major.size": 4,
     "axes.linewidth": 1,
 }
-"""Of pages with panels."""
+"""Matplotlib settings for pages with several panels."""
 
 
 def pictures(

@@ -121,7 +121,7 @@ class Tally:
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the events have weights."""
+        """True if the events have weights."""
         return self.sums is not None
 
     @property

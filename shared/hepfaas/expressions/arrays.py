@@ -22,7 +22,7 @@ class Misfit(Exception):
 
 
 class Layout:
-    """How many objects each event has, `counts`. What follows from it is computed once, for all columns that share it.
+    """Number of objects of each event (`counts`). Derived arrays are computed once and shared by all columns.
 
     offsets: the objects of event i are offsets[i] up to offsets[i + 1].
     """

@@ -1,4 +1,4 @@
-"""What a name of an expression stands for: a branch, a constant, or a collection of vectors."""
+"""Resolve the names in an expression: branches, constants, collections of vectors."""
 
 from __future__ import annotations
 

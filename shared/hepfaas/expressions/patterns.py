@@ -16,7 +16,7 @@ from typing import TypeVar
 from hepfaas.errors import RequestError
 
 MOST_LENGTH = 1_000
-"""Of a wildcard or a regular expression, in characters."""
+"""Maximum length of a wildcard or regular expression, in characters."""
 
 MOST_PATTERNS = 200
 """Wildcards and regular expressions in one list; exact names are not limited."""
@@ -25,7 +25,7 @@ MOST_WORK = 200_000_000
 """Size of a pattern times the characters of all names: at most about a second."""
 
 _MEMORY = 2**18
-"""Of a compiled regular expression, in bytes."""
+"""Maximum size of a compiled regular expression, in bytes."""
 
 _EXPRESSION = re.compile(r"/(.*)/(i?)", re.DOTALL)
 

@@ -12,7 +12,7 @@ import numpy as np
 from hepfaas.features.branches import BranchRange, End
 
 LEAST_SHARE = 0.005
-"""Of all finite values of a branch, for a value to be a sentinel."""
+"""Minimum share of the finite values of a branch for a value to count as a sentinel."""
 
 LEAST_COUNT = 10
 """Occurrences of a sentinel: the largest of a few values may be far from the others."""

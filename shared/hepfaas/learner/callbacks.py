@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hepfaas.learner.user_errors import ModelError
 
 PREFIX = "callbacks/"
-"""Of the arrays of a checkpoint that hold the epochs."""
+"""Name prefix of the checkpoint arrays that hold the epochs."""
 
 RATES, LOGS = f"{PREFIX}rates", f"{PREFIX}logs/"
 

@@ -27,7 +27,7 @@ class Sample:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know before training on these branches; nothing of a tree with a few entries."""
+        """Notes on these branches for the user; empty for a tree with few entries."""
         if self.entries < LEAST_ENTRIES:
             return []
         features = {name: branch for name, branch in self.branches.items() if name not in IDENTIFIERS}

@@ -39,7 +39,7 @@ PLURAL = {"entry": "entries", "file": "files", "label": "labels", "weight": "wei
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the files of all samples have in common.
+    """Metadata shared by the files of all samples.
 
     features: name of each column of the matrix. types: of the other columns, by their names. files: addresses, which
     the column 'file' gives by number. tree: of the files. classes: name of the class of each label. targets: of a

@@ -53,7 +53,7 @@ OURS = (ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT)
 
 @dataclass(frozen=True)
 class Output:
-    """Where and how the events are written. form: parquet, npz or hdf5. force: replace an earlier result."""
+    """Output options. form: parquet, npz or hdf5. force: replace an earlier result."""
 
     folder: Path
     form: str = "parquet"

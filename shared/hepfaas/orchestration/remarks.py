@@ -24,7 +24,7 @@ MOST_CHANGES = 200
 
 MOST_NOTES = 200
 MOST_CHARACTERS = 4_000
-"""Of one note."""
+"""Maximum length of one note."""
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}")
 

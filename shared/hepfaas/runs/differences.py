@@ -14,7 +14,7 @@ from hepfaas.runs.recipe import Recipe
 Lines = tuple[str, ...]
 
 _APART = ("kind", "name", "files", "code")
-"""What a recipe is about; the rest are its settings."""
+"""Fields of a recipe that are not settings."""
 
 _GROUPS = ("preprocessing", "features")
 """Fields whose fields are settings."""

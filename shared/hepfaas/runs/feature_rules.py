@@ -1,4 +1,4 @@
-"""How the values of branches become features, by patterns of names: a value of the recipe. Pure.
+"""Rules for scaling, missing values and padding, by branch name pattern. Pure.
 
 features/scaling.py applies the rules, docs/reference/params.md describes them.
 """

@@ -15,7 +15,7 @@ from hepfaas.expressions.grammar import shown
 from hepfaas.expressions.patterns import check_patterns
 
 MOST_VALUES, MOST_NESTED = 100_000, 50
-"""Of a JSON text: values in it, and levels of lists and objects."""
+"""Maximum number of values in a JSON text, and maximum nesting depth."""
 
 MOST_NUMBER = 1e12
 """Largest number that a key takes unless it says otherwise."""

@@ -28,9 +28,12 @@ HELD_BACK = (Split.VALIDATION, Split.TEST)
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How events are split. fractions: of the samples, drawn by a hash of each event. training: expression that is true
-    for training and validation events, which are then drawn in the ratio of their fractions; all others are test
-    events. '': all samples are drawn."""
+    """Rule for splitting events.
+
+    fractions: of the samples, drawn by a hash of each event. training: expression that is true for training and
+    validation events, which are then drawn in the ratio of their fractions; all others are test events. '': all samples
+    are drawn.
+    """
 
     fractions: tuple[float, float, float] = (0.64, 0.16, 0.20)
     training: str = ""

@@ -1,4 +1,4 @@
-"""What a regression learns: the targets of the events, and their scale. Values only."""
+"""Regression targets and their scale. Values only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the events of a file are weighted and labelled: a value of the recipe. Pure. Expressions are text here."""
+"""Event weights and labels of a file, as part of the recipe. Pure. Expressions are stored as text."""
 
 from __future__ import annotations
 

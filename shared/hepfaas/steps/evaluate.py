@@ -30,7 +30,7 @@ Drawer = Callable[[Callable[[Drawing], Pictures], Sequence[Drawing]], Iterable[P
 """A function like `map`."""
 
 SCULPTING = ("name", "curve", "threshold", "divergence", "chance")
-"""What the result keeps of the distributions of spectators, which are in the pictures."""
+"""Fields of the sculpting results that are stored; the distributions are in the pictures."""
 
 
 def perform(step: Evaluate, store: Store, spread: Drawer = map) -> None:

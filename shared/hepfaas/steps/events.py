@@ -46,7 +46,7 @@ class Events:
 
     @property
     def selected(self) -> NDArray[np.bool_]:
-        """Whether each event is selected, (events,)."""
+        """True for selected events, (events,)."""
         return np.ones(len(self.entries), dtype=bool) if self.flow is None else self.flow == self.n_cuts
 
     @property

@@ -1,4 +1,4 @@
-"""What an examine step does for a regression: profiles of a sample of the test events, in units."""
+"""The examine step of a regression: profiles of a sample of test events, in units."""
 
 from __future__ import annotations
 

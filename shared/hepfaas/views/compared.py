@@ -24,7 +24,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class CodeDifference:
-    """How a code file of a training differs from that of the first one. name: of the training. lines: of the unified
+    """Difference of a code file from that of the first training. name: of the training. lines: of the unified
     difference, without its heading."""
 
     name: str
@@ -36,7 +36,7 @@ class CodeDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between trainings. names: as the caller named them; the lists beside them have the same order.
+    """Differences between trainings. names: as the caller named them; the lists beside them have the same order.
 
     facts: run, model, optimizer and more by name. settings: lines of each training, by name of the setting; only those
     that differ. data: numbers by name. files: names of files that not all have, and which trainings have them. curves:

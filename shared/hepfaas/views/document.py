@@ -38,7 +38,7 @@ class Table:
 
     @property
     def is_right(self) -> list[bool]:
-        """Whether each column has numbers only, and is aligned to the right."""
+        """True for columns that contain only numbers; they are right-aligned."""
         return [all(_is_number(row[column]) for row in self.rows) for column in range(len(self.heads))]
 
 

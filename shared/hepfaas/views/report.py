@@ -52,7 +52,7 @@ class File:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the trained model was compiled with. rate: learning rate of the published epoch. rates: of each epoch, ()
+    """Optimizer settings of the trained model. rate: learning rate of the published epoch. rates: of each epoch, ()
     if the results of the steps are not in the store any more, or an earlier release has named them otherwise."""
 
     optimizer: str
@@ -85,7 +85,7 @@ class Report:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model was trained here."""
+        """True if the model was trained by hepfaas."""
         return "recipe" in self.card
 
     @property
