@@ -1,4 +1,4 @@
-"""Whole jobs: `hepfaas train` against the script that a physicist would write, each one process from start to end."""
+"""Whole jobs: `hepfaas train` against a plain training script, each as one process from start to end."""
 
 from __future__ import annotations
 

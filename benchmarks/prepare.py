@@ -112,7 +112,7 @@ def to_matrix(case: Case) -> None:
 
 
 def to_store(one: Case, run: int) -> None:
-    """Whole prepare steps, stored; another label each time, so that none is there."""
+    """Whole prepare steps, with storing. Each round has another label, so that no result is reused."""
     for found in one.ranges:
         step = steps.Prepare(
             file=one.identity,

@@ -180,7 +180,7 @@ def in_turn(**rivals: Callable[[], object]) -> Taken:
 
 
 def to_store(one: Case, run: int) -> None:
-    """Whole prepare steps, stored; another label each time, so that none is there."""
+    """Whole prepare steps, with storing. Each round has another label, so that no result is reused."""
     for entries in one.ranges:
         step = steps.Prepare(
             file=one.identity,

@@ -149,7 +149,7 @@ def test_callbacks_have_the_same_state_in_another_process() -> None:
 
 
 def test_a_training_that_begins_anew_has_new_callbacks() -> None:
-    """As one that continues from another version: its epochs are counted from 0."""
+    """A run that continues from another version; its epochs are counted from 0."""
     with learner(CALLBACKS) as worker:
         worker.make()
         training = Training(worker)

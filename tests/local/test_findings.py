@@ -1,4 +1,4 @@
-"""What the values of branches tell is shown before training: by inspect, the dry run, the status and the log."""
+"""Warnings about branch values are shown before training: by inspect, the dry run, the status and the log."""
 
 import json
 import shutil

@@ -15,7 +15,7 @@ DELTAS = st.sampled_from([0.0, 1 / 64, 4 / 64])
 
 
 class Model:
-    """What a callback of Keras sees of a model."""
+    """The model as a Keras callback sees it."""
 
     def __init__(self) -> None:
         self.optimizer = self

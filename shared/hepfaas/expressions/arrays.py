@@ -204,7 +204,7 @@ def truth(value: Column | Scalar) -> Column | Scalar:
 
 
 def as_column(value: Column | Scalar, events: int) -> Column:
-    """Return a number as a column of so many events; columns as they are."""
+    """Return a column of `events` events: a number is repeated, a column is returned unchanged."""
     return value if isinstance(value, Column) else Column(np.full(events, value))
 
 

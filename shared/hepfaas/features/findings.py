@@ -1,5 +1,4 @@
-"""What a survey shows that the user should know before training: values that stand for "no value", and branches that
-say nothing about an event. Pure."""
+"""Warnings from a survey before training: undeclared missing values, empty branches, constant branches. Pure."""
 
 from __future__ import annotations
 

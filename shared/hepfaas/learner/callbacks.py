@@ -1,7 +1,7 @@
 """Keras callbacks of the user's code, called between epochs.
 
 The process may end after any segment, and callbacks keep values in plain attributes. So a checkpoint has the metrics of
-every epoch, and another process makes the callbacks anew and calls them for each of these epochs again.
+every epoch. A new process creates the callbacks again and replays these epochs.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Callbacks:
         return {RATES: np.asarray(self._rates, dtype=np.float64), **logs}
 
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Make the callbacks anew and call them for the epochs of a checkpoint.
+        """Create the callbacks again and replay the epochs of a checkpoint.
 
         This changes the learning rate of the network; its variables must be loaded afterwards.
         """

@@ -23,7 +23,7 @@ UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 
 
 MOST_CLASSES = 6
-"""Whose AUC is shown in columns of their own."""
+"""Most classes whose AUC has a column of its own."""
 
 
 def in_local_time(text: str) -> str:

@@ -15,7 +15,7 @@ REQUEST_S = 10.0
 
 
 def work_limit(seconds: float) -> Callable[[], None]:
-    """Return a function that raises RequestError once this thread has worked for so many more seconds."""
+    """Return a function that raises RequestError after `seconds` more of this thread's processor time."""
     end = time.thread_time() + seconds
 
     def check() -> None:

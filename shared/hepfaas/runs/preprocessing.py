@@ -1,5 +1,7 @@
-"""What happens to the branches of a file before they become features: a value of the recipe and of the model's spec.
-Pure. Expressions are text here; expressions/ parses them, features/preprocess.py applies them."""
+"""Preprocessing of branches, as part of the recipe and of the model's spec. Pure.
+
+Expressions are stored as text; expressions/ parses them, features/preprocess.py applies them.
+"""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Prepr
 KEYS = ("missing", "objects", "new_branches", "cuts", "remove")
 
 MOST_ENTRIES, MOST_CUTS, MOST_MISSING, MOST_NAME = 1_000, 255, 100, 200
-"""Of a preprocessing: entries, cuts (a cut's number is kept as one byte for each event), and values that stand for
+"""Limits of a preprocessing: entries, cuts (one byte per event stores the number of a cut), and values that stand for
 missing ones; characters of a name."""
 
 MOST_CHARACTERS = 64_000
-"""Of all names and expressions of a preprocessing: each step of a run names it whole."""
+"""Maximum characters of all names and expressions of a preprocessing, since each step of a run contains them."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 
