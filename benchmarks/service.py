@@ -23,7 +23,7 @@ from hepfaas.orchestration.advancing import Advancing
 from hepfaas.orchestration.events import RunName
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Data
-from hepfaas.runs import plan
+from hepfaas.runs import preparation
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
@@ -200,12 +200,12 @@ def _advance() -> list[Ratio]:
     run = records.create(store, records.Request(recipe, 0.0))
     half = [[start, start + 1000] for start in range(0, RANGES // 2 * 1000, 1000)]
     files: list[dict[str, Any]] = []
-    for step in plan.opens(recipe, f"{run}/1"):
+    for step in preparation.opens(recipe, f"{run}/1"):
         common = {"features": [["met", False]], "left_out": [], "identifiers": [], "notes": []}
         files.append(
             {"identity": step.url, "fingerprint": step.url, "entries": RANGES // 2 * 1000, "ranges": half, **common}
         )
-    store.create(plan.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(files)))
+    store.create(preparation.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(files)))
     store.create(f"active/o/{run}", b"")
     advancing = Advancing(store, lambda owner: store, sender, max_scale=50, deadline_s=300)
     name = RunName("o", run, 1)

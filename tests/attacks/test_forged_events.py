@@ -16,7 +16,7 @@ from hepfaas.orchestration.advancing import Advancing
 from hepfaas.orchestration.events import RunName, Task
 from hepfaas.platform.cloud_events import CloudEvent, on_the_wire, signed
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import preparation
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Publish, Step, Survey
@@ -49,7 +49,7 @@ class World:
             {"identity": file.url, "fingerprint": file.url, "entries": 100, "ranges": [[0, 100]], **common}
             for file in RECIPE.files
         ]
-        self.store.create(plan.open_levels(RECIPE, self.name.name)[-1][0].key, encoded(joined(files)))
+        self.store.create(preparation.open_levels(RECIPE, self.name.name)[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/me/{self.run}", b"")
         self.advancing = Advancing(
             self.root, lambda owner: self.store, self, max_scale=4, deadline_s=10.0, clock=lambda: 1000.0

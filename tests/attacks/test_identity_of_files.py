@@ -23,7 +23,7 @@ from hepfaas.jobs.uploads import stored_file
 from hepfaas.local.workers import perform
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.ledger import CountedPart, ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import open_part, result_if_there, result_of
@@ -362,7 +362,7 @@ def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Readi
             tools = {"reading": reading} if step.kind in ("open", "survey", "prepare") else {}
             perform(step, store, **tools)
     assert isinstance(coming, plan.Ready)
-    inputs = plan.inputs(recipe, plan.headers(recipe, attempt, results))
+    inputs = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
     parts = result_of(coming.steps[0].data, store)["parts"]  # type: ignore[attr-defined]
     counted = [CountedPart(part["file"], tuple(part["entries"]), part["rows"], part["id_sum"]) for part in parts]
     assert ledger(inputs, counted, []).holds

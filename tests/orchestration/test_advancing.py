@@ -14,7 +14,7 @@ from hepfaas.orchestration.events import RunName
 from hepfaas.platform.cloud_events import CloudEvent
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import preparation
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.steps import Sum
@@ -59,7 +59,7 @@ class World:
         ranges = [[start, start + 100] for start in range(0, 2000, 100)]
         common = {"entries": 2000, "ranges": ranges, "features": [["met", False]], "identifiers": [], "left_out": []}
         files = [{"identity": file.url, "fingerprint": file.url, **common} for file in RECIPE.files]
-        store.create(plan.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(files)))
+        store.create(preparation.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(files)))
         self.root.create(f"active/{owner}/{run}", b"")
         return run
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.runs import plan
+from hepfaas.runs import course, plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
@@ -189,7 +189,7 @@ def test_the_plan_names_the_step_that_makes_a_lost_result(chooser: random.Random
 
 def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> None:
     step = World()
-    one, two = (step.result(opening) for opening in plan.opens(RECIPE, "run/1"))
+    one, two = (step.result(opening) for opening in preparation.opens(RECIPE, "run/1"))
     other = {**two, "features": [["met", False]]}
     added = joined([joined([one, two]), joined([other])])
     assert files_of(added) == [one, two, other]
@@ -208,7 +208,7 @@ def test_a_chain_of_train_steps_can_be_followed_without_the_plan() -> None:
     followed = []
     while step:
         followed.append(step)
-        step = plan.following(step, len(chain[0]), len(chain))
+        step = course.following(step, len(chain[0]), len(chain))
     assert followed == [step for segments in chain for step in segments]
 
 
@@ -440,7 +440,7 @@ def test_a_chain_is_followed_without_the_plan_only_where_no_epoch_differs(recipe
             world.perform(step)
     for step, after in itertools.pairwise(steps):
         if after.segment or not by_epoch:
-            assert plan.following(step, 2, 12) == after
+            assert course.following(step, 2, 12) == after
 
 
 @pytest.mark.parametrize(
@@ -596,7 +596,7 @@ def test_files_with_other_branches_are_an_error(features: list[list[Any]], messa
 
 def test_a_loss_that_is_not_finite_fails_the_run() -> None:
     with pytest.raises(RequestError, match="the loss after epoch 2 is nan: the training diverged"):
-        plan.best_epoch([0.5, float("nan")])
+        course.best_epoch([0.5, float("nan")])
 
 
 class Selecting(World):
@@ -624,12 +624,12 @@ def until(world: World, kind: str) -> None:
 def test_what_is_known_of_a_training_grows_with_its_results() -> None:
     world = Selecting(dataclasses.replace(RECIPE, preprocessing=Preprocessing(cuts=(Cut("met", "met > 30"),))))
     recipe, results = world.recipe, world.results.get
-    assert plan.headers(recipe, "run/1", results) == []
-    assert plan.surveys(recipe, "run/1", results) == []
+    assert preparation.headers(recipe, "run/1", results) == []
+    assert preparation.surveys(recipe, "run/1", results) == []
     assert plan.notes(recipe, "run/1", results) == []
     until(world, "survey")
-    assert [header.entries for header in plan.headers(recipe, "run/1", results)] == [40_000, 2_000]
-    surveys = plan.surveys(recipe, "run/1", results)
+    assert [header.entries for header in preparation.headers(recipe, "run/1", results)] == [40_000, 2_000]
+    surveys = preparation.surveys(recipe, "run/1", results)
     assert [step.entries for step in surveys] == [*map(tuple, ranges(40_000)), *map(tuple, ranges(2_000))]
     of_files = ["a note on a.root", "a note on b.root"]
     assert plan.notes(recipe, "run/1", results) == of_files
@@ -766,9 +766,9 @@ def test_a_preprocessing_does_not_slow_the_plan_down() -> None:
     seconds = []
     for values in ({}, {"preprocessing": Preprocessing(new=new), "weight": "w"}):
         world = World(dataclasses.replace(RECIPE, **values), {"a.root": 5_000_000, "b.root": 2_000})
-        for opening in plan.opens(world.recipe, "run/1"):
+        for opening in preparation.opens(world.recipe, "run/1"):
             world.perform(opening)
-        (added,) = plan.open_levels(world.recipe, "run/1")[1]
+        (added,) = preparation.open_levels(world.recipe, "run/1")[1]
         world.perform(added)
         start = time.process_time()
         coming = world.coming()
@@ -782,6 +782,6 @@ def test_the_sums_of_weights_of_many_files_and_cuts_have_a_limit() -> None:
     files = tuple(LabelledFile(f"root://h//{number}.root", number % 2) for number in range(5_000))
     cuts = tuple(Cut(f"x > {number}", f"x > {number}") for number in range(101))
     recipe = dataclasses.replace(RECIPE, files=files, preprocessing=Preprocessing(cuts=cuts))
-    assert len(plan.opens(recipe, "r/1")) == 5_000
+    assert len(preparation.opens(recipe, "r/1")) == 5_000
     with pytest.raises(RequestError, match="5,000 files after each of 101 cuts are more than 500,000 sums"):
-        plan.opens(dataclasses.replace(recipe, weight="w"), "r/1")
+        preparation.opens(dataclasses.replace(recipe, weight="w"), "r/1")

@@ -12,7 +12,7 @@ from hepfaas.cli import main
 from hepfaas.errors import RequestError
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe
@@ -119,7 +119,7 @@ def test_a_target_is_no_feature_and_its_parts_may_be(files: tuple[str, str], tmp
     store = open_store(str(tmp_path))
     recipe = recipe_of(files, ("gen_pt", "gen_y * 2"))
     prepared(recipe, store)
-    (header, _) = plan.headers(recipe, "run/1", lambda key: result_if_there(key, store))
+    (header, _) = preparation.headers(recipe, "run/1", lambda key: result_if_there(key, store))
     assert header.branches == ("gen_y", "pt", "y")
 
 

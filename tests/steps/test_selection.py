@@ -17,7 +17,7 @@ from hepfaas.features.spec import FeatureSpec
 from hepfaas.features.vectors import vectors_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
 from hepfaas.runs.ledger import CountedPart, ledger
 from hepfaas.runs.phases import Ready
@@ -192,9 +192,9 @@ def test_serving_builds_the_features_of_the_training_bit_for_bit(
             assert sorted(stored) == selected.tolist()
             for features, entry in zip(vectors.features, selected.tolist(), strict=True):
                 assert features.tobytes() == rows[file.identity, entry]["features"]
-    headers = plan.headers(recipe, "run/1", lambda key: result_if_there(key, store))
+    headers = preparation.headers(recipe, "run/1", lambda key: result_if_there(key, store))
     counted = [CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected) for part in parts]
-    book = ledger(plan.inputs(recipe, headers), counted, [])
+    book = ledger(preparation.inputs(recipe, headers), counted, [])
     assert book.holds
     assert book.events == 2 * N == len(rows) + sum(book.rejected)
 

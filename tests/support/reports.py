@@ -13,7 +13,7 @@ from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
 from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
-from hepfaas.runs import plan
+from hepfaas.runs import preparation
 from hepfaas.runs.opened import joined
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import encoded, put_blob
@@ -69,7 +69,7 @@ def complete(
     if opened:
         common = {"entries": 3_000, "ranges": [[0, 3_000]], "features": [["met", False]], "identifiers": []}
         headers = [{"identity": each, "fingerprint": each, "left_out": [], **common} for each in identities]
-        store.create(plan.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(headers)))
+        store.create(preparation.open_levels(recipe, f"{run}/1")[-1][0].key, encoded(joined(headers)))
     spec = FeatureSpec(tuple(FeatureBranch(name, jagged=False, low=0.0, high=250.0, width=1) for name in branches))
     flow = [
         {"sample": name, "events": [3_000, 2_000], "weights": [300.5, 210.25], "uncertainties": [12.0, 9.0]}

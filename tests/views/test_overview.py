@@ -8,7 +8,7 @@ from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.records import End, Entry, Sent
 from hepfaas.orchestration.remarks import Note
 from hepfaas.platform.stores import open_store
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.opened import joined
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import LabelledFile, Recipe
@@ -63,7 +63,7 @@ def test_the_progress_of_a_phase_over_entry_ranges_counts_events_and_files(tmp_p
     run = records.create(store, records.Request(RECIPE, 1000.0))
     common = {"entries": 200, "ranges": [[0, 100], [100, 200]], "features": [["met", False]], "identifiers": []}
     headers = [{"identity": url, "fingerprint": url, "left_out": [], **common} for url in RECIPE.urls]
-    store.create(plan.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(headers)))
+    store.create(preparation.open_levels(RECIPE, f"{run}/1")[-1][0].key, encoded(joined(headers)))
     coming = plan.next_steps(RECIPE, f"{run}/1", lambda key: result_if_there(key, store))
     assert isinstance(coming, Ready)
     for step in coming.levels[0][:3]:

@@ -11,7 +11,7 @@ from hepfaas.local.progress import Progress
 from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
@@ -149,10 +149,10 @@ class Phases:
             self._progress.say(f"note: {note}")
 
     def _opened(self) -> list[Header]:
-        return plan.headers(self._recipe, self._attempt, self.result)
+        return preparation.headers(self._recipe, self._attempt, self.result)
 
     def _entries(self) -> int:
-        return sum(file.entries for file in plan.inputs(self._recipe, self._opened()))
+        return sum(file.entries for file in preparation.inputs(self._recipe, self._opened()))
 
     def _rows(self, split: Split) -> int:
         return sum(part["rows"][split] for part in self._parts().values())

@@ -23,7 +23,7 @@ from hepfaas.models import versions
 from hepfaas.orchestration import records, remarks
 from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
-from hepfaas.runs import epochs, plan
+from hepfaas.runs import epochs, plan, preparation
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
@@ -77,14 +77,14 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     staged = StagedStore(store)
     job = job_in(folder, names, inside=False, listing=on_server)
     recipe = recipe_of(job, staged)
-    for level in plan.open_levels(recipe, "dry-run"):
+    for level in preparation.open_levels(recipe, "dry-run"):
         for step in level:
             perform(step, staged)
 
     def results(key: str) -> dict[str, Any] | None:
         return result_if_there(key, staged)
 
-    headers = plan.headers(recipe, "dry-run", results)
+    headers = preparation.headers(recipe, "dry-run", results)
     files = [
         {
             "file": file.url,
@@ -93,7 +93,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
             "ranges": len(file.ranges),
             "bytes": _size_bytes(file, opened),
         }
-        for file, opened in zip(plan.inputs(recipe, headers), headers, strict=True)
+        for file, opened in zip(preparation.inputs(recipe, headers), headers, strict=True)
     ]
     steps = _steps(recipe, files, plan.next_steps(recipe, "dry-run", results))  # before a sample is surveyed
     return {
@@ -124,7 +124,7 @@ def _findings(recipe: Recipe, header: Header, staged: Store) -> list[str]:
     if known is not None:
         return known
     firsts: dict[str, Survey] = {}
-    for step in plan.surveys(recipe, "dry-run", results):
+    for step in preparation.surveys(recipe, "dry-run", results):
         firsts.setdefault(step.file, step)
     files = list(firsts.values())
     sample = [_beginning(step) for step in files[:: max(1, -(-len(files) // SAMPLE_FILES))]]

@@ -20,7 +20,7 @@ from hepfaas.platform.identity import memberships_of
 from hepfaas.platform.roles import Group
 from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
-from hepfaas.runs.plan import following
+from hepfaas.runs.course import following
 from hepfaas.runs.steps import Step, Sum, Train
 from hepfaas.steps.objects import result_of
 from hepfaas.steps.performing import perform

@@ -18,7 +18,7 @@ from hepfaas.orchestration.requesting import asked_for
 from hepfaas.platform.address import place_of
 from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store
-from hepfaas.runs import plan, prediction
+from hepfaas.runs import plan, prediction, preparation
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow
 from hepfaas.runs.differences import short_differences
@@ -294,7 +294,7 @@ def _training_ledger(store: Store, run: str, recipe: Recipe, count: Callable[[Pr
     if not chain:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
     prepared = prepared_parts(result_of(chain[0][0].data, store))
-    files = plan.inputs(recipe, plan.headers(recipe, attempt, results))
+    files = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
     return ledger(files, [count(part) for part in prepared], _epochs(chain, store))
 
 

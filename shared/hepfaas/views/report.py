@@ -18,7 +18,7 @@ from hepfaas.orchestration import records, remarks
 from hepfaas.orchestration.remarks import Note
 from hepfaas.platform.clock import utc
 from hepfaas.platform.storage import Store, is_name
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.differences import Setting, settings
 from hepfaas.runs.ledger import Ledger
 from hepfaas.runs.prediction import Prediction
@@ -230,7 +230,7 @@ def _files(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: st
     """Return the files of a version; with names and samples if the run and its opened files are known."""
     known: dict[str, tuple[LabelledFile, int]] = {}
     if recipe:
-        headers = plan.headers(recipe, _attempt(store, run), _results(store))
+        headers = preparation.headers(recipe, _attempt(store, run), _results(store))
         pairs = zip(headers, recipe.files, strict=False)
         known = {header.identity: (file, header.entries) for header, file in pairs}
         names = dict(zip(recipe.labels, recipe.classes, strict=True))
