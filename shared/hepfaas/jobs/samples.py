@@ -16,7 +16,7 @@ from typing import Any
 from hepfaas.datasets.files import MOST_LABEL, MOST_LISTED, listed_files
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
-from hepfaas.runs.json_values import check_shape
+from hepfaas.runs.json_values import json_value
 from hepfaas.runs.recipe import LabelledFile, Sample
 
 JSON_NAME, YAML_NAMES = "samples.json", ("samples.yaml", "samples.yml")
@@ -50,13 +50,7 @@ def samples_text(text: str, name: str) -> dict[str, Any]:
         from hepfaas.jobs.yaml_object import yaml_object  # only where it is used: clients do without it
 
         return yaml_object(text, name)
-    check_shape(text, name)
-    try:
-        values = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, name))
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{name} is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise RequestError(f"{name} cannot be read: {error}") from error
+    values = json_value(text, name, unique=True)
     if not isinstance(values, dict):
         raise RequestError(f'{name} is not an object; it takes {{"samples": {{name: {{"files": …}}}}}}')
     return values
@@ -94,15 +88,6 @@ def expression(text: str, where: str) -> str:
     text = text.strip()
     parse(text, where)
     return text
-
-
-def _unique(pairs: Sequence[tuple[str, Any]], place: str) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RequestError(f"{place} has the key '{twice[:100]}' twice")
-    return values
 
 
 def _check_keys(values: Mapping[str, Any], keys: Sequence[str], place: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -96,15 +97,33 @@ def a_flag(value: Any, place: str) -> bool:
     return value
 
 
-def json_object(text: str, place: str) -> dict[str, Any]:
-    """Return the JSON object in a text; `place` names it in messages. Raises: RequestError if there is none."""
+def json_value(text: str, place: str, unique: bool = False) -> Any:
+    """Return the value in a JSON text; `place` names it in messages.
+
+    unique: refuse an object that has a key twice. Otherwise, its last value counts, as in json.loads.
+    Raises: RequestError if the text is not JSON.
+    """
     check_shape(text, place)
     try:
-        values = json.loads(text)
+        return json.loads(text, object_pairs_hook=functools.partial(_unique, place) if unique else None)
     except json.JSONDecodeError as error:
         raise RequestError(f"{place} is not JSON: {error.msg} at line {error.lineno} column {error.colno}") from error
     except ValueError as error:  # a number of thousands of digits
         raise RequestError(f"{place} cannot be read: {error}") from error
+
+
+def _unique(place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise RequestError(f"{place} has the key '{name[:100]}' twice")
+        values[name] = value
+    return values
+
+
+def json_object(text: str, place: str) -> dict[str, Any]:
+    """Return the JSON object in a text; `place` names it in messages. Raises: RequestError if there is none."""
+    values = json_value(text, place)
     if not isinstance(values, dict):
         raise RequestError(f"{place} holds {kind_of(values)}; it must be one JSON object of keys and values")
     return values
