@@ -1,5 +1,6 @@
 """Small bodies that unpack to gigabytes of memory or disk: the real functions refuse them in bounded memory."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -66,12 +67,11 @@ class Running:
         """Return the size of its temporary files, including removed ones that are still open."""
         files = [path.stat() for path in self.scratch.rglob("*") if path.is_file()]
         for worker in self.processes():
-            for place in Path(f"/proc/{worker.pid}/fd").iterdir():
-                try:
-                    if place.readlink().is_relative_to(self.scratch):
-                        files.append(place.stat())
-                except OSError:
-                    continue
+            with contextlib.suppress(FileNotFoundError):  # the worker ended meanwhile
+                for place in Path(f"/proc/{worker.pid}/fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        if place.readlink().is_relative_to(self.scratch):
+                            files.append(place.stat())
         return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in files}.values())
 
 
