@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import queue
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -27,6 +28,8 @@ from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+
+LONGEST_TITLE = 100
 
 Edges = dict[str, tuple[int, ...]]
 Range = tuple[int, int]
@@ -75,7 +78,7 @@ class _Reader:
         opened = self._tree(tree)
         branches, left_out, edges = branches_of(opened)
         places = {ends: place for place, ends in enumerate(dict.fromkeys(edges.values()))}
-        described = [[b.name, b.jagged, b.type, b.size_bytes, places[edges[b.name]]] for b in branches]
+        described = [[b.name, b.jagged, b.type, b.size_bytes, b.title, places[edges[b.name]]] for b in branches]
         values = {"entries": int(opened.num_entries), "branches": described, "left_out": left_out}
         return values, [np.asarray(ends, dtype=np.int64) for ends in places]
 
@@ -231,7 +234,15 @@ def _described(name: str, branch: Any) -> Branch | str:
         return str(branch.typename)
     # A tree that was never flushed keeps its baskets inside its own description.
     inside = sum(basket.member("fLast") - basket.member("fKeylen") for basket in branch.embedded_baskets)
-    return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
+    size = int(branch.uncompressed_bytes) + inside
+    return Branch(name, jagged or bool(shape), values.name, size, _title(branch))
+
+
+def _title(branch: Any) -> str:
+    """Return the title of a branch; '' for the list of leaves, such as 'pt/F' or 'pt[nMuon]/F', that ROOT writes."""
+    title = str(branch.title)
+    is_leaf = title == branch.name or re.match(rf"{re.escape(branch.name)}(\[|/|:|$)", title)
+    return "" if is_leaf else title[:LONGEST_TITLE]
 
 
 def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:

@@ -67,7 +67,12 @@ def metrics_text(report: Mapping[str, Any]) -> str:
         rows = list(target_rows(report["metrics"]))
     else:
         rows = class_rows(report["metrics"])
-    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+    folds = report.get("folds")
+    published = f"best epoch {report['best_epoch']}"
+    if folds:
+        epochs = ", ".join(str(fold["best_epoch"]) for fold in folds)
+        published = f"mean of {len(folds)} folds, best epochs {epochs}"
+    return f"{table(rows, '')}\n\nmodel {report['model']} ({published})"
 
 
 def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

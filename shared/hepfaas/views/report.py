@@ -120,6 +120,7 @@ class Report:
             "metrics": self.card["metrics"],
             "cut_flow": self.evaluation.get("cut_flow"),
             "history": self.evaluation.get("history"),
+            "folds": self.evaluation.get("folds"),
             "optimizer": self.trained.optimizer if self.trained else None,
             "settings": {each.name: list(each.value) for each in self.settings if not each.is_default},
             "parameters": self.card["parameters"],
@@ -255,7 +256,7 @@ def _trained(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: 
     rates: list[float | None] = []
     if recipe:
         with suppress(RequestError, MissingError):
-            chain = plan.chain_of(recipe, _attempt(store, run), _results(store))
+            chain, *_ = plan.chains_of(recipe, _attempt(store, run), _results(store))
             results = [result_if_there(segments[-1].key, store) for segments in chain]
             rates = [each.get("learning_rate") for each in results if each]
     return Trained(str(published.get("optimizer", "")), published.get("learning_rate"), rates)
