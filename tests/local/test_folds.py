@@ -93,6 +93,8 @@ def test_each_event_has_the_score_of_the_network_that_has_not_learned_it(place: 
         scores = predicted(place, name, place / "job" / file)
         mine = files == number
         np.testing.assert_array_equal(scores["score"].to_numpy()[entries[mine]], own[mine])
+        events = uproot.open(place / "job" / file)["Events"]["event"].array().to_numpy()
+        np.testing.assert_array_equal(scores["event"], events)  # an identifier stays one when it gives the fold
     if name == "by":
         for number, file in enumerate(FILES):
             events = uproot.open(place / "job" / file)["Events"]["event"].array().to_numpy()

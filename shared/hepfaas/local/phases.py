@@ -78,12 +78,18 @@ class Phases:
             self._workers.warm(evaluate.warm)  # they have nothing else to do until the scores
             self._progress.begin("train", total * coming.done // coming.total, total)
         elif coming.phase in ("survey", "prepare", "score"):
-            missing = sum(map(self.events, coming.steps))
+            missing = sum(map(self.events, coming.steps)) + self._events_of_later_folds(coming)
             total = sum(self._held_back.values()) if coming.phase == "score" else self._entries()
             files = {step.file for step in coming.steps if isinstance(step, Survey | Prepare)}
             self._progress.begin(coming.phase, total - missing, total, len(files))
         else:
             self._progress.begin(coming.phase, 0, 0)
+
+    def _events_of_later_folds(self, coming: Ready) -> int:
+        """Return the events that later phases of this name score; folds are scored one after the other."""
+        fold = max((step.fold or 0 for step in coming.steps if isinstance(step, Score)), default=0)
+        later = [events for (_, other), events in self._held_back.items() if (other or 0) > fold]
+        return sum(later) if coming.phase == "score" else 0
 
     def do(self, coming: Ready) -> None:
         """Do the steps of a phase."""

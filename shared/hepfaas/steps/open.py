@@ -36,7 +36,9 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
-    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
+    names = [branch.name for branch in branches]
+    identifiers = {match for name in step.identifiers for match in matching(name, names)}  # never features
+    removed = {match for name in step.removed for match in matching(name, names)} - identifiers
     choice = choose_branches(
         file.place,
         [branch for branch in branches if branch.name not in removed],

@@ -100,8 +100,7 @@ def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
 
 
 def _data(prepared: Sequence[PreparedPart]) -> list[dict[str, Any]]:
-    """Return each file by its identity: label, events and their split; with folds all events count as training
-    events."""
+    """Return each file by its identity: label, events and their split; with folds all events are test events."""
     files: dict[str, list[PreparedPart]] = {}
     for part in prepared:
         files.setdefault(part.file, []).append(part)

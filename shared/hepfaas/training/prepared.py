@@ -45,7 +45,7 @@ class PartFacts:
     rejected: events by the number of the first cut that rejects them. flow: with weights, the exact sums of weights and
     of squared weights by cut, and then those of the selected events.
     groups: in a run with folds, the rows and the id_sum of each group (runs/folds.py). `order` then has the groups, and
-    all rows count as training rows: `of_fold` gives the samples of one network.
+    all rows count as test rows, since each is in one fold: `of_fold` gives the samples of one network.
     """
 
     file: str
@@ -128,7 +128,7 @@ def part_of(
         file=file,
         entries=entries,
         label=label,
-        rows=(len(selected), 0, 0) if n_groups else (counts[0], counts[1], counts[2]),
+        rows=(0, 0, len(selected)) if n_groups else (counts[0], counts[1], counts[2]),
         id_sum=id_sum(ids if n_groups else ids[split == Split.TRAINING]),
         order=order,
         groups=groups,

@@ -207,7 +207,7 @@ def _data(reports: Sequence[Report]) -> dict[str, list[int | None]]:
         "events": [entries(each) for each in reports],
         "selected events": [sum(file.events for file in each.files) for each in reports],
         **{
-            f"{split} events": [sum(file.split[place] for file in each.files) for each in reports]
+            f"{split} events": [each.events_of(place, each.files) for each in reports]
             for place, split in enumerate(("training", "validation", "test"))
         },
     }

@@ -23,6 +23,7 @@ from hepfaas.runs.differences import Setting, settings
 from hepfaas.runs.ledger import Ledger
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import code_files, result_if_there
 from hepfaas.views import overview
 
@@ -107,6 +108,13 @@ class Report:
             if report := metrics.get("classification"):
                 return [str(each["name"]) for each in report["classes"]]
         return [f"label {label}" for label in self.card["labels"]]
+
+    def events_of(self, split: int, files: Sequence[File]) -> int | None:
+        """Return the number of events of a split in some of the files; None for the training and validation events of a
+        run with folds, which each network has of its own."""
+        if self.card.get("folds") and split != Split.TEST:
+            return None
+        return sum(file.split[split] for file in files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""

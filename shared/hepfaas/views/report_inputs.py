@@ -33,7 +33,7 @@ def data(report: Report) -> list[Block]:
                 len(files),
                 total,
                 sum(file.events for file in files),
-                *(sum(file.split[place] for file in files) for place in range(3)),
+                *(report.events_of(place, files) for place in range(3)),
                 *([number(given.get("cross_section")), given.get("weight") or ""] if settings_of else []),
             ]
         )
