@@ -299,7 +299,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         recipe=_on_card(recipe),
         data=matrix.prepared.key,
         spec=matrix.spec.key,
-        checkpoint="" if recipe.folds else lasts[0].key,
+        checkpoint=lasts[0].key,
         export=export.key,
         evaluate=evaluate.key,
         compare=gate.key if gate else None,

@@ -350,9 +350,9 @@ class Compare(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Publish(Step):
-    """A model version under a name. recipe: JSON text for the card, without the files. checkpoint: '' for the mean of
-    several networks. compare: the step of the gate that it has passed, None if there was no gate. folds: export of the
-    networks of all folds, '' without folds."""
+    """A model version under a name. recipe: JSON text for the card, without the files. checkpoint: of the first fold.
+    compare: the step of the gate that it has passed, None if there was no gate. folds: export of the networks of all
+    folds, '' without folds."""
 
     kind = "publish"
     name: str

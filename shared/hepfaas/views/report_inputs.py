@@ -151,7 +151,9 @@ def training(report: Report) -> list[Block]:
 def _folds(report: Report, folds: Sequence[Mapping[str, Any]]) -> list[Block]:
     """Return what became of each fold, and the history of each."""
     names = [name for name in ("events", "auc", "auc_uncertainty", "accuracy", "loss") if name in folds[0]["metrics"]]
+    targets = [str(target["name"]) for target in folds[0]["metrics"].get("targets", ())]
     heads = ["fold", "epochs", "published epoch", *(f"test {name.replace('_', ' ')}" for name in names)]
+    heads += [f"test RMSE of {target}" for target in targets]
     rows: list[list[Cell]] = []
     histories: list[Block] = []
     for fold_number, fold in enumerate(folds, 1):
@@ -162,6 +164,7 @@ def _folds(report: Report, folds: Sequence[Mapping[str, Any]]) -> list[Block]:
                 str(len(history)),
                 str(fold["best_epoch"]),
                 *(f"{metrics[name]:,}" if name == "events" else number(metrics[name]) for name in names),
+                *(number(target["rmse"]) for target in metrics.get("targets", ())),
             ]
         )
         metric_names = list(history[0])
