@@ -233,3 +233,12 @@ def test_only_the_room_datasets_reads_with_uproot_and_two_others_write() -> None
     assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "evaluation", "scores"}
     written = [path for room in ("evaluation", "scores") for path in (root / room).glob("*.py")]
     assert not [path for path in written if "uproot.open" in path.read_text()]
+
+
+def test_a_branch_has_the_title_that_a_file_gives_it_and_none_that_names_its_leaf(data: Path) -> None:
+    file = opened(str(data / "nanoAOD_2015_CMS_Open_Data_ttbar.root"), "Events")
+    titles = {branch.name: branch.title for branch in file.branches}
+    assert titles["LHEPart_phi"] == "Phi of LHE particles"
+    assert titles["run"] == ""
+    assert max(map(len, titles.values())) <= 100
+    assert {branch.title for branch in opened(str(data / "uproot-HZZ.root"), "events").branches} == {""}

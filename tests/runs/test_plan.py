@@ -865,3 +865,26 @@ def test_the_sums_of_weights_of_many_files_and_cuts_have_a_limit() -> None:
     assert len(preparation.opens(recipe, "r/1")) == 5_000
     with pytest.raises(RequestError, match="5,000 files after each of 101 cuts are more than 500,000 sums"):
         preparation.opens(dataclasses.replace(recipe, weight="w"), "r/1")
+
+
+def test_plots_show_the_titles_of_the_recipe_and_of_the_first_file_and_the_luminosity_of_the_samples() -> None:
+    class Titled(World):
+        def result(self, step: Step) -> dict[str, Any]:
+            titles = [["met", "missing pT"], ["mu_pt", "pT(mu)"]] if isinstance(step, Open) and step.titles else []
+            return {**super().result(step), "titles": titles}
+
+    labels = PlotLabels("ACME", energy=13.6, titles=(("mu_pt", "pT [GeV]"),))
+    for branch_titles, others in ((True, (("met", "missing pT"),)), (False, ())):
+        plots = dataclasses.replace(labels, branch_titles=branch_titles)
+        steps = Titled(dataclasses.replace(WEIGHTED, plots=plots, luminosity=140_000.0)).finish()
+        (shown,) = (PlotLabels.from_text(step.labels) for step in steps if isinstance(step, Evaluate))
+        assert (shown.label, shown.luminosity, shown.energy) == ("ACME", 140.0, 13.6)
+        assert dict(shown.titles) == dict([*others, ("mu_pt", "pT [GeV]")])
+        assert shown.title("other") == "other"
+
+
+def test_other_texts_of_plots_make_no_new_training() -> None:
+    world = World()
+    world.finish()
+    world.recipe, world.done = dataclasses.replace(RECIPE, plots=PlotLabels("ACME")), []
+    assert {step.kind for step in world.finish()} == {"evaluate", "publish"}

@@ -167,8 +167,8 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     if (gate or values.get("files") == "continue") and isinstance(params, dict) and "folds" in params:
         key = "gate" if gate else "files"
         raise RequestError(
-            f"rule '{name}': '{key}' needs events that no network has learned, and with the job's 'folds' each event is "
-            "learned by some; leave one out"
+            f"rule '{name}': '{key}' needs events that no network has learned, and with the job's 'folds' some network "
+            "learns each event; leave one out"
         )
     if gate and (len(rule.sample) < len(set(gate.files)) or set(rule.sample.values()) != set(rule.labels.values())):
         raise RequestError(
