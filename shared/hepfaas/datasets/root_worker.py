@@ -30,6 +30,8 @@ from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 
 LONGEST_TITLE = 100
+LEAVES = re.compile(r"[^\s:]+(:[^\s:]+)*/[A-Za-z]|[^\s:]+\[\w+\]")
+"""Titles that only list the leaves."""
 
 Edges = dict[str, tuple[int, ...]]
 Range = tuple[int, int]
@@ -241,8 +243,7 @@ def _described(name: str, branch: Any) -> Branch | str:
 def _title(branch: Any) -> str:
     """Return the title of a branch; '' for the list of leaves, such as 'pt/F' or 'pt[nMuon]/F', that ROOT writes."""
     title = str(branch.title)
-    is_leaf = title == branch.name or re.match(rf"{re.escape(branch.name)}(\[|/|:|$)", title)
-    return "" if is_leaf else title[:LONGEST_TITLE]
+    return "" if title == branch.name or LEAVES.fullmatch(title) else title[:LONGEST_TITLE]
 
 
 def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
