@@ -133,8 +133,10 @@ def predicted(
         EntryRange(max(first, entries.start), min(stop, entries.stop))
         for entries in planned(file.baskets(inputs), file.entries, RANGE_EVENTS)
     )
-    wanted_ranges = (entries for entries in ranges if entries.start < entries.stop)
-    for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges):
+    wanted_ranges = [entries for entries in ranges if entries.start < entries.stop]
+    nowhere = min(first, file.entries)
+    none = [EntryRange(nowhere, nowhere)]  # a file without events has scores, too: none, with their names
+    for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges or none):
         yield from _scored(published, networks, source, entries, arrays)
 
 
@@ -185,7 +187,7 @@ def _scored(
     """Yield the scores of a range that was read as a whole, a few thousand events at a time."""
     spec = published.spec
     events = max(1, min(RANGE_EVENTS, RANGE_SCORES // int(published.card["outputs"])))
-    for start in range(0, entries.stop - entries.start, events):
+    for start in range(0, max(1, entries.stop - entries.start), events):
         branches = {name: branch[start : start + events] for name, branch in arrays.items()}
         identifiers = {name: flat_values(branches[name], name) for name in source.identifiers}
         first = entries.start + start
