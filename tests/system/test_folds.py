@@ -15,6 +15,8 @@ from support.jobs import small_job, write_root
 from support.servers import XRootD
 from support.system import System
 
+pytestmark = pytest.mark.slow
+
 MOST_S = 300
 FOLDS = {"number": 3, "by": "event"}
 
