@@ -116,7 +116,11 @@ def test_files_of_experiments_are_read_whole(
 
 def test_a_summary_has_every_tree(odd: Path) -> None:
     trees = {tree.name: tree for tree in trees_of(str(odd))}
-    assert set(trees) == {"folder/events", "other"}
+    assert {name: tree.kind for name, tree in trees.items()} == {
+        "folder/events": "TTree",
+        "other": "TTree",
+        "ntuple": "RNTuple",
+    }
     assert (trees["folder/events"].entries, trees["folder/events"].clusters) == (6, 2)
     assert "ZSTD" in trees_of(str(SAMPLE))[0].compression
 
@@ -168,8 +172,7 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
         ("nowhere.root", "Events", "file '.*nowhere.root' does not exist"),
         ("", "Events", "is a folder; name the ROOT files in it"),
         ("odd.root", "Events", "odd.root' has no TTree 'Events'; it has: .*folder/events, other"),
-        ("odd.root", "ntuple", "'ntuple' in '.*odd.root' is of class ROOT::RNTuple; only TTrees are read"),
-        ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees are read"),
+        ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees and RNTuples are read"),
     ],
 )
 def test_the_error_of_a_wrong_tree_lists_the_trees(path: str, tree: str, message: str, odd: Path) -> None:
@@ -310,7 +313,7 @@ def test_names_with_a_colon_are_names(tmp_path: Path) -> None:
         file.mktree("Events", {"met": "float64"}).extend({"met": np.array([1.0, 2.0])})
     assert [tree.name for tree in trees_of(str(path))] == ["Events"]
     assert opened(str(path), "Events").entries == 2
-    with pytest.raises(RequestError, match="'a:b' in .* is of class TH1D; only TTrees are read"):
+    with pytest.raises(RequestError, match="'a:b' in .* is of class TH1D; only TTrees and RNTuples are read"):
         opened(str(path), "a:b")
 
 
@@ -318,5 +321,5 @@ def test_a_file_without_a_tree_is_an_error_that_says_what_it_has(tmp_path: Path)
     path = tmp_path / "histogram.root"
     with uproot.recreate(path) as file:
         file["mass"] = np.histogram([1.0, 2.0])
-    with pytest.raises(RequestError, match=r"has no TTree; it has: mass \(TH1D\)"):
+    with pytest.raises(RequestError, match=r"has no TTree and no RNTuple; it has: mass \(TH1D\)"):
         trees_of(str(path))

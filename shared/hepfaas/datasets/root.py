@@ -1,4 +1,5 @@
-"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: file_identity.py.
+"""Reads TTrees and RNTuples of ROOT files, local or on servers, in confined workers (root_worker.py). Identity:
+file_identity.py.
 
 This process opens files and fetches bytes; only workers parse them, and their answers are checked.
 """

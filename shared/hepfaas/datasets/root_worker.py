@@ -23,13 +23,14 @@ from uproot.deserialization import DeserializationError
 from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
+from hepfaas.datasets import rntuple
 from hepfaas.datasets.branch_choice import Branch, missing_branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
-TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain", rntuple.CLASS)
 
 MOST_NAMED = 10
 LONGEST_TITLE = 100
@@ -101,6 +102,10 @@ class _Reader:
                 )
             if name not in numbers:
                 raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, numbers)
+            if _is_ntuple(opened):
+                bytes_, count = rntuple.decoded(opened, name)
+                size, values = size + bytes_, values + max(count, int(opened.num_entries))
+                continue
             branch = opened[_place(name, opened.keys(recursive=True, full_paths=True))[0]]
             content = _content(branch.interpretation)
             baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
@@ -112,6 +117,13 @@ class _Reader:
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
         """Return the values of branches for a range of entries; those of a jagged branch are followed by its counts."""
         opened = self._tree(tree)
+        if _is_ntuple(opened):
+            known = [branch.name for branch in rntuple.branches_of(opened)[0]]
+            for name in names:
+                if name not in known:
+                    raise missing_branch(f"RNTuple '{tree}' in '{self._name}'", name, known)
+            jagged, arrays = packed(rntuple.arrays(opened, names, start, stop))
+            return {"jagged": jagged}, arrays
         available = opened.keys(recursive=True, full_paths=True)
         places = {name: _place(name, available) for name in names}
         for name, (branch, _) in places.items():
@@ -150,7 +162,7 @@ class _Reader:
         compression = _compression_of(self._file.file) or "none"
         trees = {name: key for name, key in self._objects().items() if key.fClassName in TREE_CLASSES}
         if not trees:
-            raise RequestError(f"'{self._name}' has no TTree; it has: {self._others()}")
+            raise RequestError(f"'{self._name}' has no TTree and no RNTuple; it has: {self._others()}")
         return {"trees": [_summary(name, key.get(), compression) for name, key in trees.items()]}, []
 
     def _tree(self, tree: str) -> Any:
@@ -159,7 +171,7 @@ class _Reader:
             return objects[tree].get()
         if tree in objects:
             kind = objects[tree].fClassName
-            raise RequestError(f"'{tree}' in '{self._name}' is of class {kind}; only TTrees are read")
+            raise RequestError(f"'{tree}' in '{self._name}' is of class {kind}; only TTrees and RNTuples are read")
         names = [name for name, key in objects.items() if key.fClassName in TREE_CLASSES]
         raise RequestError(
             f"'{self._name}' has no TTree '{tree}'; it has: {', '.join(names) or f'none, but {self._others()}'}"
@@ -267,6 +279,8 @@ class _Given(Source):  # type: ignore[misc]  # uproot has no types
 def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
     """Return the branches of numbers in the order of the tree, other branches with their types, and the entries at
     which the baskets of each branch end."""
+    if _is_ntuple(tree):
+        return rntuple.branches_of(tree)
     branches, left_out, edges = [], [], {}
     entries = int(tree.num_entries)
     for name, branch in tree.iteritems(recursive=True, full_paths=True):
@@ -340,15 +354,20 @@ def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
     shared = set.intersection(*map(set, edges.values())) if edges else {0, entries}
     return {
         "name": name,
-        "title": tree.title,
+        "kind": "RNTuple" if _is_ntuple(tree) else "TTree",
+        "title": str(tree.description if _is_ntuple(tree) else tree.title),
         "entries": entries,
         "clusters": max(0, len(shared | {0, entries}) - 1),
-        "compressed_bytes": int(tree.compressed_bytes),
+        "compressed_bytes": rntuple.compressed_bytes(tree) if _is_ntuple(tree) else int(tree.compressed_bytes),
         "uncompressed_bytes": sum(branch.size_bytes for branch in branches),
-        "compression": _compression(tree) or default_compression,
+        "compression": ("" if _is_ntuple(tree) else _compression(tree)) or default_compression,
         "branches": [[branch.name, branch.jagged, branch.type, branch.size_bytes] for branch in branches],
         "left_out": left_out,
     }
+
+
+def _is_ntuple(tree: Any) -> bool:
+    return bool(tree.classname == rntuple.CLASS)
 
 
 def _compression(tree: Any) -> str:

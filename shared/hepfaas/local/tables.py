@@ -150,10 +150,10 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
 
 
 def described(tree: TreeSummary, sample: Sample | None = None) -> str:
-    """Return a TTree with its branches, and with the values of a sample."""
+    """Return a TTree or RNTuple with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
     heading = (
-        f"TTree '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{visible(tree.kind)} '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
         f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"

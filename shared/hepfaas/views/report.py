@@ -264,8 +264,8 @@ def _trained(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: 
     rates: list[float | None] = []
     if recipe:
         with suppress(RequestError, MissingError):
-            chain, *_ = plan.chains_of(recipe, _attempt(store, run), _results(store))
-            results = [result_if_there(segments[-1].key, store) for segments in chain]
+            chains = plan.chains_of(recipe, _attempt(store, run), _results(store))
+            results = [result_if_there(segments[-1].key, store) for chain in chains[:1] for segments in chain]
             rates = [each.get("learning_rate") for each in results if each]
     return Trained(str(published.get("optimizer", "")), published.get("learning_rate"), rates)
 
