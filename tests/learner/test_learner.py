@@ -40,20 +40,19 @@ from support.reused_learner import ReusedLearner
 
 
 @pytest.fixture(scope="module")
+def reused() -> Iterator[ReusedLearner]:
+    with ReusedLearner() as process:
+        yield process
+
+
+@pytest.fixture
 def lines() -> list[str]:
     return []
 
 
-@pytest.fixture(scope="module")
-def warm(lines: list[str]) -> Iterator[Learner]:
-    with learner(on_log=lines.append) as worker:
-        yield worker
-
-
-@pytest.fixture(scope="module")
-def reused() -> Iterator[ReusedLearner]:
-    with ReusedLearner() as process:
-        yield process
+@pytest.fixture
+def warm(reused: ReusedLearner, lines: list[str]) -> Learner:
+    return reused(on_log=lines.append)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +198,7 @@ def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
 
 def test_blocks_of_any_size_follow_each_other(warm: Learner) -> None:
     """Also a block larger than any of `blocks_of`, which needs a larger graph."""
+    warm.make()
     large = [Slice("p/0", 0, 2_000)] * 17
     for block in ([Slice("p/0", 0, 1)], large, [Slice("q/0", 5, 5)], [Slice("p/0", 0, 150), Slice("q/1", 0, 350)]):
         fitted = warm.fit([block], fetch, seed=1, first=True, on_rows=ignore)
