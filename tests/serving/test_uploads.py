@@ -34,7 +34,10 @@ from support.system import System
 MOST_BYTES = 2_000_000
 
 BUILD = """
-import sys, keras, numpy as np, tensorflow as tf
+import sys, numpy as np
+from hepfaas.learner.process import without_optional_packages
+with without_optional_packages():
+    import keras, tensorflow as tf
 keras.utils.set_random_seed(3)
 layers, folder = keras.layers, sys.argv[1]
 drawn = np.random.default_rng(7)
