@@ -110,17 +110,17 @@ def test_packages_that_are_not_imported_with_the_framework_can_be_imported_by_th
 
 
 @pytest.mark.slow
-def test_a_slow_store_changes_nothing() -> None:
+def test_a_slow_store_changes_nothing(reused: ReusedLearner) -> None:
     def slow(batch: str) -> Rows:
         time.sleep(0.05)
         return fetch(batch)
 
     states = []
     for source in (fetch, slow):
-        with learner() as other:
-            other.make()
-            other.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
-            states.append(other.state())
+        worker = reused()
+        worker.make()
+        worker.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
+        states.append(worker.state())
     assert same(*states)
 
 
@@ -136,13 +136,15 @@ def test_xla_compiles_once_whatever_a_block_leaves_to_the_next(reused: ReusedLea
 @pytest.mark.parametrize(
     ("layers", "chosen"), [("L.Dense(8), L.Dropout(0.4), L.Dense(1)", False), ("L.Dense(1)", True)]
 )
-def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(layers: str, chosen: bool) -> None:
+def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(
+    reused: ReusedLearner, layers: str, chosen: bool
+) -> None:
     states = {}
     for xla in (None, False, True):
-        with learner(network(layers, BINARY), xla=xla) as worker:
-            worker.make()
-            train(worker, range(1))
-            states[xla] = worker.state()
+        worker = reused(network(layers, BINARY), xla=xla)
+        worker.make()
+        train(worker, range(1))
+        states[xla] = worker.state()
     assert same(states[None], states[chosen])
     assert not same(states[False], states[True])
 
