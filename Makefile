@@ -5,6 +5,8 @@ UV := .cache/uv/bin/uv
 PYTHON := .venv/bin/python
 PIP := $(UV) pip install --python $(PYTHON) --quiet --compile-bytecode
 export UV_LINK_MODE ?= copy
+# else each of the hundreds of processes of the tests would compile the package again
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this help
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14

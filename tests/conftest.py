@@ -1,11 +1,16 @@
 """Fixtures that all tests share. Servers start once a session, on free ports, and stop at its end."""
 
+import functools
 import os
+import ssl
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from httpx._transports import default as transports
 from hypothesis import settings
 from support.grid import TRUST
 from support.servers import XRootD, free_port, seaweedfs, wait_for_s3
@@ -22,6 +27,22 @@ os.environ |= {
 if "CI" not in os.environ:  # Hypothesis has a profile of its own for CI, which has no deadline either
     settings.register_profile("any speed", deadline=None)
     settings.load_profile("any speed")
+
+
+@functools.cache
+def authorities(*places: str | None) -> ssl.SSLContext:
+    """Return a TLS context with the authorities in these places, those that the environment names."""
+    return httpx.create_ssl_context()
+
+
+def tls_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    """Return the TLS context of a client; the usual one is read once, since it takes 27 ms and there are thousands."""
+    if verify is True and cert is None and trust_env:
+        return authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return httpx.create_ssl_context(verify, cert, trust_env)
+
+
+transports.create_ssl_context = tls_context
 
 LONGEST = (
     "test_chaos.py", "test_same_weights.py", "test_runs.py", "test_uploads.py", "test_run_requests.py",

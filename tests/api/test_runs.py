@@ -258,7 +258,7 @@ def test_a_job_can_be_sent_as_samples(system: System) -> None:
         assert answer.status_code == 202, answer.text
         run = answer.json()["run"]
         assert answer.json()["notes"][0] == "the job: the labels are signal = 0, background = 1"
-        recipe = records.request_of(open_store(f"{system.up.store.url}/local"), run).recipe
+        recipe = records.request_of(system.store(), run).recipe
         assert [(file.label, file.sample) for file in recipe.files] == [(0, "s"), (1, "b")]
         assert (recipe.classes, recipe.luminosity) == (("signal", "background"), 1_000.0)
         http.post(f"/v1/runs/{run}/cancel")

@@ -91,12 +91,14 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def run(system: System, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Make a run of the user, and a folder named 'kept'."""
+    """Make a run of the user, cancelled since no test here is about its training, and a folder named 'kept'."""
     folder = small_job(tmp_path_factory.mktemp("job") / "victim", seed=71)
     files = {"file": ("job.tar.gz", packed(folder))}
     httpx.post(f"{system.url}/upload?name=kept", files=files, timeout=LIMIT_S).raise_for_status()
     with Client(system.url) as client:
-        return client.submit(folder)
+        run = client.submit(folder)
+        client.cancel(run)
+    return run
 
 
 def state(system: System) -> Any:

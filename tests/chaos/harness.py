@@ -171,7 +171,7 @@ class Chaos(System):
         """Start a run of an owner."""
         variables = self.up.replicas._environ
         sender = HttpSender(variables["K_SINK"], [variables["HEPFAAS_EVENT_KEYS"]])
-        return Submitting(open_store(self.up.store.url), self.store(owner), sender, owner).submit(request)
+        return Submitting(self.root, self.store(owner), sender, owner).submit(request)
 
     def plan(self, faults: Sequence[Fault]) -> None:
         """Set the plan from now on; faults planned before that have not happened are dropped."""
@@ -237,7 +237,7 @@ class Chaos(System):
 
     def _is_active(self, owner: str, run: str) -> bool:
         try:
-            return open_store(self.up.store.url).size_bytes(f"active/{owner}/{run}") is not None
+            return self.root.size_bytes(f"active/{owner}/{run}") is not None
         except UnavailableError:
             return True
 

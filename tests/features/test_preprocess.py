@@ -447,7 +447,7 @@ def test_the_limit_of_time_ends_a_single_long_expression() -> None:
 
 
 def test_new_branches_take_memory_for_a_block_of_events_only() -> None:
-    arrays: dict[str, Values] = {"x": np.ones(3_000_000)}
+    arrays: dict[str, Values] = {"x": np.ones(1_000_000)}
     spec = FeatureSpec(
         (FeatureBranch("y199", jagged=False, low=0.0, high=500.0, width=1),),
         preprocessing=of(new_branches={f"y{number}": f"x + {number}" for number in range(200)}),

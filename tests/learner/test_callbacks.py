@@ -10,6 +10,7 @@ from hepfaas.errors import RequestError
 from hepfaas.learner.learner import Learner
 from hepfaas.training.segments import blocks_of
 from support.learners import MODEL, PARTS, ROWS, X, Y, epoch, fetch, ignore, learner, network, same
+from support.reused_learner import ReusedLearner
 
 VALIDATION = blocks_of(PARTS, 7)
 LINEAR = network("L.Dense(1, activation='sigmoid')", 'loss="binary_crossentropy", optimizer=keras.optimizers.SGD(0.5)')
@@ -21,9 +22,14 @@ def rate(state: dict[str, Any]) -> float:
 
 
 @pytest.fixture(scope="module")
-def linear() -> Iterator[Learner]:
-    with learner(LINEAR, batch_size=ROWS) as worker:
-        yield worker
+def reused() -> Iterator[ReusedLearner]:
+    with ReusedLearner() as process:
+        yield process
+
+
+@pytest.fixture
+def linear(reused: ReusedLearner) -> Learner:
+    return reused(LINEAR, batch_size=ROWS)
 
 
 def update(worker: Learner, **given: float) -> Any:
@@ -67,12 +73,12 @@ def test_the_optimizer_of_the_network_is_known(linear: Learner) -> None:
     assert (facts.optimizer, facts.callbacks) == ("SGD", "")
 
 
-def test_a_rate_for_a_model_with_a_schedule_of_its_own_is_refused() -> None:
-    with learner(SCHEDULED) as worker:
-        worker.make()
-        worker.begin_epoch(0)
-        with pytest.raises(RequestError, match="compiled with a learning-rate schedule of its own, or without an"):
-            worker.begin_epoch(0, learning_rate=0.1)
+def test_a_rate_for_a_model_with_a_schedule_of_its_own_is_refused(reused: ReusedLearner) -> None:
+    worker = reused(SCHEDULED)
+    worker.make()
+    worker.begin_epoch(0)
+    with pytest.raises(RequestError, match="compiled with a learning-rate schedule of its own, or without an"):
+        worker.begin_epoch(0, learning_rate=0.1)
 
 
 CALLBACKS = (
@@ -148,20 +154,20 @@ def test_callbacks_have_the_same_state_in_another_process() -> None:
     assert max(printed[1], key=len) == last
 
 
-def test_a_training_that_begins_anew_has_new_callbacks() -> None:
+def test_a_training_that_begins_anew_has_new_callbacks(reused: ReusedLearner) -> None:
     """A run that continues from another version; its epochs are counted from 0."""
-    with learner(CALLBACKS) as worker:
-        worker.make()
-        training = Training(worker)
-        training.run(0, 2)
-        training.run(0, 2)
-        rates, once = training.states[-1], training.states[1]
-        assert {name: array.shape for name, array in rates.items()} == {n: a.shape for n, a in once.items()}
-        assert rates["callbacks/logs/val_loss"].shape == (1,)
-        worker.make()
-        worker.load({name: array for name, array in once.items() if not name.startswith("callbacks/")})
-        worker.begin_epoch(0)
-        assert "callbacks/logs/val_loss" not in worker.state()
+    worker = reused(CALLBACKS)
+    worker.make()
+    training = Training(worker)
+    training.run(0, 2)
+    training.run(0, 2)
+    rates, once = training.states[-1], training.states[1]
+    assert {name: array.shape for name, array in rates.items()} == {n: a.shape for n, a in once.items()}
+    assert rates["callbacks/logs/val_loss"].shape == (1,)
+    worker.make()
+    worker.load({name: array for name, array in once.items() if not name.startswith("callbacks/")})
+    worker.begin_epoch(0)
+    assert "callbacks/logs/val_loss" not in worker.state()
 
 
 def test_the_epochs_of_callbacks_that_are_gone_are_left_out(linear: Learner) -> None:
@@ -201,8 +207,9 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", WRONG)
-def test_callbacks_that_cannot_be_called_are_refused_before_the_first_epoch(code: str) -> None:
-    with learner(code) as worker, pytest.raises(RequestError, match=f".*{re.escape(WRONG[code])}"):
+def test_callbacks_that_cannot_be_called_are_refused_before_the_first_epoch(reused: ReusedLearner, code: str) -> None:
+    worker = reused(code)
+    with pytest.raises(RequestError, match=f".*{re.escape(WRONG[code])}"):
         worker.make()
 
 
@@ -215,11 +222,12 @@ def callbacks():
 """
 
 
-def test_callbacks_that_are_not_needed_are_told_and_left_out() -> None:
+def test_callbacks_that_are_not_needed_are_told_and_left_out(reused: ReusedLearner) -> None:
     lines: list[str] = []
-    with learner(NOT_NEEDED, on_log=lines.append) as worker:
-        assert worker.make().callbacks == "Own"
-        Training(worker).run(0, 2)
+    worker = reused(NOT_NEEDED, on_log=lines.append)
+    assert worker.make().callbacks == "Own"
+    Training(worker).run(0, 2)
+    reused.read_all()
     assert lines == [
         "note: callback ModelCheckpoint has no effect: every epoch is stored, and the one with the lowest val_loss is "
         "published",
@@ -228,9 +236,9 @@ def test_callbacks_that_are_not_needed_are_told_and_left_out() -> None:
     ]
 
 
-def test_a_list_or_a_module_named_callbacks_is_no_function() -> None:
+def test_a_list_or_a_module_named_callbacks_is_no_function(reused: ReusedLearner) -> None:
     lines: list[str] = []
     for code in (f"from keras import callbacks\n{LINEAR}", f"{LINEAR}\ncallbacks = [keras.callbacks.EarlyStopping()]"):
-        with learner(code, on_log=lines.append) as worker:
-            assert worker.make().callbacks == ""
+        assert reused(code, on_log=lines.append).make().callbacks == ""
+    reused.read_all()
     assert lines == ["note: callbacks is a list, which has no effect; define a function callbacks() that returns it"]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +36,30 @@ from support.learners import (
     same,
     train,
 )
+from support.reused_learner import ReusedLearner
 
 
 @pytest.fixture(scope="module")
+def reused() -> Iterator[ReusedLearner]:
+    with ReusedLearner() as process:
+        yield process
+
+
+@pytest.fixture
 def lines() -> list[str]:
     return []
 
 
+@pytest.fixture
+def warm(reused: ReusedLearner, lines: list[str]) -> Learner:
+    return reused(on_log=lines.append)
+
+
 @pytest.fixture(scope="module")
-def warm(lines: list[str]) -> Iterator[Learner]:
-    with learner(on_log=lines.append) as worker:
-        yield worker
+def limited() -> Iterator[ReusedLearner]:
+    """Return one with limits."""
+    with ReusedLearner(LearnerLimits(memory_mb=1_500, cpus=1)) as process:
+        yield process
 
 
 @pytest.mark.slow
@@ -68,10 +80,10 @@ def test_a_training_that_moves_to_another_process_ends_with_the_same_bits(warm: 
         assert same(one.state(), other.state())
 
 
-def test_a_process_that_was_started_before_its_settings_gives_the_same_bits() -> None:
+def test_a_process_that_was_started_before_its_settings_gives_the_same_bits(warm: Learner) -> None:
     states = []
-    for started in (LearnerProcess(), None):
-        with learner(started=started) as worker:
+    with learner(started=LearnerProcess()) as early:
+        for worker in (early, warm):
             worker.make()
             train(worker, range(1))
             states.append(worker.state())
@@ -98,39 +110,41 @@ def test_packages_that_are_not_imported_with_the_framework_can_be_imported_by_th
 
 
 @pytest.mark.slow
-def test_a_slow_store_changes_nothing() -> None:
+def test_a_slow_store_changes_nothing(reused: ReusedLearner) -> None:
     def slow(batch: str) -> Rows:
         time.sleep(0.05)
         return fetch(batch)
 
     states = []
     for source in (fetch, slow):
-        with learner() as other:
-            other.make()
-            other.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
-            states.append(other.state())
+        worker = reused()
+        worker.make()
+        worker.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
+        states.append(worker.state())
     assert same(*states)
 
 
-def test_xla_compiles_once_whatever_a_block_leaves_to_the_next() -> None:
-    with learner(xla=True) as worker:
-        worker.make()
-        compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, seed=1, first=True, on_rows=ignore).compile_s
-        uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
-        assert worker.fit(uneven, fetch, seed=1, first=True, on_rows=ignore).seconds < compile_s
+def test_xla_compiles_once_whatever_a_block_leaves_to_the_next(reused: ReusedLearner) -> None:
+    worker = reused(xla=True)
+    worker.make()
+    compile_s = worker.fit([[Slice("p/0", 0, 1)]], fetch, seed=1, first=True, on_rows=ignore).compile_s
+    uneven = [[Slice("p/0", 0, 100 + 7 * number)] for number in range(8)]
+    assert worker.fit(uneven, fetch, seed=1, first=True, on_rows=ignore).seconds < compile_s
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "chosen"), [("L.Dense(8), L.Dropout(0.4), L.Dense(1)", False), ("L.Dense(1)", True)]
 )
-def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(layers: str, chosen: bool) -> None:
+def test_xla_is_chosen_for_networks_that_draw_no_random_numbers(
+    reused: ReusedLearner, layers: str, chosen: bool
+) -> None:
     states = {}
     for xla in (None, False, True):
-        with learner(network(layers, BINARY), xla=xla) as worker:
-            worker.make()
-            train(worker, range(1))
-            states[xla] = worker.state()
+        worker = reused(network(layers, BINARY), xla=xla)
+        worker.make()
+        train(worker, range(1))
+        states[xla] = worker.state()
     assert same(states[None], states[chosen])
     assert not same(states[False], states[True])
 
@@ -186,6 +200,7 @@ def test_every_row_is_trained_once_and_told(warm: Learner) -> None:
 
 def test_blocks_of_any_size_follow_each_other(warm: Learner) -> None:
     """Also a block larger than any of `blocks_of`, which needs a larger graph."""
+    warm.make()
     large = [Slice("p/0", 0, 2_000)] * 17
     for block in ([Slice("p/0", 0, 1)], large, [Slice("q/0", 5, 5)], [Slice("p/0", 0, 150), Slice("q/1", 0, 350)]):
         fitted = warm.fit([block], fetch, seed=1, first=True, on_rows=ignore)
@@ -237,15 +252,15 @@ def test_a_checkpoint_of_another_network_is_refused(warm: Learner) -> None:
         warm.load({**state, name: np.zeros((2, 2), dtype=np.float32)})
 
 
-def test_an_error_of_the_store_is_passed_on() -> None:
+def test_an_error_of_the_store_is_passed_on(reused: ReusedLearner) -> None:
     def away(batch: str) -> Rows:
         raise UnavailableError("the store is away")
 
-    with learner() as worker:
-        worker.make()
-        with pytest.raises(UnavailableError, match="the store is away"):
-            worker.fit(blocks_of(PARTS, 1), away, seed=1, first=True, on_rows=ignore)
-        assert worker.closed
+    worker = reused()
+    worker.make()
+    with pytest.raises(UnavailableError, match="the store is away"):
+        worker.fit(blocks_of(PARTS, 1), away, seed=1, first=True, on_rows=ignore)
+    assert worker.closed
 
 
 BINARY = 'loss="binary_crossentropy", optimizer="sgd"'
@@ -275,18 +290,13 @@ WRONG = {
 }
 
 
-def refusal(code: str) -> str:
-    with learner(code) as worker, pytest.raises(RequestError) as caught:
-        worker.make()
-    return str(caught.value)
-
-
 @pytest.mark.slow
-def test_code_that_is_wrong_is_told_where_and_what() -> None:
-    with ThreadPoolExecutor(3) as pool:
-        refusals = dict(zip(WRONG, pool.map(refusal, WRONG), strict=True))
+def test_code_that_is_wrong_is_told_where_and_what(reused: ReusedLearner) -> None:
     for code, message in WRONG.items():
-        assert re.match(message, refusals[code]), refusals[code]
+        worker = reused(code)
+        with pytest.raises(RequestError) as caught:
+            worker.make()
+        assert re.match(message, str(caught.value)), caught.value
 
 
 @pytest.mark.parametrize(
@@ -301,21 +311,24 @@ def test_code_that_is_wrong_is_told_where_and_what() -> None:
         ('L.Dense(2, activation="softmax")', (0, 2), "2 outputs separate labels 0 to 1; the labels are 0, 2"),
     ],
 )
-def test_outputs_that_do_not_fit_the_labels_are_told(output: str, labels: tuple[int, ...], message: str) -> None:
-    with learner(network(output, BINARY), labels=labels) as worker, pytest.raises(RequestError, match=message):
+def test_outputs_that_do_not_fit_the_labels_are_told(
+    reused: ReusedLearner, output: str, labels: tuple[int, ...], message: str
+) -> None:
+    worker = reused(network(output, BINARY), labels=labels)
+    with pytest.raises(RequestError, match=message):
         worker.make()
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
-def test_two_outputs_learn_too(loss: str) -> None:
+def test_two_outputs_learn_too(reused: ReusedLearner, loss: str) -> None:
     code = network(
         'L.Dense(2, activation="softmax")', f'loss="{loss}", optimizer=keras.optimizers.Adam(0.1), metrics=["accuracy"]'
     )
-    with learner(code) as worker:
-        worker.make()
-        train(worker, range(6))
-        assert worker.validate(blocks_of(PARTS, 1), fetch, ignore)["accuracy"] > 0.7
-        assert worker.predict(X[:7]).shape == (7, 2)
+    worker = reused(code)
+    worker.make()
+    train(worker, range(6))
+    assert worker.validate(blocks_of(PARTS, 1), fetch, ignore)["accuracy"] > 0.7
+    assert worker.predict(X[:7]).shape == (7, 2)
 
 
 OWN = """
@@ -342,24 +355,24 @@ OWN_FIT = """
 MAKE = f"\ndef model(idim):\n    net = Net()\n    net.compile({BINARY})\n    return net\n"
 
 
-def test_a_train_step_of_the_users_own_is_the_one_that_runs() -> None:
-    with learner(OWN + OWN_STEP + MAKE) as worker:
-        worker.make()
-        before = worker.state()
-        fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
-        assert fitted.metrics == {"added": 4.0}
-        after = worker.state()
-        updates = ROWS // 100
-        name = next(name for name in after if name.endswith("kernel"))
-        np.testing.assert_allclose(after[name] - before[name], updates, rtol=1e-5)
+def test_a_train_step_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> None:
+    worker = reused(OWN + OWN_STEP + MAKE)
+    worker.make()
+    before = worker.state()
+    fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
+    assert fitted.metrics == {"added": 4.0}
+    after = worker.state()
+    updates = ROWS // 100
+    name = next(name for name in after if name.endswith("kernel"))
+    np.testing.assert_allclose(after[name] - before[name], updates, rtol=1e-5)
 
 
-def test_a_fit_of_the_users_own_is_the_one_that_runs() -> None:
+def test_a_fit_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> None:
     lines: list[str] = []
-    with learner(OWN + OWN_FIT + MAKE, on_log=lines.append) as worker:
-        assert worker.make().own_fit
-        fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
-        worker.state()
+    worker = reused(OWN + OWN_FIT + MAKE, on_log=lines.append)
+    assert worker.make().own_fit
+    fitted = worker.fit(blocks_of(PARTS, 1), fetch, seed=1, first=True, on_rows=ignore)
+    reused.read_all()
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
     assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
@@ -407,11 +420,13 @@ def fit(worker: Learner) -> None:
         ),
     ],
 )
-def test_a_layer_that_fails_in_the_graph_is_told(body: str, use: Callable[[Learner], object], message: str) -> None:
-    with learner(LAYER.replace("BODY", body)) as worker:
-        worker.make()
-        with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
-            use(worker)
+def test_a_layer_that_fails_in_the_graph_is_told(
+    reused: ReusedLearner, body: str, use: Callable[[Learner], object], message: str
+) -> None:
+    worker = reused(LAYER.replace("BODY", body))
+    worker.make()
+    with pytest.raises(RequestError, match=f"^{re.escape(message)}$"):
+        use(worker)
 
 
 def test_code_outside_of_its_folder_is_refused() -> None:
@@ -482,25 +497,25 @@ def model(idim):
 """
 
 
-def test_code_that_takes_more_than_it_may_is_told_so() -> None:
+def test_code_that_takes_more_than_it_may_is_told_so(limited: ReusedLearner) -> None:
     lines: list[str] = []
-    limits, message = LearnerLimits(memory_mb=1_500, cpus=1), r"MemoryError: .*1\.40 GiB.*; its limit is 1,500 MB$"
-    with learner(GREEDY, limits=limits, on_log=lines.append) as worker, pytest.raises(RequestError, match=message):
+    worker = limited(GREEDY, on_log=lines.append)
+    with pytest.raises(RequestError, match=r"MemoryError: .*1\.40 GiB.*; its limit is 1,500 MB$"):
         worker.make()
     assert lines[0] == "1"
 
 
-def test_a_layer_that_takes_more_than_it_may_is_told_so() -> None:
-    big = network("L.Dense(100_000), L.Dense(100_000), L.Dense(1)", BINARY)
+def test_a_layer_that_takes_more_than_it_may_is_told_so(limited: ReusedLearner) -> None:
+    worker = limited(network("L.Dense(100_000), L.Dense(100_000), L.Dense(1)", BINARY))
     message = r"OOM when allocating tensor with shape\[100000,100000\].*; its limit is 1,500 MB$"
-    with learner(big, limits=LearnerLimits(memory_mb=1_500)) as worker, pytest.raises(RequestError, match=message):
+    with pytest.raises(RequestError, match=message):
         worker.make()
 
 
-def test_a_network_is_trained_within_a_limit() -> None:
-    with learner(limits=LearnerLimits(memory_mb=1_500)) as worker:
-        worker.make()
-        train(worker, range(1))
+def test_a_network_is_trained_within_a_limit(limited: ReusedLearner) -> None:
+    worker = limited()
+    worker.make()
+    train(worker, range(1))
 
 
 ALONE = f"""
@@ -628,12 +643,12 @@ def cross_entropy(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return -np.where(Y == 1, np.log(clipped), np.log(1 - clipped))
 
 
-def test_loss_and_weighted_metrics_of_validation_use_the_weights() -> None:
+def test_loss_and_weighted_metrics_of_validation_use_the_weights(reused: ReusedLearner) -> None:
     factors = np.where(Y == 1, 5.0, 0.5)
-    with learner(LINEAR, weighted=True, class_weight=(0.5, 5.0)) as worker:
-        worker.make()
-        found = worker.validate(blocks_of(PARTS, 1), weighted, ignore)
-        scores = worker.predict(X)[:, 0].astype(float)
+    worker = reused(LINEAR, weighted=True, class_weight=(0.5, 5.0))
+    worker.make()
+    found = worker.validate(blocks_of(PARTS, 1), weighted, ignore)
+    scores = worker.predict(X)[:, 0].astype(float)
     weights = WEIGHTS * factors
     right = (scores > 0.5) == Y
     assert found["loss"] == pytest.approx((weights * cross_entropy(scores)).sum() / ROWS, rel=1e-4)
@@ -642,30 +657,29 @@ def test_loss_and_weighted_metrics_of_validation_use_the_weights() -> None:
 
 
 @pytest.mark.parametrize("eagerly", [False, True])
-def test_an_update_follows_the_gradient_of_the_weighted_loss(eagerly: bool) -> None:
+def test_an_update_follows_the_gradient_of_the_weighted_loss(reused: ReusedLearner, eagerly: bool) -> None:
     code = LINEAR.replace("metrics=", f"run_eagerly={eagerly}, metrics=", 1)
-    one_batch = learner(code, weighted=True, batch_size=ROWS)
-    with one_batch as worker:
-        worker.make()
-        before = worker.state()
-        scores = worker.predict(X)[:, 0].astype(float)
-        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
-        after = worker.state()
+    worker = reused(code, weighted=True, batch_size=ROWS)
+    worker.make()
+    before = worker.state()
+    scores = worker.predict(X)[:, 0].astype(float)
+    worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+    after = worker.state()
     name = next(name for name in before if name.endswith("kernel"))
     gradient = (WEIGHTS * (scores - Y)) @ X / ROWS
     np.testing.assert_allclose((after[name] - before[name])[:, 0], -0.5 * gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_weights_of_one_change_no_bit() -> None:
+def test_weights_of_one_change_no_bit(reused: ReusedLearner) -> None:
     def ones(batch: str) -> Rows:
         return fetch(batch)._replace(weights=np.ones(len(fetch(batch).labels), dtype=np.float32))
 
     states = []
     for source in (ones, fetch):
-        with learner(weighted=True) as worker:
-            worker.make()
-            worker.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
-            states.append(worker.state())
+        worker = reused(weighted=True)
+        worker.make()
+        worker.fit(epoch(0)[0], source, seed=1, first=True, on_rows=ignore)
+        states.append(worker.state())
     assert same(*states)
 
 
@@ -692,14 +706,14 @@ OWN_WEIGHTED_STEP = """
 """
 
 
-def test_a_train_step_of_the_users_own_gets_the_weights() -> None:
-    with learner(OWN + OWN_WEIGHTED_STEP + MAKE, weighted=True) as worker:
-        worker.make()
-        before = worker.state()
-        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
-        after = worker.state()
-        name = next(name for name in after if name.endswith("kernel"))
-        np.testing.assert_allclose(after[name] - before[name], WEIGHTS.sum(dtype=float), rtol=1e-4)
+def test_a_train_step_of_the_users_own_gets_the_weights(reused: ReusedLearner) -> None:
+    worker = reused(OWN + OWN_WEIGHTED_STEP + MAKE, weighted=True)
+    worker.make()
+    before = worker.state()
+    worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+    after = worker.state()
+    name = next(name for name in after if name.endswith("kernel"))
+    np.testing.assert_allclose(after[name] - before[name], WEIGHTS.sum(dtype=float), rtol=1e-4)
 
 
 OWN_WEIGHTED_FIT = """
@@ -709,12 +723,12 @@ OWN_WEIGHTED_FIT = """
 """
 
 
-def test_a_fit_of_the_users_own_gets_the_weights() -> None:
+def test_a_fit_of_the_users_own_gets_the_weights(reused: ReusedLearner) -> None:
     lines: list[str] = []
-    with learner(OWN + OWN_WEIGHTED_FIT + MAKE, weighted=True, on_log=lines.append) as worker:
-        worker.make()
-        worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
-        worker.state()
+    worker = reused(OWN + OWN_WEIGHTED_FIT + MAKE, weighted=True, on_log=lines.append)
+    worker.make()
+    worker.fit(blocks_of(PARTS, 1), weighted, seed=1, first=True, on_rows=ignore)
+    reused.read_all()
     assert float(lines[-1]) == pytest.approx(WEIGHTS.sum(dtype=float), abs=0.01)
 
 
@@ -729,17 +743,16 @@ OWN_TEST_STEP = OWN_STEP.replace("train_step", "test_step")
         (OWN_FIT, "model.py: fit takes (x, y, batch_size, epochs, verbose); events have weights, so it gets another"),
     ],
 )
-def test_code_that_takes_no_weights_is_refused_before_the_first_epoch(part: str, message: str) -> None:
-    with learner(OWN + part + MAKE, weighted=True) as worker, pytest.raises(RequestError, match=re.escape(message)):
+def test_code_that_takes_no_weights_is_refused_before_the_first_epoch(
+    reused: ReusedLearner, part: str, message: str
+) -> None:
+    worker = reused(OWN + part + MAKE, weighted=True)
+    with pytest.raises(RequestError, match=re.escape(message)):
         worker.make()
 
 
-def test_metrics_that_keras_does_not_weight_are_told() -> None:
+def test_metrics_that_keras_does_not_weight_are_told(reused: ReusedLearner) -> None:
     lines: list[str] = []
-    with learner(weighted=True, on_log=lines.append) as worker:
-        worker.make()
-        worker.state()
-        deadline = time.monotonic() + 10
-        while len(lines) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+    reused(weighted=True, on_log=lines.append).make()
+    reused.read_all()
     assert [line for line in lines if line.startswith("note: events have weights, and Keras leaves them out of")]

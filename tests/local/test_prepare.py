@@ -84,12 +84,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "job/samples.json").write_text(json.dumps(SAMPLES))
     (path / "job/params.json").write_text(json.dumps(PARAMS))
     for form in FORMATS:
-        assert run(path, form, "--format", form) == 0
+        assert run(path, form, "--format", form, "--workers", "2") == 0
     return path
 
 
 def run(place: Path, out: str, *more: str) -> int:
-    return main(["prepare", str(place / "job"), "--store", str(place / "store"), "--out", str(place / out), *more])
+    """Run the command, in `place` with several workers and elsewhere with one, since each imports for a second."""
+    words = ["prepare", str(place / "job"), "--store", str(place / "store"), "--out", str(place / out)]
+    return main([*words, "--workers", "1", *more])
 
 
 def table(place: Path, split: str = "training") -> pd.DataFrame:
@@ -219,6 +221,8 @@ def test_a_killed_command_leaves_no_folder_and_the_next_one_writes_the_same(form
         str(place / "new"),
         "--format",
         form,
+        "--workers",
+        "1",
     ]
     code = (
         "import os, signal, sys; from hepfaas import cli; from hepfaas.local.progress import Progress\n"

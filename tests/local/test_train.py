@@ -40,10 +40,11 @@ class Result:
 
 @pytest.fixture
 def hepfaas(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a command."""
+    """Run a command, a training with one worker, since each imports for seconds; `place` is made with several."""
 
     def run(*words: object) -> Result:
-        code = main([str(word) for word in words])
+        workers = ("--workers", 1) if words[0] == "train" else ()
+        code = main([str(word) for word in (*words, *workers)])
         return Result(code, *capfd.readouterr())
 
     return run
@@ -59,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(EXAMPLE / name, folder)
     params = json.loads((EXAMPLE / "params.json").read_text())
     (folder / "params.json").write_text(json.dumps({**params, "epochs": 6, "range_events": 1000}))
-    assert main(["train", str(folder), "--store", str(path / "store")]) == 0
+    assert main(["train", str(folder), "--store", str(path / "store"), "--workers", "2"]) == 0
     return path
 
 
@@ -269,11 +270,17 @@ BAD: list[tuple[dict[str, str | None], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of runs that fail: what one prepares is there for the next."""
+    return tmp_path_factory.mktemp("failing")
+
+
 @pytest.mark.parametrize(("files", "message"), BAD, ids=[message[:30] for _, message in BAD])
 def test_a_folder_that_cannot_be_trained_on_is_an_error_with_its_reason(
-    files: dict[str, str | None], message: str, tmp_path: Path, hepfaas: Any
+    files: dict[str, str | None], message: str, tmp_path: Path, failing: Path, hepfaas: Any
 ) -> None:
-    result = hepfaas("train", folder_with(tmp_path, **files), "--store", tmp_path / "store", "--name", "job")
+    result = hepfaas("train", folder_with(tmp_path, **files), "--store", failing, "--name", "job")
     assert result.code == 1
     assert message in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
@@ -290,7 +297,8 @@ def test_a_run_that_fails_before_its_training_leaves_no_process_and_no_folder(
 
 
 def test_a_failed_run_says_why_and_can_be_tried_again(tmp_path: Path, hepfaas: Any) -> None:
-    folder, store = folder_with(tmp_path, model_py="def model(idim):\n    pass"), tmp_path / "store"
+    few = '{"nevts": 400}'
+    folder, store = folder_with(tmp_path, model_py="def model(idim):\n    pass", params_json=few), tmp_path / "store"
     for _ in range(2):
         assert hepfaas("train", folder, "--store", store).code == 1
     (row,) = hepfaas("runs", "--store", store, "--json").document

@@ -1,5 +1,7 @@
 """Fixtures of the tests that send requests to `predict`."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +12,14 @@ from support.serving import Served, train
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a trained model, made once."""
-    folder = tmp_path_factory.mktemp("trained")
-    train(folder)
+    """A folder with a trained model, made once for all processes of pytest-xdist, whose folders lie side by side."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "reference.root").exists():  # which is written last
+            train(folder)
     return folder
 
 

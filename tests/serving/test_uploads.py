@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,13 +11,21 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from hepfaas.errors import RequestError
+from hepfaas.jobs.bundles import bundle_in, files_of
+from hepfaas.learner.converter import Converter, ConverterSettings
+from hepfaas.platform.stores import open_store
+from hepfaas.runs.steps import Convert
 from hepfaas.serving import tfaas_pb2
+from hepfaas.steps import convert
+from hepfaas.steps.objects import encoded, put_blob
 from numpy.typing import NDArray
 from PIL import Image
 from support import documents
@@ -25,7 +34,10 @@ from support.system import System
 MOST_BYTES = 2_000_000
 
 BUILD = """
-import sys, keras, numpy as np, tensorflow as tf
+import sys, numpy as np
+from hepfaas.learner.process import without_optional_packages
+with without_optional_packages():
+    import keras, tensorflow as tf
 keras.utils.set_random_seed(3)
 layers, folder = keras.layers, sys.argv[1]
 drawn = np.random.default_rng(7)
@@ -228,19 +240,69 @@ def test_raw_events_and_files_are_refused_with_the_way_out(uploaded: list[str], 
     assert (answer.status_code, "send vectors" in answer.json()["error"]) == (400, True)
 
 
+REFUSED: list[tuple[str, dict[str, str], str]] = [
+    ("betainc", {}, "has no operation Betainc"),
+    ("several", {}, "it has 2 outputs: high, low, "),
+    ("several", {"output_name": "middle"}, "it has no output 'middle'; it has: high, low"),
+    ("several", {"input_name": "y"}, "it has no input 'y'; it has: x, serving_default_x"),
+    ("text", {}, "its input is string; it must be numbers"),
+    ("fixed", {}, "its input has shape [4, 2]; the first size must be open"),
+    ("open", {}, "its input has shape [open, open, 2]"),
+    ("cube", {}, "two rows give an array of shape [2, 2, 2, 1]"),
+]
+NAN: tuple[str, dict[str, str], str] = ("nan", {}, "differs from the model by nan")
+
+
+class OneConverter:
+    """Gives one process to all models, one after the other, in the place of `Learners`: each imports the framework."""
+
+    def __init__(self) -> None:
+        self._converter: Converter | None = None
+
+    @contextmanager
+    def converter(self, settings: ConverterSettings) -> Iterator[Converter]:
+        if self._converter is None:
+            self._converter = Converter(settings)
+        else:
+            folder = self._converter._running.scratch / "code"
+            shutil.rmtree(folder)
+            self._converter._settings = settings
+            self._converter._write_code(folder)
+            values = {name: value for name, value in vars(settings).items() if name != "code"}
+            self._converter._request({"do": "begin", "cache_bytes": 0, **values})
+        yield self._converter
+
+    def close(self) -> None:
+        if self._converter:
+            self._converter.close()
+
+
+@pytest.fixture(scope="module")
+def learners() -> Iterator[OneConverter]:
+    with closing(OneConverter()) as one:
+        yield one
+
+
+@pytest.mark.parametrize(("model", "params", "said"), REFUSED)
+def test_the_step_that_converts_a_model_refuses_what_cannot_be_served(
+    originals: Originals, learners: Any, tmp_path: Path, model: str, params: dict[str, str], said: str
+) -> None:
+    folder, store = tmp_path / "refused", open_store(f"{tmp_path}/store")
+    shutil.copytree(originals.folder / model, folder)
+    (folder / "params.json").write_text(json.dumps(params))
+    bundle = bundle_in(folder, "refused")
+    files = {name: put_blob(store, path.read_bytes()) for name, path in files_of(bundle).items()}
+    code = put_blob(store, encoded(files))
+    step = Convert(code=code, format=bundle.format, file=bundle.file, input=bundle.input, output=bundle.output)
+    with pytest.raises(RequestError) as caught:
+        convert.perform(step, store, learners)
+    assert said in str(caught.value)
+    assert not store.size_bytes(step.key)
+
+
 @pytest.mark.parametrize(
     ("model", "params", "said"),
-    [
-        ("betainc", {}, "has no operation Betainc"),
-        ("several", {}, "it has 2 outputs: high, low, "),
-        ("several", {"output_name": "middle"}, "it has no output 'middle'; it has: high, low"),
-        ("several", {"input_name": "y"}, "it has no input 'y'; it has: x, serving_default_x"),
-        ("text", {}, "its input is string; it must be numbers"),
-        ("fixed", {}, "its input has shape [4, 2]; the first size must be open"),
-        ("open", {}, "its input has shape [open, open, 2]"),
-        ("cube", {}, "two rows give an array of shape [2, 2, 2, 1]"),
-        ("nan", {}, "differs from the model by nan"),
-    ],
+    [NAN, *(pytest.param(*one, marks=pytest.mark.slow) for one in REFUSED)],
 )
 def test_a_model_that_cannot_be_served_is_refused_with_the_reason(
     originals: Originals, http: httpx.Client, model: str, params: dict[str, str], said: str

@@ -40,6 +40,7 @@ class System:
         self._patch = pytest.MonkeyPatch()
         for name, value in self.up.store.variables.items():
             self._patch.setenv(name, value)
+        self.root = open_store(self.up.store.url)  # a client takes a tenth of a second
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,8 +68,8 @@ class System:
         return self.up.url
 
     def store(self, owner: str = "local") -> Store:
-        """Return the store of an owner."""
-        return open_store(f"{self.up.store.url}/{owner}")
+        """Return the store of an owner, with the client of `root`, the store of all."""
+        return self.root.below(owner)
 
     def end_of(self, run: str, owner: str = "local") -> records.End | None:
         """Return how a run ended."""

@@ -12,7 +12,6 @@ import pytest
 import schemathesis
 from hepfaas.orchestration.events import DOES, PREFIX
 from hepfaas.platform.cloud_events import CloudEvent, signed
-from hepfaas.platform.stores import open_store
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.system import System
@@ -20,6 +19,11 @@ from support.system import System
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 AN_OPERATION = 80 if ALL else 3
 BODIES = 1500 if ALL else 60
+SHARES = pytest.mark.parametrize(
+    "share", [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+)
+"""Of the bodies: a third each time, all of them by the slow tests."""
+
 QUIET = settings(
     deadline=None,
     database=None,
@@ -44,7 +48,7 @@ FOLDERS = st.dictionaries(
 
 def written(system: System) -> set[str]:
     """All objects of the store, but for those that functions try it with when they start."""
-    return {key for key in open_store(system.up.store.url).keys("") if not key.startswith("probe/")}
+    return {key for key in system.root.keys("") if not key.startswith("probe/")}
 
 
 def signature(system: System, event: CloudEvent) -> dict[str, str]:
@@ -86,12 +90,13 @@ def fuzz(system: System, operation: schemathesis.APIOperation) -> None:  # type:
 
 
 @pytest.mark.timeout(1800)
+@SHARES
 @pytest.mark.parametrize("name", ["intake", "advance", "train", "survey"])
-def test_random_bodies_are_refused(system: System, name: str) -> None:
+def test_random_bodies_are_refused(system: System, name: str, share: int) -> None:
     types = st.sampled_from([*(f"{PREFIX}.{kind}.requested" for kind in DOES), f"{PREFIX}.phase.completed", "x"])
     before = written(system)
 
-    @settings(QUIET, max_examples=BODIES)
+    @settings(QUIET, max_examples=BODIES // share)
     @given(st.binary() | JSON_VALUES, types, st.booleans())
     def posted(body: object, type_: str, binary: bool) -> None:
         headers = {"Content-Type": "application/json" if binary else "application/cloudevents+json"}
@@ -108,11 +113,12 @@ def test_random_bodies_are_refused(system: System, name: str) -> None:
     assert written(system) == before
 
 
+@SHARES
 @pytest.mark.timeout(1800)
-def test_random_folders_are_refused(system: System) -> None:
+def test_random_folders_are_refused(system: System, share: int) -> None:
     before = written(system)
 
-    @settings(QUIET, max_examples=BODIES)
+    @settings(QUIET, max_examples=BODIES // share)
     @given(FOLDERS)
     def posted(folder: dict[str, bytes]) -> None:
         packed = io.BytesIO()
