@@ -65,7 +65,7 @@ class KerasLearner:
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
         user = _defined(self._code, self.settings["module"])
-        self.model = self._checked(user.model(self.settings["n_features"]))
+        self.model = self._checked(_made(user, self.settings["n_features"]))
         self._one_hot = not self._targets and _loss_name(self.model) in ONE_HOT
         self._build()
         self._made_rate = rate_of(self.model)
@@ -224,7 +224,7 @@ class KerasLearner:
         width = self.settings["n_features"]
         inputs, outputs = keras.Input((width,)), []
         for number, state in enumerate(states, 1):
-            network = self._checked(_defined(self._code, self.settings["module"]).model(width))
+            network = self._checked(_made(_defined(self._code, self.settings["module"]), width))
             network(np.zeros((1, width), dtype=np.float32), training=False)  # creates its variables
             weights = {name.split("/")[1]: array for name, array in state.items() if name.startswith("model/")}
             for place, variable in enumerate(network.variables):
@@ -549,13 +549,22 @@ def _defined(code: Path, module: str) -> Any:
     define = getattr(loaded, "model", None)
     if not callable(define):
         raise ModelError(f"{module} has no function 'model'; define model(idim) that returns a compiled Keras model")
-    try:
-        inspect.signature(define).bind(1)
-    except TypeError as error:
-        raise ModelError(
-            f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim"
-        ) from error
+    if not _takes(define, 1) and not _takes(define):
+        raise ModelError(f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim, or none")
     return loaded
+
+
+def _made(user: Any, n_features: int) -> Any:
+    """Return what the user's function `model` returns; it may take no argument."""
+    return user.model(n_features) if _takes(user.model, n_features) else user.model()
+
+
+def _takes(function: Any, *arguments: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _factors(settings: Mapping[str, Any]) -> dict[int, float] | None:
