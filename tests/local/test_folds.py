@@ -171,3 +171,23 @@ def test_runs_with_and_without_folds_are_compared(place: Path, capfd: pytest.Cap
     shown = capfd.readouterr().out
     assert "2, 2, 2" in shown
     assert "folds" in shown
+
+
+def test_events_that_the_cuts_reject_and_files_without_events_have_no_score(place: Path) -> None:
+    folder = place / "cut"
+    shutil.copytree(place / "job", folder)
+    params = json.loads((folder / "by.json").read_text()) | {"epochs": 1, "cuts": {"met": "MET_pt < 20"}}
+    (folder / "params.json").write_text(json.dumps(params))
+    assert main(["train", str(folder), "--name", "cut", "--store", str(place / "store")]) == 0
+    events = uproot.open(EXAMPLE / "unseen.root")["Events"].arrays(library="ak")
+    types = {name: events[name].type.content for name in events.fields}
+    for name, chosen in (("none", events[:0]), ("rejected", events[events["MET_pt"] > 20])):
+        path = place / f"{name}.root"
+        with uproot.recreate(path) as file:
+            file.mktree("Events", types)
+            if len(chosen):
+                file["Events"].extend({field: chosen[field] for field in chosen.fields})
+        scores = predicted(place, "cut", path)
+        assert len(scores) == len(chosen)
+        assert {"event", "score"} <= set(scores.columns)
+        assert scores["score"].isna().all()

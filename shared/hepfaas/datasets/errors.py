@@ -47,7 +47,7 @@ def translated_errors(url: str) -> Iterator[None]:
     except Exception as error:  # uproot and the decompressors raise any class on damaged bytes
         if ALLOCATION in str(error):  # of a decompressor
             raise _too_large(url) from error
-        raise RequestError(f"'{url}' is not a complete ROOT file: {_first_line(error)}; copy it again") from error
+        raise RequestError(f"'{url}' is not a complete ROOT file: {first_line(error)}; copy it again") from error
 
 
 def _too_large(url: str) -> RequestError:
@@ -75,7 +75,7 @@ def _by_status(url: str, text: str) -> RequestError | UnavailableError:
     match = re.search(r"status (\d{3})", text)
     status = int(match[1]) if match else 0
     if status >= 500 or status in (0, 408, 429):
-        return UnavailableError(f"the server of '{url}' does not answer: {_first_line(HTTPException(text))}")
+        return UnavailableError(f"the server of '{url}' does not answer: {first_line(HTTPException(text))}")
     if status == 200:
         return RequestError(f"the server of '{url}' sends whole files only (no ranges); put the file on another one")
     return RequestError(f"file '{url}' cannot be read: its server answers {status}")
@@ -93,6 +93,7 @@ def is_xrootd(url: str) -> bool:
     return url.startswith(("root://", "roots://", "xroot://", "xroots://"))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -6,7 +6,7 @@ also in a collection: `Muon.pt` of a `std::vector` of muons is a jagged branch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ CLASS = "ROOT::RNTuple"
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A branch of numbers. column: number of the column with its values. length: of each event's list, None if events
     have lists of different lengths or no list."""
 
@@ -31,44 +31,51 @@ class _Column:
     length: int | None = None
 
 
-def branches_of(ntuple: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
-    """Return the branches of numbers, other fields with their types, and the entries at which the clusters end."""
+def columns_of(ntuple: Any) -> dict[str, Column | None]:
+    """Return the branches of numbers by name; None for each other field."""
+    form, _ = ntuple.to_akform()
+    columns: dict[str, Column | None] = {}
+    for name, content in zip(form.fields, form.contents, strict=True):
+        columns.update(_of_form(name, content, jagged=False))
+    return columns
+
+
+def branches_of(
+    ntuple: Any, columns: Mapping[str, Column | None]
+) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
+    """Return the branches of numbers, other fields with their types, and the entries at which the clusters end.
+
+    columns: of `columns_of`.
+    """
     branches, left_out = [], []
-    for item in _columns(ntuple):
-        if isinstance(item, _Column):
-            size = _n_values(ntuple, item) * np.dtype(item.type).itemsize
-            branches.append(Branch(item.name, item.jagged, item.type, size))
+    for name, column in columns.items():
+        if column is None:
+            left_out.append((name, _type_name(ntuple, name)))
         else:
-            left_out.append((item, _type_name(ntuple, item)))
+            size = _n_values(ntuple, column) * np.dtype(column.type).itemsize
+            branches.append(Branch(name, column.jagged, column.type, size))
     ends = tuple(int(one.num_first_entry + one.num_entries) for one in ntuple.cluster_summaries)
     return tuple(branches), tuple(left_out), {branch.name: (0, *ends) for branch in branches}
 
 
-def decoded(ntuple: Any, name: str) -> tuple[int, int]:
+def decoded(ntuple: Any, column: Column) -> tuple[int, int]:
     """Return the bytes and the number of values of a branch in memory, by the sizes of its pages."""
-    (column,) = (item for item in _columns(ntuple) if isinstance(item, _Column) and item.name == name)
     values = _n_values(ntuple, column)
     offsets = 8 * int(ntuple.num_entries) if column.jagged else 0
     return values * np.dtype(column.type).itemsize + offsets, values
 
 
-def arrays(ntuple: Any, names: Sequence[str], start: int, stop: int) -> dict[str, Any]:
+def arrays(ntuple: Any, columns: Sequence[Column], start: int, stop: int) -> dict[str, Any]:
     """Return branches for a range of entries as Awkward arrays. Raises: what uproot raises for damaged pages."""
-    columns = {item.name: item for item in _columns(ntuple) if isinstance(item, _Column)}
-    tops = {name.partition(".")[0] for name in names}
-    read = ntuple.arrays(
-        filter_name=lambda path: path.partition(".")[0] in tops,
-        entry_start=start,
-        entry_stop=stop,
-        library="ak",
-        array_cache=None,
-    )
+    wanted = {column.name for column in columns}
+    limits = {"entry_start": start, "entry_stop": stop, "library": "ak", "array_cache": None}
+    read = ntuple.arrays(filter_name=wanted.__contains__, **limits)
     branches = {}
-    for name in names:
+    for column in columns:
         array = read
-        for part in name.split("."):
+        for part in column.name.split("."):
             array = array[part]
-        branches[name] = array if columns[name].length is None else ak.from_regular(array, axis=1)
+        branches[column.name] = array if column.length is None else ak.from_regular(array, axis=1)
     return branches
 
 
@@ -78,32 +85,26 @@ def compressed_bytes(ntuple: Any) -> int:
     return sum(int(page.locator.num_bytes) for cluster in clusters for column in cluster for page in column.pages)
 
 
-def _columns(ntuple: Any) -> Iterator[_Column | str]:
-    """Yield each branch of numbers, and the name of each other field."""
-    form, _ = ntuple.to_akform()
-    for name, content in zip(form.fields, form.contents, strict=True):
-        yield from _of_form(name, content, jagged=False)
-
-
-def _of_form(name: str, form: Form, *, jagged: bool, length: int | None = None) -> Iterator[_Column | str]:
+def _of_form(name: str, form: Form, *, jagged: bool, length: int | None = None) -> Iterator[tuple[str, Column | None]]:
     if isinstance(form, RecordForm) and form.fields:
         for field, content in zip(form.fields, form.contents, strict=True):
             yield from _of_form(f"{name}.{field}", content, jagged=jagged, length=length)
     elif isinstance(form, NumpyForm) and _is_number(form):
-        yield _Column(name, jagged, str(form.primitive), int(str(form.form_key).rpartition("-")[2]), length)
+        number = int(str(form.form_key).rpartition("-")[2])
+        yield name, Column(name, jagged, str(form.primitive), number, length)
     elif isinstance(form, ListOffsetForm) and not jagged and not form.parameters:
         yield from _of_form(name, form.content, jagged=True)
     elif isinstance(form, RegularForm) and not jagged and not form.parameters:
         yield from _of_form(name, form.content, jagged=True, length=int(form.size))
     else:
-        yield name
+        yield name, None
 
 
 def _is_number(form: NumpyForm) -> bool:
     return not form.inner_shape and not form.parameters and np.dtype(form.primitive).kind in "biuf"
 
 
-def _n_values(ntuple: Any, column: _Column) -> int:
+def _n_values(ntuple: Any, column: Column) -> int:
     return sum(int(page.num_elements) for cluster in ntuple.page_link_list for page in cluster[column.column].pages)
 
 

@@ -11,7 +11,7 @@ import mmap
 import os
 import queue
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from uproot.source.futures import TrivialFuture
 
 from hepfaas.datasets import rntuple
 from hepfaas.datasets.branch_choice import Branch, missing_branch
-from hepfaas.datasets.errors import translated_errors
+from hepfaas.datasets.errors import first_line, translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
@@ -39,6 +39,7 @@ LEAVES = re.compile(r"[^\s:]+(:[^\s:]+)*/[A-Za-z]|[^\s:]+\[\w+\]")
 
 Edges = dict[str, tuple[int, ...]]
 Range = tuple[int, int]
+Described = tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], Edges]
 
 
 def serve(channel_number: int, file_number: int | None = None) -> None:
@@ -58,6 +59,9 @@ class _Reader:
     def __init__(self, callbacks: Callbacks, file_number: int | None) -> None:
         self._callbacks, self._file_number = callbacks, file_number
         self._name = ""
+        self._trees: dict[str, Any] = {}
+        self._names: dict[str, dict[str, None]] = {}
+        self._columns: dict[str, dict[str, rntuple.Column | None]] = {}
 
     def run(self, function: Callable[..., Answer], arrays: object, **values: Any) -> Answer:
         """Return the result of the function; translate its errors."""
@@ -82,7 +86,7 @@ class _Reader:
     def do_tree(self, tree: str) -> Answer:
         """Describe a tree: entries, branches of numbers, others, and where the baskets of each branch end."""
         opened = self._tree(tree)
-        branches, left_out, edges = branches_of(opened)
+        branches, left_out, edges = self._branches(tree)
         places = {ends: place for place, ends in enumerate(dict.fromkeys(edges.values()))}
         described = [[b.name, b.jagged, b.type, b.size_bytes, b.title, places[edges[b.name]]] for b in branches]
         values = {"entries": int(opened.num_entries), "branches": described, "left_out": left_out}
@@ -92,49 +96,74 @@ class _Reader:
         """Return the size of branches in memory by the headers of their baskets; the sizes that tree and branches state
         are not trusted."""
         opened = self._tree(tree)
-        size = values = 0
-        branches, left_out, _ = branches_of(opened)
-        numbers, others = [branch.name for branch in branches], dict(left_out)
+        branches, left_out, _ = self._branches(tree)
+        numbers, others = {branch.name for branch in branches}, dict(left_out)
         for name in names:
             if name in others:
                 raise RequestError(
                     f"branch '{name}' of TTree '{tree}' in '{self._name}' is {others[name]}, not a number"
                 )
             if name not in numbers:
-                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, numbers)
-            if _is_ntuple(opened):
-                bytes_, count = rntuple.decoded(opened, name)
-                size, values = size + bytes_, values + max(count, int(opened.num_entries))
-                continue
-            branch = opened[_place(name, opened.keys(recursive=True, full_paths=True))[0]]
-            content = _content(branch.interpretation)
-            baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
-            items = baskets // content.itemsize
-            size += max(baskets, items * content.to_dtype.base.itemsize)  # Double32_t and Float16_t are stored shorter
-            values += max(items, int(opened.num_entries))
-        return {"size_bytes": size, "values": values}, []
+                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, sorted(numbers))
+        if _is_ntuple(opened):
+            sizes = {column.name: rntuple.decoded(opened, column) for column in self._chosen(tree, names)}
+            places = names
+        else:
+            places = [self._place(tree, name)[0] for name in names]
+            sizes = {branch: _decoded(opened[branch]) for branch in places}
+        entries = int(opened.num_entries)
+        size_bytes = sum(size for size, _ in sizes.values())  # the leaves of a branch are read together
+        return {"size_bytes": size_bytes, "values": sum(max(sizes[place][1], entries) for place in places)}, []
 
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
         """Return the values of branches for a range of entries; those of a jagged branch are followed by its counts."""
         opened = self._tree(tree)
         if _is_ntuple(opened):
-            known = [branch.name for branch in rntuple.branches_of(opened)[0]]
-            for name in names:
-                if name not in known:
-                    raise missing_branch(f"RNTuple '{tree}' in '{self._name}'", name, known)
-            jagged, arrays = packed(rntuple.arrays(opened, names, start, stop))
+            jagged, arrays = packed(rntuple.arrays(opened, self._chosen(tree, names), start, stop))
             return {"jagged": jagged}, arrays
-        available = opened.keys(recursive=True, full_paths=True)
-        places = {name: _place(name, available) for name in names}
-        for name, (branch, _) in places.items():
-            if branch not in available:
-                raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, available)
+        places = {name: self._place(tree, name) for name in names}
         wanted = list(dict.fromkeys(branch for branch, _ in places.values()))
         read = self._arrays(opened, wanted, start, stop)
         jagged, arrays = packed(
             {name: read[branch][leaf] if leaf else read.pop(branch) for name, (branch, leaf) in places.items()}
         )
         return {"jagged": jagged}, arrays
+
+    def _place(self, tree: str, name: str) -> tuple[str, str]:
+        """Return the branch of a TTree that a name is in, and its leaf, '' for a branch without several.
+
+        Raises: RequestError if there is none.
+        """
+        if tree not in self._names:
+            self._names[tree] = dict.fromkeys(self._tree(tree).keys(recursive=True, full_paths=True))
+        available = self._names[tree]
+        branch, _, leaf = name.rpartition(".")
+        if name in available:
+            return name, ""
+        if branch in available:
+            return branch, leaf
+        raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, list(available))
+
+    def _chosen(self, tree: str, names: Sequence[str]) -> list[rntuple.Column]:
+        """Return the columns of an RNTuple. Raises: RequestError if one does not exist."""
+        columns = self._columns_of(tree)
+        chosen = []
+        for name in names:
+            column = columns.get(name)
+            if column is None:
+                known = [known for known, each in columns.items() if each]
+                raise missing_branch(f"RNTuple '{tree}' in '{self._name}'", name, known)
+            chosen.append(column)
+        return chosen
+
+    def _columns_of(self, tree: str) -> dict[str, rntuple.Column | None]:
+        if tree not in self._columns:
+            self._columns[tree] = rntuple.columns_of(self._tree(tree))
+        return self._columns[tree]
+
+    def _branches(self, tree: str) -> Described:
+        opened = self._tree(tree)
+        return rntuple.branches_of(opened, self._columns_of(tree)) if _is_ntuple(opened) else branches_of(opened)
 
     def _arrays(self, tree: Any, names: list[str], start: int, stop: int) -> dict[str, Any]:
         """Return branches for a range of entries. Raises: RequestError naming the branch if some cannot be read."""
@@ -150,25 +179,27 @@ class _Reader:
                     failures.append(name)
             if len(failures) == len(names):
                 raise
-            reason = str(error).strip().splitlines()[0]
             raise RequestError(
                 f"{len(failures)} of the {len(names)} branches that are read of '{self._name}' cannot be read "
-                f'({reason}): {", ".join(failures[:MOST_NAMED])}; leave them out: "exclude_branches": '
+                f'({first_line(error)}): {", ".join(failures[:MOST_NAMED])}; leave them out: "exclude_branches": '
                 f"{json.dumps(failures[:MOST_NAMED])}"
             ) from error
 
     def do_trees(self) -> Answer:
         """Describe all trees."""
         compression = _compression_of(self._file.file) or "none"
-        trees = {name: key for name, key in self._objects().items() if key.fClassName in TREE_CLASSES}
-        if not trees:
+        names = [name for name, key in self._objects().items() if key.fClassName in TREE_CLASSES]
+        if not names:
             raise RequestError(f"'{self._name}' has no TTree and no RNTuple; it has: {self._others()}")
-        return {"trees": [_summary(name, key.get(), compression) for name, key in trees.items()]}, []
+        return {"trees": [_summary(name, self._tree(name), self._branches(name), compression) for name in names]}, []
 
     def _tree(self, tree: str) -> Any:
+        if tree in self._trees:
+            return self._trees[tree]
         objects = self._objects()
         if tree in objects and objects[tree].fClassName in TREE_CLASSES:
-            return objects[tree].get()
+            self._trees[tree] = objects[tree].get()
+            return self._trees[tree]
         if tree in objects:
             kind = objects[tree].fClassName
             raise RequestError(f"'{tree}' in '{self._name}' is of class {kind}; only TTrees and RNTuples are read")
@@ -276,18 +307,17 @@ class _Given(Source):  # type: ignore[misc]  # uproot has no types
         return source
 
 
-def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
+def branches_of(tree: Any) -> Described:
     """Return the branches of numbers in the order of the tree, other branches with their types, and the entries at
     which the baskets of each branch end."""
-    if _is_ntuple(tree):
-        return rntuple.branches_of(tree)
     branches, left_out, edges = [], [], {}
+    names = set(tree.keys(recursive=True, full_paths=True))
     entries = int(tree.num_entries)
     for name, branch in tree.iteritems(recursive=True, full_paths=True):
         if len(branch.branches):
             continue
         for leaf, described in _described(name, branch).items():
-            if leaf in edges:
+            if leaf in edges or (leaf != name and leaf in names):
                 left_out.append((leaf, "the second branch of this name"))
             elif isinstance(described, str):
                 left_out.append((leaf, described))
@@ -324,10 +354,12 @@ def _leaf(name: str, jagged: bool, record: Any, leaf: str, size_bytes: int) -> B
     return Branch(name, jagged, values.name, size_bytes * values.itemsize // record.itemsize)
 
 
-def _place(name: str, available: Collection[str]) -> tuple[str, str]:
-    """Return the branch that a name of `branches_of` is in, and its leaf, '' for a branch without several."""
-    branch, _, leaf = name.rpartition(".")
-    return (branch, leaf) if name not in available and branch in available else (name, "")
+def _decoded(branch: Any) -> tuple[int, int]:
+    """Return the bytes and the number of values of a branch of a TTree in memory."""
+    content = _content(branch.interpretation)
+    baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
+    items = baskets // content.itemsize
+    return max(baskets, items * content.to_dtype.base.itemsize), items  # Double32_t and Float16_t are stored shorter
 
 
 def _content(interpretation: Any) -> Any:
@@ -345,11 +377,13 @@ def _type_name(branch: Any) -> str:
 def _title(branch: Any) -> str:
     """Return the title of a branch; '' for the list of leaves, such as 'pt/F' or 'pt[nMuon]/F', that ROOT writes."""
     title = str(branch.title)
-    return "" if title == branch.name or LEAVES.fullmatch(title) else title[:LONGEST_TITLE]
+    if title == branch.name or LEAVES.fullmatch(title):
+        return ""
+    return "".join(character if character.isprintable() else " " for character in title[:LONGEST_TITLE])
 
 
-def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
-    branches, left_out, edges = branches_of(tree)
+def _summary(name: str, tree: Any, described: Described, default_compression: str) -> dict[str, Any]:
+    branches, left_out, edges = described
     entries = int(tree.num_entries)
     shared = set.intersection(*map(set, edges.values())) if edges else {0, entries}
     return {

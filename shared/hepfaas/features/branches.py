@@ -222,8 +222,9 @@ def _end(value: Any, at_value: NDArray[np.bool_], next_value: Any) -> End:
 
 def _number(value: Any) -> float:
     """Return a value as a Python number; an integer that float64 cannot represent as an integer."""
-    number = float(value) + 0.0
-    return number if abs(number) <= LARGEST_EXACT else int(value) if value.dtype.kind in "iu" else number
+    if value.dtype.kind in "iu" and abs(int(value)) > LARGEST_EXACT:
+        return int(value)
+    return float(value) + 0.0
 
 
 def _joined(one: End | None, other: End | None, outer: Callable[[Iterable[float]], float]) -> End | None:

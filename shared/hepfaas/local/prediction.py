@@ -18,7 +18,7 @@ from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
 from hepfaas.scores.files import SCORE, Columns, score_file
-from hepfaas.steps.predict import predicted
+from hepfaas.steps.predict import predicted, with_events
 
 SHOWN = 10
 """Events that a summary shows."""
@@ -41,7 +41,7 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
                 yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 
     with networks_of(published, graph_of(published), store, INFERENCE) as networks:
-        summary = written(scores(), out)
+        summary = written(with_events(scores()), out)
     return {"model": str(published.version), **summary, "n_surplus": n_surplus}
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hepfaas.datasets.listings import on_server
 from hepfaas.errors import MissingError, RequestError
+from hepfaas.expressions.expression import parse
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
@@ -73,7 +74,9 @@ def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, 
     notes = list(job.notes)
     if recipe.folds:
         notes.append("'folds' has no effect here: the events are split into training, validation and test events")
-        recipe = replace(recipe, folds=None)
+        by = parse(recipe.folds.by, "params.json").names if recipe.folds.by else ()  # no features of a training either
+        excluded = (*recipe.excluded, *sorted(set(by).difference(recipe.selected)))
+        recipe = replace(recipe, folds=None, excluded=excluded)
     progress = Progress()
     progress.say(f"{len(recipe.files)} files; store {store.url}")
     for note in notes:

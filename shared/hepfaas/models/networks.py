@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.errors import MissingError
 from hepfaas.models import versions
 from hepfaas.models.inference import ConfinedModel, Graph, Inference
 from hepfaas.models.versions import Published
@@ -34,7 +35,7 @@ class Networks:
         folds: of the events, (events,), whose own networks score them; None: the served network does.
         Raises: as `ConfinedModel.predict`.
         """
-        if folds is None or self.folds is None or self.rule is None:
+        if folds is None or self.folds is None or self.rule is None or not len(features):
             return self.served.predict(features)
         each = self.folds.predict(features).reshape(len(features), self.rule.folds.number, -1)
         return each[np.arange(len(features)), folds]
@@ -44,7 +45,7 @@ class Networks:
 def networks_of(published: Published, graph: Graph, store: Store, inference: Inference) -> Iterator[Networks]:
     """Provide the networks of a version; their workers start with the first rows. graph: of the served network.
 
-    Raises: MissingError if the version was deleted just now.
+    Raises: NotThereError if the version was deleted meanwhile.
     """
     rule = rule_of(published)
     with ExitStack() as stack:
@@ -53,7 +54,11 @@ def networks_of(published: Published, graph: Graph, store: Store, inference: Inf
             yield Networks(served)
             return
         outputs = rule.folds.number * int(published.card["outputs"])
-        data = store.get(published.version.prefix + versions.FOLDS)
+        try:
+            data = store.get(published.version.prefix + versions.FOLDS)
+        except MissingError:
+            versions.load(store, str(published.version))  # raises the error of a deleted version
+            raise
         each = Graph(data, published.shape, outputs, f"model '{published.version}'")
         yield Networks(served, stack.enter_context(inference.model(each)), rule)
 

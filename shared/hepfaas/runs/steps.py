@@ -149,7 +149,7 @@ class Survey(RangeStep):
     """
 
     kind = "survey"
-    version = 3
+    version = 4
     file: str
     tree: str
     branches: tuple[str, ...]

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -255,9 +255,9 @@ def _blocks(
     """
     from hepfaas.models.networks import networks_of
     from hepfaas.platform.work_limit import REQUEST_S
-    from hepfaas.steps.predict import predicted
+    from hepfaas.steps.predict import predicted, with_events
 
-    with networks_of(served.published, served.graph, store, inference) as networks:
+    def blocks(networks: Any) -> Iterator[Columns]:
         for number, url in enumerate(wanted.files):
             header = headers.get(url)
             for block in predicted(
@@ -273,3 +273,6 @@ def _blocks(
                 yield {"file": np.full(len(block.entries), number, dtype=np.int32), **block.columns}
                 if time.monotonic() > end:
                     raise UnavailableError(OUT_OF_TIME)
+
+    with networks_of(served.published, served.graph, store, inference) as networks:
+        yield from with_events(blocks(networks))

@@ -72,7 +72,8 @@ def _course(trainings: Sequence[tuple[History, int]], metrics: Sequence[Mapping[
 
 
 def _main(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if isinstance(value, int | float) or name == "targets"}
+    numbers = int | float | None
+    return {name: value for name, value in metrics.items() if isinstance(value, numbers) or name == "targets"}
 
 
 def _classified(

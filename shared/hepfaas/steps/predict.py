@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.folds import FoldRule
 from hepfaas.runs.steps import Predict
-from hepfaas.scores.files import columns_of
+from hepfaas.scores.files import Columns, columns_of
 from hepfaas.steps.objects import encoded
 from hepfaas.training.split import folds_of
 
@@ -138,6 +138,19 @@ def predicted(
     none = [EntryRange(nowhere, nowhere)]  # a file without events has scores, too: none, with their names
     for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges or none):
         yield from _scored(published, networks, source, entries, arrays)
+
+
+def with_events(chunks: Iterable[Columns]) -> Generator[Columns]:
+    """Yield the chunks that have events; the first empty one if none has, since it has the names of the columns."""
+    n_events, empty = 0, None
+    for chunk in chunks:
+        n_events += len(chunk["entry"])
+        if len(chunk["entry"]):
+            yield chunk
+        else:
+            empty = empty or chunk
+    if empty and not n_events:
+        yield empty
 
 
 @dataclass(frozen=True, kw_only=True)

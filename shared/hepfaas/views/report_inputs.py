@@ -163,7 +163,7 @@ def _folds(report: Report, folds: Sequence[Mapping[str, Any]]) -> list[Block]:
                 str(fold_number),
                 str(len(history)),
                 str(fold["best_epoch"]),
-                *(f"{metrics[name]:,}" if name == "events" else number(metrics[name]) for name in names),
+                *(f"{metrics[name]:,}" if name == "events" else number(metrics.get(name)) for name in names),
                 *(number(target["rmse"]) for target in metrics.get("targets", ())),
             ]
         )
