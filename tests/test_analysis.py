@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from hepfaas.runs.splits import Split
-from hepfaas.training.split import split_of
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, roc_auc_score
 from support import documents
@@ -145,20 +142,15 @@ def test_scores_are_a_friend_of_the_original_tree(analysis: Analysis) -> None:
 
 
 def test_the_auc_is_the_weighted_one_of_the_true_mix_of_the_test_events(analysis: Analysis) -> None:
-    labels, weights, scores, is_test = [], [], [], []
+    labels, weights, scores, selected = [], [], [], []
     for number, (sample, truth) in enumerate(analysis.truths.items()):
-        files = sorted((analysis.folder / "data").glob(f"{sample}*.root"))
         friends = analysis.scores(sample)
-        splits = [
-            split_of(sha256(file.read_bytes()).hexdigest(), np.arange(uproot.open(file)["Events"].num_entries), 21)
-            for file in files
-        ]
-        is_test.append((np.concatenate(splits) == Split.TEST) & truth.selected)
+        selected.append(truth.selected)  # with folds all of them are test events
         scores.append(np.stack([friends[f"score_{place}"] for place in range(3)], axis=1))
         labels.append(np.full(len(truth.weights), number))
         weights.append(truth.weights)
-    of_test = np.concatenate(is_test)
-    label, weight, score = (np.concatenate(parts)[of_test] for parts in (labels, weights, scores))
+    tested = np.concatenate(selected)
+    label, weight, score = (np.concatenate(parts)[tested] for parts in (labels, weights, scores))
     metrics = analysis.evaluation["metrics"]["test"]
     assert metrics["events"] == len(label)
     unweighted = roc_auc_score(label == 0, score[:, 0])

@@ -209,7 +209,7 @@ def _inspect(options: argparse.Namespace) -> None:
         values = [{**asdict(tree), "sample": one.to_json()} for tree, one in zip(trees, read, strict=True)]
     else:
         text, values = "\n\n".join(map(described, trees)), [asdict(tree) for tree in trees]
-    _show(options, values, lambda _: text or f"'{options.file}' has no TTree")
+    _show(options, values, lambda _: text)
 
 
 def _train(options: argparse.Namespace) -> None:

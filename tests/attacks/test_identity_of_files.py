@@ -365,7 +365,7 @@ def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Readi
     inputs = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
     parts = result_of(coming.steps[0].data, store)["parts"]  # type: ignore[attr-defined]
     counted = [CountedPart(part["file"], tuple(part["entries"]), part["rows"], part["id_sum"]) for part in parts]
-    assert ledger(inputs, counted, []).holds
+    assert ledger(inputs, [(counted, [])]).holds
     found = {}
     for file in inputs:
         mine = sorted((part for part in parts if part["file"] == file.identity), key=lambda part: part["entries"])

@@ -198,7 +198,7 @@ def test_progress_lines_are_escaped_and_no_markup(is_terminal: bool) -> None:
 def test_names_of_branches_trees_and_columns_are_escaped() -> None:
     name = f"{HOSTILE}\n{FAKE}"
     branch = Branch(name, True, name, 10)
-    tree = TreeSummary(name, name, 1, 1, 10, 10, name, (branch,), ((name, name),))
+    tree = TreeSummary(name, name, name, 1, 1, 10, 10, name, (branch,), ((name, name),))
     check_shown(tables.described(tree))
     no_value = BranchRange(jagged=False, n_missing=1)
     check_shown(tables.described(tree, Sample(1, {name: no_value})))

@@ -1,5 +1,6 @@
 """Reads of real files, from disk and from a real XRootD server, and their errors."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,7 +116,11 @@ def test_files_of_experiments_are_read_whole(
 
 def test_a_summary_has_every_tree(odd: Path) -> None:
     trees = {tree.name: tree for tree in trees_of(str(odd))}
-    assert set(trees) == {"folder/events", "other"}
+    assert {name: tree.kind for name, tree in trees.items()} == {
+        "folder/events": "TTree",
+        "other": "TTree",
+        "ntuple": "RNTuple",
+    }
     assert (trees["folder/events"].entries, trees["folder/events"].clusters) == (6, 2)
     assert "ZSTD" in trees_of(str(SAMPLE))[0].compression
 
@@ -167,8 +172,7 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
         ("nowhere.root", "Events", "file '.*nowhere.root' does not exist"),
         ("", "Events", "is a folder; name the ROOT files in it"),
         ("odd.root", "Events", "odd.root' has no TTree 'Events'; it has: .*folder/events, other"),
-        ("odd.root", "ntuple", "'ntuple' in '.*odd.root' is of class ROOT::RNTuple; only TTrees are read"),
-        ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees are read"),
+        ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees and RNTuples are read"),
     ],
 )
 def test_the_error_of_a_wrong_tree_lists_the_trees(path: str, tree: str, message: str, odd: Path) -> None:
@@ -233,3 +237,89 @@ def test_only_the_room_datasets_reads_with_uproot_and_two_others_write() -> None
     assert {Path(line).parent.name for line in result.stdout.split()} == {"datasets", "evaluation", "scores"}
     written = [path for room in ("evaluation", "scores") for path in (root / room).glob("*.py")]
     assert not [path for path in written if "uproot.open" in path.read_text()]
+
+
+def test_a_branch_has_the_title_that_a_file_gives_it_and_none_that_names_its_leaf(data: Path) -> None:
+    file = opened(str(data / "nanoAOD_2015_CMS_Open_Data_ttbar.root"), "Events")
+    titles = {branch.name: branch.title for branch in file.branches}
+    assert titles["LHEPart_phi"] == "Phi of LHE particles"
+    assert titles["run"] == ""
+    assert max(map(len, titles.values())) <= 100
+    assert {branch.title for branch in opened(str(data / "uproot-HZZ.root"), "events").branches} == {""}
+
+
+ODD = {
+    "uproot-leaflist.root": ({"leaflist.x", "leaflist.y", "leaflist.z"}, {}),
+    "uproot-issue501.root": (set(), {"point": r"AsDtype"}),
+    "uproot-issue-407.root": ({"branch.fDatime"}, {}),
+    "uproot-issue-1229.root": (
+        {"branch/TObject/fUniqueID", "branch/TObject/fBits"},
+        {"branch/pointer": r"TFooMember\*"},
+    ),
+}
+"""Files of uproot's tests: branches of numbers, and types of others."""
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_branch_costs_itself_and_not_the_file(name: str, data: Path) -> None:
+    numbers, others = ODD[name]
+    (tree,) = trees_of(str(data / name))
+    assert {branch.name for branch in tree.branches} == numbers
+    for branch, type_ in others.items():
+        assert re.search(type_, dict(tree.left_out)[branch])
+    assert tree.compression
+
+
+def test_leaves_of_one_branch_are_read_like_branches(data: Path) -> None:
+    path = str(data / "uproot-leaflist.root")
+    file = opened(path, "tree")
+    names = ["leaflist.z", "leaflist.x"]
+    values = read(path, file.identity, "tree", branches=names, entries=EntryRange(1, 4))
+    expected = uproot.open(path)["tree/leaflist"].array(library="np")[1:4]
+    assert list(values) == names
+    for leaf in ("z", "x"):
+        np.testing.assert_array_equal(values[f"leaflist.{leaf}"], expected[leaf])
+
+
+def test_numbers_that_are_stored_shorter_are_numbers(data: Path) -> None:
+    path = str(data / "uproot-double32-float16.root")
+    file = opened(path, "tree")
+    types = {branch.name: branch.type for branch in file.branches}
+    assert len(types) == 12
+    assert (types["double32_3"], types["float16_16"]) == ("float64", "float32")
+    values = read(path, file.identity, "tree", branches=list(types), entries=EntryRange(0, file.entries))
+    tree = uproot.open(path)["tree"]
+    for name, branch in values.items():
+        expected = tree[name].array(library="np")
+        found = branch.values.reshape(expected.shape) if isinstance(branch, Jagged) else branch
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_branches_with_bad_baskets_are_named_with_the_line_that_leaves_them_out(data: Path) -> None:
+    path = str(data / "uproot-small-dy-nooffsets.root")
+    file = opened(path, "tree")
+    names = [branch.name for branch in file.branches]
+    with pytest.raises(RequestError, match=r'"exclude_branches": \["Jet_jetId", "Jet_pt"\]'):
+        read(path, file.identity, "tree", branches=names, entries=EntryRange(0, file.entries))
+    others = [name for name in names if not name.startswith("Jet_")]
+    assert len(read(path, file.identity, "tree", branches=others, entries=EntryRange(0, file.entries))) == len(others)
+
+
+def test_names_with_a_colon_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "colon.root"
+    with uproot.recreate(path) as file:
+        file["a:b"] = np.histogram([1.0, 2.0])
+        file["folder/x:y"] = np.histogram([1.0])
+        file.mktree("Events", {"met": "float64"}).extend({"met": np.array([1.0, 2.0])})
+    assert [tree.name for tree in trees_of(str(path))] == ["Events"]
+    assert opened(str(path), "Events").entries == 2
+    with pytest.raises(RequestError, match="'a:b' in .* is of class TH1D; only TTrees and RNTuples are read"):
+        opened(str(path), "a:b")
+
+
+def test_a_file_without_a_tree_is_an_error_that_says_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "histogram.root"
+    with uproot.recreate(path) as file:
+        file["mass"] = np.histogram([1.0, 2.0])
+    with pytest.raises(RequestError, match=r"has no TTree and no RNTuple; it has: mass \(TH1D\)"):
+        trees_of(str(path))

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hepfaas.evaluation import branch_plots, plots
-from hepfaas.evaluation.drawings import Pictures, PlotLabels
+from hepfaas.evaluation.drawings import Pictures
 from hepfaas.evaluation.part import part_counts
 from hepfaas.evaluation.report import report_of
+from hepfaas.runs.plot_labels import PlotLabels
 from support.evaluated import HISTORY, all_drawn, measured
 
 NAMES = ["gg→H→ττ", "VBF"]
@@ -88,7 +89,7 @@ def test_luminosity_and_energy_are_shown_if_they_are_known() -> None:
     assert PlotLabels(luminosity=138).right == "138 fb$^{-1}$"
     assert PlotLabels(luminosity=59.74, energy=13.6).right == "59.74 fb$^{-1}$ (13.6 TeV)"
     plain, labelled = (
-        plots.history(HISTORY, 1, labels)["loss.png"] for labels in (PlotLabels(), PlotLabels("CMS", 138, 13))
+        plots.history([(HISTORY, 1)], labels)["loss.png"] for labels in (PlotLabels(), PlotLabels("CMS", 138, 13))
     )
     assert hashlib.sha256(plain).digest() != hashlib.sha256(labelled).digest()
 
@@ -96,12 +97,14 @@ def test_luminosity_and_energy_are_shown_if_they_are_known() -> None:
 def test_accuracy_and_auc_have_a_panel_of_their_own() -> None:
     loss = [{"loss": 1.0, "val_loss": 1.1}, {"loss": 0.5, "val_loss": 0.6}]
     both = [epoch | {"auc": 0.7, "val_auc": 0.6} for epoch in loss]
-    low, high = (int.from_bytes(plots.history(epochs, 1)["loss.png"][20:24]) for epochs in (loss, both))  # PNG's height
+    low, high = (
+        int.from_bytes(plots.history([(epochs, 1)])["loss.png"][20:24]) for epochs in (loss, both)
+    )  # PNG's height
     assert high > low
 
 
 def test_one_epoch_and_one_class_are_drawn_too() -> None:
-    plots.history([{"loss": 0.5, "val_loss": 0.6}], 0)
+    plots.history([([{"loss": 0.5, "val_loss": 0.6}], 0)])
     counts = part_counts(
         np.array([[0.3]], dtype=np.float32), np.array([0]), np.array([2]), rows=(0, 0, 1), logits=False
     )

@@ -102,7 +102,7 @@ def test_a_survey_survives_json_with_branches_that_never_had_a_value() -> None:
         ),
         (
             ak.Array(np.array([2**63, 2**63 + 1], dtype=np.uint64)),
-            {"bottom": End(2.0**63, 2, None), "top": End(2.0**63, 2, None), "n_finite": 2, "type": "uint64"},
+            {"bottom": End(2**63, 1, 2**63 + 1), "top": End(2**63 + 1, 1, 2**63), "n_finite": 2, "type": "uint64"},
         ),
         (ak.Array([])[:0], {"multiplicity": 0, "type": "float64"}),
         (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.features.branches import range_of, survey_of, total
+from hepfaas.features.branches import BranchRange, range_of, survey_of, total
 from hepfaas.features.histogram import Histogram
 from hepfaas.features.jagged import Jagged, Values
 from hepfaas.features.matrix import denormalise, matrix
@@ -253,3 +253,23 @@ def test_a_quantile_is_within_its_error_and_does_not_depend_on_the_chunks(values
 def test_whole_numbers_up_to_256_are_bins_of_their_own() -> None:
     values = np.arange(257)
     assert [Histogram.of(values[n : n + 1]).quantile(1, 2) for n in values] == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("first", "type_"), [(1_700_000_000_000_000_000, "int64"), (-(2**63), "int64"), (2**64 - 1001, "uint64")]
+)
+def test_integers_that_float64_cannot_represent_keep_their_distances(first: int, type_: str) -> None:
+    values = np.array([first + step for step in range(0, 1001, 100)], dtype=type_)
+    ranges = range_of(values[:6]) | range_of(values[5:])
+    again = BranchRange.from_json(json.loads(json.dumps(ranges.to_json())))
+    assert (again.low, again.high) == (first, first + 1000)
+    branch = feature_branch("time", again, FeatureRules().of(["time"])["time"])
+    expected = np.linspace(0, 1, 11, dtype=np.float32)
+    np.testing.assert_allclose(scaled(values, branch).features, expected, atol=1e-7)
+    below = values[:1] - np.array([50], dtype=type_) if first > 0 else values[:1]
+    np.testing.assert_allclose(scaled(below, branch).features, [-0.05 if first > 0 else 0.0], atol=1e-7)
+
+
+def test_the_range_of_smaller_integers_is_the_float_of_before() -> None:
+    ranges = range_of(np.array([-5, 2**53], dtype=np.int64))
+    assert (type(ranges.low), type(ranges.high)) == (float, float)

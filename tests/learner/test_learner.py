@@ -228,6 +228,25 @@ def test_what_is_served_computes_what_the_network_computes(warm: Learner) -> Non
     np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), warm.predict(X), atol=1e-5)
 
 
+def test_several_networks_are_exported_as_their_mean_or_side_by_side(warm: Learner) -> None:
+    states, outputs = [], []
+    for number in range(2):
+        warm.make()
+        train(warm, range(1 + number))
+        states.append(warm.state())
+        outputs.append(warm.predict(X))
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    for joined, expected in (("mean", (outputs[0] + outputs[1]) / 2), ("each", np.concatenate(outputs, axis=1))):
+        exported = warm.export(states, joined)  # type: ignore[arg-type]
+        np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), expected, atol=1e-5)
+
+
+def test_a_model_may_take_no_argument(reused: ReusedLearner) -> None:
+    code = network('L.Dense(1, activation="sigmoid")', BINARY)
+    worker = reused(code.replace("model(idim)", "model()").replace("(idim,)", f"({FEATURES},)"))
+    assert worker.make().outputs == 1
+
+
 def test_what_the_code_prints_is_the_log_and_nothing_else(warm: Learner, lines: list[str]) -> None:
     warm.make()
     deadline = time.monotonic() + 10
@@ -273,7 +292,7 @@ WRONG = {
     "import sys\nsys.exit(3)": "model.py line 2, in <module>: SystemExit: 3",
     "import nowhere": "model.py line 1, in <module>: ModuleNotFoundError: No module named 'nowhere'",
     "net = 1": "model.py has no function 'model'; define model",
-    "def model(): return 1": r"model.py: model takes \(\); it must take one argument, idim",
+    "def model(a, b): return 1": r"model.py: model takes \(a, b\); it must take one argument, idim, or none",
     "def model(idim): pass": "model.py: model\\(idim\\) returned nothing; end it with 'return'",
     "def model(idim): return [1]": "model.py: model\\(idim\\) returned a list; return a keras.Model",
     f"{HEAD}def model(idim): return keras.Sequential([keras.Input((idim,)), L.Dense(1)])": (

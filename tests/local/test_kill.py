@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(EXAMPLE, path)
     params = json.loads((EXAMPLE / "params.json").read_text())
     (path / "params.json").write_text(json.dumps({**params, "epochs": 4, "range_events": 1000}))
+    (path / "folds.json").write_text(json.dumps({**params, "epochs": 2, "range_events": 2500, "folds": 2}))
     return path
 
 
@@ -171,6 +172,33 @@ def test_kills_at_any_moment_change_nothing(folder: Path, undisturbed: str, caps
         sys.stdout.write(f"\n  seed {seed}: killed in {dict(killer.hits)}, {killer.in_writes} of them during writes\n")
     assert killer.is_satisfied
     assert killer.hits.total() >= 20
+
+
+def n_trained(store: Path) -> int:
+    """Return the number of train and export steps that are done."""
+    return sum(key.startswith(("steps/train/", "steps/export/")) for key in steps_there(store))
+
+
+def test_kills_change_no_fold(folder: Path) -> None:
+    folder = Path(shutil.copytree(folder, folder.parent / "folds" / folder.name))
+    (folder / "folds.json").replace(folder / "params.json")
+    whole, store = folder.parent / "whole", folder.parent / "killed"
+    finished(started(folder, whole), folder)
+    chooser, trained, kills = random.Random(21), 0, 0
+    while kills < 5:
+        process, end = started(folder, store), time.monotonic() + LIMIT_S
+        wanted = trained + chooser.randint(1, 2)
+        while process.poll() is None and time.monotonic() < end and n_trained(store) < wanted:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        time.sleep(chooser.random() / 2)
+        kill(process)
+        trained, kills = n_trained(store), kills + 1
+    assert kills >= 2
+    finished(started(folder, store), folder)
+    assert weights(store) == weights(whole)
+    assert main(["status", "htautau-1", "--verify", "--store", str(store)]) == 0
 
 
 def killed_until_it_ends(folder: Path, store: Path, killer: Killer) -> list[tuple[float, set[str]]]:

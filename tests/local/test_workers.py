@@ -86,7 +86,7 @@ def test_a_step_whose_process_is_always_killed_is_an_error(
 
 DRAWINGS: list[Drawing] = [
     ("plots.confusion", ({"confusion": [[8, 2], [3, 7]]}, ("background", "signal"))),
-    ("plots.history", ([{"loss": 0.7, "val_loss": 0.6}, {"loss": 0.5, "val_loss": 0.5}], 1)),
+    ("plots.history", ([([{"loss": 0.7, "val_loss": 0.6}, {"loss": 0.5, "val_loss": 0.5}], 1)],)),
 ]
 
 

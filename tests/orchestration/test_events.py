@@ -97,10 +97,8 @@ def test_all_events_of_runs_match_the_schema_and_carry_the_trace_of_the_request(
             attempt="job-1/1",
         ),
         Evaluate(
-            score="steps/score/1",
             examine="steps/examine/1",
-            epochs=tuple(f"steps/train/{number:064x}" for number in range(2000)),
-            best_epoch=7,
+            trainings=(("steps/score/1", tuple(f"steps/train/{number:064x}" for number in range(2000)), 7),),
             classes=("a", "b"),
             data="steps/sum/1",
         ),

@@ -265,6 +265,16 @@ def test_a_version_of_an_earlier_release_is_told_with_the_batch(tmp_path: Path) 
     assert "published by an earlier release" in outcome.error
 
 
+def test_the_mean_of_folds_is_told_with_the_batch(tmp_path: Path) -> None:
+    world = World(tmp_path, files="continue")
+    card = {"steps": EARLIER, "folds": {"number": 3}}
+    versions.publish(world.store, versions.Version("fresh", 1), card, {versions.SPEC: b"{}"})
+    assert world.take(*PAIR) == []
+    outcome = rules.outcome(world.store, "fresh", 1)
+    assert outcome
+    assert "'fresh/1' is the mean of the networks of its folds" in outcome.error
+
+
 def test_a_gate_whose_files_may_not_be_read_is_refused_with_its_rule(tmp_path: Path) -> None:
     world = World(tmp_path)
     with pytest.raises(RequestError, match="cannot be read"):

@@ -39,6 +39,8 @@ GATE = {"files": SAMPLE, "fall": 0.01}
             {"gate": GATE, "job": {"params": {"target": "pt"}}},
             "'gate' compares classifiers, and the job has a 'target'",
         ),
+        ({"gate": GATE, "job": {"params": {"folds": 3}}}, "'gate' needs events that no network has learned"),
+        ({"files": "continue", "job": {"params": {"folds": 3}}}, "'files' needs events that no network has learned"),
         ({"gate": {**GATE, "files": ["s3://in/signal.root"]}}, "needs files of every label"),
         ({"gate": {**GATE, "files": [*SAMPLE, "s3://in/other.root"]}}, "each of its files must have one"),
     ],

@@ -122,6 +122,6 @@ def test_a_training_has_the_epochs_of_the_plan(
     assert sent["train.requested"] == n_requests
     assert sent["export.requested"] == 1
     assert world.coming().phase == "export"
-    chain = plan.chain_of(recipe, f"{world.run}/1", lambda key: result_if_there(key, world.store))
+    chain = plan.chains_of(recipe, f"{world.run}/1", lambda key: result_if_there(key, world.store))[0]
     assert world.trained == [step for segments in chain[:n_epochs] for step in segments]
     assert len(world.trained) == 2 * n_epochs

@@ -26,7 +26,7 @@ EPOCH = (TrainedSegment(12, 2**64 - 9), TrainedSegment(8, 50))
 
 @given(st.randoms(use_true_random=False))
 def test_a_ledger_of_complete_parts_holds_in_any_order(chooser: random.Random) -> None:
-    found = ledger(FILES, chooser.sample(PARTS, 3), [EPOCH, EPOCH[::-1]])
+    found = ledger(FILES, [(chooser.sample(PARTS, 3), [EPOCH, EPOCH[::-1]])])
     assert found == Ledger(3, 3, 35, (1, 2), 20, 2, ())
     assert found.holds
     assert json.loads(json.dumps(found.to_json())) == {
@@ -68,7 +68,7 @@ def test_a_ledger_names_entries_that_are_missing_or_counted_twice(
 def test_a_ledger_names_the_epoch_that_did_not_train_each_event_once(
     epoch: tuple[TrainedSegment, ...], finding: str
 ) -> None:
-    found = ledger(FILES, PARTS, [EPOCH, epoch])
+    found = ledger(FILES, [(PARTS, [EPOCH, epoch])])
     assert found.findings == (finding,)
     assert not found.holds
     assert not found.to_json()["holds"]

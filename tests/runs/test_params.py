@@ -6,8 +6,10 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs.event_keys import MOST_SPECTATORS
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
+from hepfaas.runs.folds import Folds
 from hepfaas.runs.json_values import MOST_NESTED, MOST_VALUES
 from hepfaas.runs.params import REDIRECTOR, params_of
+from hepfaas.runs.plot_labels import PlotLabels
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
@@ -149,6 +151,18 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"spectators": "m_ll"}', "'spectators' is \"m_ll\" \\(text\\); it takes a list of branch names"),
         ('{"balance": {"branch": "pt"}}', 'it takes true, or {"branch": a branch or expression, "bins": edges}'),
         ('{"balance": {"branch": "pt", "bins": [3, 2]}}', "it takes a list of 2 to 1,000 rising numbers, the edges"),
+        ('{"folds": 1}', "'folds' is 1 .*; it takes a number from 2 to 10, or "),
+        ('{"folds": 11}', "it takes a number from 2 to 10"),
+        ('{"folds": true}', "it takes a number from 2 to 10"),
+        ('{"folds": {"by": "event"}}', "it takes a number from 2 to 10"),
+        ('{"folds": {"number": 3, "seed": 1}}', "it takes a number from 2 to 10"),
+        ('{"folds": {"number": 3, "by": "event %"}}', "'folds': 'by'"),
+        ('{"folds": 3, "split": "event % 2"}', "leave one of them out, or give the expression to 'folds' as 'by'"),
+        ('{"plots": "CMS"}', "it takes an object with 'label', 'luminosity', 'energy', 'titles'"),
+        ('{"plots": {"lumi": 3}}', "has the unknown key 'lumi'; closest: luminosity"),
+        ('{"plots": {"energy": 0}}', "'plots': 'energy'"),
+        ('{"plots": {"label": "two\\nlines"}}', "it takes a line of at most 100 characters"),
+        ('{"plots": {"titles": {"MET_pt": 5}}}', "'titles': 'MET_pt' is 5"),
         ('{"split": {"training": 0.5, "validation": 0.5}}', 'it takes {"training": share, .* or a condition'),
         ('{"split": {"training": 0.5, "validation": 0.5, "test": 0.5}}', "with shares above 0 that add up to 1"),
         ('{"negative_weights": "no"}', 'it takes "keep" or "abs" or "drop" or "error"'),
@@ -238,6 +252,11 @@ def test_an_error_names_the_wrong_value_and_the_valid_ones(text: str, message: s
         ('{"balance": true}', {"balance": Balance()}),
         ('{"balance": false}', {"balance": None}),
         ('{"split": "event % 2"}', {"split": SplitRule(training="event % 2")}),
+        ('{"folds": 5}', {"folds": Folds(5)}),
+        ('{"folds": {"number": 5, "by": " event "}}', {"folds": Folds(5, "event")}),
+        ('{"plots": {"label": "ACME", "energy": 13}}', {"plots": PlotLabels("ACME", energy=13)}),
+        ('{"plots": {"titles": true}}', {"plots": PlotLabels(branch_titles=True)}),
+        ('{"plots": {"titles": {"m": "m [GeV]"}}}', {"plots": PlotLabels(titles=(("m", "m [GeV]"),))}),
         (
             '{"split": {"training": 0.5, "validation": 0.25, "test": 0.25}}',
             {"split": SplitRule((0.5, 0.25, 0.25))},

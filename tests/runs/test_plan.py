@@ -12,7 +12,9 @@ import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs import course, plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
+from hepfaas.runs.folds import Folds
 from hepfaas.runs.opened import files_of, joined
+from hepfaas.runs.plot_labels import PlotLabels
 from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
 from hepfaas.runs.recipe import Earlier, Gate, LabelledFile, Recipe, Sample
 from hepfaas.runs.schedule import Schedule, n_epochs_until_stop
@@ -93,6 +95,8 @@ class World:
             case Prepare():
                 count = step.entries[1] - step.entries[0]
                 rows = [count * 64 // 100, count * 16 // 100, count - count * 64 // 100 - count * 16 // 100]
+                n_folds = self.recipe.folds.number if self.recipe.folds else 0
+                groups = [[count // (2 * n_folds), 0] for _ in range(2 * n_folds)]
                 part = {
                     "key": step.key,
                     "size_bytes": 1,
@@ -102,6 +106,7 @@ class World:
                     "rows": rows,
                     "id_sum": 0,
                     "order": "012",
+                    "groups": groups,
                 }
                 return {"parts": [part]}
             case Sum(of="open"):
@@ -187,6 +192,78 @@ def test_the_plan_names_the_step_that_makes_a_lost_result(chooser: random.Random
     assert plan.maker(RECIPE, "run/1", world.results.get, lost.key) == lost
 
 
+def folded(**changes: Any) -> Recipe:
+    return dataclasses.replace(RECIPE, folds=Folds(3), **changes)
+
+
+def test_a_run_with_folds_prepares_its_events_once_and_trains_a_network_for_each() -> None:
+    steps = World(folded()).finish()
+    counts = kinds(steps)
+    assert (counts["prepare"], counts["train"], counts["score"]) == (42, 3 * 3, 3 * 42)
+    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 2, 1, 1, 1)
+    assert {step.fold for step in steps if isinstance(step, Train)} == {0, 1, 2}
+    joined = {step.joined: len(step.checkpoints) for step in steps if isinstance(step, Export)}
+    assert joined == {"": 1, "mean": 3, "each": 3}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_folds_do_the_same_steps_in_any_order(chooser: random.Random) -> None:
+    assert {step.key for step in World(folded()).finish(chooser)} == {step.key for step in World(folded()).finish()}
+
+
+def test_the_folds_can_be_trained_at_the_same_time() -> None:
+    world = World(folded())
+    while (coming := world.coming()).phase != "train":  # type: ignore[union-attr]
+        for step in coming.steps:  # type: ignore[union-attr]
+            world.perform(step)
+    assert isinstance(coming, plan.Ready)
+    chains = [coming, *coming.others]
+    assert [chain.fold for chain in chains] == [0, 1, 2]
+    assert [chain.chain for chain in chains] == [(0, 3)] * 3
+    assert (coming.done, coming.total) == (0, 9)
+    for fold in (1, 1, 1, 2):
+        step = next(chain for chain in [coming, *coming.others] if chain.fold == fold).steps[0]
+        world.perform(step)
+        coming = world.coming()
+        assert isinstance(coming, plan.Ready)
+    assert [(chain.fold, chain.chain) for chain in [coming, *coming.others]] == [(0, (0, 3)), (2, (1, 3))]
+    assert (coming.done, coming.total) == (4, 9)
+
+
+def test_each_fold_has_its_own_best_epoch_and_its_own_end() -> None:
+    class Uneven(World):
+        def result(self, step: Step) -> dict[str, Any]:
+            if not isinstance(step, Train):
+                return super().result(step)
+            best = step.fold or 0
+            return {"metrics": {"val_loss": abs(step.epoch - best)}, "stop": False}
+
+    recipe = folded(epochs=6, patience=2)
+    world = Uneven(recipe)
+    evaluate = next(step for step in world.finish() if isinstance(step, Evaluate))
+    assert [(len(epochs), best) for _, epochs, best in evaluate.trainings] == [(3, 0), (4, 1), (5, 2)]
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("recipe", [CONTINUED, GATED])
+def test_a_run_with_folds_has_no_events_for_a_gate_and_continues_nothing(recipe: Recipe) -> None:
+    with pytest.raises(RequestError, match="with 'folds' each event is learned by some; leave one of them out"):
+        World(dataclasses.replace(recipe, folds=Folds(2))).finish()
+
+
+def test_a_fold_without_events_is_named() -> None:
+    class Empty(World):
+        def result(self, step: Step) -> dict[str, Any]:
+            result = super().result(step)
+            for part in result["parts"] if isinstance(step, Prepare) else ():
+                part["groups"][2:4] = [[0, 0], [0, 0]]
+            return result
+
+    with pytest.raises(RequestError, match="the test sample of fold 2 has no event"):
+        Empty(folded()).finish()
+
+
 def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> None:
     step = World()
     one, two = (step.result(opening) for opening in preparation.opens(RECIPE, "run/1"))
@@ -202,7 +279,7 @@ def test_the_sum_of_headers_keeps_each_header_and_stores_equal_lists_once() -> N
 def test_a_chain_of_train_steps_can_be_followed_without_the_plan() -> None:
     world = World(dataclasses.replace(RECIPE, segment_rows=32_000), {"a.root": 90_000, "b.root": 2_000})
     world.finish()
-    chain = plan.chain_of(world.recipe, "run/1", world.results.get)
+    chain = plan.chains_of(world.recipe, "run/1", world.results.get)[0]
     assert len(chain[0]) > 1
     step: Train | None = chain[0][0]
     followed = []
@@ -274,6 +351,8 @@ OTHER: dict[str, Any] = {
     "learning_rate_schedule": Schedule(name="cosine"),
     "class_weight": "balanced",
     "targets": ("met",),
+    "folds": Folds(3),
+    "plots": PlotLabels("other"),
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -358,14 +437,15 @@ STOPPING = [
 def test_a_training_ends_where_its_results_say_so(recipe: Recipe, stop_after: int | None, n_epochs: int) -> None:
     world = stopping(recipe, stop_after)
     steps = trained(world.finish())
-    chain = plan.chain_of(recipe, "run/1", world.results.get)
+    chain = plan.chains_of(recipe, "run/1", world.results.get)[0]
     assert steps == [step for segments in chain[:n_epochs] for step in segments]
     assert (len(steps), len(chain[0])) == (2 * n_epochs, 2)
-    assert plan.n_epochs(recipe, "run/1", world.results.get) == n_epochs
+    assert plan.n_epochs(recipe, "run/1", world.results.get) == [n_epochs]
     export, evaluate = (next(step for step in world.done if step.kind == kind) for kind in ("export", "evaluate"))
-    assert len(evaluate.epochs) == n_epochs  # type: ignore[attr-defined]
+    ((_, epochs, _),) = evaluate.trainings  # type: ignore[attr-defined]
+    assert len(epochs) == n_epochs
     best = min(range(n_epochs), key=LOSSES.__getitem__)
-    assert export.checkpoint == chain[best][-1].key  # type: ignore[attr-defined]
+    assert export.checkpoints == (chain[best][-1].key,)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("recipe", "stop_after", "n_epochs"), STOPPING)
@@ -386,7 +466,7 @@ def test_a_training_may_stop_before_epochs_that_another_run_has_trained() -> Non
     world.finish()
     world.recipe, world.done = options(patience=2), []
     assert not trained(world.finish())
-    assert len(plan.chain_of(world.recipe, "run/1", world.results.get)) == 8
+    assert len(plan.chains_of(world.recipe, "run/1", world.results.get)[0]) == 8
 
 
 def test_more_patience_goes_on_from_the_epoch_where_the_training_stopped() -> None:
@@ -637,16 +717,16 @@ def test_what_is_known_of_a_training_grows_with_its_results() -> None:
     until(world, "prepare")
     assert plan.notes(recipe, "run/1", results) == [*of_files, "-999 is far from all other values"]
     assert plan.flow_of(recipe, "run/1", results) is None
-    assert plan.chain_of(recipe, "run/1", results) == []
+    assert plan.chains_of(recipe, "run/1", results) == []
     until(world, "train")
     flow = plan.flow_of(recipe, "run/1", results)
     assert flow is not None
     assert flow.cuts == ("all events", "met")
     assert [sum(column) for column in zip(*(sample.events for sample in flow.samples), strict=True)] == [42_000, 37_800]
-    assert [len(segments) for segments in plan.chain_of(recipe, "run/1", results)] == [1, 1, 1]
+    assert [len(segments) for segments in plan.chains_of(recipe, "run/1", results)[0]] == [1, 1, 1]
     assert plan.n_epochs(recipe, "run/1", results) is None
     world.finish()
-    assert plan.n_epochs(recipe, "run/1", results) == 3
+    assert plan.n_epochs(recipe, "run/1", results) == [3]
     assert plan.flow_of(RECIPE, "run/1", results) is None
 
 
@@ -785,3 +865,26 @@ def test_the_sums_of_weights_of_many_files_and_cuts_have_a_limit() -> None:
     assert len(preparation.opens(recipe, "r/1")) == 5_000
     with pytest.raises(RequestError, match="5,000 files after each of 101 cuts are more than 500,000 sums"):
         preparation.opens(dataclasses.replace(recipe, weight="w"), "r/1")
+
+
+def test_plots_show_the_titles_of_the_recipe_and_of_the_first_file_and_the_luminosity_of_the_samples() -> None:
+    class Titled(World):
+        def result(self, step: Step) -> dict[str, Any]:
+            titles = [["met", "missing pT"], ["mu_pt", "pT(mu)"]] if isinstance(step, Open) and step.titles else []
+            return {**super().result(step), "titles": titles}
+
+    labels = PlotLabels("ACME", energy=13.6, titles=(("mu_pt", "pT [GeV]"),))
+    for branch_titles, others in ((True, (("met", "missing pT"),)), (False, ())):
+        plots = dataclasses.replace(labels, branch_titles=branch_titles)
+        steps = Titled(dataclasses.replace(WEIGHTED, plots=plots, luminosity=140_000.0)).finish()
+        (shown,) = (PlotLabels.from_text(step.labels) for step in steps if isinstance(step, Evaluate))
+        assert (shown.label, shown.luminosity, shown.energy) == ("ACME", 140.0, 13.6)
+        assert dict(shown.titles) == dict([*others, ("mu_pt", "pT [GeV]")])
+        assert shown.title("other") == "other"
+
+
+def test_other_texts_of_plots_make_no_new_training() -> None:
+    world = World()
+    world.finish()
+    world.recipe, world.done = dataclasses.replace(RECIPE, plots=PlotLabels("ACME")), []
+    assert {step.kind for step in world.finish()} == {"evaluate", "publish"}

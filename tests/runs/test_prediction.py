@@ -88,6 +88,7 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
         "identifiers": (),
         "spectators": ("met",),
         "preprocessing": "x",
+        "fold_by": "event",
         "entries": (0, 3),
         "range_events": 7,
         "name": "x",
@@ -100,10 +101,19 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     for name, value in other.items():
         changed = replace(RECIPE, **{name: value})
         same = {step.key for step in predicts(changed, *FILES)} == before
-        if name in ("identifiers", "range_events", "spectators"):  # these change the open step
+        if name in ("identifiers", "range_events", "spectators", "fold_by"):  # these change the open step
             assert plan.next_steps(changed, "m-1/1", lambda key: None) != openings
         elif name != "preprocessing":  # the hash of the spec names it, and the open step needs it for spectators
             assert same == (name in HINTS), name
+
+
+def test_the_fold_of_an_event_is_computed_in_files_that_have_its_branches() -> None:
+    recipe = replace(RECIPE, spectators=("mass",), fold_by="event")
+    files = [{**opened("A", (0, 5)), "spectators": ["mass", "event"]}, {**opened("B", (0, 4)), "spectators": ["mass"]}]
+    assert [(step.spectators, step.fold_by) for step in predicts(recipe, *files)] == [
+        (("mass",), "event"),
+        (("mass",), ""),
+    ]
 
 
 def test_the_plan_names_the_step_that_makes_a_lost_part() -> None:

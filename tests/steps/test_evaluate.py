@@ -26,9 +26,7 @@ def test_invalid_scores_are_refused(score: float, message: str, tmp_path: Path) 
     scores, labels = np.array([[0.4], [score]], dtype=np.float32), np.array([0, 1])
     counts = part_counts(scores, labels, np.array([Split.TEST] * 2), rows=(0, 0, 2), logits=False)
     store.create("steps/score/1", encoded(counts.to_json()))
-    step = Evaluate(
-        score="steps/score/1", examine="", epochs=(), best_epoch=0, classes=("background", "signal"), data=""
-    )
+    step = Evaluate(examine="", trainings=(("steps/score/1", (), 0),), classes=("background", "signal"), data="")
     with pytest.raises(RequestError, match=message):
         evaluate.perform(step, store)
     assert store.size_bytes(step.key) is None

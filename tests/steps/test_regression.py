@@ -107,7 +107,7 @@ def test_prepared_targets_are_those_of_plain_numpy(files: tuple[str, str], tmp_p
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=1e-6)
     assert weights is None
-    step = plan.chain_of(recipe, "run/1", lambda key: result_if_there(key, store))[0][0]
+    step = plan.chains_of(recipe, "run/1", lambda key: result_if_there(key, store))[0][0][0]
     assert [(name, mean) for name, mean, *_ in step.targets] == [
         ("gen_pt", pytest.approx(true[:, 0].mean())),
         ("gen_y / 2", pytest.approx(true[:, 1].mean())),
@@ -162,13 +162,13 @@ def test_a_run_that_continues_learns_the_targets_of_the_earlier_version(files: t
     first = recipe_of(files, ("gen_pt",))
     prepared(first, store)
     results = lambda key: result_if_there(key, store)  # noqa: E731
-    step = plan.chain_of(first, "run/1", results)[0][0]
+    step = plan.chains_of(first, "run/1", results)[0][0][0]
     spec = next(key for key in store.keys("steps/spec/"))
     store.create("steps/export/before", encoded({}))  # the plan asks only whether there is one
     earlier = Earlier("m/1", spec, "steps/export/before", "steps/export/before")
     more = recipe_of(files[:1], ("gen_pt",), continues=earlier)
     prepared(more, store)
-    following = plan.chain_of(more, "run/1", results)[0][0]
+    following = plan.chains_of(more, "run/1", results)[0][0][0]
     assert following.before == earlier.checkpoint
     assert following.data != step.data
     assert following.targets == step.targets  # the scale of all events of the first run

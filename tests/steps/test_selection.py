@@ -149,7 +149,7 @@ def rows_of(parts: list[PreparedPart], store: Store) -> dict[tuple[str, int], Ma
 
 def spec_of(recipe: Recipe, store: Store) -> FeatureSpec:
     results = lambda key: result_if_there(key, store)  # noqa: E731
-    step = plan.chain_of(recipe, "run/1", results)[0][0]
+    step = plan.chains_of(recipe, "run/1", results)[0][0][0]
     part = prepared_parts(results(step.data) or {})[0]
     prepare = plan.maker(recipe, "run/1", results, part.key)
     return FeatureSpec.from_json(json.loads(store.get(prepare.spec)))  # type: ignore[union-attr]
@@ -194,7 +194,7 @@ def test_serving_builds_the_features_of_the_training_bit_for_bit(
                 assert features.tobytes() == rows[file.identity, entry]["features"]
     headers = preparation.headers(recipe, "run/1", lambda key: result_if_there(key, store))
     counted = [CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected) for part in parts]
-    book = ledger(preparation.inputs(recipe, headers), counted, [])
+    book = ledger(preparation.inputs(recipe, headers), [(counted, [])])
     assert book.holds
     assert book.events == 2 * N == len(rows) + sum(book.rejected)
 
@@ -269,7 +269,7 @@ def test_an_expression_labels_each_event(files: tuple[str, str], tmp_path: Path)
     for url in files:
         identity, kinds = opened(url, "Events").identity, plain(url)["kind"]
         assert [rows[identity, entry]["label"] for entry in range(N)] == [numbers[int(kind)] for kind in kinds]
-    chain = plan.chain_of(recipe, "run/1", lambda key: result_if_there(key, store))
+    chain = plan.chains_of(recipe, "run/1", lambda key: result_if_there(key, store))[0]
     assert chain[0][0].labels == (0, 1, 2)
     assert "met" not in spec_of(recipe, store).names
 

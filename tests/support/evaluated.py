@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from hepfaas.evaluation import branches
 from hepfaas.evaluation.correlations import correlations
-from hepfaas.evaluation.drawings import Pictures, PlotLabels, drawings_of, drawn
+from hepfaas.evaluation.drawings import Pictures, drawings_of, drawn
 from hepfaas.evaluation.part import PartCounts, part_counts
 from hepfaas.evaluation.report import report_of
 from hepfaas.evaluation.sample import Sample
 from hepfaas.evaluation.sculpting import sculpting
+from hepfaas.runs.plot_labels import PlotLabels
 
 EVENTS = 3_000
 HISTORY = [{"loss": 1 / n, "val_loss": 1.1 / n, "auc": 1 - 1 / n, "val_auc": 1 - 1.1 / n} for n in range(1, 5)]
@@ -66,7 +67,5 @@ def measured(classes: int, *, weighted: bool = False, seed: int = 3) -> tuple[Pa
 def all_drawn(classes: int, names: list[str], *, weighted: bool = False) -> Pictures:
     """Return all files of an evaluation by name."""
     counts, examined = measured(classes, weighted=weighted)
-    drawings = drawings_of(
-        report_of(counts, names), counts, examined, HISTORY, best_epoch=3, names=names, labels=PlotLabels()
-    )
+    drawings = drawings_of(report_of(counts, names), counts, examined, [(HISTORY, 3)], names=names, labels=PlotLabels())
     return {name: data for drawing in drawings for name, data in drawn(drawing).items()}

@@ -13,7 +13,7 @@ RNG = np.random.default_rng(5)
 X = RNG.random((ROWS, FEATURES), dtype=np.float32)
 Y = (X[:, 0] + 0.3 * X[:, 1] > 0.7).astype(np.int64)
 IDS = RNG.integers(0, 2**64, ROWS, dtype=np.uint64)
-PARTS = [SplitPart("p", 0, range(2), 2_800), SplitPart("q", 1, range(2), 2_500)]
+PARTS = [SplitPart("p", 0, [(0, 2_000), (1, 800)]), SplitPart("q", 1, [(0, 2_000), (1, 500)])]
 
 MODEL = """
 import keras

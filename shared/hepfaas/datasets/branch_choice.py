@@ -14,12 +14,14 @@ IDENTIFIERS = ("run", "event", "luminosityBlock")
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch of numbers. type: of one value, as in 'float32'. size_bytes: of all entries, uncompressed."""
+    """One branch of numbers. type: of one value, as in 'float32'. size_bytes: of all entries, uncompressed. title: in
+    the file, '' if it says no more than the name."""
 
     name: str
     jagged: bool
     type: str
     size_bytes: int
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Reads TTrees of ROOT files, local or on servers, in confined workers (root_worker.py). Identity: file_identity.py.
+"""Reads TTrees and RNTuples of ROOT files, local or on servers, in confined workers (root_worker.py). Identity:
+file_identity.py.
 
 This process opens files and fetches bytes; only workers parse them, and their answers are checked.
 """
@@ -158,8 +159,8 @@ class RootFile:
         entries at which the baskets of each branch end."""
         facts, arrays = self._call("tree", tree=name)
         edges = [tuple(array.tolist()) for array in arrays]
-        branches = tuple(branch_of(values[:4]) for values in facts["branches"])
-        places = {str(values[0]): edges[values[4]] for values in facts["branches"]}
+        branches = tuple(branch_of(values[:5]) for values in facts["branches"])
+        places = {str(values[0]): edges[values[5]] for values in facts["branches"]}
         return int(facts["entries"]), branches, _pairs(facts["left_out"]), places
 
     def trees(self) -> list[Mapping[str, Any]]:
@@ -205,10 +206,10 @@ def _ranges(values: Any) -> list[Range]:
 
 def branch_of(values: Sequence[Any]) -> Branch:
     """Return a branch of numbers from a worker's description. Raises: ValueError."""
-    name, jagged, type_, size_bytes = values
+    name, jagged, type_, size_bytes, *title = values
     if not _TYPE.fullmatch(type_):
         raise ValueError(f"type {type_[:40]!r}")
-    return Branch(str(name), bool(jagged), type_, int(size_bytes))
+    return Branch(str(name), bool(jagged), type_, int(size_bytes), str(*title))
 
 
 def _pairs(values: Sequence[Sequence[Any]]) -> tuple[tuple[str, str], ...]:

@@ -6,10 +6,12 @@ It has the descriptor of the file, or requests byte ranges from its parent. Func
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 import os
 import queue
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -17,16 +19,23 @@ import awkward  # noqa: F401  # uproot imports it late; here workers share it
 import numpy as np
 import uproot
 from numpy.typing import NDArray
+from uproot.deserialization import DeserializationError
 from uproot.source.chunk import Chunk, Source
 from uproot.source.futures import TrivialFuture
 
+from hepfaas.datasets import rntuple
 from hepfaas.datasets.branch_choice import Branch, missing_branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
-TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "TChain", rntuple.CLASS)
+
+MOST_NAMED = 10
+LONGEST_TITLE = 100
+LEAVES = re.compile(r"[^\s:]+(:[^\s:]+)*/[A-Za-z]|[^\s:]+\[\w+\]")
+"""Titles that only list the leaves."""
 
 Edges = dict[str, tuple[int, ...]]
 Range = tuple[int, int]
@@ -75,7 +84,7 @@ class _Reader:
         opened = self._tree(tree)
         branches, left_out, edges = branches_of(opened)
         places = {ends: place for place, ends in enumerate(dict.fromkeys(edges.values()))}
-        described = [[b.name, b.jagged, b.type, b.size_bytes, places[edges[b.name]]] for b in branches]
+        described = [[b.name, b.jagged, b.type, b.size_bytes, b.title, places[edges[b.name]]] for b in branches]
         values = {"entries": int(opened.num_entries), "branches": described, "left_out": left_out}
         return values, [np.asarray(ends, dtype=np.int64) for ends in places]
 
@@ -93,48 +102,112 @@ class _Reader:
                 )
             if name not in numbers:
                 raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, numbers)
-            branch = opened[name]
-            type_ = branch.interpretation
-            item = (type_.content if isinstance(type_, uproot.AsJagged) else type_).itemsize
+            if _is_ntuple(opened):
+                bytes_, count = rntuple.decoded(opened, name)
+                size, values = size + bytes_, values + max(count, int(opened.num_entries))
+                continue
+            branch = opened[_place(name, opened.keys(recursive=True, full_paths=True))[0]]
+            content = _content(branch.interpretation)
             baskets = sum(branch.basket_uncompressed_bytes(place) for place in range(branch.num_baskets))
-            size += baskets
-            values += max(baskets // item, int(opened.num_entries))
+            items = baskets // content.itemsize
+            size += max(baskets, items * content.to_dtype.base.itemsize)  # Double32_t and Float16_t are stored shorter
+            values += max(items, int(opened.num_entries))
         return {"size_bytes": size, "values": values}, []
 
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
         """Return the values of branches for a range of entries; those of a jagged branch are followed by its counts."""
         opened = self._tree(tree)
+        if _is_ntuple(opened):
+            known = [branch.name for branch in rntuple.branches_of(opened)[0]]
+            for name in names:
+                if name not in known:
+                    raise missing_branch(f"RNTuple '{tree}' in '{self._name}'", name, known)
+            jagged, arrays = packed(rntuple.arrays(opened, names, start, stop))
+            return {"jagged": jagged}, arrays
         available = opened.keys(recursive=True, full_paths=True)
-        for name in names:
-            if name not in available:
+        places = {name: _place(name, available) for name in names}
+        for name, (branch, _) in places.items():
+            if branch not in available:
                 raise missing_branch(f"TTree '{tree}' in '{self._name}'", name, available)
-        read = opened.arrays(list(names), entry_start=start, entry_stop=stop, library="ak", how=dict, array_cache=None)
-        jagged, arrays = packed({name: read.pop(name) for name in names})
+        wanted = list(dict.fromkeys(branch for branch, _ in places.values()))
+        read = self._arrays(opened, wanted, start, stop)
+        jagged, arrays = packed(
+            {name: read[branch][leaf] if leaf else read.pop(branch) for name, (branch, leaf) in places.items()}
+        )
         return {"jagged": jagged}, arrays
+
+    def _arrays(self, tree: Any, names: list[str], start: int, stop: int) -> dict[str, Any]:
+        """Return branches for a range of entries. Raises: RequestError naming the branch if some cannot be read."""
+        limits = {"entry_start": start, "entry_stop": stop, "library": "ak", "how": dict, "array_cache": None}
+        try:
+            return dict(tree.arrays(names, **limits))
+        except (ValueError, DeserializationError) as error:
+            failures = []
+            for name in names:
+                try:
+                    tree.arrays([name], **limits)
+                except (ValueError, DeserializationError):
+                    failures.append(name)
+            if len(failures) == len(names):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise RequestError(
+                f"{len(failures)} of the {len(names)} branches that are read of '{self._name}' cannot be read "
+                f'({reason}): {", ".join(failures[:MOST_NAMED])}; leave them out: "exclude_branches": '
+                f"{json.dumps(failures[:MOST_NAMED])}"
+            ) from error
 
     def do_trees(self) -> Answer:
         """Describe all trees."""
-        compression = str(self._file.file.compression or "none")
-        return {"trees": [_summary(name, self._file[name], compression) for name in self._tree_names()]}, []
+        compression = _compression_of(self._file.file) or "none"
+        trees = {name: key for name, key in self._objects().items() if key.fClassName in TREE_CLASSES}
+        if not trees:
+            raise RequestError(f"'{self._name}' has no TTree and no RNTuple; it has: {self._others()}")
+        return {"trees": [_summary(name, key.get(), compression) for name, key in trees.items()]}, []
 
     def _tree(self, tree: str) -> Any:
-        classes = self._file.classnames(recursive=True, cycle=False)
-        if classes.get(tree) in TREE_CLASSES:
-            return self._file[tree]
-        if tree in classes:
-            raise RequestError(f"'{tree}' in '{self._name}' is of class {classes[tree]}; only TTrees are read")
-        raise RequestError(f"'{self._name}' has no TTree '{tree}'; it has: {', '.join(self._tree_names()) or 'none'}")
+        objects = self._objects()
+        if tree in objects and objects[tree].fClassName in TREE_CLASSES:
+            return objects[tree].get()
+        if tree in objects:
+            kind = objects[tree].fClassName
+            raise RequestError(f"'{tree}' in '{self._name}' is of class {kind}; only TTrees and RNTuples are read")
+        names = [name for name, key in objects.items() if key.fClassName in TREE_CLASSES]
+        raise RequestError(
+            f"'{self._name}' has no TTree '{tree}'; it has: {', '.join(names) or f'none, but {self._others()}'}"
+        )
 
-    def _tree_names(self) -> list[str]:
-        classes = self._file.classnames(recursive=True, cycle=False)
-        return [name for name, kind in classes.items() if kind in TREE_CLASSES]
+    def _objects(self) -> dict[str, Any]:
+        """Return the key of each object by its name: of several cycles the highest, as in ROOT."""
+        objects: dict[str, Any] = {}
+        for name, key in _keys(self._file):
+            if name not in objects or abs(key.fCycle) > abs(objects[name].fCycle):
+                objects[name] = key
+        return objects
+
+    def _others(self) -> str:
+        """Return the names and classes of some objects, as text."""
+        objects = [f"{name} ({key.fClassName})" for name, key in self._objects().items()]
+        return ", ".join(objects[:MOST_NAMED]) + (", …" if len(objects) > MOST_NAMED else "") or "nothing"
 
     def _fingerprint(self, size_bytes: int) -> str:
         """Return a hash of size, UUID and keys: equal for copies of a file, and easy to forge for another one."""
-        keys = [self._file.key(name) for name in self._file.iterkeys(recursive=True)]
+        keys = [key for _, key in _keys(self._file)]
         facts = [(k.fName, k.fClassName, k.fCycle, k.fSeekKey, k.fNbytes, k.fObjlen, k.fDatime) for k in keys]
         text = repr((size_bytes, self._file.file.uuid.hex, facts))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _keys(directory: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the name and the key of each object in a folder and below. uproot's own functions look names up again, and
+    fail at a ':'."""
+    seen: set[tuple[str, int]] = set()
+    for key in directory._keys:
+        if (key.fName, key.fCycle) not in seen:
+            seen.add((key.fName, key.fCycle))
+            yield f"{path}{key.fName}", key
+        if key.fClassName in ("TDirectory", "TDirectoryFile"):
+            yield from _keys(key.get(), f"{path}{key.fName}/")
 
 
 class _Bytes(Source):  # type: ignore[misc]  # uproot has no types
@@ -206,32 +279,73 @@ class _Given(Source):  # type: ignore[misc]  # uproot has no types
 def branches_of(tree: Any) -> tuple[tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
     """Return the branches of numbers in the order of the tree, other branches with their types, and the entries at
     which the baskets of each branch end."""
+    if _is_ntuple(tree):
+        return rntuple.branches_of(tree)
     branches, left_out, edges = [], [], {}
+    entries = int(tree.num_entries)
     for name, branch in tree.iteritems(recursive=True, full_paths=True):
         if len(branch.branches):
             continue
-        described = _described(name, branch)
-        if isinstance(described, Branch):
-            branches.append(described)
-            edges[name] = tuple(branch.entry_offsets)
-        else:
-            left_out.append((name, described))
+        for leaf, described in _described(name, branch).items():
+            if leaf in edges:
+                left_out.append((leaf, "the second branch of this name"))
+            elif isinstance(described, str):
+                left_out.append((leaf, described))
+            elif int(branch.num_entries) != entries:
+                left_out.append((leaf, f"{branch.num_entries:,} of {entries:,} entries"))
+            else:
+                branches.append(described)
+                edges[leaf] = tuple(branch.entry_offsets)
     return tuple(branches), tuple(left_out), edges
 
 
-def _described(name: str, branch: Any) -> Branch | str:
-    """Return a branch of numbers, or the type of another branch."""
+def _described(name: str, branch: Any) -> dict[str, Branch | str]:
+    """Return a branch of numbers, or the type of another branch; of a list of leaves each, as '<branch>.<leaf>'."""
     type_ = branch.interpretation
-    jagged = isinstance(type_, uproot.AsJagged)
-    content = type_.content if jagged else type_
-    if not isinstance(content, uproot.AsDtype):
-        return str(branch.typename)
-    values, shape = content.to_dtype.base, content.to_dtype.shape
-    if values.kind not in "biuf" or (jagged and shape) or len(shape) > 1:
-        return str(branch.typename)
+    jagged, content = isinstance(type_, uproot.AsJagged), _content(type_)
+    if not isinstance(content, (uproot.AsDtype, uproot.AsDouble32, uproot.AsFloat16)):
+        return {name: _type_name(branch)}
     # A tree that was never flushed keeps its baskets inside its own description.
     inside = sum(basket.member("fLast") - basket.member("fKeylen") for basket in branch.embedded_baskets)
-    return Branch(name, jagged or bool(shape), values.name, int(branch.uncompressed_bytes) + inside)
+    size = int(branch.uncompressed_bytes) + inside
+    values, shape = content.to_dtype.base, content.to_dtype.shape
+    if values.names and not shape:
+        return {f"{name}.{leaf}": _leaf(f"{name}.{leaf}", jagged, values, leaf, size) for leaf in values.names}
+    if values.kind not in "biuf" or (jagged and shape) or len(shape) > 1:
+        return {name: _type_name(branch)}
+    return {name: Branch(name, jagged or bool(shape), values.name, size, _title(branch))}
+
+
+def _leaf(name: str, jagged: bool, record: Any, leaf: str, size_bytes: int) -> Branch | str:
+    """Return a leaf of a branch that has several, or its type if it is not a number."""
+    values = record[leaf]
+    if values.kind not in "biuf" or values.shape:
+        return str(values)
+    return Branch(name, jagged, values.name, size_bytes * values.itemsize // record.itemsize)
+
+
+def _place(name: str, available: Collection[str]) -> tuple[str, str]:
+    """Return the branch that a name of `branches_of` is in, and its leaf, '' for a branch without several."""
+    branch, _, leaf = name.rpartition(".")
+    return (branch, leaf) if name not in available and branch in available else (name, "")
+
+
+def _content(interpretation: Any) -> Any:
+    """Return the interpretation of one value."""
+    return interpretation.content if isinstance(interpretation, uproot.AsJagged) else interpretation
+
+
+def _type_name(branch: Any) -> str:
+    try:
+        return str(branch.typename)
+    except (KeyError, ValueError, TypeError):  # uproot has no name for some types
+        return str(branch.interpretation)
+
+
+def _title(branch: Any) -> str:
+    """Return the title of a branch; '' for the list of leaves, such as 'pt/F' or 'pt[nMuon]/F', that ROOT writes."""
+    title = str(branch.title)
+    return "" if title == branch.name or LEAVES.fullmatch(title) else title[:LONGEST_TITLE]
 
 
 def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
@@ -240,17 +354,31 @@ def _summary(name: str, tree: Any, default_compression: str) -> dict[str, Any]:
     shared = set.intersection(*map(set, edges.values())) if edges else {0, entries}
     return {
         "name": name,
-        "title": tree.title,
+        "kind": "RNTuple" if _is_ntuple(tree) else "TTree",
+        "title": str(tree.description if _is_ntuple(tree) else tree.title),
         "entries": entries,
         "clusters": max(0, len(shared | {0, entries}) - 1),
-        "compressed_bytes": int(tree.compressed_bytes),
+        "compressed_bytes": rntuple.compressed_bytes(tree) if _is_ntuple(tree) else int(tree.compressed_bytes),
         "uncompressed_bytes": sum(branch.size_bytes for branch in branches),
-        "compression": _compression(tree) or default_compression,
+        "compression": ("" if _is_ntuple(tree) else _compression(tree)) or default_compression,
         "branches": [[branch.name, branch.jagged, branch.type, branch.size_bytes] for branch in branches],
         "left_out": left_out,
     }
 
 
+def _is_ntuple(tree: Any) -> bool:
+    return bool(tree.classname == rntuple.CLASS)
+
+
 def _compression(tree: Any) -> str:
-    names = {str(branch.compression) for branch in tree.values() if branch.compression is not None}
-    return ", ".join(sorted(names))
+    names = {_compression_of(branch) for branch in tree.values()}
+    return ", ".join(sorted(names - {""}))
+
+
+def _compression_of(item: Any) -> str:
+    """Return the compression of a file or a branch, '' for none."""
+    try:
+        compression = item.compression
+    except ValueError:
+        return "unknown compression"
+    return "" if compression is None else str(compression)

@@ -1,4 +1,4 @@
-"""A summary of the TTrees in a ROOT file."""
+"""A summary of the TTrees and RNTuples in a ROOT file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from hepfaas.datasets.root import branch_of, open_root
 
 @dataclass(frozen=True)
 class TreeSummary:
-    """One TTree. clusters: number of entry ranges at whose ends all branches end a basket. compressed_bytes: of all
-    branches on disk. uncompressed_bytes: of the branches of numbers. left_out: other branches with their types.
+    """One TTree or RNTuple. kind: which of them. clusters: number of entry ranges at whose ends all branches end a
+    basket. compressed_bytes: of all branches on disk. uncompressed_bytes: of the branches of numbers. left_out: other
+    branches with their types.
     """
 
     name: str
+    kind: str
     title: str
     entries: int
     clusters: int
@@ -28,7 +30,7 @@ class TreeSummary:
 
 
 def trees_of(url: str) -> list[TreeSummary]:
-    """Return all TTrees of a file, including those in folders. Raises: RequestError; UnavailableError."""
+    """Return all TTrees and RNTuples of a file, including those in folders. Raises: RequestError; UnavailableError."""
     with translated_errors(url), open_root(Endpoint(url)) as file:
         return [
             TreeSummary(

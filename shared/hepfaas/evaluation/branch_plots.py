@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hepfaas.evaluation.branches import BranchHistogram, from_json
-from hepfaas.evaluation.drawings import Pictures, PlotLabels
+from hepfaas.evaluation.drawings import Pictures
 from hepfaas.evaluation.sculpting import SLICES
 from hepfaas.evaluation.style import (
     LONGEST_TITLE,
@@ -27,6 +28,7 @@ from hepfaas.evaluation.style import (
     shortened,
 )
 from hepfaas.evaluation.tally import Floats
+from hepfaas.runs.plot_labels import PlotLabels
 
 USUAL = PlotLabels()
 LEAST_BARS, MOST_BARS = 8, 15
@@ -46,12 +48,12 @@ def branches(values: Sequence[Mapping[str, Any]], names: Sequence[str], labels: 
 
 def scaled(values: Sequence[Mapping[str, Any]], names: Sequence[str], labels: PlotLabels = USUAL) -> Pictures:
     """Plot the distribution of each branch by class as the network sees it."""
-    return _histograms("branches_scaled", values, names, labels)
+    return _histograms("branches_scaled", values, names, replace(labels, titles=()))  # titles may have units
 
 
 def efficiencies(values: Sequence[Mapping[str, Any]], names: Sequence[str], labels: PlotLabels = USUAL) -> Pictures:
     """Plot the efficiency of the selection against each branch, by class. values: of `branches.to_json`."""
-    panels = [_efficiency(each, len(names)) for each in from_json(values)]
+    panels = [_efficiency(each, len(names), labels) for each in from_json(values)]
     return panel_pages("efficiencies", panels, _classes(names), labels, "Efficiency of the selection on the score")
 
 
@@ -77,7 +79,7 @@ def sculpting(values: Sequence[Mapping[str, Any]], names: Sequence[str], labels:
             axes.set(xlim=(edges[0], edges[-1]), ylabel="Background, normalised")
             axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
             of = f", score of {readable(names[each['curve']], 18)}" if len(names) > 2 else ""
-            axes.set_title(f"{readable(each['name'], 30)}{of}", loc="left", fontsize=12)
+            axes.set_title(f"{readable(labels.title(each['name']), 30)}{of}", loc="left", fontsize=12)
             if each["divergence"] is not None and each["chance"] is not None:
                 text = (
                     f"JSD of passing and failing: {each['divergence']:.4f} bit\n"
@@ -149,17 +151,17 @@ def importance(values: Mapping[str, Any], labels: PlotLabels = USUAL) -> Picture
 
 
 def _histograms(name: str, values: Sequence[Mapping[str, Any]], names: Sequence[str], labels: PlotLabels) -> Pictures:
-    panels = [_histogram(each, len(names)) for each in from_json(values)]
+    panels = [_histogram(each, len(names), labels) for each in from_json(values)]
     return panel_pages(name, panels, _classes(names), labels, "Each class is normalised to the same area")
 
 
-def _histogram(histogram: BranchHistogram, n_classes: int) -> Panel:
+def _histogram(histogram: BranchHistogram, n_classes: int, labels: PlotLabels) -> Panel:
     edges, totals = histogram.edges, histogram.yields.sum(axis=1)
     densities = {n: histogram.yields[n] / (totals[n] * np.diff(edges)) for n in range(n_classes) if totals[n] > 0}
     highest = max((float(density.max()) for density in densities.values()), default=0.0) or 1.0
     outside = f" ({histogram.outside:.1%} outside)" if histogram.outside >= 0.001 else ""
     return Panel(
-        title=shortened(histogram.name, LONGEST_TITLE - len(outside)) + outside,
+        title=shortened(labels.title(histogram.name), LONGEST_TITLE - len(outside)) + outside,
         low=float(edges[0]),
         high=float(edges[-1]),
         whole=_is_whole(edges),
@@ -170,13 +172,13 @@ def _histogram(histogram: BranchHistogram, n_classes: int) -> Panel:
     )
 
 
-def _efficiency(histogram: BranchHistogram, n_classes: int) -> Panel:
+def _efficiency(histogram: BranchHistogram, n_classes: int, labels: PlotLabels) -> Panel:
     edges = histogram.edges
     efficiency, error = histogram.efficiency()
     known = histogram.is_known
     centres = (edges[1:] + edges[:-1]) / 2
     return Panel(
-        title=histogram.name,
+        title=labels.title(histogram.name),
         low=float(edges[0]),
         high=float(edges[-1]),
         whole=_is_whole(edges),

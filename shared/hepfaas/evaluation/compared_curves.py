@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hepfaas.evaluation.drawings import Pictures, PlotLabels
+from hepfaas.evaluation.drawings import Pictures
 from hepfaas.evaluation.metrics import rejections_of
 from hepfaas.evaluation.style import COLOURS, pictures, readable
+from hepfaas.runs.plot_labels import PlotLabels
 
 LINES = ("-", "--", "-.", ":")
 

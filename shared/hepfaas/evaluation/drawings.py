@@ -5,48 +5,33 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hepfaas.evaluation.part import PartCounts
 from hepfaas.evaluation.predictions import PredictionCounts
+from hepfaas.runs.plot_labels import PlotLabels
 
 Pictures = dict[str, bytes]
 """Files by name."""
 
+History = Sequence[Mapping[str, float]]
+"""Metrics by epoch."""
+
 Drawing = tuple[str, tuple[Any, ...]]
 """A function of this room as '<module>.<function>', and its arguments. It returns `Pictures`."""
-
-
-@dataclass(frozen=True)
-class PlotLabels:
-    """Texts above a picture. label: of the experiment. luminosity: integrated, in 1/fb. energy: of the collisions in
-    TeV."""
-
-    label: str = "hepfaas"
-    luminosity: float | None = None
-    energy: float | None = None
-
-    @property
-    def right(self) -> str:
-        """Luminosity and energy as text, '' without both."""
-        luminosity = "" if self.luminosity is None else f"{self.luminosity:.4g} fb$^{{-1}}$"
-        energy = "" if self.energy is None else f"({self.energy:.4g} TeV)"
-        return f"{luminosity} {energy}".strip()
 
 
 def drawings_of(
     report: Mapping[str, Any],
     counts: PartCounts,
     examined: Mapping[str, Any],
-    epochs: Sequence[Mapping[str, float]],
+    trainings: Sequence[tuple[History, int]],
     *,
-    best_epoch: int,
     names: Sequence[str],
     labels: PlotLabels,
 ) -> list[Drawing]:
     """Return the drawings of a model, the longest ones first. report: of `report_of`; examined: of the step `examine`;
-    names: of the classes."""
+    trainings: as of `plots.history`; names: of the classes."""
     test = report["metrics"]["test"]
     compared = test["overtraining"]["curves"]
     return [
@@ -58,7 +43,7 @@ def drawings_of(
         ("branch_plots.correlations", (examined["correlations"], names, labels)),
         ("branch_plots.sculpting", (examined["sculpting"], names, labels)),
         ("branch_plots.importance", (examined["importance"], labels)),
-        ("plots.history", (epochs, best_epoch, labels)),
+        ("plots.history", (trainings, labels)),
         ("plots.confusion", (test, names, labels)),
         ("plots.significance", (report["significance"], labels)),
         ("plots.calibration", (report["calibration"], names, labels)),
@@ -70,14 +55,13 @@ def drawings_of(
 def regression_drawings(
     counts: PredictionCounts,
     profiles: Sequence[Mapping[str, Any]],
-    epochs: Sequence[Mapping[str, float]],
+    trainings: Sequence[tuple[History, int]],
     *,
-    best_epoch: int,
     names: Sequence[str],
     labels: PlotLabels,
 ) -> list[Drawing]:
     """Return the drawings of a regression. profiles: of the step `examine`, for each target; names: of the targets."""
-    drawings: list[Drawing] = [("plots.history", (epochs, best_epoch, labels))]
+    drawings: list[Drawing] = [("plots.history", (trainings, labels))]
     for number, (name, profile) in enumerate(zip(names, profiles, strict=True)):
         ending = f"_{number}" if len(names) > 1 else ""
         drawings += [

@@ -21,12 +21,14 @@ class PartCounts:
 
     rows: events of each split in the parts, not only those that are scored. scores: of all held-back events. training:
     scores of a sample of the training events, (curves, classes, bins). pairs: of `pairs_of`, of the test events.
+    n_folds: networks whose counts these are; each event is counted in one split of each.
     """
 
     rows: tuple[int, ...]
     scores: ScoreCounts
     training: Tally
     pairs: Tally | None
+    n_folds: int = 1
 
     def __or__(self, other: PartCounts) -> PartCounts:
         """Return the counts of both sets of events."""
@@ -39,7 +41,7 @@ class PartCounts:
 
     def scale(self, split: Split) -> float:
         """Return all events divided by those of a split: yields of the split times this are those of all events."""
-        return sum(self.rows) / max(1, self.rows[split])
+        return sum(self.rows) / self.n_folds / max(1, self.rows[split])
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

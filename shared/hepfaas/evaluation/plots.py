@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hepfaas.evaluation.counts import distribution
-from hepfaas.evaluation.drawings import Pictures, PlotLabels
+from hepfaas.evaluation.drawings import History, Pictures
 from hepfaas.evaluation.metrics import rejections_of
 from hepfaas.evaluation.part import PartCounts
 from hepfaas.evaluation.style import COLOURS, colour, pictures, readable
 from hepfaas.evaluation.tally import Tally
+from hepfaas.runs.plot_labels import PlotLabels
 from hepfaas.runs.splits import HELD_BACK, Split
 
 BINS = 25
@@ -92,24 +93,27 @@ def scores(
     return pictures(f"scores_{curve}" if several else "scores", draw, labels)
 
 
-def history(epochs: Sequence[Mapping[str, float]], best: int, labels: PlotLabels = USUAL) -> Pictures:
+def history(trainings: Sequence[tuple[History, int]], labels: PlotLabels = USUAL) -> Pictures:
     """Plot the loss by epoch in training and validation, and below it accuracies and AUC if the model has them.
 
-    best: number of the published epoch, from 0.
+    trainings: of each fold, or the only one: metrics by epoch, and the number of the published epoch, from 0.
     """
-    further = [name for name in epochs[0] if ("acc" in name or "auc" in name) and not name.startswith("val_")]
+    first = trainings[0][0][0]
+    further = [name for name in first if ("acc" in name or "auc" in name) and not name.startswith("val_")]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2 if further else 1, 1, sharex=True, squeeze=False)[:, 0]
-        _draw_epochs(panels[0], epochs, {"loss": ""})
+        _draw_epochs(panels[0], trainings, {"loss": ""})
         panels[0].set(ylabel="Loss")
         if further:
-            _draw_epochs(panels[1], epochs, {name: f"{name}, " for name in further})
+            _draw_epochs(panels[1], trainings, {name: f"{name}, " for name in further})
             panels[1].set(ylabel="Metric")
         for axes in panels:
-            axes.axvline(best + 1, color="black", linestyle=":", label=f"published: epoch {best + 1}")
+            if len(trainings) == 1:
+                best = trainings[0][1] + 1
+                axes.axvline(best, color="black", linestyle=":", label=f"published: epoch {best}")
             axes.legend(loc="best")
-        panels[-1].set(xlabel="Epoch", xlim=(0.5, len(epochs) + 0.5))
+        panels[-1].set(xlabel="Epoch", xlim=(0.5, max(len(epochs) for epochs, _ in trainings) + 0.5))
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
     return pictures("loss", draw, labels, height=11 if further else 8)
@@ -223,13 +227,24 @@ def _density(tally: Tally) -> tuple[Any, Any]:
     return yields * scale, np.sqrt(distribution(tally.variances, BINS)) * scale
 
 
-def _draw_epochs(axes: Axes, epochs: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> None:
-    """Draw a line for each metric. names: by key, the text before 'training' or 'validation' in the legend."""
-    numbers = np.arange(1, len(epochs) + 1)
-    marker = "o" if len(epochs) < 40 else ""
+def _draw_epochs(axes: Axes, trainings: Sequence[tuple[History, int]], names: Mapping[str, str]) -> None:
+    """Draw a line for each metric and fold; with folds, a marker shows the published epoch of each.
+
+    names: by key, the text before 'training' or 'validation' in the legend.
+    """
+    n_folds = len(trainings)
+    of = f", {n_folds} folds" if n_folds > 1 else ""
     for number, (key, text) in enumerate(names.items()):
         for name, prefix, style in (("training", "", "-"), ("validation", "val_", "--")):
-            values = [epoch[prefix + key] for epoch in epochs]
-            line = colour(2 * number + bool(prefix))
-            axes.plot(numbers, values, style, marker=marker, color=line, label=f"{readable(text)}{name}")
+            for fold, (epochs, best) in enumerate(trainings):
+                axes.plot(
+                    np.arange(1, len(epochs) + 1),
+                    [epoch[prefix + key] for epoch in epochs],
+                    style,
+                    marker="o" if n_folds > 1 or len(epochs) < 40 else "",
+                    markevery=[best] if n_folds > 1 else None,
+                    linewidth=1 if n_folds > 1 else None,
+                    color=colour(2 * number + bool(prefix)),
+                    label="" if fold else f"{readable(text)}{name}{of}",
+                )
     axes.minorticks_off()

@@ -9,12 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hepfaas.evaluation.drawings import Pictures, PlotLabels
+from hepfaas.evaluation.drawings import Pictures
 from hepfaas.evaluation.predictions import PredictionCounts
 from hepfaas.evaluation.regression import distribution as residual_yields
 from hepfaas.evaluation.regression import distribution_variances as residual_variances
 from hepfaas.evaluation.regression import regression_of
 from hepfaas.evaluation.style import COLOURS, pictures, readable
+from hepfaas.runs.plot_labels import PlotLabels
 from hepfaas.runs.splits import Split
 
 BINS = 25
@@ -39,7 +40,11 @@ def residuals(counts: PredictionCounts, number: int, name: str, ending: str, lab
         axes.stairs(heights, edges, color=COLOURS[0], linewidth=2, label=label)
         axes.errorbar((edges[1:] + edges[:-1]) / 2, points, yerr=errors, fmt="o", markersize=5, color=COLOURS[0])
         axes.axvline(0, ymax=1 / 1.3, color="black", linestyle=":")
-        axes.set(xlim=(edges[0], edges[-1]), xlabel=f"Prediction $-$ {readable(name)}", ylabel="Events, normalised")
+        axes.set(
+            xlim=(edges[0], edges[-1]),
+            xlabel=f"Prediction $-$ {readable(labels.title(name))}",
+            ylabel="Events, normalised",
+        )
         axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
         axes.legend(loc="upper center", title="points: validation", title_fontsize=16)
 
@@ -62,7 +67,8 @@ def predictions(plane: Mapping[str, Any], name: str, ending: str, labels: PlotLa
         shown = np.where(yields > 0, yields, np.nan)
         colours = axes.pcolormesh(edges, edges, shown.T, cmap="viridis", rasterized=True)
         axes.plot(edges[[0, -1]], edges[[0, -1]], ":", color="black")
-        axes.set(xlabel=readable(name), ylabel=f"Predicted {readable(name)}")
+        shown_name = readable(labels.title(name))
+        axes.set(xlabel=shown_name, ylabel=f"Predicted {shown_name}")
         figure.colorbar(colours, ax=axes, label="Events", use_gridspec=False)  # the layout of `pictures` moves both
 
     return pictures(f"predictions{ending}", draw, labels, width=10)
@@ -78,7 +84,7 @@ def profiles(branches: Sequence[Mapping[str, Any]], name: str, ending: str, labe
             side = 1 if len(page) == 1 else 2
             panels = figure.subplots(side, side, squeeze=False).ravel()
             for axes, branch in zip(panels, page, strict=False):
-                _draw_profile(axes, branch, name)
+                _draw_profile(axes, branch, name, labels)
             for axes in panels[len(page) :]:
                 axes.set_axis_off()
 
@@ -94,7 +100,7 @@ def profiles(branches: Sequence[Mapping[str, Any]], name: str, ending: str, labe
     return files
 
 
-def _draw_profile(axes: Axes, branch: Mapping[str, Any], name: str) -> None:
+def _draw_profile(axes: Axes, branch: Mapping[str, Any], name: str, labels: PlotLabels) -> None:
     for key, colour, marker in (("bias", COLOURS[0], "o"), ("resolution", COLOURS[1], "s")):
         bins = [each for each in branch["bins"] if each[key] is not None]
         low, high, values, errors = (
@@ -111,7 +117,8 @@ def _draw_profile(axes: Axes, branch: Mapping[str, Any], name: str) -> None:
             label=key,
         )
     axes.axhline(0, color="black", linestyle=":")
-    axes.set(xlabel=readable(branch["branch"]), ylabel=f"{readable(name)}: prediction $-$ truth")
+    target, other = (readable(labels.title(each)) for each in (name, branch["branch"]))
+    axes.set(xlabel=other, ylabel=f"{target}: prediction $-$ truth")
     axes.legend(loc="best")
 
 

@@ -16,6 +16,9 @@ from hepfaas.exact import ExactSum
 from hepfaas.features.histogram import Histogram
 from hepfaas.features.jagged import Values, values_and_counts
 
+LARGEST_EXACT = 2**53
+"""Up to here float64 represents all integers."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -32,7 +35,7 @@ class Moments:
 @dataclass(frozen=True)
 class End:
     """The smallest or largest finite value of a branch, how often it occurs, and the value next to it; None if all
-    finite values are equal."""
+    finite values are equal. Integers above 2**53 are exact."""
 
     value: float
     count: int
@@ -179,7 +182,7 @@ def range_of(branch: Values, *, moments: bool = False, histogram: bool = False) 
     """
     values, counts = values_and_counts(branch)
     finite = _finite(values)
-    bottom, top = _ends(finite) if len(finite) else (None, None)
+    bottom, top = _ends(values if values.dtype.kind in "iu" else finite) if len(finite) else (None, None)
     return BranchRange(
         jagged=counts is not None,
         bottom=bottom,
@@ -194,7 +197,7 @@ def range_of(branch: Values, *, moments: bool = False, histogram: bool = False) 
 
 
 def _finite(values: NDArray[Any]) -> NDArray[Any]:
-    """Return the finite values. Integers of 8 bytes become float64, in which ranges are stored."""
+    """Return the finite values. Integers of 8 bytes become float64."""
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
         return values if finite.all() else values[finite]
@@ -213,8 +216,14 @@ def _ends(finite: NDArray[Any]) -> tuple[End, End]:
 
 def _end(value: Any, at_value: NDArray[np.bool_], next_value: Any) -> End:
     """Return an end; 0 without a sign."""
-    following = None if next_value == value else float(next_value) + 0.0
-    return End(float(value) + 0.0, int(np.count_nonzero(at_value)), following)
+    following = None if next_value == value else _number(next_value)
+    return End(_number(value), int(np.count_nonzero(at_value)), following)
+
+
+def _number(value: Any) -> float:
+    """Return a value as a Python number; an integer that float64 cannot represent as an integer."""
+    number = float(value) + 0.0
+    return number if abs(number) <= LARGEST_EXACT else int(value) if value.dtype.kind in "iu" else number
 
 
 def _joined(one: End | None, other: End | None, outer: Callable[[Iterable[float]], float]) -> End | None:

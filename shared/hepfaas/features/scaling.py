@@ -90,6 +90,8 @@ def mean_and_deviation(survey: BranchRange) -> tuple[float, float]:
 
 def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, high: float) -> NDArray[Any]:
     if branch.scaling == "minmax":  # in the precision of the values: the arithmetic of the original
+        if values.dtype.kind in "iu" and (isinstance(low, int) or isinstance(high, int)):
+            return _distances(values, int(low)) / float(int(high) - int(low)) if high != low else values
         return (values - low) / (high - low) if high != low else values
     numbers = values.astype(np.float64)
     if branch.scaling == "none":
@@ -99,6 +101,13 @@ def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, hig
         finite = numbers > -np.inf  # minus infinity is missing, and not a value below low
         numbers = np.log1p(np.where(finite, np.maximum(numbers, 0), np.nan) + _NO_SIGN)
     return numbers / branch.scale
+
+
+def _distances(values: NDArray[Any], low: int) -> NDArray[np.float64]:
+    """Return values - low of integers of up to 64 bits, exact before the result becomes float64."""
+    unsigned, start = values.astype(np.uint64), np.uint64(low % 2**64)
+    above: NDArray[np.float64] = (unsigned - start).astype(np.float64)  # modulo 2**64
+    return np.where(values >= low, above, -(start - unsigned).astype(np.float64))
 
 
 def _fitted(survey: BranchRange, kind: Scaling, low: float, high: float) -> tuple[float, float]:

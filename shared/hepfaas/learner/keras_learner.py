@@ -65,7 +65,7 @@ class KerasLearner:
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
         user = _defined(self._code, self.settings["module"])
-        self.model = self._checked(user.model(self.settings["n_features"]))
+        self.model = self._checked(_made(user, self.settings["n_features"]))
         self._one_hot = not self._targets and _loss_name(self.model) in ONE_HOT
         self._build()
         self._made_rate = rate_of(self.model)
@@ -174,15 +174,15 @@ class KerasLearner:
         ]
         return np.concatenate(parts)
 
-    def export(self) -> tuple[bytes, bytes]:
+    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: str = "") -> tuple[bytes, bytes]:
         """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units.
 
-        Raises: ModelError if LiteRT lacks an operation.
+        states, joined: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation.
         """
         keras_file, graph_file = Path("model.keras"), Path("model.tflite")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                model = self._in_units() if self._targets else self.model
+                model = self._joined(states, joined) if joined else self._in_units(self.model)
                 model.save(keras_file)
                 model.export(graph_file, format="litert", verbose=False)
             return graph_file.read_bytes(), keras_file.read_bytes()
@@ -219,12 +219,29 @@ class KerasLearner:
         labels: NDArray[Any] = no_labels(rows, self.n_targets)
         return labels
 
-    def _in_units(self) -> Any:
-        """Return the network with a last layer that undoes the scale of the targets."""
+    def _joined(self, states: Sequence[Mapping[str, NDArray[Any]]], joined: str) -> Any:
+        """Return a network whose outputs are the means of those of several, or all of them."""
+        width = self.settings["n_features"]
+        inputs, outputs = keras.Input((width,)), []
+        for number, state in enumerate(states, 1):
+            network = self._checked(_made(_defined(self._code, self.settings["module"]), width))
+            network(np.zeros((1, width), dtype=np.float32), training=False)  # creates its variables
+            weights = {name.split("/")[1]: array for name, array in state.items() if name.startswith("model/")}
+            for place, variable in enumerate(network.variables):
+                variable.assign(weights[f"{place:04d}"])
+            network.name = f"fold_{number}"
+            outputs.append(self._in_units(network, f"units_{number}")(inputs, training=False))
+        layer = keras.layers.Average if joined == "mean" else keras.layers.Concatenate
+        return keras.Model(inputs, layer(name=joined, dtype="float32")(outputs))
+
+    def _in_units(self, model: Any, name: str = "units") -> Any:
+        """Return the network with a last layer that undoes the scale of the targets, if it has targets."""
+        if not self._targets:
+            return model
         inputs = keras.Input((self.settings["n_features"],))
         means, deviations = ([getattr(target, name) for target in self._targets] for name in ("mean", "deviation"))
         layer = keras.layers.Rescaling(deviations, means, name="units", dtype="float32")
-        return keras.Model(inputs, layer(self.model(inputs, training=False)))
+        return keras.Model(inputs, layer(model(inputs, training=False)), name=name)
 
     def _checked(self, model: Any) -> Any:
         module = self.settings["module"]
@@ -532,13 +549,22 @@ def _defined(code: Path, module: str) -> Any:
     define = getattr(loaded, "model", None)
     if not callable(define):
         raise ModelError(f"{module} has no function 'model'; define model(idim) that returns a compiled Keras model")
-    try:
-        inspect.signature(define).bind(1)
-    except TypeError as error:
-        raise ModelError(
-            f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim"
-        ) from error
+    if not _takes(define, 1) and not _takes(define):
+        raise ModelError(f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim, or none")
     return loaded
+
+
+def _made(user: Any, n_features: int) -> Any:
+    """Return what the user's function `model` returns; it may take no argument."""
+    return user.model(n_features) if _takes(user.model, n_features) else user.model()
+
+
+def _takes(function: Any, *arguments: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _factors(settings: Mapping[str, Any]) -> dict[int, float] | None:

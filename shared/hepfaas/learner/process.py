@@ -98,9 +98,10 @@ class Session:
     def _do_predict(self, arrays: list[NDArray[Any]]) -> Any:
         return {}, [self._learner.predict(arrays[0])]
 
-    def _do_export(self, arrays: object) -> Any:
+    def _do_export(self, arrays: list[NDArray[Any]], names: list[str], joined: str) -> Any:
+        states = [dict(zip(names, some, strict=True)) for some in _groups(arrays, len(names))]
         with silent():
-            exported = self._learner.export()
+            exported = self._learner.export(states, joined)
         return {}, [np.frombuffer(part, dtype=np.uint8) for part in exported]
 
     def _do_convert(self, arrays: object) -> Any:
@@ -119,6 +120,10 @@ class Session:
 
     def _report(self, rows: int) -> None:
         wire.send(self._socket, {"rows_done": rows})
+
+
+def _groups(arrays: list[NDArray[Any]], size: int) -> list[list[NDArray[Any]]]:
+    return [arrays[start : start + size] for start in range(0, len(arrays), size or 1)]
 
 
 def preload() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, UnavailableError
@@ -14,7 +14,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
-from hepfaas.runs.results import Header
+from hepfaas.runs.results import Header, PreparedPart, prepared_parts
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey
 from hepfaas.steps import evaluate
@@ -42,7 +42,7 @@ class Phases:
         self._known: dict[str, dict[str, Any]] = {}
         self._repeats: Counter[str] = Counter()
         self._notes_shown = self._findings_shown = self._flow_shown = False
-        self._held_back: dict[str, int] = {}
+        self._held_back: dict[tuple[str, int | None], int] = {}
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Return the result of a step, None if there is none."""
@@ -66,18 +66,30 @@ class Phases:
         if self._progress.phase == "train":
             self._show_early_end()
         if coming.phase == "score":
-            self._held_back = {key: sum(part["rows"][1:]) for key, part in self._parts().items()}
+            self._held_back = {
+                (part.key, fold): sum(part.rows[split] for split in HELD_BACK)
+                for fold in self._recipe.fold_numbers
+                for part in self._parts(fold)
+            }
         if coming.phase == "train":
-            total = self._rows(Split.TRAINING) * self._recipe.epochs
+            folds = self._recipe.fold_numbers
+            rows = sum(part.rows[Split.TRAINING] for fold in folds for part in self._parts(fold))
+            total = rows * self._recipe.epochs
             self._workers.warm(evaluate.warm)  # they have nothing else to do until the scores
             self._progress.begin("train", total * coming.done // coming.total, total)
         elif coming.phase in ("survey", "prepare", "score"):
-            missing = sum(map(self.events, coming.steps))
-            total = sum(map(self._rows, HELD_BACK)) if coming.phase == "score" else self._entries()
+            missing = sum(map(self.events, coming.steps)) + self._events_of_later_folds(coming)
+            total = sum(self._held_back.values()) if coming.phase == "score" else self._entries()
             files = {step.file for step in coming.steps if isinstance(step, Survey | Prepare)}
             self._progress.begin(coming.phase, total - missing, total, len(files))
         else:
             self._progress.begin(coming.phase, 0, 0)
+
+    def _events_of_later_folds(self, coming: Ready) -> int:
+        """Return the events that later phases of this name score; folds are scored one after the other."""
+        fold = max((step.fold or 0 for step in coming.steps if isinstance(step, Score)), default=0)
+        later = [events for (_, other), events in self._held_back.items() if (other or 0) > fold]
+        return sum(later) if coming.phase == "score" else 0
 
     def do(self, coming: Ready) -> None:
         """Do the steps of a phase."""
@@ -106,7 +118,7 @@ class Phases:
 
     def events(self, step: Step) -> int:
         """Return the number of events that a step reads."""
-        return self._held_back[step.part] if isinstance(step, Score) else step.n_events
+        return self._held_back[step.part, step.fold] if isinstance(step, Score) else step.n_events
 
     def _spread(self, steps: Sequence[Step]) -> None:
         steps_left = Counter(step.file for step in steps if isinstance(step, Survey | Prepare))
@@ -131,8 +143,10 @@ class Phases:
 
     def _show_early_end(self) -> None:
         trained, most = plan.n_epochs(self._recipe, self._attempt, self.result), self._recipe.epochs
-        if trained is not None and trained < most:
-            self._progress.say(f"note: the training stopped after {trained} of at most {most} epochs")
+        if trained is not None and min(trained) < most:
+            each = "trainings of the folds" if len(trained) > 1 else "training"
+            numbers = ", ".join(map(str, trained))
+            self._progress.say(f"note: the {each} stopped after {numbers} of at most {most} epochs")
 
     def _show_notes(self) -> None:
         """Show once, for all files together, which parts of them are not used as the user may expect."""
@@ -154,13 +168,11 @@ class Phases:
     def _entries(self) -> int:
         return sum(file.entries for file in preparation.inputs(self._recipe, self._opened()))
 
-    def _rows(self, split: Split) -> int:
-        return sum(part["rows"][split] for part in self._parts().values())
-
-    def _parts(self) -> dict[str, Mapping[str, Any]]:
-        """Return the prepared parts by their keys, from the known result that lists most of them: the root."""
-        lists = [result["parts"] for result in self._known.values() if "parts" in result]
-        return {part["key"]: part for part in max(lists, key=len, default=[])}
+    def _parts(self, fold: int | None) -> list[PreparedPart]:
+        """Return the prepared parts as the network of a fold sees them, from the known result that lists most of them:
+        the root."""
+        known = [result for result in self._known.values() if "parts" in result]
+        return prepared_parts(max(known, key=lambda result: len(result["parts"]), default={"parts": []}), fold)
 
     def _size_bytes(self, step: Step) -> float:
         """Return the uncompressed bytes that a step reads from its file."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE
+from hepfaas.models.networks import networks_of
 from hepfaas.models.served import graph_of
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
@@ -35,11 +36,11 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     def scores() -> Iterator[Columns]:
         nonlocal n_surplus
         for number, url in enumerate(files):
-            for chunk in predicted(published, model, url, tree or published.tree):
+            for chunk in predicted(published, networks, url, tree or published.tree):
                 n_surplus += chunk.n_surplus
                 yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 
-    with INFERENCE.model(graph_of(published)) as model:
+    with networks_of(published, graph_of(published), store, INFERENCE) as networks:
         summary = written(scores(), out)
     return {"model": str(published.version), **summary, "n_surplus": n_surplus}
 

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,13 @@ def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, 
     probe(store)
     job = job_in(folder, {**names, "name": "prepared"}, inside=False, listing=on_server, with_code=False)
     recipe = recipe_of(job, store)
+    notes = list(job.notes)
+    if recipe.folds:
+        notes.append("'folds' has no effect here: the events are split into training, validation and test events")
+        recipe = replace(recipe, folds=None)
     progress = Progress()
     progress.say(f"{len(recipe.files)} files; store {store.url}")
-    for note in job.notes:
+    for note in notes:
         progress.say(f"note: {note}")
     with progress, Workers(workers, store.url) as pool:
         written = _Work(store, recipe, pool, progress).do(output)

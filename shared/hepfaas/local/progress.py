@@ -85,6 +85,7 @@ class Progress:
     def _end_of_phase(self) -> None:
         seconds = self.clock() - self._began
         if self.phase and self.events > self._start_events:
+            self.events_total = min(self.events_total, self.events)  # nothing is left, even of a training that stopped
             self.say(f"{self.phase:<9} {self._line()}  in {seconds:.1f} s")
 
     def _line(self) -> str:

@@ -67,7 +67,12 @@ def metrics_text(report: Mapping[str, Any]) -> str:
         rows = list(target_rows(report["metrics"]))
     else:
         rows = class_rows(report["metrics"])
-    return f"{table(rows, '')}\n\nmodel {report['model']} (best epoch {report['best_epoch']})"
+    folds = report.get("folds")
+    published = f"best epoch {report['best_epoch']}"
+    if folds:
+        epochs = ", ".join(str(fold["best_epoch"]) for fold in folds)
+        published = f"mean of {len(folds)} folds, best epochs {epochs}"
+    return f"{table(rows, '')}\n\nmodel {report['model']} ({published})"
 
 
 def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -145,10 +150,10 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
 
 
 def described(tree: TreeSummary, sample: Sample | None = None) -> str:
-    """Return a TTree with its branches, and with the values of a sample."""
+    """Return a TTree or RNTuple with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
     heading = (
-        f"TTree '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{visible(tree.kind)} '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
         f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"

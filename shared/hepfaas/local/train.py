@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,10 +53,12 @@ def train(
     model = Loop(store, run, workers, progress).finish()
     version = versions.Version(model["name"], model["version"])
     card = versions.card_of(store, version)
+    folds = json.loads(store.get(version.prefix + versions.EVALUATION)).get("folds")
     return {
         "run": run,
         "model": str(version),
         "best_epoch": card["best_epoch"],
+        **({"folds": folds} if folds else {}),
         "metrics": card["metrics"],
         "weights": card["weights"],
         "files": [f"{store.url}/{version.prefix}{name}" for name in model["files"]],
@@ -158,9 +161,19 @@ _PHASES = ("survey", "prepare", "train", "score")
 def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished) -> list[dict[str, Any]]:
     """Return the steps of each phase and the number of results that exist. After the next phase none is known."""
     ranges = sum(file["ranges"] for file in files)
-    rows = int(0.64 * sum(file["events"] for file in files))
-    segments = recipe.epochs * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
-    totals = {"survey": ranges, "prepare": ranges, "train": segments, "score": ranges}
+    share = 0.8 * (1 - 1 / recipe.folds.number) if recipe.folds else 0.64
+    rows = int(share * sum(file["events"] for file in files))
+    segments = (
+        recipe.epochs
+        * len(recipe.fold_numbers)
+        * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
+    )
+    totals = {
+        "survey": ranges,
+        "prepare": ranges,
+        "train": segments,
+        "score": ranges * len(recipe.fold_numbers),
+    }
     order = ("open", "survey", "spec", "weigh", "prepare", "train", "export", "score", "examine", "evaluate", "publish")
     next_phase = len(order) if isinstance(coming, Finished) else order.index(coming.phase)
     table = []

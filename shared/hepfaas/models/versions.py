@@ -21,9 +21,12 @@ from hepfaas.features.spec import FeatureSpec, InputBranch
 from hepfaas.platform.storage import Data, Store
 
 CARD, GRAPH, KERAS, SPEC, EVALUATION = "card.json", "model.tflite", "model.keras", "spec.json", "evaluation.json"
+FOLDS = "folds.tflite"
+"""Graph with the outputs of the networks of all folds, one after the other."""
+
 CLAIM, TOMBSTONE = "claim", "deleted"
 MOST_ALIASES = 100
-OWN_FILES = frozenset({CARD, GRAPH, KERAS, SPEC, EVALUATION, CLAIM, TOMBSTONE})
+OWN_FILES = frozenset({CARD, GRAPH, KERAS, SPEC, EVALUATION, FOLDS, CLAIM, TOMBSTONE})
 """Names reserved for files that every version may have."""
 
 PARAMS, LABELS = "params.json", "labels.txt"
@@ -50,7 +53,7 @@ class Version:
 class Published:
     """A version as it is served: its card, its LiteRT graph, and its spec.
 
-    layout: None for an uploaded model, which takes vectors only.
+    layout: None for an uploaded model, which takes vectors only. graph: with folds that of the mean of all networks.
     """
 
     version: Version

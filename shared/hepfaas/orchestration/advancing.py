@@ -193,13 +193,14 @@ class Advancing:
             self._check_failed(attempt, store)
             if isinstance(coming, Finished):
                 return self._end(request, name, store, _end_of(coming, self._clock()))
-            sent = records.sent(store, run, attempt.number, phase_of(coming))
-            turn = Turn(name, store, request, coming, sent, done)
-            if coming.chain:
-                self._send_chain(turn, coming.chain[0])
-            else:
-                under_way = self._send_again(turn) if again and sent else turn.under_way()
-                self._send_next(turn, AHEAD - under_way)
+            for ready in (coming, *coming.others):
+                sent = records.sent(store, run, attempt.number, phase_of(ready))
+                turn = Turn(name, store, request, ready, sent, done)
+                if ready.chain:
+                    self._send_chain(turn, ready.chain[0])
+                else:
+                    under_way = self._send_again(turn) if again and sent else turn.under_way()
+                    self._send_next(turn, AHEAD - under_way)
         except RequestError as error:
             return self._end(request, name, store, End("failed", self._clock(), public_text(error)))
         return None
@@ -481,9 +482,9 @@ def _end_of(finished: Finished, time: float) -> End:
 
 
 def phase_of(coming: Ready) -> str:
-    """Return the name of a phase among what was sent: its kind and the root that it makes; a chain has no root."""
+    """Return the name of a phase among what was sent: its kind, and the root that it makes or the fold of the chain."""
     if coming.chain:
-        return coming.phase
+        return coming.phase if coming.fold is None else f"{coming.phase}-{coming.fold}"
     return f"{coming.phase}-{coming.levels[-1][0].key.rpartition('/')[2][:16]}"
 
 

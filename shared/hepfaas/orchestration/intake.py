@@ -298,7 +298,13 @@ def _after(store: Store, recipe: Recipe, rule: Rule, last: versions.Version, pla
 
 def _earlier(store: Store, version: versions.Version) -> Earlier:
     """Return the steps that made a version. Raises: RequestError if its card does not have them."""
-    steps = versions.card_of(store, version)["steps"]
+    card = versions.card_of(store, version)
+    steps = card["steps"]
+    if card.get("folds"):
+        raise RequestError(
+            f"model '{version}' is the mean of the networks of its folds, which no training continues from and no gate "
+            "compares with; train again on all files"
+        )
     try:
         return Earlier(str(version), steps["spec"], steps["checkpoint"], steps["export"])
     except KeyError as error:

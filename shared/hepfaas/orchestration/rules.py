@@ -164,6 +164,12 @@ def rule_of(name: str, values: Mapping[str, Any]) -> Rule:
     params = job.get("params")
     if gate and isinstance(params, dict) and "target" in params:
         raise RequestError(f"rule '{name}': 'gate' compares classifiers, and the job has a 'target'; leave one out")
+    if (gate or values.get("files") == "continue") and isinstance(params, dict) and "folds" in params:
+        key = "gate" if gate else "files"
+        raise RequestError(
+            f"rule '{name}': '{key}' needs events that no network has learned, and with the job's 'folds' some network "
+            "learns each event; leave one out"
+        )
     if gate and (len(rule.sample) < len(set(gate.files)) or set(rule.sample.values()) != set(rule.labels.values())):
         raise RequestError(
             f"rule '{name}': 'gate' needs files of every label, and each of its files must have one, given by 'labels' "

@@ -38,25 +38,31 @@ from hepfaas.runs.steps import (
 
 @functools.lru_cache(maxsize=KEPT)
 def trains(
-    recipe: Recipe, spec: Found, prepared: Found, weigh: Found | None = None, factors: tuple[float, ...] = ()
+    recipe: Recipe,
+    spec: Found,
+    prepared: Found,
+    weigh: Found | None = None,
+    factors: tuple[float, ...] = (),
+    fold: int | None = None,
 ) -> list[list[Train]]:
     """Return the train steps, one list of segments per epoch. Raises: RequestError if there are too many.
 
     factors: of the learning rate in each epoch, none if there is no schedule.
     """
-    rows = sum(part.rows[Split.TRAINING] for part in parts_in(prepared))
+    rows = sum(part.rows[Split.TRAINING] for part in parts_in(prepared, fold))
     n_features = int(spec.values["n_features"])
     labels = classes(recipe, weigh)
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
     n_segments = epochs.n_segments(rows, segment_rows)
-    if recipe.epochs * n_segments > epochs.MOST_TRAINS:
+    if recipe.epochs * n_segments * len(recipe.fold_numbers) > epochs.MOST_TRAINS:
+        each = f" of each of {len(recipe.fold_numbers)} folds" if recipe.folds else ""
         raise RequestError(
-            f"{recipe.epochs:,} epochs of {n_segments:,} segments are more than {epochs.MOST_TRAINS:,} steps of "
+            f"{recipe.epochs:,} epochs of {n_segments:,} segments{each} are more than {epochs.MOST_TRAINS:,} steps of "
             "training; ask for fewer 'epochs' or more 'segment_rows'"
         )
     targets = targets_of(recipe, spec)
-    class_weight = () if targets else _class_weight(recipe, parts_in(prepared), weigh)
+    class_weight = () if targets else _class_weight(recipe, parts_in(prepared, fold), weigh)
     chain: list[list[Train]] = []
     for epoch in range(recipe.epochs):
         chain.append([])
@@ -80,6 +86,7 @@ def trains(
                 weighted=weigh is not None,
                 class_weight=class_weight,
                 targets=targets,
+                fold=fold,
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
             )
@@ -123,19 +130,21 @@ class Course:
     known: int | None = None
 
 
-def course_of(recipe: Recipe, matrix: Preparation, results: Results) -> Course:
-    """Return the chain of a training as far as the results say how it goes on. Raises: RequestError if one of the
-    samples has no event."""
-    check_rows(parts_in(matrix.prepared))
+def course_of(recipe: Recipe, matrix: Preparation, results: Results, fold: int | None = None) -> Course:
+    """Return the chain of the training of a fold, or the only one, as far as the results say how it goes on.
+
+    Raises: RequestError if one of the samples has no event.
+    """
+    check_rows(parts_in(matrix.prepared, fold), fold)
     schedule = recipe.learning_rate_schedule
     if recipe.patience is None and not (schedule and schedule.follows_results):
         factors = schedule.factors(recipe.epochs, ()) if schedule else ()
-        return Course(trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors), bool(schedule))
+        return Course(trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors, fold), bool(schedule))
     losses: list[float] = []
     results = functools.cache(results)
     while True:  # each turn reads the epochs up to the next change of the learning rate
         factors = schedule.factors(recipe.epochs, losses) if schedule else ()
-        chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors)
+        chain = trains(recipe, matrix.spec, matrix.prepared, matrix.weigh, factors, fold)
         losses = _losses(chain, results)
         if not schedule or schedule.factors(recipe.epochs, losses) == factors:
             break

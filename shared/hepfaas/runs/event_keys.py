@@ -9,11 +9,21 @@ from typing import Any
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.runs.folds import MOST_FOLDS, Folds
 from hepfaas.runs.json_values import Key, a_name, is_number, one_of, wrong
 from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 from hepfaas.runs.weighting import Balance
 
 MOST_EDGES, MOST_TARGETS, MOST_SPECTATORS = 1_000, 20, 100
+
+
+def check_folds(recipe: Mapping[str, Any], place: str) -> None:
+    """Raise RequestError if `split` has a condition for test events, which the folds choose."""
+    if recipe.get("folds") and (split := recipe.get("split")) and split.training:
+        raise RequestError(
+            f"{place}: 'split' names the test events by a condition, and with 'folds' each event is a test event "
+            "of one fold; leave one of them out, or give the expression to 'folds' as 'by'"
+        )
 
 
 def check_regression(recipe: Mapping[str, Any], place: str) -> None:
@@ -83,6 +93,16 @@ def _split(value: Any, place: str) -> SplitRule:
     return SplitRule((training, validation, test))
 
 
+def _folds(value: Any, place: str) -> Folds:
+    """Return the folds in their number, or in {"number": n, "by": expression}."""
+    values = value if isinstance(value, dict) else {"number": value}
+    number = values.get("number")
+    if set(values) - {"number", "by"} or type(number) is not int or not 2 <= number <= MOST_FOLDS:
+        wanted = f'a number from 2 to {MOST_FOLDS}, or {{"number": 5, "by": a branch or expression, as "event"}}'
+        raise wrong(place, value, wanted)
+    return Folds(number, _expression(values["by"], f"{place}: 'by'") if "by" in values else "")
+
+
 def _edges(value: Any, place: str) -> tuple[float, ...]:
     numbers = value if isinstance(value, list) and all(map(is_number, value)) else []
     rising = all(one < other for one, other in pairwise(numbers))
@@ -99,4 +119,5 @@ KEYS: Mapping[str, Key] = {
     "balance": Key(_balance, "balance"),
     "negative_weights": Key(one_of("keep", "abs", "drop", "error"), "negative_weights"),
     "split": Key(_split, "split"),
+    "folds": Key(_folds, "folds"),
 }

@@ -39,9 +39,15 @@ class TrainedSegment:
     id_sum: int
 
 
+Training = tuple[Sequence[CountedPart], Sequence[Sequence[TrainedSegment]]]
+"""The parts as one network sees them, and the segments of each of its epochs."""
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """Counts of events, and findings: what does not add up. rejected: events by the cut that rejects them."""
+    """Counts of events, and findings: what does not add up. rejected: events by the cut that rejects them.
+    training_events: of one epoch; with folds those of all networks together, and `epochs` those of all together, too.
+    """
 
     files: int
     ranges: int
@@ -62,18 +68,32 @@ class Ledger:
         return {**asdict(self), **lists, "holds": self.holds}
 
 
-def ledger(files: Sequence[Input], parts: Sequence[CountedPart], epochs: Sequence[Sequence[TrainedSegment]]) -> Ledger:
-    """Return the ledger of the prepared parts and of each complete epoch."""
+def ledger(files: Sequence[Input], trainings: Sequence[Training]) -> Ledger:
+    """Return the ledger of the prepared parts and of each complete epoch, of each fold or of the only training."""
+    parts = trainings[0][0]
     findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
-    rows = sum(part.rows[Split.TRAINING] for part in parts)
-    ids = sum(part.id_sum for part in parts) % 2**64
-    for number, segments in enumerate(epochs, 1):
-        trained = sum(segment.rows for segment in segments)
-        if trained != rows:
-            findings.append(f"epoch {number} trained {trained} events, the training sample has {rows}")
-        elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
-            findings.append(f"epoch {number} trained {rows} events, but not each of the training sample once")
-    return _ledger(files, parts, findings, training_events=rows, epochs=len(epochs))
+    for fold, (seen, epochs) in enumerate(trainings, 1):
+        of_fold = f"fold {fold}: " if len(trainings) > 1 else ""
+        rows = _training_events(seen)
+        ids = sum(part.id_sum for part in seen) % 2**64
+        for number, segments in enumerate(epochs, 1):
+            trained = sum(segment.rows for segment in segments)
+            if trained != rows:
+                findings.append(f"{of_fold}epoch {number} trained {trained} events, the training sample has {rows}")
+            elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
+                findings.append(
+                    f"{of_fold}epoch {number} trained {rows} events, but not each of the training sample once"
+                )
+    rows = sum(_training_events(seen) for seen, _ in trainings)
+    if len(trainings) > 1 and sum(part.rows[Split.TEST] for seen, _ in trainings for part in seen) != sum(
+        sum(part.rows) for part in parts
+    ):
+        findings.append("not every event is a test event of one fold")
+    return _ledger(files, parts, findings, training_events=rows, epochs=sum(len(epochs) for _, epochs in trainings))
+
+
+def _training_events(parts: Sequence[CountedPart]) -> int:
+    return sum(part.rows[Split.TRAINING] for part in parts)
 
 
 def prediction_ledger(files: Sequence[Input], parts: Sequence[CountedPart]) -> Ledger:

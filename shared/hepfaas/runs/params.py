@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hepfaas.errors import RequestError
-from hepfaas.runs import event_keys, feature_keys, training_keys
+from hepfaas.runs import event_keys, feature_keys, plot_keys, training_keys
 from hepfaas.runs.json_values import (
     Key,
     a_flag,
@@ -77,6 +77,7 @@ def params_in(values: Mapping[str, Any], place: str) -> Params:
         del recipe["excluded"]
     if preprocessing := preprocessing_from(values, place):
         recipe["preprocessing"] = preprocessing
+    event_keys.check_folds(recipe, place)
     if recipe.get("targets"):
         event_keys.check_regression(recipe, place)
     if both := [name for name in recipe.get("selected", ()) if name in recipe.get("spectators", ())]:
@@ -129,6 +130,7 @@ _KEYS: Mapping[str, Key] = {
     **event_keys.KEYS,
     **feature_keys.KEYS,
     **training_keys.KEYS,
+    **plot_keys.KEYS,
     "seed": Key(whole(0, MOST_SEED), "seed"),
     "split_seed": Key(whole(0), "split_seed"),
     "threads": Key(whole(1, MOST_THREADS), "threads"),

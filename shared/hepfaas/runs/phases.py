@@ -27,7 +27,8 @@ class Ready:
     """The phase that a run is in.
 
     chain: steps done and steps in total, where the phase is a chain of steps. segments: steps of one epoch. by_epoch:
-    whether the results of an epoch decide how the chain goes on, or whether it ends.
+    whether the results of an epoch decide how the chain goes on, or whether it ends. fold: that the chain trains.
+    others: chains of other folds, whose steps can be done at the same time. whole: steps of all folds, as in `chain`.
     """
 
     phase: str
@@ -36,6 +37,9 @@ class Ready:
     chain: tuple[int, int] | None = None
     segments: int = 1
     by_epoch: bool = False
+    fold: int | None = None
+    others: tuple[Ready, ...] = ()
+    whole: tuple[int, int] | None = None
 
     @functools.cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -51,13 +55,13 @@ class Ready:
     def done(self) -> int:
         """Steps of the phase with a result, without sums."""
         if self.chain:
-            return self.chain[0]
+            return (self.whole or self.chain)[0]
         return self.total - sum(1 for step in self._missing.values() if not isinstance(step, Sum))
 
     @property
     def total(self) -> int:
         """Steps of the phase, without sums."""
-        return self.chain[1] if self.chain else len(self.levels[0])
+        return (self.whole or self.chain)[1] if self.chain else len(self.levels[0])
 
     @functools.cached_property
     def _missing(self) -> dict[str, Step]:

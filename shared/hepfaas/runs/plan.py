@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
+from typing import Any, Literal
 
 from hepfaas.runs import conversion, prediction
 from hepfaas.runs.conversion import Conversion
@@ -98,9 +99,14 @@ def maker(recipe: AnyRecipe, attempt: str, results: Results, key: str) -> Step |
 
 @functools.lru_cache(maxsize=KEPT)
 def score_levels(
-    recipe: Recipe, export: Found, prepared: Found, weigh: Found | None = None, targets: tuple[Row, ...] = ()
+    recipe: Recipe,
+    export: Found,
+    prepared: Found,
+    weigh: Found | None = None,
+    targets: tuple[Row, ...] = (),
+    fold: int | None = None,
 ) -> Levels:
-    """Return the score steps of all parts, and their sums."""
+    """Return the score steps of all parts, and their sums. fold: whose network was exported."""
     n_classes = export.values["n_classes"]
     return tree_of(
         [
@@ -111,14 +117,16 @@ def score_levels(
                 threshold=recipe.threshold,
                 weigh=weigh.key if weigh else "",
                 targets=targets,
+                fold=fold,
             )
             for part in parts_in(prepared)
         ]
     )
 
 
-def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]]:
-    """Return the train steps, one list of segments per epoch; none before all events are prepared.
+def chains_of(recipe: Recipe, attempt: str, results: Results) -> list[list[list[Train]]]:
+    """Return the train steps of each fold, or of the only training, one list of segments per epoch; none before all
+    events are prepared.
 
     A training that has stopped early ends with the epoch after which it stopped.
     """
@@ -126,7 +134,7 @@ def chain_of(recipe: Recipe, attempt: str, results: Results) -> list[list[Train]
         matrix = preparation_of(recipe, attempt, results)
     except Wait:
         return []
-    return course_of(recipe, matrix, results).chain
+    return [course_of(recipe, matrix, results, fold).chain for fold in recipe.fold_numbers]
 
 
 @dataclass(frozen=True)
@@ -160,10 +168,10 @@ def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared
     )
 
 
-def n_epochs(recipe: Recipe, attempt: str, results: Results) -> int | None:
-    """Return after how many epochs a training ended, None while it goes on."""
+def n_epochs(recipe: Recipe, attempt: str, results: Results) -> list[int] | None:
+    """Return after how many epochs the training of each fold, or the only one, ended; None while one goes on."""
     try:
-        return len(trained(course_of(recipe, preparation_of(recipe, attempt, results), results), results))
+        return list(map(len, _trainings(recipe, preparation_of(recipe, attempt, results), results)))
     except Wait:
         return None
 
@@ -236,7 +244,8 @@ def _levels(recipe: Recipe, attempt: str, results: Results) -> Iterator[Sequence
     yield from open_levels(recipe, attempt)
     yield from survey_levels(recipe, matrix.opened)
     yield from prepare_levels(recipe, matrix.opened, matrix.spec, matrix.weigh)
-    yield from course_of(recipe, matrix, results).chain
+    for fold in recipe.fold_numbers:
+        yield from course_of(recipe, matrix, results, fold).chain
     yield from _sample_levels(recipe, attempt, matrix, results)
 
 
@@ -244,39 +253,44 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
     matrix = preparation_of(recipe, attempt, results)
     if recipe.continues:
         earlier_result(recipe.continues, "checkpoint", results)
-    epochs = trained(course_of(recipe, matrix, results), results)
-    ends = list(epochs)
-    best = best_epoch([result["metrics"]["val_loss"] for result in epochs.values()])
-    last = ends[best]
-    network = {item.name: getattr(last, item.name) for item in fields(Learning)}
-    export = one(Export(**network, checkpoint=last.key), results)
-    score = phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh, last.targets), results)
-    ended, names = tuple(step.key for step in ends), class_names(recipe, matrix.weigh)
+    trainings = _trainings(recipe, matrix, results)
+    best = [best_epoch([result["metrics"]["val_loss"] for result in epochs.values()]) for epochs in trainings]
+    lasts = [list(epochs)[number] for epochs, number in zip(trainings, best, strict=True)]
+    exports = [one(_export([last]), results) for last in lasts]
+    targets, names = lasts[0].targets, class_names(recipe, matrix.weigh)
+    scores = [
+        phase("score", score_levels(recipe, export, matrix.prepared, matrix.weigh, targets, last.fold), results)
+        for export, last in zip(exports, lasts, strict=True)
+    ]
     examine = one(
         Examine(
             data=matrix.prepared.key,
             spec=matrix.spec.values["columns"],
-            export=export.key,
-            score=score.key,
+            export=exports[0].key,
+            score=scores[0].key,
             classes=names,
-            targets=last.targets,
+            targets=targets,
+            fold=lasts[0].fold,
         ),
         results,
     )
     evaluate = one(
         Evaluate(
-            score=score.key,
             examine=examine.key,
-            epochs=ended,
-            best_epoch=best,
+            trainings=tuple(
+                (score.key, tuple(step.key for step in epochs), number)
+                for score, epochs, number in zip(scores, trainings, best, strict=True)
+            ),
             classes=names,
             data=matrix.prepared.key,
             cuts=_cuts(recipe),
-            targets=last.targets,
+            targets=targets,
             samples=_samples(recipe, headers_in(matrix.opened)),
+            labels=_labels(recipe, headers_in(matrix.opened)),
         ),
         results,
     )
+    export = one(_export(lasts, "mean"), results) if recipe.folds else exports[0]
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
@@ -285,12 +299,51 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         recipe=_on_card(recipe),
         data=matrix.prepared.key,
         spec=matrix.spec.key,
-        checkpoint=last.key,
+        checkpoint=lasts[0].key,
         export=export.key,
         evaluate=evaluate.key,
         compare=gate.key if gate else None,
+        folds=one(_export(lasts, "each"), results).key if recipe.folds else "",
     )
     return Finished(one(publish, results).values, gate.values if gate else None)
+
+
+def _labels(recipe: Recipe, headers: Sequence[Header]) -> str:
+    """Return the text of the plot labels, with the luminosity of the samples and the titles in the files."""
+    plots = recipe.plots
+    luminosity = plots.luminosity
+    if luminosity is None and recipe.luminosity is not None:
+        luminosity = recipe.luminosity / 1000
+    titles = dict(headers[0].titles) | dict(plots.titles)
+    return replace(plots, luminosity=luminosity, titles=tuple(titles.items())).text
+
+
+def _trainings(recipe: Recipe, matrix: Preparation, results: Results) -> list[Mapping[Train, Mapping[str, Any]]]:
+    """Return the result of the last step of each epoch, for each fold or the only training.
+
+    Raises: Wait with the next steps of all folds that are not trained.
+    """
+    trainings: list[Mapping[Train, Mapping[str, Any]]] = []
+    waiting: list[Ready] = []
+    done = 0
+    for fold in recipe.fold_numbers:
+        course = course_of(recipe, matrix, results, fold)
+        try:
+            trainings.append(trained(course, results))
+            done += len(trainings[-1]) * len(course.chain[0])
+        except Wait as wait:
+            waiting.append(replace(wait.ready, fold=fold))
+    if waiting:
+        chains = [ready.chain for ready in waiting if ready.chain]
+        steps_done, steps = (done + sum(counts) for counts in zip(*chains, strict=True))
+        raise Wait(replace(waiting[0], others=tuple(waiting[1:]), whole=(steps_done, steps)))
+    return trainings
+
+
+def _export(lasts: Sequence[Train], joined: Literal["", "mean", "each"] = "") -> Export:
+    """Return the export of the network of a train step, or of several."""
+    network = {item.name: getattr(lasts[0], item.name) for item in fields(Learning)}
+    return Export(**network, checkpoints=tuple(step.key for step in lasts), joined=joined)
 
 
 def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: Preparation, export: Found, results: Results) -> Found:

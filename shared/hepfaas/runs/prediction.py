@@ -29,8 +29,8 @@ class Prediction:
 
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
     spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
-    `Preprocessing`. entries: the range of entries [first, stop) of each file; None: all. range_events: most entries
-    that one step reads.
+    `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of entries
+    [first, stop) of each file; None: all. range_events: most entries that one step reads.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -44,6 +44,7 @@ class Prediction:
     identifiers: tuple[str, ...]
     spectators: tuple[str, ...] = ()
     preprocessing: str = ""
+    fold_by: str = ""
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
 
@@ -88,6 +89,7 @@ def inputs(recipe: Prediction, headers: Sequence[Header]) -> list[Input]:
 @functools.lru_cache(maxsize=KEPT)
 def open_levels(recipe: Prediction, attempt: str) -> Levels:
     """Return the open steps and their sums."""
+    optional = tuple(dict.fromkeys(filter(None, (*recipe.spectators, recipe.fold_by))))
     steps = [
         Open(
             url=url,
@@ -97,8 +99,8 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             identifiers=recipe.identifiers,
             range_events=recipe.range_events,
             attempt=attempt,
-            preprocessing=recipe.preprocessing if recipe.spectators else "",
-            optional=recipe.spectators,
+            preprocessing=recipe.preprocessing if optional else "",
+            optional=optional,
         )
         for url in recipe.urls
     ]
@@ -118,8 +120,9 @@ def predict_levels(recipe: Prediction, opened: Found) -> Levels:
             identifiers=header.identifiers,
             spec=recipe.spec,
             graph=recipe.graph,
-            spectators=header.spectators,
+            spectators=tuple(name for name in header.spectators if name in recipe.spectators),
             extra=header.extra,
+            fold_by=recipe.fold_by if recipe.fold_by in header.spectators else "",
             model=recipe.model,
             url=file.url,
         )

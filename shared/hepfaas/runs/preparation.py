@@ -61,23 +61,26 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             preprocessing=recipe.preprocessing.text,
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
+            titles=recipe.plots.branch_titles,
         )
         for file in recipe.files
     ]
 
 
 def _telling(recipe: Recipe) -> tuple[str, ...]:
-    """Return the names in the weights and the label of events that are not selected by name. As features they could
-    tell the class, and data do not have them."""
+    """Return the names in the weights, the label and the fold of events that are not selected by name. As features they
+    could tell the class, and data do not have all of them."""
     weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
-    used = {name for text in (recipe.label, *weights) if text for name in parse(text, "params.json").names}
+    texts = (recipe.label, recipe.folds.by if recipe.folds else "", *weights)
+    used = {name for text in texts if text for name in parse(text, "params.json").names}
     return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
-    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, and
-    which events are not test events."""
-    texts = [*recipe.weighting(file.sample).expressions, *recipe.spectators, *recipe.targets, recipe.split.training]
+    """Return the expressions that give one number for each event of a file: weight, label, spectators, targets, which
+    events are not test events, and the fold."""
+    weighting, by = recipe.weighting(file.sample), recipe.folds.by if recipe.folds else ""
+    texts = [*weighting.expressions, *recipe.spectators, *recipe.targets, recipe.split.training, by]
     return tuple(filter(None, dict.fromkeys(texts)))
 
 
@@ -163,6 +166,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             weigh=weigh.key if weigh else "",
             targets=targets,
             split=recipe.split.text,
+            folds=recipe.folds.text if recipe.folds else "",
             url=file.url,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
@@ -218,6 +222,12 @@ class Preparation:
 def preparation_of(recipe: Recipe, attempt: str, results: Results) -> Preparation:
     if recipe.gate and recipe.targets:
         raise RequestError("a gate compares classifiers, and the run has a 'target'; leave one of them out")
+    if recipe.folds and (recipe.gate or recipe.continues):
+        other = "a gate" if recipe.gate else "a training that continues from an earlier version"
+        raise RequestError(
+            f"{other} needs events that no network has learned, and with 'folds' each event is learned "
+            "by some; leave one of them out"
+        )
     opened = phase("open", open_levels(recipe, attempt), results)
     spec = earlier_result(recipe.continues, "spec", results) if recipe.continues else spec_of(recipe, opened, results)
     weigh = _weigh(recipe, opened, results) if recipe.is_weighted else None
@@ -332,16 +342,20 @@ def headers_in(opened: Found) -> list[Header]:
 
 
 @functools.lru_cache(maxsize=KEPT)
-def parts_in(prepared: Found) -> list[PreparedPart]:
-    return prepared_parts(prepared.values)
+def parts_in(prepared: Found, fold: int | None = None) -> list[PreparedPart]:
+    """Return the prepared parts as the network of a fold sees them."""
+    return prepared_parts(prepared.values, fold)
 
 
-def check_rows(parts: Sequence[PreparedPart]) -> None:
+def check_rows(parts: Sequence[PreparedPart], fold: int | None = None) -> None:
     for split in Split:
         if not any(part.rows[split] for part in parts):
             events, rejected = sum(sum(part.rows) for part in parts), sum(sum(part.rejected) for part in parts)
             why = f"the cuts reject {rejected:,} of {events + rejected:,} events, and " if rejected else ""
-            raise RequestError(f"the {split.label} sample has no event: {why}{events:,} events are too few to split")
+            of = "" if fold is None else f" of fold {fold + 1}"
+            raise RequestError(
+                f"the {split.label} sample{of} has no event: {why}{events:,} events are too few to split"
+            )
 
 
 def _shares(entries: Sequence[int], n_events: int) -> list[int]:

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.feature_rules import FeatureRules
+from hepfaas.runs.folds import Folds
+from hepfaas.runs.plot_labels import USUAL_LABELS, PlotLabels
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.schedule import Schedule
 from hepfaas.runs.splits import USUAL_SPLIT, SplitRule
@@ -84,7 +86,8 @@ class Recipe:
     patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
     None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
-    targets: expressions of the numbers that a regression learns; (): the run is a classifier.
+    targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
+    training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
     """
 
     kind: ClassVar[str] = "training"
@@ -127,6 +130,13 @@ class Recipe:
     learning_rate_schedule: Schedule | None = None
     class_weight: Literal["balanced"] | tuple[tuple[int, float], ...] = ()
     targets: tuple[str, ...] = ()
+    folds: Folds | None = None
+    plots: PlotLabels = USUAL_LABELS
+
+    @property
+    def fold_numbers(self) -> tuple[int | None, ...]:
+        """The number of each fold; (None,) without folds."""
+        return tuple(range(self.folds.number)) if self.folds else (None,)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -177,6 +187,7 @@ class Recipe:
         names = ("selected", "excluded", "identifiers", "spectators", "targets")
         lists = {name: tuple(values.get(name, ())) for name in names}
         continues, gate = values.get("continues"), values.get("gate")
+        folds = values.get("folds")
         schedule, class_weight = values.get("learning_rate_schedule"), values.get("class_weight", ())
         rest = {
             "files": _files(values["files"]),
@@ -190,6 +201,8 @@ class Recipe:
             "balance": balance_from_json(values.get("balance")),
             "split": SplitRule.from_json(values.get("split")),
             "learning_rate_schedule": Schedule(**schedule) if schedule else None,
+            "folds": Folds(**folds) if folds else None,
+            "plots": PlotLabels.from_json(values.get("plots")),
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from hepfaas.exact import ExactSum
+from hepfaas.runs.folds import seen_by, sizes_of
 from hepfaas.runs.opened import files_of
+from hepfaas.runs.splits import Split
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Header:
     each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
     file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
     made of. spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, ''
-    for none.
+    for none. titles: of branches, if they are kept.
     """
 
     identity: str
@@ -35,6 +37,7 @@ class Header:
     extra: tuple[str, ...] = ()
     spectators: tuple[str, ...] = ()
     sum_of_weights: str = ""
+    titles: tuple[tuple[str, str], ...] = ()
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -57,6 +60,7 @@ class Header:
             extra=tuple(values.get("extra", ())),
             spectators=tuple(values.get("spectators", ())),
             sum_of_weights=values.get("sum_of_weights", ""),
+            titles=tuple(map(tuple, values.get("titles", ()))),
             **pairs,
         )
 
@@ -68,7 +72,8 @@ class PreparedPart:
     file: identity. label: class of all events, -1 if each has its own. rows: of each split. id_sum: of the training
     rows' event ids. order: the split of each record batch, one digit each. rejected: events by the cut that rejects
     them. flow: exact sums of their weights and of the squares, and then those of the rows; in a sum of results
-    the first part of a file has the sums of all its parts, and the others have none.
+    the first part of a file has the sums of all its parts, and the others have none. groups: see `PartFacts`. sizes:
+    rows of each record batch, of a part as a fold sees it.
     """
 
     key: str
@@ -81,6 +86,20 @@ class PreparedPart:
     order: str
     rejected: tuple[int, ...] = ()
     flow: tuple[tuple[Any, Any], ...] = ()
+    groups: tuple[tuple[int, int], ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def of_fold(self, fold: int | None) -> PreparedPart:
+        """Return the part as the network of a fold sees it; None: in a run without folds."""
+        if fold is None:
+            return self
+        sizes = sizes_of(self.order, [rows for rows, _ in self.groups])
+        return replace(self, **seen_by(fold, self.groups, self.order), sizes=sizes)
+
+    def batches(self, split: Split) -> list[tuple[int, int]]:
+        """Return the number and the rows of each record batch of a split."""
+        sizes = self.sizes or sizes_of(self.order, self.rows)
+        return [(number, sizes[number]) for number, digit in enumerate(self.order) if digit == str(int(split))]
 
     def sums(self, number: int) -> tuple[ExactSum, ExactSum]:
         """Return the sums of weights and of squared weights of the events that a cut rejects, or of the rows."""
@@ -131,11 +150,13 @@ def headers_of(values: Mapping[str, Any]) -> list[Header]:
     return [Header.from_json(file) for file in files_of(values)]
 
 
-def prepared_parts(values: Mapping[str, Any]) -> list[PreparedPart]:
-    """Return the parts in a sum of prepare steps or a single result."""
-    tuples = ("entries", "rows", "rejected", "flow")
+def prepared_parts(values: Mapping[str, Any], fold: int | None = None) -> list[PreparedPart]:
+    """Return the parts in a sum of prepare steps or a single result, as the network of a fold sees them."""
+    tuples = ("entries", "rows", "rejected", "flow", "groups")
     return [
-        PreparedPart(**{**_known(PreparedPart, part), **{name: tuple(part.get(name, ())) for name in tuples}})
+        PreparedPart(**{**_known(PreparedPart, part), **{name: tuple(part.get(name, ())) for name in tuples}}).of_fold(
+            fold
+        )
         for part in values["parts"]
     ]
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.targets import Row
 
@@ -118,7 +118,8 @@ class Open(Step):
 
     removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
     that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
-    '' for none. optional: expressions that are evaluated if the file has their branches.
+    '' for none. optional: expressions that are evaluated if the file has their branches. titles: whether the titles of
+    branches are kept.
     """
 
     kind = "open"
@@ -135,6 +136,7 @@ class Open(Step):
     expressions: tuple[str, ...] = ()
     sum_of_weights: str = ""
     optional: tuple[str, ...] = ()
+    titles: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +209,7 @@ class Prepare(RangeStep):
     spec: key of the blob with the columns. inputs: branches of the file that are read for weights, labels and
     spectators beside those of the spec. weighting: text of a `Weighting`. weigh: key of the result with the factors of
     weights; both '' without weights. label: of all events, as the number of its class; -1 if each has its own. targets:
-    of a regression; its events are of one class.
+    of a regression; its events are of one class. split, folds: texts of a `SplitRule` and of `Folds`.
     """
 
     kind = "prepare"
@@ -224,6 +226,7 @@ class Prepare(RangeStep):
     weigh: str = ""
     targets: tuple[Row, ...] = ()
     split: str = ""
+    folds: str = ""
     url: str = field(metadata=HINT)
 
 
@@ -233,7 +236,7 @@ class Learning(Step):
 
     xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
     factor of the event weights of each label, in the order of `labels`; none if all are 1. targets: of a regression,
-    which has no labels.
+    which has no labels. fold: whose events are the test events; None in a run without folds.
     """
 
     data: str
@@ -248,6 +251,7 @@ class Learning(Step):
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
     targets: tuple[Row, ...] = ()
+    fold: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,16 +274,19 @@ class Train(Learning):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Learning):
-    """The served model: a LiteRT graph of one checkpoint, checked against its network."""
+    """The served model: a LiteRT graph of one checkpoint, or of several: of the mean of their outputs, or with the
+    outputs of each, one after the other. The graph is checked against the networks."""
 
     kind = "export"
-    checkpoint: str
+    version = 2
+    checkpoints: tuple[str, ...]
+    joined: Literal["", "mean", "each"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Step):
     """Counts of the scores of one prepared part's held-back rows; they add up over parts. weigh: key of the factors of
-    event weights, '' without weights. targets: of a regression, whose residuals are counted."""
+    event weights, '' without weights. targets: of a regression, whose residuals are counted. fold: of the network."""
 
     kind = "score"
     version = 2
@@ -289,13 +296,14 @@ class Score(Step):
     threshold: float
     weigh: str = ""
     targets: tuple[Row, ...] = ()
+    fold: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examine(Step):
     """Histograms of branches, efficiencies, sculpting, correlations and importances, from a sample of the test events.
     data: sum of all prepared parts. spec: key of the blob with the columns. score: sum of all scores. classes: their
-    names. targets: of a regression, whose residuals are compared with the branches instead."""
+    names. targets: of a regression, whose residuals are compared with the branches instead. fold: of the network."""
 
     kind = "examine"
     data: str
@@ -304,27 +312,28 @@ class Examine(Step):
     score: str
     classes: tuple[str, ...]
     targets: tuple[Row, ...] = ()
+    fold: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Step):
-    """Metrics, curves and plots from the sum of all scores, and the cut flow from the prepared events `data`.
+    """Metrics, curves and plots from the scores, and the cut flow from the prepared events `data`.
 
-    examine: key of its result. epochs: the last train step of each epoch. classes: their names in the plots. cuts:
-    names. samples: identity of each file and name of its sample. targets: of a regression.
+    examine: key of its result. trainings: of each fold, or the only one: the sum of its scores, the last train step of
+    each epoch, and the index of the best epoch. classes: their names in the plots. cuts: names. samples: identity of
+    each file and name of its sample. targets: of a regression. labels: text of the `PlotLabels`.
     """
 
     kind = "evaluate"
-    version = 2
-    score: str
+    version = 3
     examine: str
-    epochs: tuple[str, ...]
-    best_epoch: int
+    trainings: tuple[tuple[str, tuple[str, ...], int], ...]
     classes: tuple[str, ...]
     data: str
     cuts: tuple[str, ...] = ()
     samples: tuple[tuple[str, str], ...] = ()
     targets: tuple[Row, ...] = ()
+    labels: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,8 +350,9 @@ class Compare(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Publish(Step):
-    """A model version under a name. recipe: JSON text for the card, without the files. compare: the step of the gate
-    that it has passed, None if there was no gate."""
+    """A model version under a name. recipe: JSON text for the card, without the files. checkpoint: of the first fold.
+    compare: the step of the gate that it has passed, None if there was no gate. folds: export of the networks of all
+    folds, '' without folds."""
 
     kind = "publish"
     name: str
@@ -353,6 +363,7 @@ class Publish(Step):
     export: str
     evaluate: str
     compare: str | None
+    folds: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,7 +400,7 @@ class Register(Step):
 class Predict(RangeStep):
     """Scores of one entry range. branches: the inputs of the model; identifiers, spectators: those that the file has;
     extra: branches that the spectators are made of; spec, graph: hashes of the spec and the graph of the version
-    `model`."""
+    `model`. fold_by: expression of the fold of an event, '' if there is none or the file lacks its branches."""
 
     kind = "predict"
     file: str
@@ -401,6 +412,7 @@ class Predict(RangeStep):
     graph: str
     spectators: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
 

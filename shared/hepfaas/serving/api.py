@@ -23,7 +23,7 @@ from hepfaas.models import versions
 from hepfaas.models.inference import Inference
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import STREAM_S
-from hepfaas.platform.storage import is_name
+from hepfaas.platform.storage import Store, is_name
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
 from hepfaas.serving.context import Context
@@ -156,7 +156,8 @@ async def _of_files(context: Context, served: Served, values: Mapping[str, Any],
         return response
     accept = context.request.headers.get("accept", "")
     kind = next((kind for kind in (ARROW_STREAM, PARQUET) if kind in accept), LINES)
-    blocks = _blocks(context.server.instance.inference, served, wanted, headers=headers, reading=reading, end=end)
+    inference, store = context.server.instance.inference, context.server.store
+    blocks = _blocks(inference, served, wanted, store=store, headers=headers, reading=reading, end=end)
     first = await _in_reader(next, blocks, None)  # an error in the first file becomes a status, not a line
     parts = streamed(kind, itertools.chain([first] if first else [], blocks), str(served.version), len(wanted.files))
 
@@ -243,6 +244,7 @@ def _blocks(
     served: Served,
     wanted: FileEntries,
     *,
+    store: Store,
     headers: Mapping[str, Any],
     reading: Reading,
     end: float,
@@ -251,15 +253,16 @@ def _blocks(
 
     Raises: RequestError; UnavailableError, also at that time.
     """
+    from hepfaas.models.networks import networks_of
     from hepfaas.platform.work_limit import REQUEST_S
     from hepfaas.steps.predict import predicted
 
-    with inference.model(served.graph) as model:
+    with networks_of(served.published, served.graph, store, inference) as networks:
         for number, url in enumerate(wanted.files):
             header = headers.get(url)
             for block in predicted(
                 served.published,
-                model,
+                networks,
                 url,
                 wanted.tree,
                 wanted=wanted.entries,

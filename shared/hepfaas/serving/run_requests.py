@@ -11,6 +11,7 @@ from starlette.responses import Response
 from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.datasets.root import OpenedFile, opened
 from hepfaas.errors import RequestError, UnavailableError
+from hepfaas.models.networks import rule_of
 from hepfaas.models.served import Served
 from hepfaas.orchestration.records import Request
 from hepfaas.orchestration.submitting import trace_of
@@ -102,6 +103,7 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         identifiers=published.spec.identifiers,
         spectators=published.spec.spectators,
         preprocessing=published.spec.preprocessing.text,
+        fold_by=rule.folds.by if (rule := rule_of(published)) else "",
         entries=wanted.entries,
         range_events=int(published.card["recipe"]["range_events"]),
     )

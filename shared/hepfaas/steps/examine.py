@@ -22,7 +22,6 @@ from hepfaas.features.matrix import denormalise
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.models.inference import INFERENCE, ConfinedModel, Graph, Inference
 from hepfaas.platform.storage import Store
-from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Examine
@@ -42,7 +41,7 @@ def perform(step: Examine, store: Store, inference: Inference = INFERENCE) -> No
         Exported.from_json(result_of(step.export, store)),
         FeatureSpec.from_json(json.loads(store.get(step.spec))),
     )
-    features, labels, weights, spectators = _rows(prepared_parts(result_of(step.data, store)), spec, store)
+    features, labels, weights, spectators = _rows(_parts(step, store), spec, store)
     graph = Graph(store.get(export.graph), (spec.n_features,), export.outputs)
     with inference.model(graph) as model:
         probabilities = _probabilities(model, features, export)
@@ -70,19 +69,19 @@ def perform(step: Examine, store: Store, inference: Inference = INFERENCE) -> No
 
 def _of_regression(step: Examine, store: Store, inference: Inference) -> dict[str, Any]:
     spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
-    features, targets, weights, spectators = _rows(prepared_parts(result_of(step.data, store)), spec, store)
+    features, targets, weights, spectators = _rows(_parts(step, store), spec, store)
     return examined(step, store, inference, features=features, standard=targets, weights=weights, spectators=spectators)
+
+
+def _parts(step: Examine, store: Store) -> list[PreparedPart]:
+    return prepared_parts(result_of(step.data, store), step.fold)
 
 
 def _rows(
     parts: Sequence[PreparedPart], spec: FeatureSpec, store: Store
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
     """Return features, labels or targets, weights times the factors of the sample, and spectators."""
-    batches = [
-        (part, number, min(BATCH_ROWS, part.rows[Split.TEST] - index * BATCH_ROWS))
-        for part in parts
-        for index, number in enumerate(place for place, digit in enumerate(part.order) if digit == str(int(Split.TEST)))
-    ]
+    batches = [(part, number, rows) for part in parts for number, rows in part.batches(Split.TEST)]
     features = [np.zeros((0, spec.n_features), dtype=np.float32)]
     labels, weights = list[NDArray[Any]](), [np.zeros(0)]
     spectators: dict[str, list[NDArray[np.float64]]] = {}

@@ -1,8 +1,10 @@
-"""export: the best checkpoint -> the served model: a LiteRT graph and a Keras file, checked against each other."""
+"""export: the best checkpoint, or one of each fold -> the served model: a LiteRT graph and a Keras file, checked
+against each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +28,22 @@ TOLERANCE = 1e-5
 
 def perform(step: Export, store: Store, learners: Learners, inference: Inference = INFERENCE) -> None:
     """Raises: RequestError if the network cannot be exported, or its graph computes other scores."""
-    learner = learners.holding(step.checkpoint, step, store)
-    exported = learner.export()
-    features = _held_back(step, prepared_parts(result_of(step.data, store)), store)
-    scores = learner.predict(features)
+    features = _held_back(step, prepared_parts(result_of(step.data, store), step.fold), store)
+    states, outputs = [], []
+    for checkpoint in step.checkpoints:
+        learner = learners.holding(checkpoint, step, store)
+        states.append(arrays_of(store.get(checkpoint)))
+        outputs.append(learner.predict(features))
+    exported = learner.export(states if step.joined else (), step.joined)
+    scores = np.concatenate(outputs, axis=1)
+    if step.joined == "mean":
+        scores = np.asarray(np.mean(outputs, axis=0, dtype=np.float64), dtype=np.float32)
     graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
     with inference.model(graph) as model:
         served = model.predict(features)
     if step.targets:
-        difference = difference_in_units(served, scores, step.targets)
+        rows = (-1, len(step.targets))
+        difference = difference_in_units(served.reshape(rows), scores.reshape(rows), step.targets)
     else:
         difference = largest_difference(served, scores)
     if not difference <= TOLERANCE:
@@ -47,11 +56,11 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
         graph=put_blob(store, exported.graph),
         keras=put_blob(store, exported.keras),
         outputs=scores.shape[1],
-        n_classes=0 if step.targets else max(2, scores.shape[1]),
+        n_classes=0 if step.targets else max(2, outputs[0].shape[1]),
         logits=facts.logits,
         labels=step.labels,
-        parameters=facts.parameters,
-        weights=weights_hash(arrays_of(store.get(step.checkpoint))),
+        parameters=facts.parameters * len(states),
+        weights=weights_hash(_all_weights(states) if step.joined else states[0]),
         check={"events": len(features), "largest_difference": difference},
         versions=dict(facts.versions),
         processor=facts.processor,
@@ -65,6 +74,16 @@ def _held_back(step: Export, prepared: Sequence[PreparedPart], store: Store) -> 
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), CHECK_ROWS)
     fetch: Callable[[str], Rows] = fetching(prepared, store)
     return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])
+
+
+def _all_weights(states: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the weights of all networks under different names."""
+    return {
+        f"model/{number}/{name}": array
+        for number, state in enumerate(states)
+        for name, array in state.items()
+        if name.startswith("model/")
+    }
 
 
 def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

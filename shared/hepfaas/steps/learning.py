@@ -95,15 +95,7 @@ class Learners:
 
 def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[SplitPart]:
     """Return the record batches of one split in the prepared parts."""
-    return [
-        SplitPart(part.key, part.label, _numbers(part.order, split), part.rows[split])
-        for part in prepared
-        if part.rows[split]
-    ]
-
-
-def _numbers(order: str, split: Split) -> list[int]:
-    return [number for number, digit in enumerate(order) if digit == str(split)]
+    return [SplitPart(part.key, part.label, part.batches(split)) for part in prepared if part.rows[split]]
 
 
 def fetching(prepared: Sequence[PreparedPart], store: Store) -> Callable[[str], Rows]:

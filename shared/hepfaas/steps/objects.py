@@ -51,11 +51,11 @@ def result_if_there(key: str, store: Store) -> dict[str, Any] | None:
         return None
 
 
-def open_part(key: str, size_bytes: int, store: Store) -> Any:
-    """Open a prepared part, read by ranges."""
+def open_part(key: str, size_bytes: int, store: Store, fold: int | None = None) -> Any:
+    """Open a prepared part, read by ranges, as the network of a fold sees it."""
     from hepfaas.training.prepared import StoredPart  # pyarrow: only where parts are read
 
-    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
+    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes, fold)
 
 
 def open_scores(key: str, store: Store) -> Any:

@@ -36,7 +36,9 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
-    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
+    names = [branch.name for branch in branches]
+    identifiers = {match for name in step.identifiers for match in matching(name, names)}  # never features
+    removed = {match for name in step.removed for match in matching(name, names)} - identifiers
     choice = choose_branches(
         file.place,
         [branch for branch in branches if branch.name not in removed],
@@ -50,13 +52,14 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     spectators = with_branches(step.optional, preprocessing, available)
     extra = extra_inputs([*step.expressions, *spectators], preprocessing, available)
     baskets = file.baskets(list(dict.fromkeys([*inputs, *extra])))
+    used = {*inputs, *extra}
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
         "identity": file.identity,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
-        "read_bytes": sum(branch.size_bytes for branch in file.branches if branch.name in {*inputs, *extra}),
+        "read_bytes": sum(branch.size_bytes for branch in file.branches if branch.name in used),
         "features": [[branch.name, branch.jagged] for branch in choice.features],
         "identifiers": list(choice.identifiers),
         "ranges": [[entries.start, entries.stop] for entries in ranges],
@@ -70,6 +73,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "inputs": list(inputs) if preprocessing else [],
         "extra": list(extra),
         "spectators": list(spectators),
+        "titles": [[b.name, b.title] for b in file.branches if b.title and b.name in used] if step.titles else [],
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))

@@ -18,16 +18,19 @@ from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.extra import extra_inputs, with_branches
 from hepfaas.features.jagged import Values, flat_values
-from hepfaas.features.vectors import vectors_of
+from hepfaas.features.vectors import Vectors, vectors_of
 from hepfaas.models import versions
-from hepfaas.models.inference import INFERENCE, ConfinedModel, Inference
+from hepfaas.models.inference import INFERENCE, Inference
+from hepfaas.models.networks import Networks, networks_of, rule_of
 from hepfaas.models.served import graph_of
 from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
+from hepfaas.runs.folds import FoldRule
 from hepfaas.runs.steps import Predict
 from hepfaas.scores.files import columns_of
 from hepfaas.steps.objects import encoded
+from hepfaas.training.split import folds_of
 
 RANGE_EVENTS = 10_000
 """Most rows of the matrix in memory at once."""
@@ -66,23 +69,34 @@ def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: In
     published = _published(step, store)
     if hashes_of(published) != (step.graph, step.spec):
         raise RequestError(f"model '{step.model}' has changed since the run was requested; request a new run")
-    source = _Source(step.url, step.file, step.tree, step.identifiers, step.spectators, step.extra, reading)
+    source = _Source(
+        url=step.url,
+        identity=step.file,
+        tree=step.tree,
+        identifiers=step.identifiers,
+        spectators=step.spectators,
+        extra=step.extra,
+        fold_by=step.fold_by,
+        reading=reading,
+    )
     entries = EntryRange(*step.entries)
-    with inference.model(graph_of(published)) as model:
-        scored = _scored(published, model, source, entries, _read(published, source, entries))
+    with networks_of(published, graph_of(published), store, inference) as networks:
+        scored = _scored(published, networks, source, entries, _read(published, source, entries))
         part = score_part(step.file, step.entries, ((scores.columns, scores.n_surplus) for scores in scored))
     store.create(step.key, memoryview(part))
 
 
 def hashes_of(published: Published) -> tuple[str, str]:
-    """Return the hashes of the graph and of the spec, on which scores depend beside the events."""
-    spec = encoded(published.spec.to_json())
-    return hashlib.sha256(published.graph).hexdigest(), hashlib.sha256(spec).hexdigest()
+    """Return the hashes of the graph, with the folds, and of the spec, on which scores depend beside the events."""
+    spec, graph = encoded(published.spec.to_json()), hashlib.sha256(published.graph)
+    if rule := rule_of(published):
+        graph.update(encoded(rule.to_json()))
+    return graph.hexdigest(), hashlib.sha256(spec).hexdigest()
 
 
 def predicted(
     published: Published,
-    model: ConfinedModel,
+    networks: Networks,
     url: str,
     tree: str,
     *,
@@ -100,23 +114,37 @@ def predicted(
     file = file or opened(url, tree, reading)
     branches = [branch.name for branch in file.branches]
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
-    spectators = with_branches(published.spec.spectators, published.spec.preprocessing, branches)
-    extra = extra_inputs(spectators, published.spec.preprocessing, branches)
-    source = _Source(url, file.identity, tree, identifiers, spectators, extra, reading, limit_s)
+    preprocessing, by = published.spec.preprocessing, networks.rule.folds.by if networks.rule else ""
+    spectators = with_branches(published.spec.spectators, preprocessing, branches)
+    fold_by = with_branches([by] if by else [], preprocessing, branches)
+    source = _Source(
+        url=url,
+        identity=file.identity,
+        tree=tree,
+        identifiers=identifiers,
+        spectators=spectators,
+        extra=extra_inputs([*spectators, *fold_by], preprocessing, branches),
+        fold_by="".join(fold_by),
+        reading=reading,
+        limit_s=limit_s,
+    )
     first, stop = wanted or (0, file.entries)
     ranges = (
         EntryRange(max(first, entries.start), min(stop, entries.stop))
         for entries in planned(file.baskets(inputs), file.entries, RANGE_EVENTS)
     )
-    wanted_ranges = (entries for entries in ranges if entries.start < entries.stop)
-    for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges):
-        yield from _scored(published, model, source, entries, arrays)
+    wanted_ranges = [entries for entries in ranges if entries.start < entries.stop]
+    nowhere = min(first, file.entries)
+    none = [EntryRange(nowhere, nowhere)]  # a file without events has scores, too: none, with their names
+    for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges or none):
+        yield from _scored(published, networks, source, entries, arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Source:
     """A file that was opened before: its identity, the identifiers and spectators that it has, and the branches that
-    spectators are made of. limit_s: processor time of the preprocessing of `RANGE_EVENTS`."""
+    spectators and folds are made of. fold_by: expression of the fold of an event, '' if there is none or the file lacks
+    its branches. limit_s: processor time of the preprocessing of `RANGE_EVENTS`."""
 
     url: str
     identity: str
@@ -124,6 +152,7 @@ class _Source:
     identifiers: Sequence[str]
     spectators: Sequence[str]
     extra: Sequence[str]
+    fold_by: str
     reading: Reading
     limit_s: float = STEP_S
 
@@ -150,7 +179,7 @@ def _read_ahead(
 
 def _scored(
     published: Published,
-    model: ConfinedModel,
+    networks: Networks,
     source: _Source,
     entries: EntryRange,
     arrays: Mapping[str, Values],
@@ -158,19 +187,33 @@ def _scored(
     """Yield the scores of a range that was read as a whole, a few thousand events at a time."""
     spec = published.spec
     events = max(1, min(RANGE_EVENTS, RANGE_SCORES // int(published.card["outputs"])))
-    for start in range(0, entries.stop - entries.start, events):
+    for start in range(0, max(1, entries.stop - entries.start), events):
         branches = {name: branch[start : start + events] for name, branch in arrays.items()}
         identifiers = {name: flat_values(branches[name], name) for name in source.identifiers}
         first = entries.start + start
-        vectors = vectors_of(branches, spec, source.spectators, work_limit(source.limit_s))
+        numbers = np.arange(first, min(first + events, entries.stop), dtype=np.int64)
+        others = [source.fold_by] if source.fold_by and source.fold_by not in source.spectators else []
+        vectors = vectors_of(branches, spec, [*source.spectators, *others], work_limit(source.limit_s))
+        folds = _folds(vectors, numbers, source, networks.rule)
         yield Scores(
             url=source.url,
-            entries=np.arange(first, min(first + events, entries.stop), dtype=np.int64),
-            identifiers={**identifiers, **vectors.spectators},
-            scores=vectors.of_all(model.predict(vectors.features)),
+            entries=numbers,
+            identifiers={**identifiers, **{name: vectors.spectators[name] for name in source.spectators}},
+            scores=vectors.of_all(networks.predict(vectors.features, folds)),
             n_surplus=vectors.n_surplus,
             targets=spec.targets,
         )
+
+
+def _folds(
+    vectors: Vectors, entries: NDArray[np.int64], source: _Source, rule: FoldRule | None
+) -> NDArray[np.uint8] | None:
+    """Return the fold of each selected event, (selected,); None if the events have none."""
+    if rule is None or not (source.fold_by if rule.folds.by else source.identity in rule.files):
+        return None
+    selected = slice(None) if vectors.selected is None else vectors.selected
+    values = vectors.spectators[source.fold_by][selected] if rule.folds.by else None
+    return folds_of(source.identity, entries[selected], rule.seed, rule.folds, values)
 
 
 def _published(step: Predict, store: Store) -> Published:

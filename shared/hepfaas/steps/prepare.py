@@ -16,6 +16,7 @@ from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.features.targets import standardised
 from hepfaas.platform.storage import Store
+from hepfaas.runs.folds import Folds
 from hepfaas.runs.splits import SplitRule
 from hepfaas.runs.steps import Prepare
 from hepfaas.runs.targets import targets_in
@@ -23,7 +24,7 @@ from hepfaas.runs.weighting import Weighting
 from hepfaas.steps.events import Events, events_of
 from hepfaas.steps.objects import result_of
 from hepfaas.training.prepared import LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, PreparedRows, part_of
-from hepfaas.training.split import split_of
+from hepfaas.training.split import groups_of, split_of
 from hepfaas.training.weights import Factors, training_weights
 
 
@@ -53,19 +54,28 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
             matrix(branches, spec), entries[rows], {name: values[rows] for name, values in columns.items()}
         )
 
-    rule = SplitRule.from_text(step.split)
-    is_training = read.condition(rule.training)[read.selected] if rule.training else None
     part = part_of(
         file=step.file,
         entries=step.entries,
         label=step.label,
         selected=entries,
-        split=split_of(step.file, entries, step.split_seed, rule, is_training),
+        split=_split(step, read, entries),
+        n_groups=folds.n_groups if (folds := Folds.from_text(step.folds)) else 0,
         events=events,
         rejected=read.rejected,
         flow=flow,
     )
     store.create(step.key, memoryview(part))
+
+
+def _split(step: Prepare, read: Events, entries: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the split of each selected event; its group, if the run has folds."""
+    rule, folds = SplitRule.from_text(step.split), Folds.from_text(step.folds)
+    if folds:
+        values = read.numbers(folds.by)[read.selected] if folds.by else None
+        return groups_of(step.file, entries, step.split_seed, folds, rule, values)
+    is_training = read.condition(rule.training)[read.selected] if rule.training else None
+    return split_of(step.file, entries, step.split_seed, rule, is_training)
 
 
 def _weighted(

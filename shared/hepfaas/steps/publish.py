@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
+from hepfaas.runs.folds import FoldRule, Folds
 from hepfaas.runs.results import Exported, PreparedPart, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Publish
@@ -23,6 +24,7 @@ def perform(step: Publish, store: Store) -> None:
     files = {
         versions.GRAPH: store.get(export.graph),
         versions.KERAS: store.get(export.keras),
+        **({versions.FOLDS: store.get(Exported.from_json(result_of(step.folds, store)).graph)} if step.folds else {}),
         versions.SPEC: columns,
         versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},
@@ -34,6 +36,7 @@ def perform(step: Publish, store: Store) -> None:
 
 def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: Store) -> dict[str, Any]:
     """Return the card: how to use the version, and what it was made from."""
+    recipe, prepared = json.loads(step.recipe), prepared_parts(result_of(step.data, store))
     export, evaluate = Exported.from_json(result_of(step.export, store)), result_of(step.evaluate, store)
     return {
         "name": version.name,
@@ -44,8 +47,9 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
         "identifiers": list(spec.identifiers),
         "notes": result_of(step.spec, store).get("notes", []),
         "spec": result_of(step.spec, store)["columns"].rpartition("/")[2],
-        "recipe": json.loads(step.recipe),
-        "data": _data(prepared_parts(result_of(step.data, store))),
+        "recipe": recipe,
+        "data": _data(prepared),
+        "folds": _folds(recipe, prepared),
         "labels": export.labels,
         "targets": result_of(step.spec, store).get("targets", []),
         "outputs": export.outputs,
@@ -68,6 +72,16 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
     }
 
 
+def _folds(recipe: Mapping[str, Any], prepared: Sequence[PreparedPart]) -> dict[str, Any] | None:
+    """Return how the fold of an event is found, None without folds: `FoldRule.to_json`."""
+    folds = recipe.get("folds")
+    if not folds:
+        return None
+    return FoldRule(
+        Folds(**folds), recipe["split_seed"], tuple(dict.fromkeys(part.file for part in prepared))
+    ).to_json()
+
+
 _ALWAYS = {"name", "jagged", "type", "low", "high", "width"}
 
 
@@ -86,7 +100,7 @@ def _described(spec: FeatureSpec, name: str) -> dict[str, Any]:
 
 
 def _data(prepared: Sequence[PreparedPart]) -> list[dict[str, Any]]:
-    """Return each file by its identity: label, events and their split."""
+    """Return each file by its identity: label, events and their split; with folds all events are test events."""
     files: dict[str, list[PreparedPart]] = {}
     for part in prepared:
         files.setdefault(part.file, []).append(part)

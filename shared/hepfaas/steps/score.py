@@ -14,7 +14,6 @@ from hepfaas.evaluation.predictions import PredictionCounts, prediction_counts
 from hepfaas.features.targets import in_units
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
-from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.results import Exported
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Score
@@ -29,14 +28,16 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
     size_bytes = store.size_bytes(step.part)
     if size_bytes is None:
         raise MissingError(step.part, store.url)
-    part = open_part(step.part, size_bytes, store)
+    part = open_part(step.part, size_bytes, store, step.fold)
     graph = Graph(store.get(export.graph), (part.n_features,), export.outputs)
     unit = Factors.from_json(result_of(step.weigh, store)).unit if step.weigh else 1.0
     scores, labels, splits, weights = [np.zeros((0, export.outputs), dtype=np.float32)], [], [], [np.zeros(0)]
     with inference.model(graph) as model:
         for split in HELD_BACK if step.targets else Split:
             left = part.facts.rows[Split.TEST if split == Split.TRAINING else split]
-            for number in part.facts.batches(split)[: -(-left // BATCH_ROWS)]:
+            for number in part.facts.batches(split):
+                if not left:
+                    break
                 rows = part.rows(number)
                 scores.append(model.predict(rows.features[:left]))
                 labels.append(rows.labels[:left])

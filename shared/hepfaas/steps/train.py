@@ -24,7 +24,7 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
 
     Raises: RequestError if the user's code raises or does not fit the data; UnavailableError; MissingError.
     """
-    prepared = prepared_parts(result_of(step.data, store))
+    prepared = prepared_parts(result_of(step.data, store), step.fold)
     learner = learners.holding(step.before, step, store)
     epoch = segments_of(_blocks(step, prepared), step.segment_rows)
     segment = epoch[step.segment]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BATCH_ROWS
+from hepfaas.runs.folds import DIGITS, seen_by
 from hepfaas.runs.splits import Split
 from hepfaas.training.segments import Rows
 from hepfaas.training.split import event_ids, id_sum
@@ -43,6 +44,8 @@ class PartFacts:
     id_sum: of the training rows' event ids (split.id_sum). order: the split of each record batch, one digit each.
     rejected: events by the number of the first cut that rejects them. flow: with weights, the exact sums of weights and
     of squared weights by cut, and then those of the selected events.
+    groups: in a run with folds, the rows and the id_sum of each group (runs/folds.py). `order` then has the groups, and
+    all rows count as test rows, since each is in one fold: `of_fold` gives the samples of one network.
     """
 
     file: str
@@ -53,6 +56,11 @@ class PartFacts:
     order: str
     rejected: tuple[int, ...] = ()
     flow: tuple[tuple[Any, Any], ...] = ()
+    groups: tuple[tuple[int, int], ...] = ()
+
+    def of_fold(self, fold: int | None) -> PartFacts:
+        """Return the facts as the network of a fold sees them; None: in a run without folds."""
+        return self if fold is None else replace(self, **seen_by(fold, self.groups, self.order))
 
     def batches(self, split: int) -> list[int]:
         """Return the numbers of the record batches of a split."""
@@ -61,7 +69,7 @@ class PartFacts:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PartFacts:
         """Return the facts from the values of `dataclasses.asdict`, or from those read back from JSON."""
-        tuples = {name: tuple(values.get(name, ())) for name in ("entries", "rows", "rejected", "flow")}
+        tuples = {name: tuple(values.get(name, ())) for name in ("entries", "rows", "rejected", "flow", "groups")}
         return cls(**{**values, **tuples})
 
 
@@ -100,32 +108,36 @@ def part_of(
     selected: NDArray[np.int64],
     split: NDArray[np.uint8],
     events: Callable[[slice], PreparedRows],
+    n_groups: int = 0,
     rejected: tuple[int, ...] = (),
     flow: tuple[tuple[Any, Any], ...] = (),
 ) -> pa.Buffer:
     """Return the part as it is stored.
 
-    selected: entries of the selected events, (events,). split: of each of them. events: returns the rows of a slice of
-    them. It is called once for each chunk, in order, and once for an empty slice if none is selected, so that memory
-    does not grow with the range. label, rejected, flow: see `PartFacts`.
+    selected: entries of the selected events, (events,). split: of each of them; its group, if the run has folds.
+    events: returns the rows of a slice of them. It is called once for each chunk, in order, and once for an empty slice
+    if none is selected, so that memory does not grow with the range. n_groups: 0 without folds. label, rejected, flow:
+    see `PartFacts`.
     """
-    counts = np.bincount(split, minlength=len(Split))
-    ids = event_ids(file, selected[split == Split.TRAINING])
-    order = "".join(str(number) for number, _, _ in _batches(split))
-    rows = (int(counts[0]), int(counts[1]), int(counts[2]))
+    n_places = n_groups or len(Split)
+    counts = np.bincount(split, minlength=n_places).tolist()
+    ids = event_ids(file, selected)
+    order = "".join(DIGITS[number] for number, _, _ in _batches(split, n_places))
+    groups = tuple((counts[group], id_sum(ids[split == group])) for group in range(n_groups))
     facts = PartFacts(
         file=file,
         entries=entries,
         label=label,
-        rows=rows,
-        id_sum=id_sum(ids),
+        rows=(0, 0, len(selected)) if n_groups else (counts[0], counts[1], counts[2]),
+        id_sum=id_sum(ids if n_groups else ids[split == Split.TRAINING]),
         order=order,
+        groups=groups,
         rejected=rejected,
         flow=flow,
     )
     sink = pa.BufferOutputStream()
     writer = None
-    for batch_rows in _rows(split, events):
+    for batch_rows in _rows(split, n_places, events):
         batch = _batch(label, batch_rows)
         if writer is None:
             writer = _writer(sink, batch.schema, facts)
@@ -136,12 +148,12 @@ def part_of(
     return sink.getvalue()
 
 
-def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
-    """Yield the batches in the order of storing, as (split, chunk after which it is complete, rows)."""
-    waiting = [0] * len(Split)
+def _batches(split: NDArray[np.uint8], n_places: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the batches in the order of storing, as (split or group, chunk after which it is complete, rows)."""
+    waiting = [0] * n_places
     n_chunks = -(-len(split) // CHUNK_ROWS)
     for chunk in range(n_chunks):
-        counts = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=len(Split))
+        counts = np.bincount(split[chunk * CHUNK_ROWS : (chunk + 1) * CHUNK_ROWS], minlength=n_places)
         for number, count in enumerate(counts.tolist()):
             waiting[number] += count
             while waiting[number] >= BATCH_ROWS or (chunk == n_chunks - 1 and waiting[number]):
@@ -150,11 +162,11 @@ def _batches(split: NDArray[np.uint8]) -> Iterator[tuple[int, int, int]]:
                 yield number, chunk, rows
 
 
-def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> Iterator[PreparedRows]:
+def _rows(split: NDArray[np.uint8], n_places: int, events: Callable[[slice], PreparedRows]) -> Iterator[PreparedRows]:
     """Yield the rows of each batch of `_batches`; each chunk of events is read once."""
-    waiting: list[list[PreparedRows]] = [[] for _ in Split]
+    waiting: list[list[PreparedRows]] = [[] for _ in range(n_places)]
     n_read = 0
-    for number, chunk, rows in _batches(split):
+    for number, chunk, rows in _batches(split, n_places):
         while n_read <= chunk:
             chunk_slice = slice(n_read * CHUNK_ROWS, min((n_read + 1) * CHUNK_ROWS, len(split)))
             chunk_rows, chunk_split = events(chunk_slice), split[chunk_slice]
@@ -169,10 +181,11 @@ def _rows(split: NDArray[np.uint8], events: Callable[[slice], PreparedRows]) -> 
 class StoredPart:
     """A stored part, read by byte ranges. `read(start, stop)` returns bytes of the object, `size_bytes` is its size."""
 
-    def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
+    def __init__(self, read: Callable[[int, int], bytes], size_bytes: int, fold: int | None = None) -> None:
+        """fold: of the network that sees the part, None in a run without folds."""
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
         metadata = self._file.schema.metadata or {}
-        self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"]))
+        self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"])).of_fold(fold)
         self.n_features = int(self._file.schema.field(FEATURES).type.list_size)
 
     @property

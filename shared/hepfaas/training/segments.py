@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.runs.epochs import BATCH_ROWS, blocks_per_segment, n_blocks
+from hepfaas.runs.epochs import blocks_per_segment, n_blocks
 
 
 class Slice(NamedTuple):
@@ -41,17 +41,21 @@ Block = Sequence[Slice]
 
 @dataclass(frozen=True)
 class SplitPart:
-    """One split of a prepared part: the part's key and label, the numbers of the record batches, and the rows."""
+    """One split of a prepared part: the part's key and label, and the number and the rows of each record batch."""
 
     key: str
     label: int
-    numbers: Sequence[int]
-    rows: int
+    numbered: Sequence[tuple[int, int]]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all record batches."""
+        return sum(rows for _, rows in self.numbered)
 
     def batches(self) -> Iterator[Slice]:
         """Yield the whole record batches of the split."""
-        for index, number in enumerate(self.numbers):
-            yield Slice(f"{self.key}/{number}", 0, min(BATCH_ROWS, self.rows - index * BATCH_ROWS))
+        for number, rows in self.numbered:
+            yield Slice(f"{self.key}/{number}", 0, rows)
 
 
 def seed_of(*names: object) -> int:

@@ -6,10 +6,13 @@ The split does not depend on how the entries are cut into ranges.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.errors import RequestError
+from hepfaas.runs.folds import Folds
 from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 
 
@@ -34,6 +37,46 @@ def split_of(
         split = np.minimum(split, Split.VALIDATION)  # a share of 0 may still be drawn by rounding
         split[~is_training] = Split.TEST
     return split
+
+
+def groups_of(
+    identity: str,
+    entries: NDArray[np.int64],
+    seed: int,
+    folds: Folds,
+    rule: SplitRule = USUAL_SPLIT,
+    values: NDArray[Any] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the number of each event's group (runs/folds.py), (events,).
+
+    rule: its fractions of training and validation events share the events of the folds that a network learns from.
+    values: of the expression that gives the fold, (events,); None: it is drawn.
+    """
+    fold = folds_of(identity, entries, seed, folds, values)
+    training, validation, _ = rule.fractions
+    drawn = _mixed(event_ids(identity, entries) ^ _number(f"split {seed}"))
+    is_validation = drawn.astype(np.float64) >= training / (training + validation) * 2.0**64
+    return np.asarray(2 * fold + is_validation, dtype=np.uint8)
+
+
+def folds_of(
+    identity: str, entries: NDArray[np.int64], seed: int, folds: Folds, values: NDArray[Any] | None = None
+) -> NDArray[np.uint8]:
+    """Return the fold of each event, (events,). values: as for `groups_of`.
+
+    Raises: RequestError if a value is not finite.
+    """
+    if values is None:
+        drawn = _mixed(event_ids(identity, entries) ^ _number(f"fold {seed}"))
+        return (drawn % np.uint64(folds.number)).astype(np.uint8)
+    if not np.isfinite(values).all():
+        worst = int(entries[np.argmin(np.isfinite(values))])
+        raise RequestError(
+            f"'folds': '{folds.by}' is {values[np.argmin(np.isfinite(values))]} in entry {worst}, which gives no fold; "
+            "cut such events, or take another expression"
+        )
+    numbers = np.floor(values) if values.dtype.kind == "f" else values
+    return np.asarray(numbers % folds.number).astype(np.uint8)
 
 
 def id_sum(ids: NDArray[np.uint64]) -> int:

@@ -150,14 +150,28 @@ def _facts(reports: Sequence[Report]) -> dict[str, list[Any]]:
         "optimizer": [each.trained.optimizer if each.trained else None for each in reports],
         "learning rate, first epoch": [_first_rate(each) for each in reports],
         "learning rate, published epoch": [each.trained.rate if each.trained else None for each in reports],
-        "epochs": [len(each.evaluation.get("history", ())) for each in reports],
-        "published epoch": [each.card["best_epoch"] for each in reports],
+        "epochs": [_by_fold(each, len(each.evaluation.get("history", ())), _n_epochs) for each in reports],
+        "published epoch": [_by_fold(each, each.card["best_epoch"], _published_epoch) for each in reports],
         "features": [each.card["n_features"] for each in reports],
         "parameters": [each.card["parameters"] for each in reports],
         "tensorflow": [each.card.get("versions", {}).get("tensorflow") for each in reports],
         "processor": [each.card.get("processor") for each in reports],
         "weights": [str(each.card.get("weights", ""))[:12] for each in reports],
     }
+
+
+def _by_fold(each: Report, value: Any, of_fold: Callable[[Json], int]) -> Any:
+    """Return a value of a training; with folds, that of each as text."""
+    folds = each.evaluation.get("folds")
+    return ", ".join(str(of_fold(fold)) for fold in folds) if folds else value
+
+
+def _n_epochs(fold: Json) -> int:
+    return len(fold["history"])
+
+
+def _published_epoch(fold: Json) -> int:
+    return int(fold["best_epoch"])
 
 
 def _first_rate(each: Report) -> float | None:
@@ -193,7 +207,7 @@ def _data(reports: Sequence[Report]) -> dict[str, list[int | None]]:
         "events": [entries(each) for each in reports],
         "selected events": [sum(file.events for file in each.files) for each in reports],
         **{
-            f"{split} events": [sum(file.split[place] for file in each.files) for each in reports]
+            f"{split} events": [each.events_of(place, each.files) for each in reports]
             for place, split in enumerate(("training", "validation", "test"))
         },
     }

@@ -258,7 +258,7 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         coming = plan.next_steps(recipe, name, results)
         history, flow = None, None
         if isinstance(recipe, Recipe):
-            history = _history(plan.chain_of(recipe, name, results), store)
+            history = _history(plan.chains_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
             known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
     except RequestError as error:
@@ -275,7 +275,7 @@ def verified(store: Store, run: str) -> Ledger:
         return prediction_ledger(scores.files, [_rescored(part, store) for part in scores.parts])
     if isinstance(recipe, Conversion):
         raise RequestError(f"run '{run}' is a conversion: it has no events to count")
-    return _training_ledger(store, run, recipe, lambda part: _recounted(part, store))
+    return _training_ledger(store, run, recipe, lambda part, fold: _recounted(part, store, fold))
 
 
 def counted(store: Store, run: str, recipe: Recipe) -> Ledger:
@@ -284,18 +284,24 @@ def counted(store: Store, run: str, recipe: Recipe) -> Ledger:
     Raises: RequestError if it has no parts; MissingError if results were removed.
     """
     return _training_ledger(
-        store, run, recipe, lambda part: CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected)
+        store, run, recipe, lambda part, _: CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected)
     )
 
 
-def _training_ledger(store: Store, run: str, recipe: Recipe, count: Callable[[PreparedPart], CountedPart]) -> Ledger:
+def _training_ledger(
+    store: Store, run: str, recipe: Recipe, count: Callable[[PreparedPart, int | None], CountedPart]
+) -> Ledger:
     attempt, results = _attempt(store, run), _results(store)
-    chain = plan.chain_of(recipe, attempt, results)
-    if not chain:
+    chains = plan.chains_of(recipe, attempt, results)
+    if not chains:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
-    prepared = prepared_parts(result_of(chain[0][0].data, store))
+    values = result_of(chains[0][0][0].data, store)
     files = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
-    return ledger(files, [count(part) for part in prepared], _epochs(chain, store))
+    trainings = [
+        ([count(part, fold) for part in prepared_parts(values, fold)], _epochs(chain, store))
+        for fold, chain in zip(recipe.fold_numbers, chains, strict=True)
+    ]
+    return ledger(files, trainings)
 
 
 def scored(store: Store, run: str) -> Scored:
@@ -372,7 +378,7 @@ def _progress(store: Store, run: str, attempt: records.Attempt, coming: Ready) -
     steps = coming.levels[0]
     pace = _pace(store, run, steps[0].kind) if attempt.end is None else Pace()
     if coming.chain:
-        done, total = coming.chain
+        done, total = coming.done, coming.total
         return Progress(coming.phase, done, total, eta_s=_seconds(total - done, pace.steps))
     n_sent = _n_sent(store, run, attempt, coming)
     undone = [*missing(coming.levels, n_sent, store), *range(n_sent, len(steps))]
@@ -415,13 +421,15 @@ def _seconds(amount: int, per_s: float) -> float | None:
     return round(amount / per_s, 1) if amount and per_s else None
 
 
-def _history(chain: Sequence[Sequence[Train]], store: Store) -> list[dict[str, Any]]:
-    """Return the metrics at the end of each complete epoch."""
+def _history(chains: Sequence[Sequence[Sequence[Train]]], store: Store) -> list[dict[str, Any]]:
+    """Return the metrics at the end of each complete epoch, with folds of one after the other."""
     history: list[dict[str, Any]] = []
-    with suppress(MissingError):
-        for number, segments in enumerate(chain, 1):
-            result = _trained(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
-            history.append({"epoch": number, **result["metrics"]})
+    for fold, chain in enumerate(chains, 1):
+        of_fold = {"fold": fold} if len(chains) > 1 else {}
+        with suppress(MissingError):
+            for number, segments in enumerate(chain, 1):
+                result = _trained(store, segments[-1].key)  # type: ignore[arg-type]  # a store is hashed by identity
+                history.append({**of_fold, "epoch": number, **result["metrics"]})
     return history
 
 
@@ -449,12 +457,12 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[Trained
     return epochs
 
 
-def _recounted(part: PreparedPart, store: Store) -> CountedPart:
+def _recounted(part: PreparedPart, store: Store, fold: int | None) -> CountedPart:
     """Return the counts of a prepared part from its rows; none where they are not the entries of its range."""
     size_bytes = store.size_bytes(part.key)
     if size_bytes is None:
         raise MissingError(part.key, store.url)
-    stored = open_part(part.key, size_bytes, store)
+    stored = open_part(part.key, size_bytes, store, fold)
     splits = [stored.entries(split) for split in Split]
     is_whole = _are_entries([entry for entries in splits for entry in entries.tolist()], part)
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)

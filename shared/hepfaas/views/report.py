@@ -23,6 +23,7 @@ from hepfaas.runs.differences import Setting, settings
 from hepfaas.runs.ledger import Ledger
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import code_files, result_if_there
 from hepfaas.views import overview
 
@@ -108,6 +109,13 @@ class Report:
                 return [str(each["name"]) for each in report["classes"]]
         return [f"label {label}" for label in self.card["labels"]]
 
+    def events_of(self, split: int, files: Sequence[File]) -> int | None:
+        """Return the number of events of a split in some of the files; None for the training and validation events of a
+        run with folds, which each network has of its own."""
+        if self.card.get("folds") and split != Split.TEST:
+            return None
+        return sum(file.split[split] for file in files)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         values: dict[str, Any] = {
@@ -120,6 +128,7 @@ class Report:
             "metrics": self.card["metrics"],
             "cut_flow": self.evaluation.get("cut_flow"),
             "history": self.evaluation.get("history"),
+            "folds": self.evaluation.get("folds"),
             "optimizer": self.trained.optimizer if self.trained else None,
             "settings": {each.name: list(each.value) for each in self.settings if not each.is_default},
             "parameters": self.card["parameters"],
@@ -255,8 +264,8 @@ def _trained(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: 
     rates: list[float | None] = []
     if recipe:
         with suppress(RequestError, MissingError):
-            chain = plan.chain_of(recipe, _attempt(store, run), _results(store))
-            results = [result_if_there(segments[-1].key, store) for segments in chain]
+            chains = plan.chains_of(recipe, _attempt(store, run), _results(store))
+            results = [result_if_there(segments[-1].key, store) for chain in chains[:1] for segments in chain]
             rates = [each.get("learning_rate") for each in results if each]
     return Trained(str(published.get("optimizer", "")), published.get("learning_rate"), rates)
 

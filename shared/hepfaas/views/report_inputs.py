@@ -33,7 +33,7 @@ def data(report: Report) -> list[Block]:
                 len(files),
                 total,
                 sum(file.events for file in files),
-                *(sum(file.split[place] for file in files) for place in range(3)),
+                *(report.events_of(place, files) for place in range(3)),
                 *([number(given.get("cross_section")), given.get("weight") or ""] if settings_of else []),
             ]
         )
@@ -118,7 +118,9 @@ def recipe(report: Report) -> list[Block]:
 
 
 def training(report: Report) -> list[Block]:
-    """Return the history of the training."""
+    """Return the history of the training, of each fold if there are several."""
+    if folds := report.evaluation.get("folds"):
+        return _folds(report, folds)
     history = report.evaluation.get("history") or ()
     names = list(dict.fromkeys(name for epoch in history for name in epoch))
     plain = [name for name in names if not name.startswith("val_")]
@@ -144,6 +146,45 @@ def training(report: Report) -> list[Block]:
         facts += [("learning rate", number(report.trained.rate, 3))] if not has_rates else []
     long = len(rows) > 30
     return blocks(Facts(facts), Table(heads, rows, folded=f"{len(rows)} epochs" if long else ""))
+
+
+def _folds(report: Report, folds: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Return what became of each fold, and the history of each."""
+    names = [name for name in ("events", "auc", "auc_uncertainty", "accuracy", "loss") if name in folds[0]["metrics"]]
+    targets = [str(target["name"]) for target in folds[0]["metrics"].get("targets", ())]
+    heads = ["fold", "epochs", "published epoch", *(f"test {name.replace('_', ' ')}" for name in names)]
+    heads += [f"test RMSE of {target}" for target in targets]
+    rows: list[list[Cell]] = []
+    histories: list[Block] = []
+    for fold_number, fold in enumerate(folds, 1):
+        history, metrics = fold["history"], fold["metrics"]
+        rows.append(
+            [
+                str(fold_number),
+                str(len(history)),
+                str(fold["best_epoch"]),
+                *(f"{metrics[name]:,}" if name == "events" else number(metrics[name]) for name in names),
+                *(number(target["rmse"]) for target in metrics.get("targets", ())),
+            ]
+        )
+        metric_names = list(history[0])
+        lines: list[list[Cell]] = [
+            [str(epoch), *(number(metrics[name]) for name in metric_names)] for epoch, metrics in enumerate(history, 1)
+        ]
+        histories += blocks(
+            Table(
+                ["epoch", *(name.replace("val_", "validation ") for name in metric_names)],
+                lines,
+                folded=f"fold {fold_number}: {len(lines)} epochs",
+            )
+        )
+    trained = report.trained
+    facts: list[tuple[str, Cell]] = [("optimizer", trained.optimizer)] if trained else []
+    text = Text(
+        "Each event is a test event of one network, which learned from the other folds. The served model is the mean "
+        "of all networks."
+    )
+    return blocks(*([Facts(facts)] if facts else []), text, Table(heads, rows), *histories)
 
 
 def features(report: Report) -> list[Block]:
