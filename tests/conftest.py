@@ -46,8 +46,8 @@ transports.create_ssl_context = tls_context
 
 LONGEST = (
     "test_chaos.py", "test_same_weights.py", "test_runs.py", "test_uploads.py", "test_run_requests.py",
-    "test_least_rights.py", "test_reading.py", "test_learner.py", "test_bodies.py", "test_train.py", "test_fuzz.py",
-    "test_intake.py",
+    "test_least_rights.py", "test_reading.py", "test_bodies.py", "test_documents.py", "test_learner.py",
+    "test_train.py", "test_fuzz.py", "test_intake.py", "test_prepare.py",
 )  # fmt: skip
 """Files that begin first, so that no process works on one of them alone at the end."""
 

@@ -387,6 +387,23 @@ def check_refused(system: System, info: tarfile.TarInfo, why: str) -> None:
     assert why in answer.json()["error"]
 
 
+def test_a_cancelled_run_does_nothing_more(system: System, tmp_path: Path) -> None:
+    folder = small_job(tmp_path / "long", seed=7, epochs=5000)
+    with Client(system.url) as client:
+        run = client.submit(folder)
+        wait_for(lambda: client.status(run).values["epochs"][2:], "the third train step")
+        status = client.status(run)
+        assert status.values["eta_s"] > 0
+        assert re.search(r"train  [\d,]+ of 5,000 steps  ETA \d+ s", status.line())
+        assert client.cancel(run)["state"] == "cancelled"
+        with pytest.raises(RequestError, match="cancelled"):
+            client.report(run)
+        time.sleep(1)  # the step under way may still end
+        before = len(list(client.log(run)))
+        time.sleep(1)
+        assert len(list(client.log(run))) == before
+
+
 def test_a_model_that_raises_fails_the_run_with_its_line_and_a_retry_is_a_new_attempt(
     system: System, tmp_path: Path
 ) -> None:
@@ -404,23 +421,6 @@ def test_a_model_that_raises_fails_the_run_with_its_line_and_a_retry_is_a_new_at
         with pytest.raises(RequestError, match=f"there is no run '{run}'"):
             client.status(run)
         assert run not in [row["run"] for row in client.runs()]
-
-
-def test_a_cancelled_run_does_nothing_more(system: System, tmp_path: Path) -> None:
-    folder = small_job(tmp_path / "long", seed=7, epochs=5000)
-    with Client(system.url) as client:
-        run = client.submit(folder)
-        wait_for(lambda: client.status(run).values["epochs"][2:], "the third train step")
-        status = client.status(run)
-        assert status.values["eta_s"] > 0
-        assert re.search(r"train  [\d,]+ of 5,000 steps  ETA \d+ s", status.line())
-        assert client.cancel(run)["state"] == "cancelled"
-        with pytest.raises(RequestError, match="cancelled"):
-            client.report(run)
-        time.sleep(1)  # the step under way may still end
-        before = len(list(client.log(run)))
-        time.sleep(1)
-        assert len(list(client.log(run))) == before
 
 
 def wait_for(holds: Callable[[], object], what: str) -> None:

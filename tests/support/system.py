@@ -1,6 +1,7 @@
 """The whole system for tests: `hepfaas up` in this process, each function in its own."""
 
 import asyncio
+import functools
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hepfaas.local.broker import Delivery
 from hepfaas.local.up import Options, Up
 from hepfaas.orchestration import records
-from hepfaas.platform.storage import Store
+from hepfaas.platform.storage import OpenedStore, Store
 from hepfaas.platform.stores import open_store
 from support.servers import LIMIT_S, server_binary
 
@@ -40,7 +41,6 @@ class System:
         self._patch = pytest.MonkeyPatch()
         for name, value in self.up.store.variables.items():
             self._patch.setenv(name, value)
-        self.root = open_store(self.up.store.url)  # a client takes a tenth of a second
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -67,8 +67,13 @@ class System:
         """The URL of the API."""
         return self.up.url
 
+    @functools.cached_property
+    def root(self) -> OpenedStore:
+        """The store of all owners. A client takes a tenth of a second."""
+        return open_store(self.up.store.url)
+
     def store(self, owner: str = "local") -> Store:
-        """Return the store of an owner, with the client of `root`, the store of all."""
+        """Return the store of an owner."""
         return self.root.below(owner)
 
     def end_of(self, run: str, owner: str = "local") -> records.End | None:
