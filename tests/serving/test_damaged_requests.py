@@ -26,11 +26,6 @@ from support.serving import ARROW, INFER, PARQUET, PREDICT, ROOT, Served, docume
 
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 BODIES, DAMAGED = (20_000, 100_000) if ALL else (300, 600)
-SHARES = pytest.mark.parametrize(
-    "share", [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.slow)]
-)
-"""Of the requests: a third each time, all of them by the slow tests."""
-
 TEXTS = st.text(max_size=8) | st.sampled_from(["features", "met", "lep_pt", "job", "FP32", "scores", "\ud800"])
 LEAVES = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | TEXTS
 ANY = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner), max_leaves=8)
@@ -73,10 +68,9 @@ def damaged(data: st.DataObject, served: Served) -> bytes:
     return bytes(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
 
 
-@SHARES
 @pytest.mark.timeout(3000)
-def test_what_nobody_would_send_is_no_fault_of_ours(served: Served, share: int) -> None:
-    @settings(max_examples=BODIES // share, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_what_nobody_would_send_is_no_fault_of_ours(served: Served) -> None:
+    @settings(max_examples=BODIES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.data(), st.sampled_from([*PATHS, "/proto", "/proto?message=DataFrame"]), KINDS)
     def sent(data: st.DataObject, path: str, kind: str) -> None:
         if "proto" in path or kind not in ("application/json", ""):
@@ -138,11 +132,8 @@ def tree_of(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if not path.is_dir()}
 
 
-@SHARES
 @pytest.mark.timeout(3000)
-def test_valid_requests_that_were_damaged_are_answered_and_leave_nothing_behind(
-    served: Served, tmp_path: Path, share: int
-) -> None:
+def test_valid_requests_that_were_damaged_are_answered_and_leave_nothing_behind(served: Served, tmp_path: Path) -> None:
     seed = int(os.environ.get("HEPFAAS_SEED", time.time_ns() % 2**32 if ALL else 1))
     rows = valid_bodies(served)
     inner = tmp_path / "a" / "b"
@@ -167,10 +158,10 @@ def test_valid_requests_that_were_damaged_are_answered_and_leave_nothing_behind(
 
         for row in rows:
             assert httpx.post(f"{url}{row.path}", content=row.body, headers=row.headers).status_code in (200, 422)
-        send(range(-200 // share, 0))
+        send(range(-200, 0))
         before = memory_mb(process)
         with ThreadPoolExecutor(4) as senders:
-            statuses = sum(senders.map(send, (range(first, DAMAGED // share, 4) for first in range(4))), Counter())
+            statuses = sum(senders.map(send, (range(first, DAMAGED, 4) for first in range(4))), Counter())
         assert memory_mb(process) < before + 100, (seed, before, memory_mb(process))
         assert process.poll() is None
         sys.stdout.write(f"{dict(statuses)}, {before:.0f} MB before, {memory_mb(process):.0f} after\n")

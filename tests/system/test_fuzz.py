@@ -19,11 +19,6 @@ from support.system import System
 ALL = os.environ.get("HEPFAAS_CHAOS") == "all"
 AN_OPERATION = 80 if ALL else 3
 BODIES = 1500 if ALL else 60
-SHARES = pytest.mark.parametrize(
-    "share", [pytest.param(3, id="a third"), pytest.param(1, id="all", marks=pytest.mark.slow)]
-)
-"""Of the bodies: a third each time, all of them by the slow tests."""
-
 QUIET = settings(
     deadline=None,
     database=None,
@@ -90,13 +85,12 @@ def fuzz(system: System, operation: schemathesis.APIOperation) -> None:  # type:
 
 
 @pytest.mark.timeout(1800)
-@SHARES
 @pytest.mark.parametrize("name", ["intake", "advance", "train", "survey"])
-def test_random_bodies_are_refused(system: System, name: str, share: int) -> None:
+def test_random_bodies_are_refused(system: System, name: str) -> None:
     types = st.sampled_from([*(f"{PREFIX}.{kind}.requested" for kind in DOES), f"{PREFIX}.phase.completed", "x"])
     before = written(system)
 
-    @settings(QUIET, max_examples=BODIES // share)
+    @settings(QUIET, max_examples=BODIES)
     @given(st.binary() | JSON_VALUES, types, st.booleans())
     def posted(body: object, type_: str, binary: bool) -> None:
         headers = {"Content-Type": "application/json" if binary else "application/cloudevents+json"}
@@ -113,12 +107,11 @@ def test_random_bodies_are_refused(system: System, name: str, share: int) -> Non
     assert written(system) == before
 
 
-@SHARES
 @pytest.mark.timeout(1800)
-def test_random_folders_are_refused(system: System, share: int) -> None:
+def test_random_folders_are_refused(system: System) -> None:
     before = written(system)
 
-    @settings(QUIET, max_examples=BODIES // share)
+    @settings(QUIET, max_examples=BODIES)
     @given(FOLDERS)
     def posted(folder: dict[str, bytes]) -> None:
         packed = io.BytesIO()
