@@ -66,7 +66,10 @@ class Running:
 
     def disk_bytes(self) -> int:
         """Return the size of its temporary files, including removed ones that are still open."""
-        files = [path.stat() for path in self.scratch.rglob("*") if path.is_file()]
+        files = []
+        for path in self.scratch.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                files += [path.stat()] if path.is_file() else []
         for worker in self.processes():
             with contextlib.suppress(FileNotFoundError):  # the worker ended meanwhile
                 for place in Path(f"/proc/{worker.pid}/fd").iterdir():

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet  # here, for all later workers
+
 from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, packed
+from hepfaas.inputs import columns
+from hepfaas.inputs.decoded import ARROW_FILE, PARQUET, arrow_table, parquet_table
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
-
-ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
-PARQUET = "application/vnd.apache.parquet"
 
 HOLD_BYTES = 1_000_000
 """Memory that may grow before the parent process is asked again."""
@@ -28,6 +31,7 @@ Branches = Sequence[tuple[str, bool, str]]
 
 def serve(channel_number: int, body_number: int) -> None:
     """Answer calls about one body until the channel closes."""
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # else pyarrow imports it in each worker
     serve_calls(channel_number, partial(_functions, body_number))
 
 
@@ -39,11 +43,6 @@ def _table(
     body_number: int, callbacks: Callbacks, arrays: object, *, kind: str, branches: Branches, identifiers: Sequence[str]
 ) -> Answer:
     """Return the branches of a table, then the identifiers that it has."""
-    import pyarrow as pa
-
-    from hepfaas.inputs import columns
-    from hepfaas.inputs.decoded import arrow_table, parquet_table
-
     hold, choose = _Hold(callbacks), partial(_columns_to_read, [name for name, _, _ in branches], identifiers)
     body = memoryview(mmap.mmap(body_number, 0, access=mmap.ACCESS_READ))
     try:

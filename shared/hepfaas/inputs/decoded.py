@@ -14,6 +14,9 @@ from hepfaas import flatbuffer
 from hepfaas.errors import RequestError
 from hepfaas.flatbuffer import FlatBufferError
 
+ARROW_STREAM, ARROW_FILE = "application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.file"
+PARQUET = "application/vnd.apache.parquet"
+
 VALUE_BYTES = 16
 """Memory of each number until it is part of a vector."""
 

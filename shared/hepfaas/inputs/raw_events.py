@@ -23,8 +23,7 @@ from hepfaas.errors import RequestError, TooLargeError
 from hepfaas.features.jagged import Jagged, Values, flat_values, unpacked
 from hepfaas.features.spec import FeatureSpec, InputBranch
 from hepfaas.features.vectors import Vectors, preprocessing_bytes, vectors_of
-from hepfaas.inputs.body_worker import ARROW_FILE, ARROW_STREAM, PARQUET
-from hepfaas.inputs.decoded import VALUE_BYTES, Hold
+from hepfaas.inputs.decoded import ARROW_FILE, ARROW_STREAM, PARQUET, VALUE_BYTES, Hold
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.models.served import Served

@@ -28,7 +28,7 @@ from hepfaas.learner.user_errors import ModelError, message_of
 from hepfaas.sandbox import wire
 from hepfaas.sandbox.confinement import why
 
-OPTIONAL = ("IPython", "matplotlib", "scipy", "sklearn")
+OPTIONAL = ("IPython", "matplotlib", "pandas", "scipy", "sklearn")
 """Packages that Keras or TensorFlow import if they are there. The image of `train` has none of them."""
 
 END_S = 5
