@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import awkward as ak
@@ -13,6 +14,7 @@ import uproot
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
 from hepfaas.datasets.root import opened, read
+from hepfaas.datasets.root_worker import _title
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.jagged import Jagged
@@ -323,3 +325,18 @@ def test_a_file_without_a_tree_is_an_error_that_says_what_it_has(tmp_path: Path)
         file["mass"] = np.histogram([1.0, 2.0])
     with pytest.raises(RequestError, match=r"has no TTree and no RNTuple; it has: mass \(TH1D\)"):
         trees_of(str(path))
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("missing pT [GeV]", "missing pT [GeV]"),
+        ("\udcb5\n[GeV]", "  [GeV]"),  # uproot gives bytes that are not UTF-8 as surrogates, which plots cannot draw
+        ("met/F", ""),
+        ("pt[nMuon]/F", ""),
+        ("x/D:y/I", ""),
+        ("met", ""),
+    ],
+)
+def test_titles_are_one_line_and_say_more_than_the_leaves(title: str, shown: str) -> None:
+    assert _title(SimpleNamespace(name="met", title=title)) == shown

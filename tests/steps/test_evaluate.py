@@ -30,3 +30,7 @@ def test_invalid_scores_are_refused(score: float, message: str, tmp_path: Path) 
     with pytest.raises(RequestError, match=message):
         evaluate.perform(step, store)
     assert store.size_bytes(step.key) is None
+
+
+def test_the_metrics_of_a_fold_keep_those_that_are_not_known() -> None:
+    assert evaluate._main({"events": 3, "auc": None, "curves": [], "confusion": [[1]]}) == {"events": 3, "auc": None}
