@@ -176,7 +176,7 @@ def test_runs_with_and_without_folds_are_compared(place: Path, capfd: pytest.Cap
 def test_events_that_the_cuts_reject_and_files_without_events_have_no_score(place: Path) -> None:
     folder = place / "cut"
     shutil.copytree(place / "job", folder)
-    params = json.loads((folder / "by.json").read_text()) | {"epochs": 1, "cuts": {"met": "MET_pt < 20"}}
+    params = json.loads((folder / "by.json").read_text()) | {"epochs": 1, "nevts": 2000, "cuts": {"met": "MET_pt < 20"}}
     (folder / "params.json").write_text(json.dumps(params))
     assert main(["train", str(folder), "--name", "cut", "--store", str(place / "store")]) == 0
     events = uproot.open(EXAMPLE / "unseen.root")["Events"].arrays(library="ak")

@@ -76,6 +76,6 @@ def test_files_are_scored_by_the_networks_of_their_events_at_once_and_by_runs(
         sent = http.post(
             "/v1/models/folds/predict", content=file.read_bytes(), headers={"Content-Type": "application/x-root"}
         )
-        mean = np.array([event["score"] for event in sent.json()["scores"]], dtype=np.float32)
+        mean = np.array(sent.json()["scores"]["score"], dtype=np.float32)
     assert len(mean) == len(scores)
     assert (mean != scores).any()
