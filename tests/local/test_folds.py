@@ -28,20 +28,32 @@ FILES = ("ggH_tautau.root", "VBF_tautau.root")
 N_FOLDS = 3
 
 
+DRAWN = pytest.param("drawn", marks=pytest.mark.slow)
+FOLDS: dict[str, Any] = {"by": {"number": N_FOLDS, "by": "event"}, "drawn": N_FOLDS}
+"""Value of the key by the name of the model."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store, in which the sample is trained with folds: `by` the event number, and `drawn`."""
+    """A folder with a store, in which the sample is trained with folds by the event number."""
     path = tmp_path_factory.mktemp("place")
     folder = path / "job"
     folder.mkdir()
     for name in (*FILES, "files.txt", "labels.txt", "model.py"):
         shutil.copy(EXAMPLE / name, folder)
-    params = json.loads((EXAMPLE / "params.json").read_text()) | {"epochs": 2, "range_events": 2000}
-    for name, folds in (("by", {"number": N_FOLDS, "by": "event"}), ("drawn", N_FOLDS)):
-        (folder / f"{name}.json").write_text(json.dumps({**params, "folds": folds}))
-        words = ["train", str(folder), "--params", f"{name}.json", "--name", name, "--store", str(path / "store")]
-        assert main(words) == 0
+    train(path, "by")
     return path
+
+
+def train(place: Path, name: str) -> None:
+    """Train the model of this name, unless it was trained before."""
+    if versions.newest(open_store(f"{place}/store/local"), name):
+        return
+    folder = place / "job"
+    params = json.loads((EXAMPLE / "params.json").read_text()) | {"epochs": 2, "range_events": 2000}
+    (folder / f"{name}.json").write_text(json.dumps({**params, "folds": FOLDS[name]}))
+    words = ["train", str(folder), "--params", f"{name}.json", "--name", name, "--store", str(place / "store")]
+    assert main(words) == 0
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +95,9 @@ def test_rows(store: Store, name: str) -> tuple[NDArray[Any], ...]:
 test_rows.__test__ = False  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("name", ["by", "drawn"])
+@pytest.mark.parametrize("name", ["by", DRAWN])
 def test_each_event_has_the_score_of_the_network_that_has_not_learned_it(place: Path, store: Store, name: str) -> None:
+    train(place, name)
     files, entries, labels, folds, features = test_rows(store, name)
     assert len(files) == len({*zip(files, entries, strict=True)}) == 10_000
     each = outputs_of(store, name, features, versions.FOLDS)
@@ -127,17 +140,16 @@ def test_files_of_others_get_the_network_of_their_fold_where_it_can_be_known(pla
     with uproot.recreate(without) as file:
         file.mktree("Events", {name: events[name].type.content for name in events.fields if name != "event"})
         file["Events"].extend({name: events[name] for name in events.fields if name != "event"})
-    by, drawn, mean = (
-        predicted(place, *words)["score"] for words in (("by", unseen), ("drawn", unseen), ("by", without))
-    )
+    by, mean = (predicted(place, "by", file)["score"] for file in (unseen, without))
     assert (by != mean).any()
     folds = events["event"].to_numpy() % N_FOLDS
     assert by.mean() == pytest.approx(mean.mean(), abs=0.02)
     assert len(np.unique(folds)) == N_FOLDS
-    assert len(drawn) == len(by)
 
 
-def test_the_fold_of_a_drawn_event_depends_on_file_entry_and_seed_alone(store: Store) -> None:
+@pytest.mark.slow
+def test_the_fold_of_a_drawn_event_depends_on_file_entry_and_seed_alone(place: Path, store: Store) -> None:
+    train(place, "drawn")
     rule = versions.card_of(store, Version("drawn", 1))["folds"]
     _, entries, _, folds, _ = test_rows(store, "drawn")
     parts = result_of(versions.card_of(store, Version("drawn", 1))["steps"]["data"], store)["parts"]
@@ -147,10 +159,11 @@ def test_the_fold_of_a_drawn_event_depends_on_file_entry_and_seed_alone(store: S
     np.testing.assert_array_equal(folds_of(identity, entries[mine], 21, Folds(N_FOLDS)), folds[mine])
 
 
-@pytest.mark.parametrize("name", ["by", "drawn"])
+@pytest.mark.parametrize("name", ["by", DRAWN])
 def test_the_ledger_counts_each_fold_and_the_report_shows_them(
     place: Path, store: Store, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
+    train(place, name)
     run = f"{name}-1"
     assert main(["status", run, "--verify", "--json", "--store", str(place / "store")]) == 0
     status = json.loads(capfd.readouterr().out)
@@ -166,7 +179,10 @@ def test_the_ledger_counts_each_fold_and_the_report_shows_them(
     assert recipe.folds.number == N_FOLDS  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_runs_with_and_without_folds_are_compared(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(place, "drawn")
+    capfd.readouterr()
     assert main(["compare", "by-1", "drawn-1", "--store", str(place / "store")]) == 0
     shown = capfd.readouterr().out
     assert "2, 2, 2" in shown
