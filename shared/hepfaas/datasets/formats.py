@@ -29,7 +29,8 @@ COMPRESSIONS = (".gz", ".bz2", ".zst")
 """Endings of compressed text files, after that of the format."""
 
 HEAD_BYTES = 4
-_HEADS = {b"root": ROOT, b"PAR1": PARQUET, b"Obj\x01": AVRO}
+HEADS = {b"root": ROOT, b"PAR1": PARQUET, b"Obj\x01": AVRO}
+"""First bytes of binary files."""
 
 
 def format_named(url: str) -> str:
@@ -47,7 +48,7 @@ def format_of(url: str, head: bytes, dtype: str = "") -> str:
 
     Raises: RequestError if the first bytes are those of another format than the name or the user says.
     """
-    by_head, expected = _HEADS.get(head, ""), dtype or format_named(url)
+    by_head, expected = HEADS.get(head, ""), dtype or format_named(url)
     if by_head and expected and by_head != expected:
         source = f'as "dtype": "{dtype}" says' if dtype else "as its name says"
         raise RequestError(

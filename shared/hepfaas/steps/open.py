@@ -45,6 +45,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         selected=step.selected,
         excluded=step.excluded,
         identifiers=step.identifiers,
+        no_numbers=file.left_out,
     )
     available = [branch.name for branch in file.branches]
     features = [branch.name for branch in choice.features]

@@ -6,7 +6,7 @@ import io
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import fastavro
@@ -26,6 +26,9 @@ PART_BYTES = 1_000_000
 """Bytes of blocks that are decoded at once."""
 
 MOST_DEPTH = 10
+MOST_FIELDS = 20_000
+"""A record may contain itself, so that a short schema has any number of fields."""
+
 TYPES = {"int": "int32", "long": "int64", "float": "float32", "double": "float64", "boolean": "bool"}
 
 
@@ -56,8 +59,12 @@ class AvroTable(Table):
         self._header = bytes(data.read(0, file.tell()))
         codec = reader.codec
         self.compression = "" if codec == "null" else str(codec)
-        self._offsets, self.edges = (layout["offsets"], layout["edges"]) if layout else self._parts(len(self._header))
-        leaves = list(_leaves((), reader.writer_schema, {}))
+        parts = (layout["offsets"], layout["edges"]) if layout else self._parts(len(self._header))
+        self._offsets: Sequence[tuple[int, int]] = parts[0]
+        self.edges = parts[1]
+        leaves = list(islice(_leaves((), reader.writer_schema, {}), MOST_FIELDS + 1))
+        if len(leaves) > MOST_FIELDS:
+            raise RequestError(f"'{name}' has more than {MOST_FIELDS:,} fields")
         self._leaves = {leaf.name: leaf for leaf in reversed(leaves) if isinstance(leaf, _Leaf)}
         self.left_out = [leaf for leaf in leaves if isinstance(leaf, tuple)]
         flat_bytes = {leaf.name: self.entries * np.dtype(leaf.type).itemsize for leaf in self._leaves.values()}
@@ -139,9 +146,10 @@ def _long(file: io.BufferedReader) -> int:
 
 
 def _leaves(
-    path: tuple[str | None, ...], schema: Any, named: Mapping[str, Any], nullable: bool = False
+    path: tuple[str | None, ...], schema: Any, named: dict[str, Any], nullable: bool = False
 ) -> Iterator[_Leaf | tuple[str, str]]:
-    """Yield the fields of numbers, and the names of others with their types. named: records that were defined."""
+    """Yield the fields of numbers, and the names of others with their types. named: records by
+    name; those that are defined are added."""
     if isinstance(schema, list) and len(others := [one for one in schema if one != "null"]) == 1:
         yield from _leaves(path, others[0], named, nullable or len(schema) > 1)
         return
@@ -152,8 +160,9 @@ def _leaves(
         type_ = TYPES[kind]
         yield _Leaf(path, "float64" if nullable and np.dtype(type_).kind != "f" else type_)
     elif kind == "record" and len(path) < MOST_DEPTH:
+        named[schema["name"]] = schema
         for field in schema["fields"]:
-            yield from _leaves((*path, field["name"]), field["type"], {**named, schema["name"]: schema}, nullable)
+            yield from _leaves((*path, field["name"]), field["type"], named, nullable)
     elif kind == "array" and path and None not in path:
         yield from _leaves((*path, None), schema["items"], named)
     else:

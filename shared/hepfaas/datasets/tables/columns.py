@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hepfaas.features.jagged import Jagged, Values, empty, values_and_counts
 
 MOST_DEPTH = 10
+SECOND = "the second column of this name"
 NO_VALUES, EMPTY_LISTS = "no values", "empty lists"
 """Reasons why a column is no branch, if that may change with the events that follow."""
 

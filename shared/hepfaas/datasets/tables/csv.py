@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.types as pt
 
-from hepfaas.datasets.tables.columns import Leaf
+from hepfaas.datasets.tables.columns import SECOND, Leaf
 from hepfaas.datasets.tables.text import TextTable
 from hepfaas.errors import RequestError
 
 SEPARATORS = ",;\t|"
+"""Of those in the first line the most frequent one is taken; if there is none, a space."""
+
 MOST_COLUMNS = 20_000
 
 
@@ -34,7 +36,9 @@ class CsvTable(TextTable):
         if not text.strip():
             raise RequestError(f"'{self._name}' is no CSV file: its first line, which names the columns, is empty")
         counts = Counter(character for character in text if character in SEPARATORS)
-        self._separator = max(counts, key=lambda one: counts[one]) if counts else ","
+        self._separator = (
+            max(counts, key=lambda one: counts[one]) if counts else " " if " " in text.strip("# ") else ","
+        )
         (names,) = csv.reader([text.removeprefix("#").strip(" ")], delimiter=self._separator)
         names = [name.strip() for name in names]
         if len(names) > MOST_COLUMNS:
@@ -65,10 +69,13 @@ class CsvTable(TextTable):
 
     def _unreadable(self) -> Sequence[tuple[str, str]]:
         return [
-            (name or f"column {number + 1}", "the second column of this name" if name else "without a name")
+            (name or f"column {number + 1}", SECOND if name else "without a name")
             for number, name in enumerate(self._names)
             if self._kept.get(name) != f"c{number}"
         ]
+
+    def _of_no_events(self) -> Sequence[Leaf]:
+        return [Leaf((name,), pa.float64()) for name in self._kept]
 
     def _parsed(self, block: bytes, leaves: Sequence[Leaf] | None) -> Any:
         kept = {name: self._kept[name] for name in ([str(leaf.path[0]) for leaf in leaves] if leaves else self._kept)}

@@ -21,12 +21,13 @@ _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"
 
 
 class Lines:
-    """A text file. compression: '' for none."""
+    """A text file. compression: '' for none. notes: on what `blocks` met."""
 
     def __init__(self, data: Data, name: str) -> None:
         self._data, self._name = data, name
         head = bytes(data.read(0, 4))
         self.compression = next((kind for magic, kind in _COMPRESSIONS.items() if head.startswith(magic)), "")
+        self.notes: list[str] = []
         self._stream: Any = None
         self._at = 0
 
@@ -63,4 +64,5 @@ class Lines:
                 yield offset, text[:end]
             offset, rest = offset + end, text[end:]
         if rest:
+            self.notes = ["the last line has no end; if the file was cut short, its last event is wrong"]
             yield offset, rest

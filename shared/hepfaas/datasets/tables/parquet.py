@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from hepfaas.datasets.branch_choice import Branch
-from hepfaas.datasets.tables.columns import Leaf, joined, leaves_of, values_of
+from hepfaas.datasets.tables.columns import SECOND, Leaf, joined, leaves_of, values_of
 from hepfaas.datasets.tables.table import Data, Table
 from hepfaas.features.jagged import Values, empty
 
@@ -49,7 +49,7 @@ class ParquetTable(Table):
         for column in leaves_of(self._file.schema_arrow):
             column_name = column.name if isinstance(column, Leaf) else column[0]
             if column_name in self._leaves:
-                self.left_out.append((column_name, "the second column of this name"))
+                self.left_out.append((column_name, SECOND))
             elif isinstance(column, Leaf):
                 self._leaves[column_name] = column
                 self.branches[column_name] = self._branch(column)

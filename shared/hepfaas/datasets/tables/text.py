@@ -16,6 +16,7 @@ from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.tables.columns import (
     EMPTY_LISTS,
     NO_VALUES,
+    SECOND,
     Leaf,
     joined,
     leaves_of,
@@ -49,14 +50,18 @@ class TextTable(Table):
             self._load(layout)
             return
         self._columns: dict[str, _Column] = {}
+        self._twice: set[str] = set()
         self._offsets, edges = self._scanned(self._begin())
         self.edges = edges
-        others = ((name, column.left_out) for name, column in self._columns.items() if column.left_out)
-        self.left_out = [*self._unreadable(), *others]
+        if not edges[-1]:
+            self._columns = {leaf.name: _Column(leaf) for leaf in self._of_no_events()}
         self._leaves = {name: one.leaf for name, one in self._columns.items() if one.leaf and not one.left_out}
+        others = ((name, one.left_out or NO_VALUES) for name, one in self._columns.items() if name not in self._leaves)
+        twice = ((name, SECOND) for name in sorted(self._twice))
+        self.left_out = [*self._unreadable(), *others, *twice]
         self.branches = {name: self._columns[name].branch(edges[-1]) for name in self._leaves}
         notes = [self._columns[name].note(edges[-1]) for name in self.branches]
-        self.notes = [note for note in notes if note][:MOST_NOTES]
+        self.notes = [*self._lines.notes, *(note for note in notes if note)][:MOST_NOTES]
 
     def layout(self) -> dict[str, Any]:
         """Return the places of the blocks and the types of the columns, as JSON values."""
@@ -80,6 +85,10 @@ class TextTable(Table):
 
     def _unreadable(self) -> Sequence[tuple[str, str]]:
         """Return columns that are not read whatever their values are, with the reason."""
+        return ()
+
+    def _of_no_events(self) -> Sequence[Leaf]:
+        """Return the columns of a file without events."""
         return ()
 
     def _why_left_out(self, table: Any, name: str, type_: str, first: int) -> str:
@@ -125,7 +134,7 @@ class TextTable(Table):
             name = column.name if isinstance(column, Leaf) else column[0]
             known = self._columns.setdefault(name, _Column(first_missing=0 if first else -1))
             if name in seen:
-                known.left_out = "the second column of this name"
+                self._twice.add(name)
             elif isinstance(column, Leaf):
                 known.add(column, table, first)
             elif column[1] == EMPTY_LISTS:
@@ -145,7 +154,7 @@ class TextTable(Table):
         except pa.ArrowInvalid as error:
             text = str(error)
             if not (row := _ROW.search(text)):
-                raise RequestError(f"'{self._name}', after entry {first:,}: {text}") from error
+                raise RequestError(f"'{self._name}', entry {first:,} or one after it: {text}") from error
             entry = first + int(row[1]) - self.first_row
             reason = text.replace(row[0], "").replace(" in ", " ").replace(": :", ":").strip(" :")
             raise RequestError(f"'{self._name}', entry {entry:,}: {reason[:300]}") from error

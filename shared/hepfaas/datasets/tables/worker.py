@@ -16,7 +16,7 @@ import numpy as np
 
 from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.datasets.errors import translated_errors
-from hepfaas.datasets.formats import AVRO, CSV, JSON, NAMES, PARQUET
+from hepfaas.datasets.formats import AVRO, CSV, HEAD_BYTES, HEADS, JSON, NAMES, PARQUET
 from hepfaas.datasets.tables.avro import AvroTable
 from hepfaas.datasets.tables.csv import CsvTable
 from hepfaas.datasets.tables.json_lines import JsonTable
@@ -70,6 +70,8 @@ class _Reader:
         if self._file_number is not None:
             self._data = MappedData(self._file_number)
         head, tail = self._data.read(0, ENDS_BYTES), self._data.read(max(0, size_bytes - ENDS_BYTES), size_bytes)
+        if self._format in HEADS.values() and HEADS.get(bytes(head[:HEAD_BYTES])) != self._format:
+            raise RequestError(f"'{self._name}' is no {NAMES[self._format]} file: it begins with {bytes(head[:20])!r}")
         digest = hashlib.sha256(repr((self._format, size_bytes)).encode())
         digest.update(head)
         digest.update(tail)
