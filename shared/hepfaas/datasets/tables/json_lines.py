@@ -38,7 +38,7 @@ class JsonTable(TextTable):
         return len(block) - len(text)
 
     def _parsed(self, block: bytes, leaves: Sequence[Leaf] | None) -> Any:
-        if not block.strip():
+        if block.isspace():
             return pa.table({})
         return pa.json.read_json(
             pa.BufferReader(block),
