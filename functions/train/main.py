@@ -27,7 +27,7 @@ LIMITS = LearnerLimits(
 LEARNERS = Learners(PRINTED.append, LIMITS)
 INFERENCE = Inference(SETTINGS.worker_memory)
 TOOLS: Tools = {
-    "train": {"learners": LEARNERS, "on_rows": lambda rows: None},
+    "train": {"learners": LEARNERS, "on_rows": lambda rows: None, "inference": INFERENCE},
     "export": {"learners": LEARNERS, "inference": INFERENCE},
     "convert": {"learners": LEARNERS, "inference": INFERENCE},
 }

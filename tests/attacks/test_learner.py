@@ -54,7 +54,7 @@ SPEAKING = (
     + """
 import json, math
 WIRE = socket.socket(fileno=DESCRIPTOR)
-FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "logits": False, "own_fit": False, "optimizer": "",
+FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "score": "", "own_fit": False, "optimizer": "",
          "callbacks": "", "summary": "", "processor": "", "versions": {}}
 def zeros(dtype, *shape):
     return dtype, shape
@@ -530,7 +530,7 @@ def test_a_row_of_a_model_that_was_made_elsewhere_is_bounded(shape: str, finding
         ("{**FACTS, 'outputs': '2'}", "outputs '2'"),
         ("{**FACTS, 'outputs': -2}", "outputs '-2'"),
         ("{**FACTS, 'parameters': 10 ** 4000}", "parameters "),
-        ("{**FACTS, 'logits': 1}", "logits '1'"),
+        ("{**FACTS, 'score': 1}", "score '1'"),
         ("{**FACTS, 'versions': ['numpy']}", "versions"),
         ("{**FACTS, 'versions': {'numpy': 1}}", "versions"),
         ("{**FACTS, 'processor': 'x' * 100_000}", "processor"),

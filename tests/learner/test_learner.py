@@ -257,7 +257,7 @@ def test_what_the_code_prints_is_the_log_and_nothing_else(warm: Learner, lines: 
 
 def test_what_the_network_is_made_of_is_known(warm: Learner) -> None:
     facts = warm.make()
-    assert (facts.parameters, facts.outputs, facts.logits, facts.own_fit) == (6 * 16 + 16 + 64 + 17, 1, False, False)
+    assert (facts.parameters, facts.outputs, facts.score, facts.own_fit) == (6 * 16 + 16 + 64 + 17, 1, "", False)
     assert facts.loss == "binary_crossentropy"
     assert set(facts.versions) == {"python", "numpy", "tensorflow", "keras"}
     assert "Total params" in facts.summary
@@ -292,7 +292,9 @@ WRONG = {
     "import sys\nsys.exit(3)": "model.py line 2, in <module>: SystemExit: 3",
     "import nowhere": "model.py line 1, in <module>: ModuleNotFoundError: No module named 'nowhere'",
     "net = 1": "model.py has no function 'model'; define model",
-    "def model(a, b): return 1": r"model.py: model takes \(a, b\); it must take one argument, idim, or none",
+    "def model(a, b, c): return 1": (
+        r"model.py: model takes \(a, b, c\); it must take idim, idim and columns, or nothing"
+    ),
     "def model(idim): pass": "model.py: model\\(idim\\) returned nothing; end it with 'return'",
     "def model(idim): return [1]": "model.py: model\\(idim\\) returned a list; return a keras.Model",
     f"{HEAD}def model(idim): return keras.Sequential([keras.Input((idim,)), L.Dense(1)])": (
@@ -394,7 +396,7 @@ def test_a_fit_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> N
     reused.read_all()
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
-    assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
+    assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS}, 1) 100"]
 
 
 LAYER = """

@@ -6,10 +6,7 @@ rows: losses, metrics, optimisers and overridden steps work as usual, and Python
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import inspect
-import io
 import math
 import platform
 import random
@@ -18,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -26,10 +23,14 @@ import tensorflow as tf
 from keras.src.random.seed_generator import global_seed_generator  # Keras has no public name for it
 from numpy.typing import NDArray
 
+from hepfaas.learner import keras2, litert_graph
 from hepfaas.learner.callbacks import PREFIX, Callbacks, definition, rate_of
+from hepfaas.learner.columns import columns_of
 from hepfaas.learner.feed import Feed, ShuffledBlock, aligned, no_labels
 from hepfaas.learner.learner import processor
+from hepfaas.learner.score import AS_IT_IS, Conversion, Loss, conversion_of, last_operation
 from hepfaas.learner.user_errors import ModelError, export_message, summary
+from hepfaas.learner.user_module import defined, made
 from hepfaas.runs.targets import targets_in
 
 INFERENCE_ROWS = 2_000
@@ -41,6 +42,12 @@ SPARSE = "sparse_categorical_crossentropy"
 
 RANDOM = re.compile(r"Random|Rng|Stateful(?!Partitioned)|TruncatedNormal|Multinomial")
 """Names of TensorFlow's operations that draw random numbers."""
+
+Labels = Literal["number", "column", "one-hot"]
+"""Shape of the labels that a loss gets: (rows,), (rows, 1) as the outputs, or (rows, outputs)."""
+
+MISFITS = (ValueError, TypeError, tf.errors.InvalidArgumentError)
+"""Errors of layers and losses that get other shapes than they take."""
 
 OnRows = Callable[[int], None]
 
@@ -59,15 +66,18 @@ class KerasLearner:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_op_determinism()
         sys.path.insert(0, str(code))
+        keras2.accept(_say)
 
     def make(self) -> dict[str, Any]:
         """Build the network from the seed and return facts about it."""
         keras.utils.clear_session()
         keras.utils.set_random_seed(self.settings["seed"])
-        user = _defined(self._code, self.settings["module"])
-        self.model = self._checked(_made(user, self.settings["n_features"]))
-        self._one_hot = not self._targets and _loss_name(self.model) in ONE_HOT
+        user = defined(self._code, self.settings["module"])
+        self.model = self._made(user)
         self._build()
+        self._network = self._traced()
+        self._conversion = self._chosen_conversion()
+        self._last_layers = self._conversion.layers()
         self._made_rate = rate_of(self.model)
         define = definition(user, self.settings["module"], _say)
         self._callbacks = Callbacks(self.settings["module"], self.model, define, self.settings["seed"], _say)
@@ -81,7 +91,7 @@ class KerasLearner:
             "parameters": self.model.count_params(),
             "outputs": self._outputs,
             "loss": _loss_name(self.model),
-            "logits": not self._targets and bool(getattr(self.model.loss, "from_logits", False)),
+            "score": self._conversion.text,
             "own_fit": self._own_fit,
             "optimizer": type(self.model.optimizer).__name__ if self.model.optimizer else "",
             "callbacks": self._callbacks.names,
@@ -167,30 +177,39 @@ class KerasLearner:
         return answer
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the outputs, (events, outputs)."""
+        """Return the scores, or the outputs of a regression, (events, outputs)."""
         parts = [
-            np.asarray(self._call(tf.constant(features[start : start + INFERENCE_ROWS])), dtype=np.float32)
+            np.asarray(self._scores(tf.constant(features[start : start + INFERENCE_ROWS])), dtype=np.float32)
             for start in range(0, max(1, len(features)), INFERENCE_ROWS)
         ]
         return np.concatenate(parts)
 
+    def graph(self) -> bytes:
+        """Return the LiteRT graph. Raises: ModelError if LiteRT lacks an operation."""
+        return self._graph_of(self._served(self.model))
+
     def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: str = "") -> tuple[bytes, bytes]:
         """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units.
 
-        states, joined: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation.
+        states, joined: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation, or Keras cannot store
+        the network.
         """
-        keras_file, graph_file = Path("model.keras"), Path("model.tflite")
+        model = self._joined(states, joined) if joined else self._served(self.model)
+        graph, keras_file = self._graph_of(model), Path("model.keras")
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                model = self._joined(states, joined) if joined else self._in_units(self.model)
+            with litert_graph.as_served(model):
                 model.save(keras_file)
-                model.export(graph_file, format="litert", verbose=False)
-            return graph_file.read_bytes(), keras_file.read_bytes()
-        except Exception as error:  # converters raise exceptions of any class
+            return graph, keras_file.read_bytes()
+        except Exception as error:  # layers of the user's own raise exceptions of any class
             raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
         finally:
             keras_file.unlink(missing_ok=True)
-            graph_file.unlink(missing_ok=True)
+
+    def _graph_of(self, model: Any) -> bytes:
+        try:
+            return litert_graph.graph_of(model, self.settings["n_features"])
+        except Exception as error:  # converters raise exceptions of any class
+            raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
 
     @property
     def weighted(self) -> bool:
@@ -201,16 +220,19 @@ class KerasLearner:
         """Return what a step gets beside the features: the targets, and the weights if there are any."""
         return (tf.constant(self.targets(labels)), *map(tf.constant, weights))
 
-    def _row(self) -> tuple[Any, ...]:
-        """Return what a step gets, for one row of zeros."""
-        features = np.zeros((1, self.settings["n_features"]), dtype=np.float32)
-        labels = self.no_labels(1) if self._targets else np.asarray(self._labels[:1], dtype=np.int64)
-        return (tf.constant(features), *self.given(labels, *([np.ones(1, dtype=np.float32)] if self.weighted else [])))
+    def _zeros(self, rows: int) -> tuple[Any, ...]:
+        """Return what a step gets, for rows of zeros with all labels."""
+        features = np.zeros((rows, self.settings["n_features"]), dtype=np.float32)
+        labels = self.no_labels(rows) if self._targets else np.resize(np.asarray(self._labels, dtype=np.int64), rows)
+        weights = [np.ones(rows, dtype=np.float32)] if self.weighted else []
+        return (tf.constant(features), *self.given(labels, *weights))
 
     def targets(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Return the labels as the loss expects them: (rows,), or one-hot (rows, outputs); targets as they are."""
-        if not self._one_hot:
+        """Return the labels in the shape that the loss expects; targets as they are."""
+        if self._targets or self._shape == "number":
             return labels
+        if self._shape == "column":
+            return labels[:, np.newaxis]
         one_hot: NDArray[Any] = np.eye(self._outputs, dtype=np.float32)[labels]
         return one_hot
 
@@ -224,24 +246,68 @@ class KerasLearner:
         width = self.settings["n_features"]
         inputs, outputs = keras.Input((width,)), []
         for number, state in enumerate(states, 1):
-            network = self._checked(_made(_defined(self._code, self.settings["module"]), width))
+            network = self._made(defined(self._code, self.settings["module"]))
             network(np.zeros((1, width), dtype=np.float32), training=False)  # creates its variables
             weights = {name.split("/")[1]: array for name, array in state.items() if name.startswith("model/")}
             for place, variable in enumerate(network.variables):
                 variable.assign(weights[f"{place:04d}"])
             network.name = f"fold_{number}"
-            outputs.append(self._in_units(network, f"units_{number}")(inputs, training=False))
+            outputs.append(self._served(network, f"served_{number}")(inputs, training=False))
         layer = keras.layers.Average if joined == "mean" else keras.layers.Concatenate
         return keras.Model(inputs, layer(name=joined, dtype="float32")(outputs))
 
-    def _in_units(self, model: Any, name: str = "units") -> Any:
-        """Return the network with a last layer that undoes the scale of the targets, if it has targets."""
-        if not self._targets:
+    def _served(self, model: Any, name: str = "served") -> Any:
+        """Return the network with last layers that make scores of its outputs, or undo the scale of its targets."""
+        layers = self._conversion.layers()
+        if self._targets:
+            means, deviations = ([getattr(target, name) for target in self._targets] for name in ("mean", "deviation"))
+            layers = (keras.layers.Rescaling(deviations, means, name="units", dtype="float32"),)
+        if not layers:
             return model
         inputs = keras.Input((self.settings["n_features"],))
-        means, deviations = ([getattr(target, name) for target in self._targets] for name in ("mean", "deviation"))
-        layer = keras.layers.Rescaling(deviations, means, name="units", dtype="float32")
-        return keras.Model(inputs, layer(model(inputs, training=False)), name=name)
+        outputs = model(inputs, training=False)
+        for layer in layers:
+            outputs = layer(outputs)
+        return keras.Model(inputs, outputs, name=name)
+
+    def _scores(self, rows: Any) -> Any:
+        outputs = self._network(rows)
+        for layer in self._last_layers:
+            outputs = layer(outputs)
+        return outputs
+
+    def _traced(self) -> Any:
+        """Return the network as a function. Raises: ModelError if it draws random numbers."""
+        network = litert_graph.traced(self.model, self.settings["n_features"])
+        drawing = sorted({node.op for node in _nodes(network.graph) if RANDOM.search(node.op)})
+        if drawing:
+            raise ModelError(
+                f"{self.settings['module']}: the network draws random numbers ({', '.join(drawing)}) when it computes "
+                "scores, so an event has no score of its own; draw them only where call(..., training) is true"
+            )
+        return network
+
+    def _chosen_conversion(self) -> Conversion:
+        if self._targets:
+            return AS_IT_IS
+        loss: Loss | None = self._loss if self.model.loss is not None else None
+        declared = bool(getattr(self.model.loss, "from_logits", False))
+        return conversion_of(last_operation(self._network.graph), self._outputs, loss, declared)
+
+    def _loss(self, outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+        """Return the mean loss, NaN if it cannot be computed of outputs and labels alone."""
+        try:
+            return float(
+                self.model.compute_loss(
+                    x=None, y=tf.constant(self.targets(labels)), y_pred=tf.constant(outputs), training=False
+                )
+            )
+        except Exception:  # a loss of the user's own may need more
+            return math.nan
+
+    def _made(self, user: Any) -> Any:
+        columns = columns_of(self.settings["branches"])
+        return self._checked(made(user, self.settings["n_features"], columns))
 
     def _checked(self, model: Any) -> Any:
         module = self.settings["module"]
@@ -259,24 +325,40 @@ class KerasLearner:
         zeros = np.zeros((1, width), dtype=np.float32)
         try:
             outputs = self.model(zeros, training=False)
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+        except MISFITS as error:
             raise ModelError(f"{module}: the network does not take {width} features: {summary(error)}") from error
         self._check_outputs(outputs)
         self._own_fit = type(self.model).fit is not keras.Model.fit
-        self._call = tf.function(
-            lambda x: self.model(x, training=False), input_signature=[tf.TensorSpec([None, width], tf.float32)]
-        )
         if self.model.optimizer is not None:
             self.model.optimizer.build(self.model.trainable_variables)
-        try:
-            self.model.test_step(self._row())
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            self._check_unpacked("test_step", error)
-            given = "targets" if self._targets else "labels"
-            raise ModelError(f"{module}: the loss does not fit the {given}: {summary(error)}") from error
+        self._test_labels()
         self.model.reset_metrics()
         if self.weighted:
             self._check_weights_taken()
+
+    def _test_labels(self) -> None:
+        """Find the shape of the labels that the loss takes, with as many rows as none of them has columns."""
+        first: Exception | None = None
+        for shape in self._label_shapes():
+            self._shape = shape
+            try:
+                self.model.test_step(self._zeros(self._outputs + 2))
+                return
+            except MISFITS as error:
+                self._check_unpacked("test_step", error)
+                first = first or error
+        given = "targets" if self._targets else "labels"
+        raise ModelError(
+            f"{self.settings['module']}: the loss does not fit the {given}: {summary(first or ValueError())}"
+        ) from first
+
+    def _label_shapes(self) -> tuple[Labels, ...]:
+        """Return the shapes that labels may have, the likely one first."""
+        if self._targets:
+            return ("number",)
+        if self._outputs == 1:
+            return ("column",)
+        return ("one-hot",) if _loss_name(self.model) in ONE_HOT else ("number", "one-hot")
 
     def _check_weights_taken(self) -> None:
         """Raises: ModelError if the user's own `fit` or `train_step` takes no event weights."""
@@ -291,7 +373,7 @@ class KerasLearner:
                     "so it gets another argument, sample_weight"
                 ) from error
         elif type(self.model).train_step is not keras.Model.train_step:
-            row = tuple(_any_rows(tf.TensorSpec.from_tensor(tensor)) for tensor in self._row())
+            row = tuple(_any_rows(tf.TensorSpec.from_tensor(tensor)) for tensor in self._zeros(1))
             try:
                 tf.function(self.model.train_step).get_concrete_function(row)
             except Exception as error:  # only the one error is looked for; others are those of the first segment
@@ -465,13 +547,22 @@ class _BatchLoop:
         last = self._last.get_concrete_function()
         self._results = last.structured_outputs
         xla = not _draws(last.graph) if self._xla is None else self._xla
-        self._loop = tf.function(self._looped, input_signature=[data, scalar, scalar], jit_compile=xla)
+        signature = [data, scalar, scalar]
+        self._loop = tf.function(self._looped, input_signature=signature, jit_compile=xla)
         loop = self._loop.get_concrete_function()
         variables = [*last.variables, *loop.variables]
         self._is_random = self._learner.uses_global_generator(variables) or _has_seeds(loop.graph)
         others = [tf.zeros(spec.shape, spec.dtype) for spec in (targets, *weights)]
         no_rows = (_tensor(aligned(tuple(features.shape))), *others)
-        self._loop(no_rows, tf.constant(0), tf.constant(0))  # compiles without training on a row
+        nothing = (no_rows, tf.constant(0), tf.constant(0))
+        try:
+            self._loop(*nothing)  # compiles without training on a row
+        except tf.errors.OpError:
+            if self._xla or not xla:
+                raise
+            keras.utils.set_random_seed(seed)  # XLA lacks an operation, and nobody asked for it
+            self._loop = tf.function(self._looped, input_signature=signature)
+            self._loop(*nothing)
         self._rows = capacity
 
     def _run(self, block: ShuffledBlock, first: int, end: int) -> None:
@@ -531,40 +622,6 @@ def _tensor(array: NDArray[np.float32]) -> Any:
 def _rows(tensor: Any, start: Any, size: int) -> Any:
     shape = tensor.shape[1:].as_list()
     return tf.slice(tensor, [start, *[0] * len(shape)], [size, *shape])
-
-
-def _defined(code: Path, module: str) -> Any:
-    """Return the user's module, which has a function `model`. Its files run again each time, since they may draw random
-    numbers."""
-    for name, loaded in list(sys.modules.items()):
-        if Path(getattr(loaded, "__file__", None) or "/").is_relative_to(code):
-            del sys.modules[name]
-    stem = Path(module).stem
-    spec = importlib.util.spec_from_file_location(f"user_{stem}" if stem in sys.modules else stem, code / module)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = loaded
-    spec.loader.exec_module(loaded)
-    define = getattr(loaded, "model", None)
-    if not callable(define):
-        raise ModelError(f"{module} has no function 'model'; define model(idim) that returns a compiled Keras model")
-    if not _takes(define, 1) and not _takes(define):
-        raise ModelError(f"{module}: model takes {inspect.signature(define)}; it must take one argument, idim, or none")
-    return loaded
-
-
-def _made(user: Any, n_features: int) -> Any:
-    """Return what the user's function `model` returns; it may take no argument."""
-    return user.model(n_features) if _takes(user.model, n_features) else user.model()
-
-
-def _takes(function: Any, *arguments: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError:
-        return False
-    return True
 
 
 def _factors(settings: Mapping[str, Any]) -> dict[int, float] | None:

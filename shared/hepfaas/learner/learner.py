@@ -91,7 +91,7 @@ class LearnerSettings:
     threads: of one operation; they are part of the recipe because sums depend on them. xla: whether the training loop
     is compiled with XLA; None: if the network draws no random numbers. weighted: whether events have weights.
     class_weight: factor of the event weights of each label, none if all are 1. targets: of a regression,
-    which has no labels.
+    which has no labels. branches: the features, as JSON values of `FeatureBranch`.
     """
 
     code: Mapping[str, bytes]
@@ -105,6 +105,7 @@ class LearnerSettings:
     weighted: bool = False
     class_weight: tuple[float, ...] = ()
     targets: tuple[Row, ...] = ()
+    branches: tuple[Mapping[str, Any], ...] = ()
 
 
 class ProcessSettings(Protocol):
@@ -136,13 +137,13 @@ UNLIMITED = LearnerLimits()
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Facts about the network that the user's code returned. logits: whether outputs precede the sigmoid or softmax;
-    optimizer, callbacks: names, '' for none."""
+    """Facts about the network that the user's code returned. score: how its outputs become scores, '' if they are
+    scores; optimizer, callbacks: names, '' for none."""
 
     parameters: int
     outputs: int
     loss: str
-    logits: bool
+    score: str
     own_fit: bool
     optimizer: str
     callbacks: str
@@ -243,6 +244,8 @@ class Learner:
     """
 
     holds: str | None = None
+    is_checked = False
+    """Whether the graph of its network has been checked."""
     facts: ModelFacts
     _outputs: int
 
@@ -367,12 +370,20 @@ class Learner:
         return dict(self._parsed(_Metrics, header).metrics)
 
     def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the network's outputs, (events, outputs), for features (events, features)."""
+        """Return the network's scores, or the outputs of a regression, for features (events, features): (events,
+        outputs)."""
         shape = (len(features), self._outputs)
         _, arrays = self._request({"do": "predict"}, [features], self._room(1, 4 * math.prod(shape)))
         if [(array.dtype, array.shape) for array in arrays] != [(np.dtype(np.float32), shape)]:
             raise self._invalid_answer(f"outputs that are not float32 of shape {shape}")
         return arrays[0]
+
+    def graph(self) -> bytes:
+        """Return the network as a LiteRT graph."""
+        _, arrays = self._request({"do": "graph"}, room=self._room(1))
+        if len(arrays) != 1:
+            raise self._invalid_answer(f"{len(arrays)} arrays, not a graph")
+        return arrays[0].tobytes()
 
     def export(
         self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: Literal["", "mean", "each"] = ""

@@ -98,6 +98,11 @@ class Session:
     def _do_predict(self, arrays: list[NDArray[Any]]) -> Any:
         return {}, [self._learner.predict(arrays[0])]
 
+    def _do_graph(self, arrays: object) -> Any:
+        with silent():
+            graph = self._learner.graph()
+        return {}, [np.frombuffer(graph, dtype=np.uint8)]
+
     def _do_export(self, arrays: list[NDArray[Any]], names: list[str], joined: str) -> Any:
         states = [dict(zip(names, some, strict=True)) for some in _groups(arrays, len(names))]
         with silent():

@@ -16,7 +16,19 @@ GRAPH_NODE = re.compile(r"\s*\[\[\{\{.*|\s*\[Op:.*", re.DOTALL)
 KERAS_TEXT = re.compile(r"Exception encountered when calling .*?\n\s*\x1b\[1m(?P<text>.*?)\x1b\[0m.*", re.DOTALL)
 INNER_ERROR = re.compile(r"^\s*(?P<kind>\w+(?:Error|Exception)): (?P<text>.*)", re.MULTILINE | re.DOTALL)
 
-UNKNOWN_OPERATION = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+UNKNOWN_OPERATION = re.compile(r"error: (?:failed to legalize operation )?'tf\.(\w+)'")
+OTHER_TYPES = re.compile(r"^\s*tf\.(\w+)\(tensor<(?:[\d?]+x)*(f16|bf16|f64|complex\w*|i8|i16|ui\d+)>", re.MULTILINE)
+"""Operations in the converter's summary whose first argument is not of a usual type."""
+
+TYPES = {"f16": "float16", "bf16": "bfloat16", "f64": "float64"}
+
+HINTS = {
+    "TensorList": "unroll=True in recurrent layers",
+    "Erf": "gelu instead of erf",
+    "float16": "float32, also for mixed precision",
+    "float64": "float32",
+}
+"""What to use instead, by a part of what LiteRT lacks."""
 
 
 class ModelError(Exception):
@@ -50,9 +62,14 @@ def summary(error: BaseException) -> str:
 
 def export_message(error: Exception) -> str:
     """Return why a network has no LiteRT graph: the operations that LiteRT lacks, or the converter's message."""
-    operations = sorted(set(UNKNOWN_OPERATION.findall(str(error))))
+    text = str(error)
+    types = {name: TYPES.get(type_, type_) for name, type_ in OTHER_TYPES.findall(text)}
+    names = sorted(set(UNKNOWN_OPERATION.findall(text)))
+    operations = [f"{name} of {types[name]}" if name in types else name for name in names]
     if operations:
-        return f"LiteRT, which serves the network, has no operation {', '.join(operations)}; use layers without it"
+        hints = [hint for part, hint in HINTS.items() if any(part in operation for operation in operations)]
+        use = f"use {', '.join(hints)}" if hints else "use layers without it"
+        return f"LiteRT, which serves the network, has no operation {', '.join(operations)}; {use}"
     return f"the network cannot be exported for serving: {summary(error)[:300]}"
 
 

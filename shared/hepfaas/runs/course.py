@@ -87,6 +87,7 @@ def trains(
                 class_weight=class_weight,
                 targets=targets,
                 fold=fold,
+                spec=spec.values.get("columns", ""),
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
             )

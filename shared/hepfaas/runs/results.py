@@ -122,8 +122,12 @@ class ScoredPart:
 
 @dataclass(frozen=True)
 class Exported:
-    """The served model, the result of an export step. graph, keras: keys of blobs; weights: hash of the weights; check:
-    difference between graph and network; versions: of the frameworks."""
+    """The served model, the result of an export step.
+
+    graph, keras: keys of blobs. logits: whether its outputs precede the sigmoid or softmax, as in models of 0.1.0.
+    score: how the outputs of the network become those of the graph, '' if they are the same. weights: hash of the
+    weights. check: difference between graph and network. versions: of the frameworks.
+    """
 
     graph: str
     keras: str
@@ -136,6 +140,7 @@ class Exported:
     check: Mapping[str, Any]
     versions: Mapping[str, str]
     processor: str
+    score: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""

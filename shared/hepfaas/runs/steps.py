@@ -240,7 +240,8 @@ class Learning(Step):
 
     xla: None: if the network draws no random numbers. weighted: whether the prepared events have weights. class_weight:
     factor of the event weights of each label, in the order of `labels`; none if all are 1. targets: of a regression,
-    which has no labels. fold: whose events are the test events; None in a run without folds.
+    which has no labels. fold: whose events are the test events; None in a run without folds. spec: key of the blob with
+    the columns.
     """
 
     data: str
@@ -256,6 +257,7 @@ class Learning(Step):
     class_weight: tuple[float, ...] = ()
     targets: tuple[Row, ...] = ()
     fold: int | None = None
+    spec: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +269,7 @@ class Train(Learning):
     """
 
     kind = "train"
+    version = 2
     before: str | None
     epoch: int
     segment: int
@@ -282,7 +285,7 @@ class Export(Learning):
     outputs of each, one after the other. The graph is checked against the networks."""
 
     kind = "export"
-    version = 2
+    version = 3
     checkpoints: tuple[str, ...]
     joined: Literal["", "mean", "each"] = ""
 

@@ -12,9 +12,9 @@ from hepfaas.learner.converter import ConverterSettings
 from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.steps import Convert
-from hepfaas.steps.export import TOLERANCE, largest_difference
 from hepfaas.steps.learning import Learners
 from hepfaas.steps.objects import code_files, encoded, put_blob
+from hepfaas.steps.served_graph import TOLERANCE, largest_difference
 
 CHECK_ROWS, CHECK_VALUES = 1_000, 4_000_000
 """Most rows, and most values, drawn for the check."""

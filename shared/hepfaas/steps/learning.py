@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hepfaas.learner.converter import Converter, ConverterSettings
 from hepfaas.learner.learner import UNLIMITED, Learner, LearnerLimits, LearnerProcess, LearnerSettings
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import PreparedPart
-from hepfaas.runs.splits import Split
+from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Learning
 from hepfaas.steps.objects import code_files, open_part
 from hepfaas.training import checkpoint
-from hepfaas.training.segments import Rows, SplitPart
+from hepfaas.training.segments import Rows, SplitPart, blocks_of, first_rows, seed_of
 
 FRESH = "fresh"
 """Value of `holds` of a learner after `make`: a network that has not been trained."""
@@ -98,6 +102,14 @@ def parts_of(split: Split, prepared: Sequence[PreparedPart]) -> list[SplitPart]:
     return [SplitPart(part.key, part.label, part.batches(split)) for part in prepared if part.rows[split]]
 
 
+def held_back(step: Learning, prepared: Sequence[PreparedPart], rows: int, store: Store) -> NDArray[np.float32]:
+    """Return the features of validation and test events, at most `rows`."""
+    parts = [part for split in HELD_BACK for part in parts_of(split, prepared)]
+    blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), rows)
+    fetch = fetching(prepared, store)
+    return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])
+
+
 def fetching(prepared: Sequence[PreparedPart], store: Store) -> Callable[[str], Rows]:
     """Return a function that reads a record batch by its name, '<part>/<number>'; each part's index is read once."""
     sizes = {part.key: part.size_bytes for part in prepared}
@@ -126,4 +138,5 @@ def _settings(step: Learning, store: Store) -> LearnerSettings:
         weighted=step.weighted,
         class_weight=step.class_weight,
         targets=step.targets,
+        branches=tuple(json.loads(store.get(step.spec))["branches"]) if step.spec else (),
     )

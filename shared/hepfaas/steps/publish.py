@@ -54,6 +54,7 @@ def _card(step: Publish, version: versions.Version, spec: FeatureSpec, store: St
         "targets": result_of(step.spec, store).get("targets", []),
         "outputs": export.outputs,
         "logits": export.logits,
+        "score": export.score,
         "parameters": export.parameters,
         "weights": export.weights,
         "graph_check": export.check,

@@ -6,26 +6,41 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hepfaas.learner.learner import Fitted, Learner
+from hepfaas.models.inference import INFERENCE, Graph, Inference
 from hepfaas.platform.storage import Store
 from hepfaas.runs.epochs import VALIDATION_ROWS
 from hepfaas.runs.results import PreparedPart, prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import Train
-from hepfaas.steps.learning import Learners, fetching, parts_of
+from hepfaas.steps.learning import Learners, fetching, held_back, parts_of
 from hepfaas.steps.objects import result_of
+from hepfaas.steps.served_graph import check
 from hepfaas.training import checkpoint
 from hepfaas.training.segments import Block, blocks_of, first_rows, rows_in, seed_of, segments_of
 
 COMPILED = "the training loop was compiled in"
 
 
-def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[int], None]) -> None:
+FRESH_ROWS = 100
+"""Events on which the graph of a network is checked before the first epoch."""
+
+
+def perform(
+    step: Train,
+    store: Store,
+    learners: Learners,
+    on_rows: Callable[[int], None],
+    inference: Inference = INFERENCE,
+) -> None:
     """`on_rows` is called with the number of rows trained since its last call.
 
-    Raises: RequestError if the user's code raises or does not fit the data; UnavailableError; MissingError.
+    Raises: RequestError if the user's code raises or does not fit the data, or before the first epoch if the network
+    cannot be served; UnavailableError; MissingError.
     """
     prepared = prepared_parts(result_of(step.data, store), step.fold)
     learner = learners.holding(step.before, step, store)
+    if step.epoch == step.segment == 0 and not learner.is_checked:
+        _check_served(step, prepared, learner, store, inference)
     epoch = segments_of(_blocks(step, prepared), step.segment_rows)
     segment = epoch[step.segment]
     fetch = fetching(prepared, store)
@@ -45,6 +60,17 @@ def perform(step: Train, store: Store, learners: Learners, on_rows: Callable[[in
     data = checkpoint.to_bytes(learner.state(), facts)
     if store.create(step.key, data):
         learner.holds = step.key
+
+
+def _check_served(
+    step: Train, prepared: Sequence[PreparedPart], learner: Learner, store: Store, inference: Inference
+) -> None:
+    """Export the network and check its graph. Raises: RequestError if it cannot be served."""
+    features = held_back(step, prepared, FRESH_ROWS, store)
+    shape, outputs = features.shape[1:], learner.facts.outputs
+    graph = Graph(learner.graph(), shape, outputs, f"the network of {step.module}")
+    check(graph, features, learner.predict(features), step.targets, inference)
+    learner.is_checked = True
 
 
 def _blocks(step: Train, prepared: Sequence[PreparedPart]) -> list[Block]:
@@ -69,6 +95,7 @@ def _facts(step: Train, fitted: Fitted, metrics: Mapping[str, float], learner: L
         "id_sum": fitted.id_sum,
         "metrics": metrics,
         "optimizer": facts.optimizer,
+        "score": facts.score,
         "learning_rate": fitted.learning_rate,
         "threads": step.threads,
         "xla": step.xla,
