@@ -106,7 +106,7 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
             "'model.py/x.py' in the job's 'code' lies below another file",
         ),
         ({"code": {"model.py": "\ud800"}}, "'model.py' in the job's 'code' cannot be read as text"),
-        ({"code": {"model.py": "#" * 6_000_000}}, "the job's 'code' has more than 5 MB of Python files"),
+        ({"code": {"model.py": "#" * 6_000_000}}, "'model.py' has 6.0 MB; at most 5 MB are read"),
         ({"code": {f"{number}.py": "" for number in range(1_001)}}, "has 1,001 files; it takes 1,000"),
         ({"params": {"exclude_branches": "nothing.txt"}}, "has no 'nothing.txt'"),
         ({"params": []}, "'params' is not an object"),
@@ -145,6 +145,58 @@ def test_files_of_a_folder_are_stored_and_other_files_of_the_machine_are_not(tmp
     assert second.url == "s3://in/b.root"
 
 
+BESIDE = {
+    "widths.json": '{"hidden": 24}',
+    "tables/means.csv": "1,2",
+    "weights/start.weights.h5": "w",
+    "notes/LICENSE": "text",
+}
+NOT_CODE = {
+    "a.root": "a",
+    "b.json": "{}",
+    "old.ROOT": "r",
+    "events.jsonl": "{}",
+    "train.log": "l",
+    "plots/roc.pdf": "p",
+    ".secret": "s",
+    "__pycache__/x.cpython-311.pyc": "c",
+    f"store/local/blobs/{'0' * 64}": "b",
+    "store/active/local/model-1": "",
+}
+
+
+def test_files_beside_the_code_travel_and_data_and_results_do_not(tmp_path: Path) -> None:
+    lists = {"files.txt": "a.root\nb.json", "params.json": '{"exclude_branches": "skipped.txt", "redirector": ""}'}
+    job = job_in(written(tmp_path / "job", {**TEXTS, **BESIDE, **NOT_CODE, **lists}), {})
+    assert set(job.code) == {"model.py", "parts/layers.py", *BESIDE}
+    assert job.code["widths.json"] == b'{"hidden": 24}'
+    assert "notes/LICENSE, tables/means.csv, weights/start.weights.h5, widths.json travel with model.py" in job.notes
+    sent = job_of({**JOB, "code": {**CODE, **BESIDE}})
+    assert dict(sent.code) == dict(job.code)
+
+
+@pytest.mark.parametrize(
+    ("others", "found"),
+    [
+        ({f"table{number}.txt": "x" for number in range(101)}, "101 other files of 0.0 MB"),
+        ({f"{name}.npy": 7_000_000 * "x" for name in "abc"}, "3 other files of 21.0 MB"),
+    ],
+    ids=["count", "size"],
+)
+def test_a_folder_with_many_or_large_files_sends_its_python_files_and_says_so(
+    tmp_path: Path, others: dict[str, str], found: str
+) -> None:
+    job = job_in(written(tmp_path / "job", {**TEXTS, **others}), {})
+    assert set(job.code) == {"model.py", "parts/layers.py"}
+    (note,) = (note for note in job.notes if "travel" in note)
+    assert f"has {found}, more than 100 or 20 MB; if model.py reads one of them, put the job into a folder" in note
+
+
+def test_one_large_file_keeps_no_other_file_from_travelling(tmp_path: Path) -> None:
+    job = job_in(written(tmp_path / "job", {**TEXTS, "dump.bin": 20_000_001 * "x", "widths.json": "{}"}), {})
+    assert set(job.code) == {"model.py", "parts/layers.py", "widths.json"}
+
+
 def test_names_by_option_win_over_submit_json(tmp_path: Path) -> None:
     texts = {**TEXTS, "other.py": "", "submit.json": '{"model": "other.py", "name": "x", "cpus": "2"}'}
     job = job_in(written(tmp_path / "job", texts), {"name": "chosen"})
@@ -162,10 +214,11 @@ def test_a_wrong_folder_is_refused_without_the_path_where_it_was_unpacked(tmp_pa
     folder = written(tmp_path / "scratch" / "job", {**TEXTS, "a.py": 3_000_000 * "#", "b.py": 3_000_000 * "#"})
     with pytest.raises(RequestError, match="^folder 'job' has more than 5 MB of Python files"):
         job_in(folder, {})
-    (folder / "a.py").write_text(6_000_000 * "#")
-    with pytest.raises(RequestError, match=r"^'a\.py' has 6\.0 MB; at most 5 MB are read"):
-        job_in(folder, {})
     (folder / "a.py").unlink()
+    (folder / "files.txt").write_text(6_000_000 * "#")
+    with pytest.raises(RequestError, match=r"^'files\.txt' has 6\.0 MB; at most 5 MB are read"):
+        job_in(folder, {})
+    (folder / "files.txt").write_text(TEXTS["files.txt"])
     (folder / "model.py").unlink()
     with pytest.raises(RequestError, match=r"^folder 'job' has no 'model\.py'; it has: b\.py"):
         job_in(folder, {})

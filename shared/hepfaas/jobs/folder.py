@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hepfaas.datasets.files import Locations
 from hepfaas.datasets.listings import Listing
+from hepfaas.jobs.code import Code, code_of
 from hepfaas.jobs.data import data_in, sent_listing
 from hepfaas.jobs.job import Job, with_data
 from hepfaas.jobs.names import chosen_in
 from hepfaas.jobs.texts import texts_in
+from hepfaas.runs.recipe import LabelledFile
 
 
 def job_in(
@@ -32,12 +34,20 @@ def job_in(
     chosen = chosen_in(texts, options)
     locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside)
     data = data_in(texts, chosen, locations)
+    code = code_of(texts, chosen.names.model, _names_in(folder, data.files)) if with_code else Code({})
     job = Job(
         name=chosen.names.name or folder.resolve().name,
-        code=texts.code(chosen.names.model) if with_code else {},
+        code=code.files,
         module=chosen.names.model,
         params=chosen.params,
         folder=folder,
-        notes=chosen.notes,
+        notes=(*chosen.notes, *code.notes),
     )
     return with_data(job, data)
+
+
+def _names_in(folder: Path, files: Sequence[LabelledFile]) -> set[str]:
+    """Return the names below the folder of the files of events that are in it."""
+    place = folder.resolve()
+    paths = [Path(file.url).resolve() for file in files if "://" not in file.url]
+    return {path.relative_to(place).as_posix() for path in paths if path.is_relative_to(place)}

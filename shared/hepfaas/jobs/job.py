@@ -11,6 +11,7 @@ from typing import Any
 
 from hepfaas.datasets.files import Locations, checked_name
 from hepfaas.errors import RequestError
+from hepfaas.jobs.code import code_of
 from hepfaas.jobs.data import Data, data_of_lists, data_of_samples, labels_each_event, sent_listing
 from hepfaas.jobs.samples import JSON_NAME, KEYS, YAML_NAMES
 from hepfaas.jobs.texts import MODULE, SUBMIT, Texts
@@ -35,7 +36,7 @@ Place = Callable[[str, Path | None], str]
 class Job:
     """A training job: its code is not stored yet, and its addresses are not checked.
 
-    name: of the model that it trains. code: content of each Python file by its name below the job's folder.
+    name: of the model that it trains. code: content of each file of the code by its name below the job's folder.
     module: the file that defines `model`. files, samples, luminosity, label: as in `Data`.
     folder: the folder with the files that came with the job; None if there is none. notes: for the user.
     """
@@ -102,15 +103,16 @@ def job_without_files(values: Mapping[str, Any]) -> Job:
         raise RequestError(
             "the job's 'params' is not an object; it takes what params.json takes (docs/reference/params.md)"
         )
-    params, code = params_in(settings, "params.json"), texts.code(module)
-    params = texts.completed(params)
+    texts.text(module)
+    params = texts.completed(params_in(settings, "params.json"))
+    code = code_of(texts, module)
     return Job(
         name=names.get("name", "model"),
-        code=code,
+        code=code.files,
         module=module,
         params=params,
         webhook=str(values.get("webhook") or ""),
-        notes=params.notes,
+        notes=(*params.notes, *code.notes),
     )
 
 
@@ -144,7 +146,7 @@ def names_in(values: Mapping[str, Any], keys: Iterable[str]) -> dict[str, str]:
 
 def _texts(values: Mapping[str, Any]) -> Texts:
     contents = _contents(values.get("code"))
-    return Texts(contents, contents.__getitem__, "the job's 'code'")
+    return Texts(contents, contents.__getitem__, lambda name: len(contents[name]), "the job's 'code'")
 
 
 def _contents(code: object) -> dict[str, bytes]:
