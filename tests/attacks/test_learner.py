@@ -54,7 +54,7 @@ SPEAKING = (
     + """
 import json, math
 WIRE = socket.socket(fileno=DESCRIPTOR)
-FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "score": "", "own_fit": False, "optimizer": "",
+FACTS = {"parameters": 1, "outputs": 2, "loss": "mse", "score": "", "notes": "", "own_fit": False, "optimizer": "",
          "callbacks": "", "summary": "", "processor": "", "versions": {}}
 def zeros(dtype, *shape):
     return dtype, shape

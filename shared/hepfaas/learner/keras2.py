@@ -40,13 +40,11 @@ MOVED = {f"{root}.layers.{name}": f"{root}.layers" for root in ROOTS for name in
 }
 """Modules of Keras 2, and the modules of Keras 3 that have their content."""
 
-_notes: dict[str, None] = {}
 _say: list[Say] = []
 
 
 def accept(say: Say) -> None:
-    """Accept Keras 2 in this process; `say` gets each note once."""
-    _notes.clear()
+    """Accept Keras 2 in this process; `say` gets a note at each use."""
     _say[:] = [say]
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
@@ -63,9 +61,7 @@ def accept(say: Say) -> None:
 
 
 def _note(text: str) -> None:
-    if text not in _notes:
-        _notes[text] = None
-        _say[0](text)
+    _say[0](text)
 
 
 def _optimizer_init(init: Any) -> Any:

@@ -66,11 +66,13 @@ class KerasLearner:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_op_determinism()
         sys.path.insert(0, str(code))
-        keras2.accept(_say)
+        self._notes: list[str] = []
+        keras2.accept(self._say)
 
     def make(self) -> dict[str, Any]:
         """Build the network from the seed and return facts about it."""
         keras.utils.clear_session()
+        self._notes.clear()
         keras.utils.set_random_seed(self.settings["seed"])
         user = defined(self._code, self.settings["module"])
         self.model = self._made(user)
@@ -78,9 +80,11 @@ class KerasLearner:
         self._network = self._traced()
         self._conversion = self._chosen_conversion()
         self._last_layers = self._conversion.layers()
+        if self._conversion.text:
+            self._say(self._conversion.text)
         self._made_rate = rate_of(self.model)
-        define = definition(user, self.settings["module"], _say)
-        self._callbacks = Callbacks(self.settings["module"], self.model, define, self.settings["seed"], _say)
+        define = definition(user, self.settings["module"], self._say)
+        self._callbacks = Callbacks(self.settings["module"], self.model, define, self.settings["seed"], self._say)
         self._train = _BatchLoop(self, "train_step", self.batch_size, self.settings["xla"])
         self._test = _BatchLoop(self, "test_step", INFERENCE_ROWS, xla=False)
         if self.weighted:
@@ -96,6 +100,7 @@ class KerasLearner:
             "optimizer": type(self.model.optimizer).__name__ if self.model.optimizer else "",
             "callbacks": self._callbacks.names,
             "summary": "\n".join(lines),
+            "notes": "\n".join(self._notes),
             "processor": processor(),
             "versions": {
                 "python": platform.python_version(),
@@ -305,6 +310,12 @@ class KerasLearner:
         except Exception:  # a loss of the user's own may need more
             return math.nan
 
+    def _say(self, note: str) -> None:
+        """Write a note to the log of the step, once for each network."""
+        if note not in self._notes:
+            self._notes.append(note)
+            sys.stdout.write(f"note: {note}\n")
+
     def _made(self, user: Any) -> Any:
         columns = columns_of(self.settings["branches"])
         return self._checked(made(user, self.settings["n_features"], columns))
@@ -383,7 +394,9 @@ class KerasLearner:
         """Print which metrics Keras computes without the event weights."""
         compiled = getattr(self.model, "_compile_metrics", None)
         if compiled is not None and compiled.metrics and not getattr(compiled, "_user_weighted_metrics", None):
-            _say("events have weights, and Keras leaves them out of compile(metrics=...), not of weighted_metrics=...")
+            self._say(
+                "events have weights, and Keras leaves them out of compile(metrics=...), not of weighted_metrics=..."
+            )
 
     def _check_unpacked(self, step: str, error: Exception) -> None:
         """Raises: ModelError if a step of the user's own failed because it unpacks two values."""
@@ -639,11 +652,6 @@ def _loss_name(model: Any) -> str:
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _say(note: str) -> None:
-    """Write a note to the log of the step."""
-    sys.stdout.write(f"note: {note}\n")
 
 
 def _article(name: str) -> str:

@@ -78,6 +78,9 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 """Characters that JSON strings may contain and UTF-8 cannot encode."""
 
 MAX_TEXT = 1_000
+LONG_TEXTS = {"summary": MAX_HEADER_BYTES, "notes": 10_000}
+"""Most characters of the texts that may be longer."""
+
 MAX_METRICS = 1_000
 
 Answer = TypeVar("Answer")
@@ -138,7 +141,7 @@ UNLIMITED = LearnerLimits()
 @dataclass(frozen=True)
 class ModelFacts:
     """Facts about the network that the user's code returned. score: how its outputs become scores, '' if they are
-    scores; optimizer, callbacks: names, '' for none."""
+    scores; optimizer, callbacks: names, '' for none; notes: for the user, one a line."""
 
     parameters: int
     outputs: int
@@ -148,6 +151,7 @@ class ModelFacts:
     optimizer: str
     callbacks: str
     summary: str
+    notes: str
     processor: str
     versions: Mapping[str, str]
 
@@ -499,7 +503,7 @@ class Learner:
         if header.keys() != types.keys():
             raise self._invalid_answer(f"other values than {', '.join(types)}")
         for name, type_ in types.items():
-            if not _fits(header[name], type_, MAX_HEADER_BYTES if name == "summary" else MAX_TEXT):
+            if not _fits(header[name], type_, LONG_TEXTS.get(name, MAX_TEXT)):
                 raise self._invalid_answer(f"{name} {shortened(str(header[name]))[:MAX_TEXT]!r}")
         return kind(**header)
 

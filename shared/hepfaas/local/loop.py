@@ -86,6 +86,8 @@ class Loop:
             except RequestError as error:
                 self._log(step, time.monotonic() - start, str(error))
                 raise
+            if isinstance(step, Train):
+                self._phases.show_network()
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
         lines, events = self._printed.take(), self._phases.events(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, UnavailableError
@@ -11,6 +11,7 @@ from hepfaas.local.progress import Progress
 from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store
+from hepfaas.platform.terminal import visible
 from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
@@ -42,6 +43,7 @@ class Phases:
         self._known: dict[str, dict[str, Any]] = {}
         self._repeats: Counter[str] = Counter()
         self._notes_shown = self._findings_shown = self._flow_shown = False
+        self._shown: set[str] = set()
         self._held_back: dict[tuple[str, int | None], int] = {}
 
     def result(self, key: str) -> dict[str, Any] | None:
@@ -63,6 +65,8 @@ class Phases:
         if coming.phase == self._progress.phase:
             return
         self._show_findings()
+        if coming.phase == "train":
+            self._show("classes", plan.class_notes(self._recipe, self._attempt, self.result) or ())
         if self._progress.phase == "train":
             self._show_early_end()
         if coming.phase == "score":
@@ -140,6 +144,17 @@ class Phases:
             self._findings_shown = True
             for note in notes:
                 self._progress.say(f"note: {note}")
+
+    def show_network(self) -> None:
+        """Show once the notes on the network, after its first train step."""
+        if "network" not in self._shown:
+            self._show("network", plan.network_notes(self._recipe, self._attempt, self.result))
+
+    def _show(self, kind: str, notes: Iterable[str]) -> None:
+        """Show the notes of a kind once."""
+        for note in notes if kind not in self._shown else ():
+            self._progress.say(f"note: {visible(note)}")
+        self._shown.add(kind)
 
     def _show_early_end(self) -> None:
         trained, most = plan.n_epochs(self._recipe, self._attempt, self.result), self._recipe.epochs

@@ -6,6 +6,7 @@ A training is planned in preparation.py and course.py, other kinds of runs in pr
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,6 +22,7 @@ from hepfaas.runs.course import (
 )
 from hepfaas.runs.cut_flow import CutFlow, cut_flow
 from hepfaas.runs.kinds import AnyRecipe
+from hepfaas.runs.notes import on_classes, on_labels
 from hepfaas.runs.phases import (
     KEPT,
     Finished,
@@ -177,13 +179,41 @@ def n_epochs(recipe: Recipe, attempt: str, results: Results) -> list[int] | None
 
 
 def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
-    """Return notes on the files and on the values of their branches, as far as they are known."""
+    """Return notes on the files, the values of their branches, the classes and the network, as far as they are
+    known."""
     key = open_levels(recipe, attempt)[-1][0].key
     if (opened := results(key)) is None:
         return []
     headers = headers_in(Found(key, opened))
     of_files = dict.fromkeys(note for header in headers for note in header.notes)
-    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+    return [
+        *empty_files(recipe, headers),
+        *of_files,
+        *(findings(recipe, attempt, results) or ()),
+        *(class_notes(recipe, attempt, results) or ()),
+        *network_notes(recipe, attempt, results),
+    ]
+
+
+def class_notes(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
+    """Return notes on labels and classes; None before all events are prepared."""
+    try:
+        matrix = preparation_of(recipe, attempt, results)
+    except Wait:
+        return None
+    of_events = matrix.weigh.values.get("labels", ()) if matrix.weigh and recipe.label else ()
+    of_classes = (on_classes(recipe, parts_in(matrix.prepared, fold), fold) for fold in recipe.fold_numbers)
+    return [*on_labels(recipe, of_events), *itertools.chain.from_iterable(of_classes)]
+
+
+def network_notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
+    """Return the notes on the network that the user's code makes; none before its first train step."""
+    try:
+        matrix = preparation_of(recipe, attempt, results)
+        chain = course_of(recipe, matrix, results, recipe.fold_numbers[0]).chain
+    except Wait:
+        return []
+    return list((results(chain[0][0].key) or {}).get("notes", ()))
 
 
 def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:

@@ -57,6 +57,8 @@ def perform(
         metrics |= _validated(step, prepared, learner, fetch)
         stop = learner.end_epoch(metrics)
     facts = {**_facts(step, fitted, metrics, learner), "stop": stop}
+    if step.epoch == step.segment == 0:
+        facts["notes"] = learner.facts.notes.splitlines()
     data = checkpoint.to_bytes(learner.state(), facts)
     if store.create(step.key, data):
         learner.holds = step.key

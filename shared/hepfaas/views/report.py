@@ -230,7 +230,8 @@ def _code(store: Store, manifest: str) -> dict[str, str]:
         return {}
     texts, left = {}, MOST_CODE_BYTES
     for name, data in sorted(files.items()):
-        texts[name] = data.decode("utf-8", "replace") if len(data) <= left else f"({len(data):,} bytes)"
+        is_text = len(data) <= left and b"\0" not in data
+        texts[name] = data.decode("utf-8", "replace") if is_text else f"({len(data):,} bytes)"
         left -= min(len(data), left)
     return texts
 
