@@ -168,7 +168,30 @@ def test_a_row_that_fails_costs_the_other_requests_of_its_batch_nothing(server: 
         assert answers[number] == score
     for number in (2, 4):
         assert isinstance(answers[number], GraphError)
-        assert "model 'x/1' cannot be computed: gather index out of bounds" in str(answers[number])
+        assert str(answers[number]).startswith(
+            "model 'x/1' cannot compute row 0, counted from 0: operation GATHER: gather index out of bounds; a feature "
+            "lies outside of the range that an Embedding"
+        )
+
+
+def test_the_row_that_fails_is_named_however_the_rows_are_cut(server: ForkServer) -> None:
+    model = Model(Graph(picking(1, [5, 6, 7]), (1,), 1, "model 'x/1'"))
+    features = np.zeros((3 * ROWS, 1), dtype=np.float32)
+    features[[ROWS + 17, 2 * ROWS + 1]] = OUT_OF_RANGE
+
+    async def work(batching: Batching) -> list[Any]:
+        return await asyncio.gather(
+            batching.predict(model, features, later()), batching.predict(model, features[:5], later()),
+            return_exceptions=True,
+        )  # fmt: skip
+
+    failed, good = within(server, work)
+    assert isinstance(failed, GraphError)
+    with Inference(server=lambda: server).model(model.graph) as alone, pytest.raises(GraphError) as caught:
+        alone.predict(features)
+    for error in (failed, caught.value):
+        assert f"cannot compute row {ROWS + 17:,}, counted from 0" in str(error)
+    np.testing.assert_array_equal(good, np.full((5, 1), 5))
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_model_is_refused_after_three(

@@ -25,6 +25,7 @@ from hepfaas.models.inference import (
     GraphError,
     Inference,
     InferenceWorker,
+    RowError,
     WorkerLostError,
     rows_at_once,
     worker_lost,
@@ -394,7 +395,7 @@ class Batching:
             owner.idle[worker] = time.monotonic()
         if len(busy.parts) == 1 or busy.loading:
             for part in busy.parts:
-                _fail(part, error)
+                _fail(part, error.after(part.start) if isinstance(error, RowError) else error)
         else:
             for part in reversed(busy.parts):
                 part.apart = True

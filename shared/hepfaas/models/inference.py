@@ -24,7 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.errors import RequestError
-from hepfaas.models.inference_messages import ALIGNMENT, DROP, LOAD, MESSAGE, MOST_REASON_BYTES, OK, RUN, outputs_start
+from hepfaas.models.inference_messages import (
+    ALIGNMENT,
+    DROP,
+    LOAD,
+    MESSAGE,
+    MOST_REASON_BYTES,
+    OK,
+    RUN,
+    failure_in,
+    outputs_start,
+)
 from hepfaas.sandbox.processes import USUAL_MEMORY, ForkServer, Memory, Worker, fork_server, sealed_memory
 
 ROWS = 2_000
@@ -52,6 +62,18 @@ _NUMBERS = itertools.count(1)
 
 class GraphError(RequestError):
     """A graph cannot be loaded, or fails on its rows."""
+
+
+class RowError(GraphError):
+    """A graph refuses one of its rows. row: counted from 0."""
+
+    def __init__(self, about: str, row: int, reason: str) -> None:
+        super().__init__(f"{about} row {row:,}, counted from 0: {reason}")
+        self.about, self.row, self.reason = about, row, reason
+
+    def after(self, rows: int) -> RowError:
+        """Return the error for a request that has these rows before those that were computed together."""
+        return RowError(self.about, rows + self.row, self.reason)
 
 
 class WorkerLostError(GraphError):
@@ -140,8 +162,12 @@ class InferenceWorker:
             return True
         if not answer:
             return False
-        reason = answer.decode(errors="replace")
-        raise GraphError(f"{graph.name} cannot be computed: {reason}")
+        reason, row = failure_in(answer)
+        raise (
+            GraphError(f"{graph.name} cannot be computed: {reason}")
+            if row is None
+            else RowError(f"{graph.name} cannot compute", row, reason)
+        )
 
     def has_answered(self) -> bool:
         """Return whether `receive` would find something, without a wait."""
@@ -187,7 +213,10 @@ class ConfinedModel:
         while start < len(features):
             rows = min(rows_at_once(self._graph, self._row_s), len(features) - start)
             began = time.monotonic()
-            scores[start : start + rows] = self._computed(features[start : start + rows])
+            try:
+                scores[start : start + rows] = self._computed(features[start : start + rows])
+            except RowError as error:
+                raise error.after(start) from error
             self._row_s = (time.monotonic() - began) / rows
             start += rows
         return scores

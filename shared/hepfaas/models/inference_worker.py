@@ -6,6 +6,7 @@ import json
 import math
 import mmap
 import os
+import re
 import socket
 import time
 
@@ -19,8 +20,9 @@ from hepfaas.models.inference_messages import (
     LOAD,
     MESSAGE,
     MOST_DESCRIPTION_BYTES,
-    MOST_REASON_BYTES,
     OK,
+    RUN,
+    failure,
     outputs_start,
 )
 from hepfaas.models.litert import LiteRtModel
@@ -28,6 +30,17 @@ from hepfaas.models.litert import LiteRtModel
 AWAKE_S = 200e-6
 """Time after an answer in which this process does not sleep: a wake-up takes as long as ten rows on a virtual machine.
 It yields the processor to others meanwhile."""
+
+
+FAILURES = (RequestError, ValueError, RuntimeError, MemoryError, OverflowError)
+"""Errors of a graph that is not valid or refuses its rows, also those of LiteRT."""
+
+FAILED_NODE = re.compile(r"(?P<reason>.*?)Node number \d+ \((?P<operation>\w+)\) failed to (?P<what>\w+)", re.DOTALL)
+
+LOOKUPS = dict.fromkeys(
+    ("GATHER", "GATHER_ND", "EMBEDDING_LOOKUP"),
+    "; a feature lies outside of the range that an Embedding, or another lookup of the network, has entries for",
+)
 
 
 def serve(channel_number: int, memory_number: int) -> None:
@@ -64,9 +77,20 @@ class _Worker:
         try:
             self._load(model) if operation == LOAD else self._run(model, rows)
             reason = OK
-        except (RequestError, ValueError, RuntimeError, MemoryError, OverflowError) as error:  # also LiteRT's
-            reason = (str(error).strip() or type(error).__name__).encode(errors="replace")[:MOST_REASON_BYTES]
+        except FAILURES as error:
+            row = self._failing_row(model, rows) if operation == RUN else None
+            reason = failure(_said(error), row)
         self._channel.send(reason)
+
+    def _failing_row(self, number: int, rows: int) -> int | None:
+        """Return the first row that the graph refuses, None if it is none alone."""
+        model, shape, _ = self._models[number]
+        features = self._floats[: rows * math.prod(shape)].reshape(rows, *shape)
+        first, stop = 0, rows
+        while stop - first > 1:
+            middle = (first + stop) // 2
+            first, stop = (first, middle) if _fails(model, features[first:middle]) else (middle, stop)
+        return first if stop > first and _fails(model, features[first:stop]) else None
 
     def _load(self, number: int) -> None:
         data, (descriptor,), _, _ = socket.recv_fds(self._channel, MOST_DESCRIPTION_BYTES, 1)
@@ -87,6 +111,24 @@ class _Worker:
         _check_outputs(scores, rows, outputs)
         start = outputs_start(size)
         self._floats[start : start + scores.size] = scores.reshape(-1)
+
+
+def _fails(model: LiteRtModel, features: NDArray[np.float32]) -> bool:
+    try:
+        model.predict(features)
+    except FAILURES:
+        return True
+    return False
+
+
+def _said(error: Exception) -> str:
+    """Return an error's text; of LiteRT's, which repeats all errors before it, the first reason and its operation."""
+    text = str(error).strip() or type(error).__name__
+    found = FAILED_NODE.match(text)
+    if not found:
+        return text
+    reason, operation = found["reason"].strip() or f"it failed to {found['what']}", found["operation"]
+    return f"operation {operation}: {reason}{LOOKUPS.get(operation, '')}"
 
 
 def _content(descriptor: int) -> memoryview:

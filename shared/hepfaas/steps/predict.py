@@ -20,7 +20,7 @@ from hepfaas.features.extra import extra_inputs, with_branches
 from hepfaas.features.jagged import Values, flat_values
 from hepfaas.features.vectors import Vectors, vectors_of
 from hepfaas.models import versions
-from hepfaas.models.inference import INFERENCE, Inference
+from hepfaas.models.inference import INFERENCE, Inference, RowError
 from hepfaas.models.networks import Networks, networks_of, rule_of
 from hepfaas.models.served import graph_of
 from hepfaas.models.versions import Published, Version
@@ -212,11 +212,16 @@ def _scored(
         others = [source.fold_by] if source.fold_by and source.fold_by not in source.spectators else []
         vectors = vectors_of(branches, spec, [*source.spectators, *others], work_limit(source.limit_s))
         folds = _folds(vectors, numbers, source, networks.rule)
+        try:
+            scores = networks.predict(vectors.features, folds)
+        except RowError as error:
+            entry = (numbers if vectors.selected is None else numbers[vectors.selected])[error.row]
+            raise RequestError(f"{error.about} entry {entry:,} of '{source.url}': {error.reason}") from error
         yield Scores(
             url=source.url,
             entries=numbers,
             identifiers={**identifiers, **{name: vectors.spectators[name] for name in source.spectators}},
-            scores=vectors.of_all(networks.predict(vectors.features, folds)),
+            scores=vectors.of_all(scores),
             n_surplus=vectors.n_surplus,
             targets=spec.targets,
         )
