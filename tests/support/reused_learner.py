@@ -39,7 +39,14 @@ class ReusedLearner:
         worker, usual = self._worker, self._worker._settings
         assert isinstance(usual, LearnerSettings)
         self.read_all()
-        unchanged = {"labels": (0, 1), "batch_size": 100, "xla": False, "weighted": False, "class_weight": ()}
+        unchanged = {
+            "labels": (0, 1),
+            "batch_size": 100,
+            "xla": False,
+            "weighted": False,
+            "class_weight": (),
+            "branches": (),
+        }
         settings = replace(usual, code={"model.py": code.encode()}, **{**unchanged, **changed})
         worker._settings, worker._on_log = settings, on_log
         worker._last_lines.clear()

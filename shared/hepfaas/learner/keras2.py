@@ -46,6 +46,8 @@ _say: list[Say] = []
 def accept(say: Say) -> None:
     """Accept Keras 2 in this process; `say` gets a note at each use."""
     _say[:] = [say]
+    for name in [name for name in MOVED if isinstance(getattr(sys.modules.get(name), "__loader__", None), _Finder)]:
+        del sys.modules[name]  # the next import is noted again
     if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
     sys.meta_path.append(_Finder())

@@ -67,12 +67,12 @@ class KerasLearner:
         tf.config.experimental.enable_op_determinism()
         sys.path.insert(0, str(code))
         self._notes: list[str] = []
-        keras2.accept(self._say)
 
     def make(self) -> dict[str, Any]:
         """Build the network from the seed and return facts about it."""
         keras.utils.clear_session()
         self._notes.clear()
+        keras2.accept(self._say)
         keras.utils.set_random_seed(self.settings["seed"])
         user = defined(self._code, self.settings["module"])
         self.model = self._made(user)
@@ -355,13 +355,14 @@ class KerasLearner:
             try:
                 self.model.test_step(self._zeros(self._outputs + 2))
                 return
-            except MISFITS as error:
+            except Exception as error:  # code of the user's own may refuse a shape by any
                 self._check_unpacked("test_step", error)
                 first = first or error
+        assert first is not None
+        if not isinstance(first, MISFITS):
+            raise first
         given = "targets" if self._targets else "labels"
-        raise ModelError(
-            f"{self.settings['module']}: the loss does not fit the {given}: {summary(first or ValueError())}"
-        ) from first
+        raise ModelError(f"{self.settings['module']}: the loss does not fit the {given}: {summary(first)}") from first
 
     def _label_shapes(self) -> tuple[Labels, ...]:
         """Return the shapes that labels may have, the likely one first."""
@@ -570,10 +571,15 @@ class _BatchLoop:
         nothing = (no_rows, tf.constant(0), tf.constant(0))
         try:
             self._loop(*nothing)  # compiles without training on a row
-        except tf.errors.OpError:
-            if self._xla or not xla:
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not xla:
                 raise
-            keras.utils.set_random_seed(seed)  # XLA lacks an operation, and nobody asked for it
+            if self._xla:
+                raise ModelError(
+                    f"{self._learner.settings['module']}: XLA cannot compile the network ({summary(error)[:200]}); "
+                    "leave 'xla' out of params.json"
+                ) from error
+            keras.utils.set_random_seed(seed)  # as before the first tracing
             self._loop = tf.function(self._looped, input_signature=signature)
             self._loop(*nothing)
         self._rows = capacity

@@ -22,7 +22,7 @@ def as_served(model: Any, *, unrolled: bool = False) -> Iterator[None]:
     policies = [(layer, layer.dtype_policy) for layer in layers if layer.compute_dtype not in (None, "float32")]
     loops = [layer for layer in layers if unrolled and isinstance(layer, keras.layers.RNN) and not layer.unroll]
     for layer, _ in policies:
-        layer.dtype_policy = "float32"
+        layer.dtype_policy = _float32(layer.variable_dtype)
     for layer in loops:
         layer.unroll = True
     try:
@@ -32,6 +32,13 @@ def as_served(model: Any, *, unrolled: bool = False) -> Iterator[None]:
             layer.dtype_policy = policy
         for layer in loops:
             layer.unroll = False
+
+
+def _float32(variable_dtype: str) -> Any:
+    """Return the policy of a layer that computes in float32, whatever its variables are."""
+    policy = keras.DTypePolicy("float32")
+    policy._variable_dtype = variable_dtype  # Keras has no name for this pair
+    return policy
 
 
 def traced(model: Any, n_features: int, *, unrolled: bool = False) -> Any:
