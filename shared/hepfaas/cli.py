@@ -28,6 +28,7 @@ OWNER = "local"
 
 DATA_FILES = ("files", "labels", "samples", "params", "preproc")
 JOB_FILES = (*DATA_FILES, "model")
+SAMPLE_ENTRIES = 10_000
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -96,9 +97,16 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of a ROOT file")
-    inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
-    inspect.add_argument("--sample", action="store_true", help="read 10,000 entries of each tree: ranges, odd values")
+    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of ROOT files, and where they differ")
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="path or root:// URL, also with wildcards in quotes")
+    inspect.add_argument(
+        "--sample",
+        type=_entries,
+        nargs="?",
+        const=SAMPLE_ENTRIES,
+        metavar="N",
+        help="read the first N entries of each tree: ranges, values that are missing; default of N: %(const)s",
+    )
 
     processors = len(os.sched_getaffinity(0))
     train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
@@ -168,6 +176,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _entries(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of entries; name the files before --sample")
+    return int(text)
+
+
 def _store(options: argparse.Namespace) -> Store:
     return open_store(f"{options.store.rstrip('/')}/{OWNER}")
 
@@ -197,19 +211,22 @@ def _show(options: argparse.Namespace, values: Any, text: Callable[[Any], str]) 
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from hepfaas.datasets.summary import trees_of
-    from hepfaas.local.tables import described
+    from hepfaas.local.branch_differences import differences
+    from hepfaas.local.inspection import check_all_read, inspected, named_files
+    from hepfaas.local.tables import difference_text, inspected_text
 
-    trees = trees_of(options.file)
-    if options.sample:
-        from hepfaas.local.inspection import samples
-
-        read = samples(options.file, trees)
-        text = "\n\n".join(map(described, trees, read))
-        values = [{**asdict(tree), "sample": one.to_json()} for tree, one in zip(trees, read, strict=True)]
-    else:
-        text, values = "\n\n".join(map(described, trees)), [asdict(tree) for tree in trees]
-    _show(options, values, lambda _: text)
+    named, files = named_files(options.files), []
+    for file in inspected(named, options.sample):
+        files.append(file)
+        if not options.json and (text := inspected_text(file, is_only=len(named) == 1)):
+            _print(text)
+    different = differences({file.name: file.trees for file in files if file.trees})
+    if options.json:
+        values = {"files": [file.to_json() for file in files], "differences": [asdict(one) for one in different]}
+        _print(json.dumps(values, indent=1))
+    elif different:
+        _print("\n".join(["differences between the files", *map(difference_text, different)]))
+    check_all_read(files)
 
 
 def _train(options: argparse.Namespace) -> None:

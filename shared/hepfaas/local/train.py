@@ -15,7 +15,6 @@ from hepfaas.features.findings import findings
 from hepfaas.features.preprocess import sources_of
 from hepfaas.jobs.folder import job_in
 from hepfaas.jobs.job import recipe_of
-from hepfaas.local.inspection import SAMPLE_ENTRIES
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
@@ -31,8 +30,8 @@ from hepfaas.runs.results import Header
 from hepfaas.runs.steps import Survey
 from hepfaas.steps.objects import result_if_there, result_of
 
-SAMPLE_FILES = 10
-"""Most files that a dry run reads entries of."""
+SAMPLE_FILES, SAMPLE_ENTRIES = 10, 10_000
+"""Most files of which a dry run reads entries, and most entries of each."""
 
 
 def train(
