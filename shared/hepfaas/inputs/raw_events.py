@@ -253,10 +253,10 @@ def _hold_size(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
 
 def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
     from hepfaas.datasets.byte_source import BodySource
+    from hepfaas.datasets.event_file import EventFile
     from hepfaas.datasets.ranges import EntryRange
-    from hepfaas.datasets.root import RootFile
 
-    with RootFile(BodySource(body), "the body", memory) as file:
+    with EventFile(BodySource(body), "the body", memory) as file:
         entries, branches, _, _ = file.tree(tree)
         in_file = {branch.name for branch in branches}
         identifiers = [name for name in spec.identifiers if name in in_file]

@@ -11,8 +11,8 @@ import numpy as np
 
 from hepfaas.datasets.branch_choice import IDENTIFIERS
 from hepfaas.datasets.listings import on_server
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import TreeSummary, trees_of
 from hepfaas.datasets.wildcards import found, is_pattern, on_disk
 from hepfaas.errors import RequestError, UnavailableError

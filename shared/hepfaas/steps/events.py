@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.opened import read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import read
 from hepfaas.errors import RequestError
 from hepfaas.features.extra import one_number
 from hepfaas.features.jagged import Values, events_where, type_of

@@ -10,9 +10,9 @@ from operator import or_
 import numpy as np
 
 from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, choose_branches
+from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
 from hepfaas.expressions.expression import parse

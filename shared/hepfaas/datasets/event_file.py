@@ -1,5 +1,4 @@
-"""Reads TTrees and RNTuples of ROOT files, local or on servers, in confined workers (root_worker.py). Identity:
-file_identity.py.
+"""An open file of events, local or on a server, and the confined worker that parses it.
 
 This process opens files and fetches bytes; only workers parse them, and their answers are checked.
 """
@@ -7,29 +6,25 @@ This process opens files and fetches bytes; only workers parse them, and their a
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
-from hepfaas.datasets.errors import translated_errors
-from hepfaas.datasets.file_identity import identity_of, in_memory, is_still, stat_of, uploaded
-from hepfaas.datasets.ranges import Baskets, EntryRange
-from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
+from hepfaas.datasets.file_identity import in_memory
+from hepfaas.datasets.ranges import EntryRange
+from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values, unpacked
 from hepfaas.platform.address import XROOTD, parsed
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 
-MOST_KEPT_OPEN = 4
 MOST_FETCHED = 600_000_000
 """Bytes that a worker may request at once."""
 
@@ -38,92 +33,19 @@ WORKER = "hepfaas.datasets.root_worker"
 _TYPE = re.compile(r"bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 
 
-@dataclass(frozen=True)
-class OpenedFile:
-    """The identity of a file and the description of one tree.
-
-    fingerprint: equal for copies of the file (root_worker.py). edges: the entries at which the baskets of each branch
-    end. left_out: branches that are not numbers, with their types.
-    """
-
-    identity: str
-    fingerprint: str
-    url: str
-    tree: str
-    entries: int
-    size_bytes: int
-    branches: tuple[Branch, ...]
-    left_out: tuple[tuple[str, str], ...]
-    edges: dict[str, tuple[int, ...]]
-
-    @property
-    def place(self) -> str:
-        """The tree and its file, for messages."""
-        return f"TTree '{self.tree}' in '{self.url}'"
-
-    def baskets(self, names: Sequence[str]) -> list[Baskets]:
-        """Return the baskets of these branches; branches with the same edges are added up."""
-        sizes: dict[tuple[int, ...], int] = {}
-        for branch in self.branches:
-            if branch.name in names:
-                edges = self.edges[branch.name]
-                sizes[edges] = sizes.get(edges, 0) + branch.size_bytes
-        return [Baskets(edges, size) for edges, size in sizes.items()]
-
-
-def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
-    """Read the header, the keys and the tree's description, but no basket. Raises: RequestError; UnavailableError."""
-
-    def at(endpoint: Endpoint) -> OpenedFile:
-        with translated_errors(endpoint.url), open_root(endpoint, _most_held(url, reading), reading.memory) as file:
-            since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
-            entries, branches, left_out, edges = file.tree(tree)
-            if not is_still(file.source, identity, since):
-                raise _changed(endpoint.url)
-            return OpenedFile(
-                identity=identity,
-                fingerprint=file.fingerprint,
-                url=url,
-                tree=tree,
-                entries=entries,
-                size_bytes=file.source.size_bytes,
-                branches=branches,
-                left_out=left_out,
-                edges=edges,
-            )
-
-    return reading.through(url, at)
-
-
-def read(
-    url: str, identity: str, tree: str, *, branches: Sequence[str], entries: EntryRange, reading: Reading = PLAIN
-) -> dict[str, Values]:
-    """Return the branches for a range of entries, each (events,) or jagged, all from one endpoint. Raises: RequestError
-    if the file has another identity, or no such branch; UnavailableError."""
-
-    def at(endpoint: Endpoint) -> dict[str, Values]:
-        with translated_errors(endpoint.url), _OpenFile(endpoint, identity, url, reading) as kept:
-            arrays = kept.file.read(tree, branches, entries)
-            if not is_still(kept.file.source, identity, kept.since):
-                raise _changed(endpoint.url)
-            return arrays
-
-    return reading.through(url, at)
-
-
-def open_root(endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> RootFile:
+def open_file(endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> EventFile:
     """Return the file, which the caller closes. Call it within `translated_errors`.
 
     most_held: largest file on a server, in bytes, that is fetched whole and read from memory.
     """
     if "://" not in endpoint.url:
-        return RootFile(LocalSource(endpoint.url), endpoint.url, memory)
+        return EventFile(LocalSource(endpoint.url), endpoint.url, memory)
     address = parsed(endpoint.url)
     url = str(address)
-    return RootFile(in_memory(_source(replace(endpoint, url=url), address.scheme), most_held), url, memory)
+    return EventFile(in_memory(_source(replace(endpoint, url=url), address.scheme), most_held), url, memory)
 
 
-class RootFile:
+class EventFile:
     """An open file and the worker that parses it. Every method raises RequestError and the errors of the source."""
 
     def __init__(self, source: ByteSource, name: str, memory: Memory = USUAL_MEMORY) -> None:
@@ -229,57 +151,3 @@ def _source(endpoint: Endpoint, scheme: str) -> ByteSource:
     from hepfaas.datasets.http_source import HttpSource
 
     return HttpSource(endpoint.url, credential=endpoint.credential, private=endpoint.private)
-
-
-def _most_held(url: str, reading: Reading) -> int:
-    """Return the size up to which a file is fetched whole; uploads were hashed before and are read by ranges."""
-    return 0 if uploaded(url, reading) else reading.hashed_bytes
-
-
-def _changed(url: str) -> RequestError:
-    return RequestError(f"'{url}' has changed since the run opened it; start again to read the new content")
-
-
-class _KeptFile:
-    """A file kept open, and its state when its identity was computed."""
-
-    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
-        self.file = open_root(endpoint, _most_held(url, reading), reading.memory)
-        try:
-            self.since = stat_of(self.file.source)
-            if identity_of(self.file.source, self.file.fingerprint, url, reading) != identity:
-                raise _changed(endpoint.url)
-        except BaseException:
-            self.file.close()
-            raise
-
-
-class _OpenFile:
-    """A context with an open file. Opening a file with a thousand branches takes half a second, so a process keeps the
-    last four open, each for the credential it was opened with."""
-
-    _kept: ClassVar[OrderedDict[tuple[Endpoint, str], _KeptFile]] = OrderedDict()
-    _lock = threading.Lock()
-
-    def __init__(self, endpoint: Endpoint, identity: str, url: str, reading: Reading) -> None:
-        self._key = (endpoint, identity)
-        self._url, self._reading = url, reading
-
-    def __enter__(self) -> _KeptFile:
-        with self._lock:
-            kept = self._kept.pop(self._key, None)
-        if kept is not None and stat_of(kept.file.source) != kept.since:
-            kept.file.close()
-            kept = None
-        self._current = kept or _KeptFile(*self._key, self._url, self._reading)
-        return self._current
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is not None:  # open it again after an error: its server may have been away
-            self._current.file.close()
-            return
-        with self._lock:
-            self._kept[self._key] = self._current
-            surplus = [self._kept.popitem(last=False)[1] for _ in range(len(self._kept) - MOST_KEPT_OPEN)]
-        for kept in surplus:
-            kept.file.close()
