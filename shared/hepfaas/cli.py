@@ -164,8 +164,10 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     predict = add("predict", _predict, [in_either, as_json], "compute scores of the events in ROOT files")
     predict.add_argument("model", metavar="MODEL", help="NAME or NAME/VERSION")
-    predict.add_argument("files", nargs="+", metavar="FILE", help="with --url, a file that the service can read")
-    predict.add_argument("--tree", help="default: the tree that the model was trained on")
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", help="also as FILE.root:TREE; with --url, a file that the service can read"
+    )
+    predict.add_argument("--tree", help="of files that name none; default: the tree of the training")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write scores as .root, .parquet, .csv or .json")
     return parser
 

@@ -7,6 +7,7 @@ import pytest
 from hepfaas.datasets.files import (
     MOST_LISTED,
     Locations,
+    file_and_tree,
     labels_of,
     listed,
     listed_files,
@@ -91,6 +92,54 @@ def test_a_logical_name_gets_the_redirector_and_a_url_never(
     path: str, redirector: str, location: str, tmp_path: Path
 ) -> None:
     assert at(redirector, tmp_path).of(path) == (location,)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "tree"),
+    [
+        ("both.root:Signal", "both.root", "Signal"),
+        ("a/both.root:dir/tree", "a/both.root", "dir/tree"),
+        ("data/*.root:Signal", "data/*.root", "Signal"),
+        ("x.root.1:Events", "x.root.1", "Events"),
+        ("root://h//a/both.root:Signal", "root://h//a/both.root", "Signal"),
+        ("root://h:1094//a/*.root:dir/tree", "root://h:1094//a/*.root", "dir/tree"),
+        ("s3://bucket.root/x.root:Signal", "s3://bucket.root/x.root", "Signal"),
+        ("cms:/store/mc/x.root:Events", "cms:/store/mc/x.root", "Events"),
+        ("user.me:user.me.x.root:Signal", "user.me:user.me.x.root", "Signal"),
+        ("plain.root", "plain.root", ""),
+        ("cms:/store/mc/x.root", "cms:/store/mc/x.root", ""),
+        ("mc16:DAOD.root.1", "mc16:DAOD.root.1", ""),
+        ("user.root:user.root.x.root", "user.root:user.root.x.root", ""),
+        ("user.root:x.pool.root.1", "user.root:x.pool.root.1", ""),
+        ("user.root:/store/x", "user.root:/store/x", ""),
+        ("root://my.root:1094//a/x.root", "root://my.root:1094//a/x.root", ""),
+        ("https://h/x.root?of=y.root:z", "https://h/x.root?of=y.root:z", ""),
+        ("both.root:", "both.root:", ""),
+        (":Signal", ":Signal", ""),
+    ],
+)
+def test_a_name_may_have_a_tree_after_the_file_and_names_of_rucio_have_none(name: str, file: str, tree: str) -> None:
+    assert file_and_tree(name) == (file, tree)
+
+
+def test_two_trees_of_a_file_are_two_files_and_a_tree_goes_to_all_matches(tmp_path: Path) -> None:
+    for name in ("a.root", "b.root"):
+        (tmp_path / name).touch()
+    a, b = (str(tmp_path / name) for name in ("a.root", "b.root"))
+    named = paired(listed_files("*.root:Signal\na.root:dir/B\nb.root\n"), (1, 0, 0))
+    found = located(named, at("", tmp_path))
+    assert found.files == (
+        LabelledFile(a, 1, tree="Signal"),
+        LabelledFile(b, 1, tree="Signal"),
+        LabelledFile(a, 0, tree="dir/B"),
+        LabelledFile(b, 0),
+    )
+    assert found.notes == ("'*.root' matches 2 files",)
+    twice = paired(["a.root:S", "*.root:S"], (1, 0))
+    with pytest.raises(RequestError, match=r"file '.*/a\.root:S' is listed twice, as number 1 and 2; list it once"):
+        located(twice, at("", tmp_path))
+    (file,) = located(paired(["/store/x.root:S"], "label"), at(AAA, tmp_path), has_labels=False).files
+    assert (file.url, file.tree) == (f"{AAA}//store/x.root", "S")
 
 
 def test_a_name_of_rucio_without_a_path_needs_a_server_that_finds_it(tmp_path: Path) -> None:

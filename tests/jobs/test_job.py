@@ -145,6 +145,19 @@ def test_files_of_a_folder_are_stored_and_other_files_of_the_machine_are_not(tmp
     assert second.url == "s3://in/b.root"
 
 
+def test_trees_of_a_file_that_came_with_the_job_stay_beside_the_place_where_it_is_stored(tmp_path: Path) -> None:
+    texts = {**TEXTS, "files.txt": "both.root:S\nboth.root:dir/B\n", "both.root": "ROOT"}
+    job, store = job_in(written(tmp_path / "model", texts), {}), open_store(str(tmp_path / "store"))
+    recipe = recipe_of(job, store, place_files(store, allow_private=False))
+    assert [(file.tree, file.label) for file in recipe.files] == [("S", 0), ("dir/B", 1)]
+    (url,) = {file.url for file in recipe.files}
+    assert url.startswith(f"{store.url}/uploads/")
+    assert url.endswith("/both.root")
+    assert recipe.tree == "Events"
+    same = {**JOB, "files": [f"{name}:dir/B" for name in FILES]}
+    assert recipe_of(job_of(same), store) == recipe_of(job_of({**JOB, "params": {**PARAMS, "branch": "dir/B"}}), store)
+
+
 def test_names_by_option_win_over_submit_json(tmp_path: Path) -> None:
     texts = {**TEXTS, "other.py": "", "submit.json": '{"model": "other.py", "name": "x", "cpus": "2"}'}
     job = job_in(written(tmp_path / "job", texts), {"name": "chosen"})

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 FILES = (
-    Input("a.root", 0, "address-aaaaaaaaaaaa", ((0, 10), (10, 25))),
-    Input("b.root", 1, "address-bbbbbbbbbbbb", ((100, 110),)),
-    Input("empty.root", 1, "address-cccccccccccc", ()),
+    Input("a.root", 0, "address-aaaaaaaaaaaa", ((0, 10), (10, 25)), "Events"),
+    Input("b.root", 1, "address-bbbbbbbbbbbb", ((100, 110),), "Events"),
+    Input("empty.root", 1, "address-cccccccccccc", (), "Events"),
 )
 PARTS = (
     CountedPart(FILES[0].identity, (0, 10), (6, 2, 1), 2**64 - 1, (1, 0)),

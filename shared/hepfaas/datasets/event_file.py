@@ -85,6 +85,10 @@ class EventFile:
         places = {str(values[0]): edges[values[5]] for values in facts["branches"]}
         return int(facts["entries"]), branches, _pairs(facts["left_out"]), places
 
+    def tree_or_only(self, name: str) -> str:
+        """Return the name of a tree, or that of the only tree of a file that has no tree of this name."""
+        return str(self._call("tree_or_only", tree=name)[0]["tree"])
+
     def trees(self) -> list[Mapping[str, Any]]:
         """Return the values for the summary of each tree (summary.py)."""
         return list(self._call("trees")[0]["trees"])

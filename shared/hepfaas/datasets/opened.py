@@ -53,20 +53,22 @@ class OpenedFile:
         return [Baskets(edges, size) for edges, size in sizes.items()]
 
 
-def opened(url: str, tree: str, reading: Reading = PLAIN) -> OpenedFile:
-    """Read the header, the keys and the tree's description, but no basket. Raises: RequestError; UnavailableError."""
+def opened(url: str, tree: str, reading: Reading = PLAIN, *, or_only: bool = False) -> OpenedFile:
+    """Read the header, the keys and the tree's description, but no basket. or_only: the only tree of a file without
+    this one is opened instead. Raises: RequestError; UnavailableError."""
 
     def at(endpoint: Endpoint) -> OpenedFile:
         with translated_errors(endpoint.url), open_file(endpoint, _most_held(url, reading), reading.memory) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
-            entries, branches, left_out, edges = file.tree(tree)
+            name = file.tree_or_only(tree) if or_only else tree
+            entries, branches, left_out, edges = file.tree(name)
             if not is_still(file.source, identity, since):
                 raise _changed(endpoint.url)
             return OpenedFile(
                 identity=identity,
                 fingerprint=file.fingerprint,
                 url=url,
-                tree=tree,
+                tree=name,
                 entries=entries,
                 size_bytes=file.source.size_bytes,
                 branches=branches,

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hepfaas.datasets.branch_choice import IDENTIFIERS
+from hepfaas.datasets.files import file_and_tree
 from hepfaas.datasets.listings import on_server
 from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
@@ -122,24 +123,34 @@ def check_all_read(files: Sequence[Inspected]) -> None:
 
 
 def _matches(name: str) -> Sequence[str]:
-    """Return the files that a name with wildcards matches; any other name as it is."""
-    if not is_pattern(name):
+    """Return the files that a name with wildcards matches, each with the tree of the name; any other name as it is."""
+    file, tree = file_and_tree(name)
+    if not is_pattern(file) or ("://" not in file and Path(file).is_file()):
         return [name]
-    if "://" in name:
-        return on_server(name)
-    return [name] if Path(name).is_file() else found(name, on_disk(Path(), inside=False))
+    files = on_server(file) if "://" in file else found(file, on_disk(Path(), inside=False))
+    return [f"{file}:{tree}" if tree else file for file in files]
 
 
-def _inspected(file: str, sample_entries: int | None) -> Inspected:
+def _inspected(name: str, sample_entries: int | None) -> Inspected:
+    file, tree = file_and_tree(name)
     trees: Sequence[TreeSummary] = ()
     try:
-        trees = trees_of(file)
+        trees = _trees(file, tree)
         if not any(tree.branches for tree in trees):
             raise RequestError(f"'{file}' has nothing to read: no branch of its trees is a number")
         samples = [_sample(file, tree, sample_entries) for tree in trees] if sample_entries else []
     except (RequestError, UnavailableError) as error:
-        return Inspected(file, trees, error=error)
-    return Inspected(file, trees, samples)
+        return Inspected(name, trees, error=error)
+    return Inspected(name, trees, samples)
+
+
+def _trees(file: str, tree: str) -> Sequence[TreeSummary]:
+    """Return the trees of a file, or the one that is named."""
+    trees = trees_of(file)
+    named = [one for one in trees if tree in ("", one.name)]
+    if not named:
+        raise RequestError(f"'{file}' has no tree '{tree}'; it has: {', '.join(one.name for one in trees)}")
+    return named
 
 
 def _sample(file: str, tree: TreeSummary, most: int) -> Sample:

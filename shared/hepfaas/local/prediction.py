@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hepfaas.datasets.files import file_and_tree
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE
 from hepfaas.models.networks import networks_of
@@ -27,6 +28,9 @@ SHOWN = 10
 def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out: Path | None) -> dict[str, Any]:
     """Compute the scores of all events of the files, in their order, and write them to `out` unless it is None.
 
+    files: paths and addresses, also with a tree as 'data.root:Signal'. tree: of the other files; None: that of the
+    training, or the only tree of a file without it.
+
     Return model, number of events, mean score, and the scores of the first events.
     Raises: RequestError; UnavailableError.
     """
@@ -36,7 +40,8 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     def scores() -> Iterator[Columns]:
         nonlocal n_surplus
         for number, url in enumerate(files):
-            for chunk in predicted(published, networks, url, tree or published.tree):
+            file, own_tree = file_and_tree(url)
+            for chunk in predicted(published, networks, file, own_tree or tree or ""):
                 n_surplus += chunk.n_surplus
                 yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 

@@ -112,7 +112,7 @@ class _Work:
         while True:
             prepared = self._prepared()
             try:
-                written = self._written(_Events(prepared, self._recipe.tree, self._store), output)
+                written = self._written(_Events(prepared, self._store), output)
             except MissingError as missing:  # an object below a sum that exists was deleted
                 repeats[missing.key] += 1
                 if repeats[missing.key] > MAX_REPEATS:
@@ -162,13 +162,13 @@ class _Events:
     counts: number of events of each sample. notes: on columns that are not called as their branches.
     """
 
-    def __init__(self, prepared: plan.Prepared, tree: str, store: Store) -> None:
+    def __init__(self, prepared: plan.Prepared, store: Store) -> None:
         """Raises: RequestError if no type holds the values of all files; MissingError."""
         self._parts, self._store = prepared.parts, store
         self._numbers = {identity: number for number, identity in enumerate(prepared.files)}
         self.spec = FeatureSpec.from_json(json.loads(store.get(prepared.spec)))
         self.counts = {split: sum(part.rows[split] for part in self._parts) for split in Split}
-        types = self._types()
+        types, trees = self._types(), {tree for _, tree in prepared.files.values()}
         targets = {f"{TARGET}{number}": target for number, target in enumerate(prepared.targets)}
         if targets:
             del types[LABEL]
@@ -179,8 +179,8 @@ class _Events:
         self.layout = Layout(
             features=tuple(names[len(others) :]),
             types={FILE: np.dtype(np.int32), **{self._names[name]: kind for name, kind in types.items()}},
-            files=tuple(prepared.files.values()),
-            tree=tree,
+            files=tuple(url if len(trees) == 1 else f"{url}:{tree}" for url, tree in prepared.files.values()),
+            tree=trees.pop() if len(trees) == 1 else "",
             classes=prepared.classes,
             targets={self._names[name]: target for name, target in targets.items()},
         )

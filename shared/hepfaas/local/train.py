@@ -89,7 +89,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
     headers = preparation.headers(recipe, "dry-run", results)
     files = [
         {
-            "file": file.url,
+            "file": file.name,
             "label": file.label,
             "events": file.entries,
             "ranges": len(file.ranges),

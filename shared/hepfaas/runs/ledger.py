@@ -124,10 +124,10 @@ def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) ->
         for start, stop in sorted(part.entries for part in parts if part.file == file.identity):
             if start != at:
                 problem = "missing" if start > at else "counted twice"
-                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {problem}")
+                findings.append(f"'{file.name}': entries {min(start, at)} to {max(start, at)} are {problem}")
             at = max(at, stop)
         if at != last:
-            findings.append(f"'{file.url}': {at - first} of its {file.entries} events are {done}")
+            findings.append(f"'{file.name}': {at - first} of its {file.entries} events are {done}")
     return findings
 
 

@@ -9,7 +9,6 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from hepfaas.runs import conversion, prediction
@@ -142,15 +141,15 @@ class Prepared:
     """The events of a run in the form in which a network learns them.
 
     spec: key of the blob with the columns. parts: in the order of files and entries. classes: name of the class of each
-    number that is stored as a label; none in a regression. targets: of a regression. files: address of each file by its
-    identity, in the order of the recipe.
+    number that is stored as a label; none in a regression. targets: of a regression. files: address and tree of each
+    file by the identity of its events, in the order of the recipe.
     """
 
     spec: str
     parts: Sequence[PreparedPart]
     classes: Mapping[int, str]
     targets: Sequence[Target]
-    files: Mapping[str, str]
+    files: Mapping[str, tuple[str, str]]
 
 
 def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared:
@@ -164,7 +163,10 @@ def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared
         parts=parts_in(matrix.prepared),
         classes=dict(zip(classes(recipe, matrix.weigh), class_names(recipe, matrix.weigh), strict=True)),
         targets=targets_in(targets_of(recipe, matrix.spec)),
-        files={header.identity: file.url for file, header in zip(recipe.files, headers_in(matrix.opened), strict=True)},
+        files={
+            header.identity: (file.url, recipe.tree_of(file))
+            for file, header in zip(recipe.files, headers_in(matrix.opened), strict=True)
+        },
     )
 
 
@@ -188,7 +190,7 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
 
 def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
     """Return a note on the files without events; none if all have some."""
-    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    empty = [file.address for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
     if not empty:
         return []
     more = ", …" if len(empty) > MOST_NAMED else ""
@@ -233,7 +235,7 @@ def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str]
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
     has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
-        (header.identity, file.sample or (PurePosixPath(file.url).stem if has_no_names else names[file.label]))
+        (header.identity, file.sample or (file.short_name if has_no_names else names[file.label]))
         for file, header in zip(recipe.files, headers, strict=True)
     )
 

@@ -51,7 +51,8 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     return [
         Open(
             url=file.url,
-            tree=recipe.tree,
+            tree=recipe.tree_of(file),
+            usual_tree=recipe.tree,
             selected=recipe.selected,
             excluded=recipe.excluded,
             identifiers=recipe.identifiers,
@@ -89,14 +90,15 @@ def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
     _check_files(recipe.files, headers)
     shares = _shares([header.entries for header in headers], recipe.n_events)
     files = [
-        Input(file.url, file.label, header.identity, cut(header.ranges, 0, share))
+        Input(file.url, file.label, header.identity, cut(header.ranges, 0, share), recipe.tree_of(file))
         for file, header, share in zip(recipe.files, headers, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
     if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
+        trees = dict.fromkeys(file.tree for file in files if file.label in empty)
         raise RequestError(
-            f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
+            f"label {', '.join(map(str, empty))} has no event in TTree '{', '.join(trees)}' of its files; "
             "a classifier needs events of every label"
         )
     return files
@@ -118,7 +120,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     steps = [
         Survey(
             file=file.identity,
-            tree=recipe.tree,
+            tree=file.tree,
             branches=branches,
             entries=entries,
             inputs=read,
@@ -155,7 +157,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
     steps = [
         Prepare(
             file=file.identity,
-            tree=recipe.tree,
+            tree=file.tree,
             entries=entries,
             spec=columns,
             label=-1 if recipe.label else classes[file.label],
@@ -317,9 +319,9 @@ def earlier_result(earlier: Earlier, part: Literal["spec", "checkpoint", "export
 
 
 def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> None:
-    check_distinct([file.url for file in files], headers)
+    check_distinct([file.address for file in files], headers)
     for file, header in zip(files, headers, strict=True):
-        _check_branches(files[0].url, headers[0], file.url, header)
+        _check_branches(files[0].address, headers[0], file.address, header)
 
 
 def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:

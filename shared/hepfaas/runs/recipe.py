@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -21,11 +21,23 @@ MOST_SHOWN = 4
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One input file, the label of all its events, and the name of its sample ('' if the job names no samples)."""
+    """One input file, the label of all its events, the name of its sample ('' if the job names no samples), and its
+    tree, '' for that of the recipe."""
 
     url: str
     label: int
     sample: str = ""
+    tree: str = ""
+
+    @property
+    def address(self) -> str:
+        """The file, and its tree if that is not the recipe's, as in 'data.root:Signal'."""
+        return f"{self.url}:{self.tree}" if self.tree else self.url
+
+    @property
+    def short_name(self) -> str:
+        """The name of the tree if it has one of its own, else the name of the file without its end."""
+        return PurePosixPath(self.tree).name or PurePosixPath(self.url).stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +83,22 @@ class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
     n_events: events used of all files together, in proportion to their sizes; -1: all.
-    range_events: most entries read by one step. features: how values become features.
-    code: key of the blob that lists the user's code files; module: the one that defines `model`.
-    segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
-    with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
-    threshold: score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose
-    weights are trained further, None: fresh weights. gate: condition for the model to be published.
-    samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
-    gives the label of each event; '': the label of its file, which is 0 otherwise.
-    preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
-    that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
-    the training weights. negative_weights: what becomes of negative weights in training. split: of the events into
-    samples.
-    patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
-    None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
-    class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
-    targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
-    training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
+    tree: of files without a tree of their own. range_events: most entries read by one step. features: how values become
+    features. code: key of the blob that lists the user's code files; module: the one that defines `model`.
+    segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop with
+    XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them. threshold:
+    score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose weights are
+    trained further, None: fresh weights. gate: condition for the model to be published. samples: that the files name.
+    luminosity: in 1/pb, None: samples are not normalised to one. label: expression that gives the label of each event;
+    '': the label of its file, which is 0 otherwise. preprocessing: new branches, cuts and what comes before them.
+    weight: expression of the weight of each event, beside that of its sample; '': 1. spectators: branches that are kept
+    with rows and scores and are no features. balance: of the training weights. negative_weights: what becomes of
+    negative weights in training. split: of the events into samples. patience: epochs without a validation loss more
+    than `min_delta` below the best one, after which the training stops; None: it goes on to the last epoch.
+    learning_rate: instead of the one that the model was compiled with. class_weight: factor of the event weights by
+    label, 'balanced': equal for all classes together; (): none. targets: expressions of the numbers that a regression
+    learns; (): the run is a classifier. folds: of a k-fold training, which makes one network for each; None: `split`
+    gives the test events of one network. plots: their texts.
     """
 
     kind: ClassVar[str] = "training"
@@ -138,6 +149,10 @@ class Recipe:
         """The number of each fold; (None,) without folds."""
         return tuple(range(self.folds.number)) if self.folds else (None,)
 
+    def tree_of(self, file: LabelledFile) -> str:
+        """Return the tree that is read of a file."""
+        return file.tree or self.tree
+
     @property
     def urls(self) -> tuple[str, ...]:
         """The files that the run reads."""
@@ -154,9 +169,9 @@ class Recipe:
         only one, else 'label <n>'."""
         if self.samples:
             return tuple(_joined(self._names_of(label)) for label in self.labels)
-        files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
+        files = {label: [file for file in self.files if file.label == label] for label in self.labels}
         return tuple(
-            PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
+            of_label[0].short_name if len(of_label) == 1 else f"label {label}" for label, of_label in files.items()
         )
 
     def _names_of(self, label: int) -> tuple[str, ...]:
@@ -206,6 +221,14 @@ class Recipe:
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})
+
+
+def with_usual_tree(files: Sequence[LabelledFile], tree: str) -> tuple[tuple[LabelledFile, ...], str]:
+    """Return the files, and the tree of those without a tree of their own: `tree`, or the one that all files name. A
+    file that names this tree is the same as one that names none."""
+    named = {file.tree for file in files}
+    usual = tree if len(named) != 1 or "" in named else named.pop()
+    return tuple(replace(file, tree="" if file.tree == usual else file.tree) for file in files), usual
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -16,11 +16,12 @@ from hepfaas.runs.splits import Split
 class Header:
     """Header of one file, the result of an open step.
 
-    ranges: entry ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of
-    each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
-    file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
-    made of. spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, ''
-    for none. titles: of branches, if they are kept.
+    identity: of its events (identities.py). tree: that is read, '' in results of releases before 0.2. ranges: entry
+    ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of each other
+    branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the file that
+    the features are made of, () if they are the same. extra: those that weights, labels and spectators are made of.
+    spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, '' for none.
+    titles: of branches, if they are kept.
     """
 
     identity: str
@@ -38,6 +39,7 @@ class Header:
     spectators: tuple[str, ...] = ()
     sum_of_weights: str = ""
     titles: tuple[tuple[str, str], ...] = ()
+    tree: str = ""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ class Header:
             spectators=tuple(values.get("spectators", ())),
             sum_of_weights=values.get("sum_of_weights", ""),
             titles=tuple(map(tuple, values.get("titles", ()))),
+            tree=values.get("tree", ""),
             **pairs,
         )
 

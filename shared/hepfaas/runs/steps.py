@@ -116,10 +116,11 @@ class RangeStep(Step):
 class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
 
-    removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
-    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
-    '' for none. optional: expressions that are evaluated if the file has their branches. titles: whether the titles of
-    branches are kept.
+    tree: '' for `usual_tree` if the file has it, else for its only tree. usual_tree: whose events have the identity of
+    the file (identities.py), '' for `tree`. removed: names and patterns of branches that are no features.
+    preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
+    event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
+    the file has their branches. titles: whether the titles of branches are kept.
     """
 
     kind = "open"
@@ -137,6 +138,7 @@ class Open(Step):
     sum_of_weights: str = ""
     optional: tuple[str, ...] = ()
     titles: bool = False
+    usual_tree: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from hepfaas.features.jagged import Values, events_where, type_of
 from hepfaas.features.preprocess import preprocessed
 from hepfaas.features.spec import InputBranch
 from hepfaas.platform.work_limit import STEP_S, work_limit
+from hepfaas.runs.identities import file_of
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey
 from hepfaas.runs.weighting import Weighting
@@ -124,7 +125,9 @@ def events_of(step: Survey | Prepare, inputs: Sequence[str], preprocessing: Prep
 
     Raises: RequestError if the file has changed since the run opened it; UnavailableError.
     """
-    arrays = read(step.url, step.file, step.tree, branches=inputs, entries=EntryRange(*step.entries), reading=reading)
+    arrays = read(
+        step.url, file_of(step.file), step.tree, branches=inputs, entries=EntryRange(*step.entries), reading=reading
+    )
     result = preprocessed(arrays, preprocessing, work_limit(STEP_S))
     return Events(
         place=f"TTree '{step.tree}' in '{step.url}'",

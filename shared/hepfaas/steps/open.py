@@ -21,6 +21,7 @@ from hepfaas.features.extra import extra_inputs, one_number, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
 from hepfaas.features.preprocess import inputs_of, is_named, preprocessed
 from hepfaas.platform.storage import Store
+from hepfaas.runs.identities import identity_of_events
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
 from hepfaas.steps.objects import encoded
@@ -32,7 +33,7 @@ SUMMED_EVENTS = 1_000_000
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError."""
-    file = opened(step.url, step.tree, reading)
+    file = opened(step.url, step.tree or step.usual_tree, reading, or_only=not step.tree)
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
@@ -55,7 +56,8 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     used = {*inputs, *extra}
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
-        "identity": file.identity,
+        "identity": identity_of_events(file.identity, file.tree, step.usual_tree),
+        "tree": file.tree,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
@@ -74,7 +76,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "extra": list(extra),
         "spectators": list(spectators),
         "titles": [[b.name, b.title] for b in file.branches if b.title and b.name in used] if step.titles else [],
-        "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
+        "sum_of_weights": json.dumps(_sum(step, file.tree, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
 
@@ -120,10 +122,10 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
     ]
 
 
-def _sum(step: Open, reading: Reading) -> ExactSum:
-    """Return the sum of a branch over all entries of its tree."""
+def _sum(step: Open, within: str, reading: Reading) -> ExactSum:
+    """Return the sum of a branch over all entries of its tree. within: the tree of a branch that is named without."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or step.tree, reading)
+    file = opened(step.url, tree or within, reading)
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))

@@ -249,7 +249,9 @@ def _files(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: st
         if identity in known:
             file, entries = known[identity]
             sample = file.sample or names[file.label]
-            files.append(File(identity, file.url, sample, None if recipe and recipe.label else label, entries, split))
+            files.append(
+                File(identity, file.address, sample, None if recipe and recipe.label else label, entries, split)
+            )
         else:
             files.append(File(identity, "", "", None if label < 0 else label, None, split))
     return files
