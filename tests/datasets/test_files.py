@@ -158,6 +158,15 @@ def test_without_a_redirector_a_missing_file_is_an_error(tmp_path: Path) -> None
         at("", tmp_path).of("a.root")
 
 
+def test_a_missing_file_has_a_location_for_a_run_that_skips_it(tmp_path: Path) -> None:
+    locations = Locations(no_server, "", tmp_path, inside=False, keeps_missing=True)
+    assert locations.of("a.root") == (str(tmp_path / "a.root"),)
+    with pytest.raises(RequestError, match=r"no file matches 'a\*\.root'"):
+        locations.of("a*.root")
+    with pytest.raises(RequestError, match="file 'a.root' does not exist at"):
+        Locations(no_server, "", tmp_path, inside=True, keeps_missing=True).of("a.root")
+
+
 def test_a_job_from_elsewhere_uses_no_other_file_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "job").mkdir()
     (tmp_path / "a.root").touch()

@@ -353,6 +353,7 @@ OTHER: dict[str, Any] = {
     "targets": ("met",),
     "folds": Folds(3),
     "plots": PlotLabels("other"),
+    "unreadable_files": "skip",
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -387,7 +388,7 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     base, changed = prepared(World(recipe)), prepared(World(dataclasses.replace(recipe, **{name: OTHER[name]})))
     if name in DATA_KEYS:
         assert base != changed
-    elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
+    elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold", "unreadable_files"}:
         assert base == changed
     # the others change the results of open and spec, which are fixed in this world
 

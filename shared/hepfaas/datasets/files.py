@@ -134,13 +134,15 @@ class Locations:
 
     listing: gives the addresses that an address with wildcards matches. redirector: goes before names of files that are
     nowhere else, '' for none. folder: where files that came with the job are, None if there are none. inside: use no
-    file of this machine that is not in the folder.
+    file of this machine that is not in the folder. keeps_missing: a path of this machine where no file is has a
+    location, too: the run skips such files.
     """
 
     listing: Callable[[str], Sequence[str]]
     redirector: str = REDIRECTOR
     folder: Path | None = None
     inside: bool = True
+    keeps_missing: bool = False
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return the addresses of files, or their paths on this machine. A name with wildcards has several.
@@ -172,6 +174,8 @@ class Locations:
     def _below_redirector(self, name: str) -> tuple[str, ...]:
         """Return the addresses of a logical name."""
         if not self._is_logical(name):
+            if self.keeps_missing and self.folder and not self.inside and not is_pattern(name):
+                return (str((self.folder / name).resolve()),)
             raise self._missing(name)
         path = logical_name(name)
         if path == name and self.redirector == REDIRECTOR and _RUCIO_NAME.fullmatch(name):

@@ -30,7 +30,8 @@ def job_in(
     """
     texts = texts_in(folder)
     chosen = chosen_in(texts, options)
-    locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside)
+    skips = chosen.params.recipe.get("unreadable_files") == "skip"
+    locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside, skips)
     data = data_in(texts, chosen, locations)
     job = Job(
         name=chosen.names.name or folder.resolve().name,

@@ -15,6 +15,7 @@ from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header, PreparedPart, prepared_parts
+from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey
 from hepfaas.steps import evaluate
@@ -154,6 +155,8 @@ class Phases:
         opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
         notes = {note for file in opened for note in file.notes} | set(plan.empty_files(self._recipe, opened))
+        for one in skipped_files(self._recipe, opened):
+            self._progress.say(f"note: file '{one.file}' is skipped: {one.reason}")
         if left_out:
             notes.add(f"branches without numbers are left out: {', '.join(sorted(left_out))}")
         twice = sum(file.baskets_read_twice for file in opened)

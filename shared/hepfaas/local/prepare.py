@@ -41,9 +41,10 @@ from hepfaas.local.tables import table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store, probe
 from hepfaas.platform.terminal import visible
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part
 from hepfaas.training.prepared import ENTRY, LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
@@ -120,7 +121,9 @@ class _Work:
                 self._phases.remake(missing)
             else:
                 flow = plan.flow_of(self._recipe, self._attempt, self._phases.result)
-                return {**written, "cut_flow": flow.to_json() if flow else None}
+                headers = preparation.headers(self._recipe, self._attempt, self._phases.result)
+                skipped = [one.to_json() for one in skipped_files(self._recipe, headers)]
+                return {**written, "skipped_files": skipped, "cut_flow": flow.to_json() if flow else None}
 
     def _prepared(self) -> plan.Prepared:
         while isinstance(coming := plan.prepared(self._recipe, self._attempt, self._phases.result), Ready):

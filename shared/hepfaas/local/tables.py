@@ -77,7 +77,11 @@ def metrics_text(report: Mapping[str, Any]) -> str:
     if folds:
         epochs = ", ".join(str(fold["best_epoch"]) for fold in folds)
         published = f"mean of {len(folds)} folds, best epochs {epochs}"
-    return f"{table(rows, '')}\n\nmodel {report['model']} ({published})"
+    skipped = "".join(
+        f"\nnote: file {visible(one['file'])} was skipped: {visible(one['reason'])}"
+        for one in report.get("skipped_files") or ()
+    )
+    return f"{table(rows, '')}\n\nmodel {report['model']} ({published}){skipped}"
 
 
 def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

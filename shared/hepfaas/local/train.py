@@ -27,6 +27,7 @@ from hepfaas.runs import epochs, plan, preparation
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
+from hepfaas.runs.skipped import read_files, skipped_files
 from hepfaas.runs.steps import Survey
 from hepfaas.steps.objects import result_if_there, result_of
 
@@ -53,6 +54,9 @@ def train(
     version = versions.Version(model["name"], model["version"])
     card = versions.card_of(store, version)
     folds = json.loads(store.get(version.prefix + versions.EVALUATION)).get("folds")
+    headers = preparation.headers(
+        recipe, f"{run}/{records.attempt_of(store, run)}", lambda key: result_if_there(key, store)
+    )
     return {
         "run": run,
         "model": str(version),
@@ -60,6 +64,7 @@ def train(
         **({"folds": folds} if folds else {}),
         "metrics": card["metrics"],
         "weights": card["weights"],
+        "skipped_files": [one.to_json() for one in skipped_files(recipe, headers)],
         "files": [f"{store.url}/{version.prefix}{name}" for name in model["files"]],
         "seconds": round(time.monotonic() - start, 2),
     }
@@ -87,6 +92,8 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         return result_if_there(key, staged)
 
     headers = preparation.headers(recipe, "dry-run", results)
+    read = [header for _, header in read_files(recipe, headers)]
+    skipped = skipped_files(recipe, headers)
     files = [
         {
             "file": file.name,
@@ -95,21 +102,23 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
             "ranges": len(file.ranges),
             "bytes": _size_bytes(file, opened),
         }
-        for file, opened in zip(preparation.inputs(recipe, headers), headers, strict=True)
+        for file, opened in zip(preparation.inputs(recipe, headers), read, strict=True)
     ]
     steps = _steps(recipe, files, plan.next_steps(recipe, "dry-run", results))  # before a sample is surveyed
     return {
         "name": recipe.name,
         "files": files,
+        "skipped_files": [one.to_json() for one in skipped],
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(headers[0].features),
-        "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
+        "features": len(read[0].features),
+        "left_out": [f"{name} ({why})" for name, why in read[0].left_out],
         "notes": [
             *job.notes,
+            *(f"file '{one.file}' is skipped: {one.reason}" for one in skipped),
             *plan.empty_files(recipe, headers),
-            *headers[0].notes,
-            *_findings(recipe, headers[0], staged),
+            *read[0].notes,
+            *_findings(recipe, read[0], staged),
         ],
         "steps": steps,
     }

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hepfaas.runs.phases import Input
+from hepfaas.runs.skipped import Skipped
 from hepfaas.runs.splits import Split
 
 
@@ -46,6 +47,7 @@ Training = tuple[Sequence[CountedPart], Sequence[Sequence[TrainedSegment]]]
 @dataclass(frozen=True)
 class Ledger:
     """Counts of events, and findings: what does not add up. rejected: events by the cut that rejects them.
+    skipped: files that were left out.
     training_events: of one epoch; with folds those of all networks together, and `epochs` those of all together, too.
     """
 
@@ -56,6 +58,7 @@ class Ledger:
     training_events: int
     epochs: int
     findings: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -64,7 +67,8 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as JSON values."""
-        lists = {"rejected": list(self.rejected), "findings": list(self.findings)}
+        lists: dict[str, Any] = {"rejected": list(self.rejected), "findings": list(self.findings)}
+        lists["skipped"] = [one.to_json() for one in self.skipped]
         return {**asdict(self), **lists, "holds": self.holds}
 
 

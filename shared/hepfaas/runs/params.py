@@ -139,6 +139,7 @@ _KEYS: Mapping[str, Key] = {
     "surplus": Key(one_of("truncate", "error"), "surplus"),
     "segment_rows": Key(whole(1), "segment_rows"),
     "range_events": Key(whole(1, MOST_RANGE), "range_events"),
+    "unreadable_files": Key(one_of("fail", "skip"), "unreadable_files"),
 }
 
 _RECIPE_FIELDS = {key.field for key in _KEYS.values() if key.field}

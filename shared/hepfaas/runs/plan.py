@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from hepfaas.runs import conversion, prediction
+from hepfaas.runs import conversion, prediction, skipped
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.course import (
     best_epoch,
@@ -49,6 +49,7 @@ from hepfaas.runs.preparation import (
 )
 from hepfaas.runs.recipe import Gate, Recipe
 from hepfaas.runs.results import Header, PreparedPart
+from hepfaas.runs.skipped import read_files
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
@@ -165,7 +166,7 @@ def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared
         targets=targets_in(targets_of(recipe, matrix.spec)),
         files={
             header.identity: (file.url, recipe.tree_of(file))
-            for file, header in zip(recipe.files, headers_in(matrix.opened), strict=True)
+            for file, header in read_files(recipe, headers_in(matrix.opened))
         },
     )
 
@@ -185,17 +186,19 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
         return []
     headers = headers_in(Found(key, opened))
     of_files = dict.fromkeys(note for header in headers for note in header.notes)
-    return [*empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
+    of_skipped = skipped.notes(skipped.skipped_files(recipe, headers))
+    return [*of_skipped, *empty_files(recipe, headers), *of_files, *(findings(recipe, attempt, results) or ())]
 
 
 def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
     """Return a note on the files without events; none if all have some."""
-    empty = [file.address for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    read = read_files(recipe, headers)
+    empty = [file.address for file, header in read if not header.entries]
     if not empty:
         return []
     more = ", …" if len(empty) > MOST_NAMED else ""
     has = "has" if len(empty) == 1 else "have"
-    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
+    return [f"{len(empty):,} of {len(read):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
@@ -236,7 +239,7 @@ def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str]
     has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
         (header.identity, file.sample or (file.short_name if has_no_names else names[file.label]))
-        for file, header in zip(recipe.files, headers, strict=True)
+        for file, header in read_files(recipe, headers)
     )
 
 
@@ -316,7 +319,8 @@ def _labels(recipe: Recipe, headers: Sequence[Header]) -> str:
     luminosity = plots.luminosity
     if luminosity is None and recipe.luminosity is not None:
         luminosity = recipe.luminosity / 1000
-    titles = dict(headers[0].titles) | dict(plots.titles)
+    _, first = read_files(recipe, headers)[0]
+    titles = dict(first.titles) | dict(plots.titles)
     return replace(plots, luminosity=luminosity, titles=tuple(titles.items())).text
 
 
@@ -367,7 +371,7 @@ def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: Preparation, ex
 
 def _sample(recipe: Recipe, wanted: Gate) -> Recipe:
     """Return a recipe that reads all events of the gate's files as the run reads its own."""
-    return replace(recipe, files=wanted.sample, n_events=-1)
+    return replace(recipe, files=wanted.sample, n_events=-1, unreadable_files="fail")
 
 
 def _sample_levels(recipe: Recipe, attempt: str, matrix: Preparation, results: Results) -> list[Sequence[Step]]:

@@ -24,6 +24,7 @@ from hepfaas.runs.phases import (
 )
 from hepfaas.runs.recipe import Earlier, LabelledFile, Recipe, Sample
 from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
+from hepfaas.runs.skipped import read_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
     Open,
@@ -63,6 +64,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
             titles=recipe.plots.branch_titles,
+            skips=recipe.unreadable_files == "skip",
         )
         for file in recipe.files
     ]
@@ -86,12 +88,16 @@ def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
-    """Return the opened files, each with its share of the event limit. Raises: RequestError if they do not match."""
-    _check_files(recipe.files, headers)
-    shares = _shares([header.entries for header in headers], recipe.n_events)
+    """Return the files that are read, each with its share of the event limit. headers: of all files of the recipe.
+
+    Raises: RequestError if they do not match, or too many are skipped.
+    """
+    read = read_files(recipe, headers)
+    _check_files(read)
+    shares = _shares([header.entries for _, header in read], recipe.n_events)
     files = [
         Input(file.url, file.label, header.identity, cut(header.ranges, 0, share), recipe.tree_of(file))
-        for file, header, share in zip(recipe.files, headers, shares, strict=True)
+        for (file, header), share in zip(read, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
     if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
@@ -114,7 +120,8 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = headers_in(opened)
-    branches, preprocessing = headers[0].branches, recipe.preprocessing.text
+    files = list(zip(read_files(recipe, headers), inputs(recipe, headers), strict=True))
+    branches, preprocessing = files[0][0][1].branches, recipe.preprocessing.text
     weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
@@ -131,7 +138,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             targets=recipe.targets,
             url=file.url,
         )
-        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for (listed, header), file in files
         for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
         for entries in file.ranges
     ]
@@ -171,7 +178,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             folds=recipe.folds.text if recipe.folds else "",
             url=file.url,
         )
-        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for (listed, header), file in zip(read_files(recipe, headers), inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
@@ -198,7 +205,7 @@ def targets_of(recipe: Recipe, spec: Found) -> tuple[Row, ...]:
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
-    """Return the header of each file; none before all files are opened."""
+    """Return the header of each file, also of those that are skipped; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
     return headers_of(root) if root else []
 
@@ -239,7 +246,7 @@ def preparation_of(recipe: Recipe, attempt: str, results: Results) -> Preparatio
 
 def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    first = headers_in(opened)[0]
+    _, first = read_files(recipe, headers_in(opened))[0]
     step = Spec(
         survey=survey.key,
         branches=first.branches,
@@ -257,21 +264,20 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
 
 def _weigh(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    headers, classes = headers_in(opened), class_numbers(recipe)
+    files, classes = read_files(recipe, headers_in(opened)), class_numbers(recipe)
     step = Weigh(
         survey=survey.key,
         files=tuple(
-            (header.identity, -1 if recipe.label else classes[file.label], file.sample)
-            for file, header in zip(recipe.files, headers, strict=True)
+            (header.identity, -1 if recipe.label else classes[file.label], file.sample) for file, header in files
         ),
-        samples=tuple(_normalisation(recipe, sample, headers) for sample in recipe.samples),
+        samples=tuple(_normalisation(recipe, sample, files) for sample in recipe.samples),
         weighting=recipe.weighting("").text,
     )
     return one(step, results)
 
 
 def _normalisation(
-    recipe: Recipe, sample: Sample, headers: Sequence[Header]
+    recipe: Recipe, sample: Sample, files: Sequence[tuple[LabelledFile, Header]]
 ) -> tuple[str, float | None, tuple[str, ...]]:
     """Return name, luminosity × cross section (None: not normalised) and sums of weights of a sample, as `Weigh` takes
     them. With an event limit, a sum over all generated events counts for the share of events that is used."""
@@ -280,12 +286,12 @@ def _normalisation(
     factor = sample.cross_section * (1.0 if recipe.luminosity is None else recipe.luminosity)
     if sample.sum_of_weights is None:
         return sample.name, factor, ()
-    own = [number for number, file in enumerate(recipe.files) if file.sample == sample.name]
-    entries = [header.entries for header in headers]
+    own = [number for number, (file, _) in enumerate(files) if file.sample == sample.name]
+    entries = [header.entries for _, header in files]
     shares = _shares(entries, recipe.n_events)
     factor *= sum(entries[number] for number in own) / max(1, sum(shares[number] for number in own))
     if isinstance(sample.sum_of_weights, str):
-        return sample.name, factor, tuple(headers[number].sum_of_weights for number in own)
+        return sample.name, factor, tuple(files[number][1].sum_of_weights for number in own)
     return sample.name, factor, (json.dumps(sample.sum_of_weights),)
 
 
@@ -318,10 +324,11 @@ def earlier_result(earlier: Earlier, part: Literal["spec", "checkpoint", "export
     return Found(key, values)
 
 
-def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> None:
-    check_distinct([file.address for file in files], headers)
-    for file, header in zip(files, headers, strict=True):
-        _check_branches(files[0].address, headers[0], file.address, header)
+def _check_files(files: Sequence[tuple[LabelledFile, Header]]) -> None:
+    check_distinct([file.address for file, _ in files], [header for _, header in files])
+    first, header_of_first = files[0]
+    for file, header in files:
+        _check_branches(first.address, header_of_first, file.address, header)
 
 
 def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:

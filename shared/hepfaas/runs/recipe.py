@@ -99,6 +99,7 @@ class Recipe:
     label, 'balanced': equal for all classes together; (): none. targets: expressions of the numbers that a regression
     learns; (): the run is a classifier. folds: of a k-fold training, which makes one network for each; None: `split`
     gives the test events of one network. plots: their texts.
+    unreadable_files: what becomes of a run with a file that cannot be read: it fails, or goes on without the file.
     """
 
     kind: ClassVar[str] = "training"
@@ -143,6 +144,7 @@ class Recipe:
     targets: tuple[str, ...] = ()
     folds: Folds | None = None
     plots: PlotLabels = USUAL_LABELS
+    unreadable_files: Literal["fail", "skip"] = "fail"
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:

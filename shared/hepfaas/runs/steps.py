@@ -120,7 +120,8 @@ class Open(Step):
     the file (identities.py), '' for `tree`. removed: names and patterns of branches that are no features.
     preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
     event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
-    the file has their branches. titles: whether the titles of branches are kept.
+    the file has their branches. titles: whether the titles of branches are kept. skips:
+    whether a file that cannot be read has a result, too: the reason.
     """
 
     kind = "open"
@@ -139,6 +140,7 @@ class Open(Step):
     optional: tuple[str, ...] = ()
     titles: bool = False
     usual_tree: str = ""
+    skips: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, cho
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, public_text
 from hepfaas.exact import ExactSum
 from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import matching
@@ -26,14 +27,31 @@ from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
 from hepfaas.steps.objects import encoded
 
+_NOTHING: Mapping[str, Any] = {
+    "identity": "",
+    "fingerprint": "",
+    "entries": 0,
+    "ranges": [],
+    "features": [],
+    "identifiers": [],
+    "left_out": [],
+}
+"""Header of a file that is skipped."""
+
 SUMMED_EVENTS = 1_000_000
 """Values of a sum of weights that are read at once."""
 
 
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
-    branches; UnavailableError."""
-    file = opened(step.url, step.tree or step.usual_tree, reading, or_only=not step.tree)
+    branches; UnavailableError. With `skips` the reason why a file cannot be read is the result."""
+    try:
+        file = opened(step.url, step.tree or step.usual_tree, reading, or_only=not step.tree)
+    except RequestError as error:
+        if not step.skips:
+            raise
+        store.create(step.key, encoded({**_NOTHING, "skipped": public_text(error)}))
+        return
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]

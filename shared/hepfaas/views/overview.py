@@ -28,6 +28,7 @@ from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import PreparedPart, ScoredPart, headers_of, prepared_parts, scored_parts
+from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import RangeStep, Train
 from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
@@ -106,6 +107,7 @@ class Status:
     places: hosts of the files, and how many files each has. served_by: events that each server has served. history:
     metrics of each complete epoch. cut_flow: after all events are prepared. retries, last_trouble: how often something
     was unavailable, and the last error. user_notes: notes of people on the run, oldest first.
+    skipped_files: that cannot be read, with the reasons.
     """
 
     row: Row
@@ -124,6 +126,7 @@ class Status:
     stage: Progress | Outcome | None = None
     ledger: Ledger | None = None
     cut_flow: CutFlow | None = None
+    skipped_files: Sequence[Mapping[str, str]] | None = None
 
     @property
     def state(self) -> str:
@@ -260,7 +263,12 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         if isinstance(recipe, Recipe):
             history = _history(plan.chains_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
-            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
+            skipped = skipped_files(recipe, preparation.headers(recipe, name, results))
+            known = replace(
+                known,
+                notes=[*request.notes, *plan.notes(recipe, name, results)] or None,
+                skipped_files=[one.to_json() for one in skipped] or None,
+            )
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
@@ -296,12 +304,13 @@ def _training_ledger(
     if not chains:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
     values = result_of(chains[0][0][0].data, store)
-    files = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
+    headers = preparation.headers(recipe, attempt, results)
     trainings = [
         ([count(part, fold) for part in prepared_parts(values, fold)], _epochs(chain, store))
         for fold, chain in zip(recipe.fold_numbers, chains, strict=True)
     ]
-    return ledger(files, trainings)
+    counted = ledger(preparation.inputs(recipe, headers), trainings)
+    return replace(counted, skipped=tuple(skipped_files(recipe, headers)))
 
 
 def scored(store: Store, run: str) -> Scored:
