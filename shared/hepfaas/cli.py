@@ -169,6 +169,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     )
     predict.add_argument("--tree", help="of files that name none; default: the tree of the training")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write scores as .root, .parquet, .csv or .json")
+    predict.add_argument("--ntuple", action="store_true", help="write an RNTuple, not a TTree, into a .root file")
     return parser
 
 
@@ -431,6 +432,8 @@ def _log(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from hepfaas.local.prediction import predict, summary_text, written
 
+    if options.ntuple and options.out is None:
+        raise RequestError("--ntuple needs --out FILE.root, the file that gets the RNTuple")
     if options.url:
         from hepfaas.local.progress import lines_of
 
@@ -438,9 +441,10 @@ def _predict(options: argparse.Namespace) -> None:
             scores = client.predict(
                 options.model, options.files, options.tree or "", lambda status: show(status.line())
             )
-            summary = {"model": options.model, **written(scores, options.out)}
+            summary = {"model": options.model, **written(scores, options.out, ntuple=options.ntuple)}
     else:
-        summary = predict(_store(options), options.model, options.files, options.tree, options.out)
+        store, tree = _store(options), options.tree
+        summary = predict(store, options.model, options.files, tree, options.out, ntuple=options.ntuple)
     _show(options, summary, summary_text)
 
 

@@ -137,6 +137,25 @@ def test_a_model_of_two_trees_predicts_on_the_tree_that_is_named(
     assert "has no TTree 'Nothing'" in capfd.readouterr().err
 
 
+def test_scores_are_a_tree_or_an_ntuple_with_the_same_rows(
+    trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = f"{trained}/job/both.root:Signal"
+    predict(trained, file, "--out", tmp_path / "tree.root")
+    predict(trained, file, "--out", tmp_path / "ntuple.root", "--ntuple")
+    columns = [uproot.open(tmp_path / f"{name}.root")["scores"].arrays(library="np") for name in ("tree", "ntuple")]
+    for name in columns[0]:
+        np.testing.assert_array_equal(columns[0][name], columns[1][name])
+    assert len(columns[0]["score"]) == N
+    capfd.readouterr()
+    assert main(["inspect", str(tmp_path / "ntuple.root")]) == 0
+    assert f"RNTuple 'scores': {N} entries in 1 cluster" in capfd.readouterr().out
+    predict(trained, file, "--ntuple", code=1)
+    assert "--ntuple needs --out FILE.root" in capfd.readouterr().err
+    predict(trained, file, "--ntuple", "--out", tmp_path / "x.csv", code=1)
+    assert "an RNTuple is written into a .root file" in capfd.readouterr().err
+
+
 def test_events_of_a_fold_are_scored_by_their_own_network_under_any_name_of_their_tree(
     trained: Path, tmp_path: Path
 ) -> None:
