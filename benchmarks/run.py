@@ -13,6 +13,7 @@ BENCHMARKS = (
     "prepare",
     "ntuple",
     "preprocess",
+    "tables",
     "epoch",
     "jobs",
     "memory",

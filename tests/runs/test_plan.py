@@ -354,6 +354,7 @@ OTHER: dict[str, Any] = {
     "folds": Folds(3),
     "plots": PlotLabels("other"),
     "unreadable_files": "skip",
+    "dtype": "csv",
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,

@@ -5,9 +5,10 @@ This process opens files and fetches bytes; only workers parse them, and their a
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
 from hepfaas.datasets.file_identity import in_memory
+from hepfaas.datasets.formats import HEAD_BYTES, ROOT, format_named, format_of
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError
@@ -28,36 +30,74 @@ from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
 MOST_FETCHED = 600_000_000
 """Bytes that a worker may request at once."""
 
-WORKER = "hepfaas.datasets.root_worker"
+ROOT_WORKER, TABLE_WORKER = "hepfaas.datasets.root_worker", "hepfaas.datasets.tables.worker"
 
 _TYPE = re.compile(r"bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 
 
-def open_file(endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY) -> EventFile:
+def open_file(
+    endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY, *, dtype: str = "", layout: str = ""
+) -> EventFile:
     """Return the file, which the caller closes. Call it within `translated_errors`.
 
-    most_held: largest file on a server, in bytes, that is fetched whole and read from memory.
+    most_held: largest file on a server, in bytes, that is fetched whole and read from memory. dtype: its format, ''
+    for that of its name or its first bytes. layout: of the same file (`Tree`), '' if it is not known.
     """
-    if "://" not in endpoint.url:
-        return EventFile(LocalSource(endpoint.url), endpoint.url, memory)
-    address = parsed(endpoint.url)
-    url = str(address)
-    return EventFile(in_memory(_source(replace(endpoint, url=url), address.scheme), most_held), url, memory)
+    url, source = endpoint.url, _source(endpoint, most_held)
+    try:
+        dtype = json.loads(layout)["format"] if layout else dtype
+        format_ = dtype or format_named(url)
+        if format_ != ROOT:
+            (head,) = source.fetch([(0, min(HEAD_BYTES, source.size_bytes))])
+            format_ = format_of(url, bytes(head), dtype)
+    except BaseException:
+        source.close()
+        raise
+    return EventFile(source, url, memory, format_, layout)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The events of a file: of one tree, or of a table.
+
+    branches: of numbers. left_out: other branches with their types. edges: the entries at which the baskets of each
+    branch end. notes: for the user. layout: JSON text with which another process opens a table without looking at
+    all of it, '' for ROOT files.
+    """
+
+    entries: int
+    branches: tuple[Branch, ...]
+    left_out: tuple[tuple[str, str], ...]
+    edges: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
+    layout: str = ""
 
 
 class EventFile:
-    """An open file and the worker that parses it. Every method raises RequestError and the errors of the source."""
+    """An open file and the worker that parses it. Every method raises RequestError and the errors of the source.
 
-    def __init__(self, source: ByteSource, name: str, memory: Memory = USUAL_MEMORY) -> None:
-        self.source, self._name = source, name
+    format_: one of formats.py. layout: see `open_file`.
+    """
+
+    def __init__(
+        self,
+        source: ByteSource,
+        name: str,
+        memory: Memory = USUAL_MEMORY,
+        format_: str = ROOT,
+        layout: str = "",
+    ) -> None:
+        self.source, self._name, self.format = source, name, format_
         descriptors = [] if source.descriptor is None else [source.descriptor]
         try:
-            self._worker = TaskWorker(fork_server(), WORKER, memory, descriptors)
+            self._worker = TaskWorker(
+                fork_server(), ROOT_WORKER if format_ == ROOT else TABLE_WORKER, memory, descriptors
+            )
         except BaseException:
             source.close()
             raise
         try:
-            facts, _ = self._call("open", name=name, size_bytes=source.size_bytes)
+            facts, _ = self._call("open", name=name, size_bytes=source.size_bytes, format=format_, layout=layout)
             self.fingerprint = str(facts["fingerprint"])
         except BaseException:
             self.close()
@@ -74,16 +114,18 @@ class EventFile:
         self._worker.close()
         self.source.close()
 
-    def tree(
-        self, name: str
-    ) -> tuple[int, tuple[Branch, ...], tuple[tuple[str, str], ...], dict[str, tuple[int, ...]]]:
-        """Return the number of entries of a tree, its branches of numbers, other branches with their types, and the
-        entries at which the baskets of each branch end."""
+    def tree(self, name: str) -> Tree:
+        """Return the description of a tree, or of the table."""
         facts, arrays = self._call("tree", tree=name)
         edges = [tuple(array.tolist()) for array in arrays]
-        branches = tuple(branch_of(values[:5]) for values in facts["branches"])
-        places = {str(values[0]): edges[values[5]] for values in facts["branches"]}
-        return int(facts["entries"]), branches, _pairs(facts["left_out"]), places
+        return Tree(
+            entries=int(facts["entries"]),
+            branches=tuple(branch_of(values[:5]) for values in facts["branches"]),
+            left_out=_pairs(facts["left_out"]),
+            edges={str(values[0]): edges[values[5]] for values in facts["branches"]},
+            notes=tuple(map(str, facts.get("notes", ()))),
+            layout=str(facts.get("layout", "")),
+        )
 
     def tree_or_only(self, name: str) -> str:
         """Return the name of a tree, or that of the only tree of a file that has no tree of this name."""
@@ -142,7 +184,15 @@ def _pairs(values: Sequence[Sequence[Any]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(name), str(type_)) for name, type_ in values)
 
 
-def _source(endpoint: Endpoint, scheme: str) -> ByteSource:
+def _source(endpoint: Endpoint, most_held: int) -> ByteSource:
+    """Return the bytes of a file; in memory if it is on a server and has at most `most_held` bytes."""
+    if "://" not in endpoint.url:
+        return LocalSource(endpoint.url)
+    address = parsed(endpoint.url)
+    return in_memory(_on_server(replace(endpoint, url=str(address)), address.scheme), most_held)
+
+
+def _on_server(endpoint: Endpoint, scheme: str) -> ByteSource:
     """Return the byte source of a file on a server. The endpoint's address is in its normal form."""
     if scheme in XROOTD:
         from hepfaas.datasets.xrootd_source import XRootDSource  # each client: only where it is used

@@ -260,13 +260,13 @@ def _from_root(published: Published, body: bytes, tree: str, hold: Hold, *, memo
 
     with EventFile(BodySource(body), "the body", memory) as file:
         spec, tree = published.spec, tree or file.tree_or_only(published.tree)
-        entries, branches, _, _ = file.tree(tree)
-        in_file = {branch.name for branch in branches}
+        described = file.tree(tree)
+        in_file = {branch.name for branch in described.branches}
         identifiers = [name for name in spec.identifiers if name in in_file]
         names = [*spec.input_names, *identifiers]
         size_bytes, n_values = file.decoded(tree, names)
         hold(max(size_bytes, VALUE_BYTES * n_values))
-        arrays = file.read(tree, names, EntryRange(0, entries))
+        arrays = file.read(tree, names, EntryRange(0, described.entries))
     return Events(arrays, {name: flat_values(arrays.pop(name), name) for name in identifiers})
 
 

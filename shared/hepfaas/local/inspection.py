@@ -158,11 +158,12 @@ def _sample(file: str, tree: TreeSummary, most: int) -> Sample:
     names, entries = [branch.name for branch in tree.branches], min(tree.entries, most)
     if not names:
         return Sample(entries, {})
-    identity = opened(file, tree.name).identity
+    described = opened(file, tree.name)
+    identity = described.identity
     survey, empty = BranchSurvey(), dict.fromkeys(names, 0)
     for start in range(0, max(1, entries), READ_ENTRIES):
         part = EntryRange(start, min(start + READ_ENTRIES, entries))
-        arrays = read(file, identity, tree.name, branches=names, entries=part)
+        arrays = read(file, identity, tree.name, branches=names, entries=part, layout=described.layout)
         survey = total([survey, survey_of(identity, arrays, part.stop - part.start)])
         empty = {name: count + _n_empty(arrays[name]) for name, count in empty.items()}
     return Sample(entries, dict(survey.branches), empty)

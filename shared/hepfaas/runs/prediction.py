@@ -31,7 +31,8 @@ class Prediction:
     spec names. tree: that the model was trained on. trees: of each file, '' for `tree` if the file has it, else for its
     only tree; (): `tree` in all files. spectators: expressions that are kept beside the scores; preprocessing: text of
     the model's `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of
-    entries [first, stop) of each file; None: all. range_events: most entries that one step reads.
+    entries [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
+    files, '' for that of their names.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -49,6 +50,7 @@ class Prediction:
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
     trees: tuple[str, ...] = ()
+    dtype: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,6 +116,7 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             attempt=attempt,
             preprocessing=recipe.preprocessing if optional else "",
             optional=optional,
+            dtype=recipe.dtype,
         )
         for url, tree in zip(recipe.urls, recipe.trees or [recipe.tree] * len(recipe.urls), strict=True)
     ]
@@ -138,6 +141,7 @@ def predict_levels(recipe: Prediction, opened: Found) -> Levels:
             fold_by=recipe.fold_by if recipe.fold_by in header.spectators else "",
             model=recipe.model,
             url=file.url,
+            layout=header.layout,
         )
         for file, header in zip(inputs(recipe, headers), headers, strict=True)
         for entries in file.ranges

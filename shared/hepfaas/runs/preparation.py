@@ -65,6 +65,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             sum_of_weights=sums.get(file.sample, ""),
             titles=recipe.plots.branch_titles,
             skips=recipe.unreadable_files == "skip",
+            dtype=recipe.dtype,
         )
         for file in recipe.files
     ]
@@ -137,6 +138,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             histograms=histograms,
             targets=recipe.targets,
             url=file.url,
+            layout=header.layout,
         )
         for (listed, header), file in files
         for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
@@ -177,6 +179,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             split=recipe.split.text,
             folds=recipe.folds.text if recipe.folds else "",
             url=file.url,
+            layout=header.layout,
         )
         for (listed, header), file in zip(read_files(recipe, headers), inputs(recipe, headers), strict=True)
         for entries in file.ranges

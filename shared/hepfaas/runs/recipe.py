@@ -83,23 +83,26 @@ class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
     n_events: events used of all files together, in proportion to their sizes; -1: all.
-    tree: of files without a tree of their own. range_events: most entries read by one step. features: how values become
-    features. code: key of the blob that lists the user's code files; module: the one that defines `model`.
-    segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop with
-    XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them. threshold:
-    score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose weights are
-    trained further, None: fresh weights. gate: condition for the model to be published. samples: that the files name.
-    luminosity: in 1/pb, None: samples are not normalised to one. label: expression that gives the label of each event;
-    '': the label of its file, which is 0 otherwise. preprocessing: new branches, cuts and what comes before them.
-    weight: expression of the weight of each event, beside that of its sample; '': 1. spectators: branches that are kept
-    with rows and scores and are no features. balance: of the training weights. negative_weights: what becomes of
-    negative weights in training. split: of the events into samples. patience: epochs without a validation loss more
-    than `min_delta` below the best one, after which the training stops; None: it goes on to the last epoch.
-    learning_rate: instead of the one that the model was compiled with. class_weight: factor of the event weights by
-    label, 'balanced': equal for all classes together; (): none. targets: expressions of the numbers that a regression
-    learns; (): the run is a classifier. folds: of a k-fold training, which makes one network for each; None: `split`
-    gives the test events of one network. plots: their texts.
-    unreadable_files: what becomes of a run with a file that cannot be read: it fails, or goes on without the file.
+    tree: of files without a tree of their own. range_events: most entries read by one step.
+    features: how values become features.
+    code: key of the blob that lists the user's code files; module: the one that defines `model`.
+    segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
+    with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
+    threshold: score above which a binary classifier predicts 1. continues: the version whose spec is kept and whose
+    weights are trained further, None: fresh weights. gate: condition for the model to be published.
+    samples: that the files name. luminosity: in 1/pb, None: samples are not normalised to one. label: expression that
+    gives the label of each event; '': the label of its file, which is 0 otherwise.
+    preprocessing: new branches, cuts and what comes before them. weight: expression of the weight of each event, beside
+    that of its sample; '': 1. spectators: branches that are kept with rows and scores and are no features. balance: of
+    the training weights. negative_weights: what becomes of negative weights in training. split: of the events into
+    samples.
+    patience: epochs without a validation loss more than `min_delta` below the best one, after which the training stops;
+    None: it goes on to the last epoch. learning_rate: instead of the one that the model was compiled with.
+    class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
+    targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
+    training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
+    dtype: format of the files, '' for that of their names. unreadable_files: what becomes of a run with a file that
+    cannot be read: it fails, or goes on without the file.
     """
 
     kind: ClassVar[str] = "training"
@@ -145,6 +148,7 @@ class Recipe:
     folds: Folds | None = None
     plots: PlotLabels = USUAL_LABELS
     unreadable_files: Literal["fail", "skip"] = "fail"
+    dtype: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:

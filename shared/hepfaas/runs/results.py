@@ -21,8 +21,8 @@ class Header:
     branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the file that
     the features are made of, () if they are the same. extra: those that weights, labels and spectators are made of.
     spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, '' for none.
-    titles: of branches, if they are kept. skipped: why the file cannot be read, '' if it can; such a file has nothing
-    else.
+    titles: of branches, if they are kept. layout: key of the blob with the layout of a table, '' for none. skipped: why
+    the file cannot be read, '' if it can; such a file has nothing else.
     """
 
     identity: str
@@ -42,6 +42,7 @@ class Header:
     titles: tuple[tuple[str, str], ...] = ()
     tree: str = ""
     skipped: str = ""
+    layout: str = ""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -63,6 +64,7 @@ class Header:
             inputs=tuple(values.get("inputs", ())),
             extra=tuple(values.get("extra", ())),
             spectators=tuple(values.get("spectators", ())),
+            layout=values.get("layout", ""),
             sum_of_weights=values.get("sum_of_weights", ""),
             titles=tuple(map(tuple, values.get("titles", ()))),
             tree=values.get("tree", ""),

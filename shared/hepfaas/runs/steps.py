@@ -100,7 +100,8 @@ class Step:
 
 
 class RangeStep(Step):
-    """A step that reads one entry range of a file."""
+    """A step that reads one entry range of a file. url, layout: hints where to look; layout: key of the blob with the
+    layout of a table, '' for none."""
 
     file: str
     entries: tuple[int, int]
@@ -120,8 +121,8 @@ class Open(Step):
     the file (identities.py), '' for `tree`. removed: names and patterns of branches that are no features.
     preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
     event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
-    the file has their branches. titles: whether the titles of branches are kept. skips:
-    whether a file that cannot be read has a result, too: the reason.
+    the file has their branches. titles: whether the titles of branches are kept. dtype: format of the file, '' for that
+    of its name. skips: whether a file that cannot be read has a result, too: the reason.
     """
 
     kind = "open"
@@ -141,6 +142,7 @@ class Open(Step):
     titles: bool = False
     usual_tree: str = ""
     skips: bool = False
+    dtype: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,7 @@ class Survey(RangeStep):
     histograms: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +235,7 @@ class Prepare(RangeStep):
     split: str = ""
     folds: str = ""
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,6 +423,7 @@ class Predict(RangeStep):
     fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from hepfaas.features.extra import extra_inputs, one_number, with_branches
 from hepfaas.features.jagged import empty, flat_values, type_of
 from hepfaas.features.preprocess import inputs_of, is_named, preprocessed
 from hepfaas.platform.storage import Store
-from hepfaas.runs.identities import identity_of_events
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
-from hepfaas.steps.objects import encoded
+from hepfaas.steps.objects import encoded, put_blob
 
 _NOTHING: Mapping[str, Any] = {
     "identity": "",
@@ -46,7 +45,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError. With `skips` the reason why a file cannot be read is the result."""
     try:
-        file = opened(step.url, step.tree or step.usual_tree, reading, or_only=not step.tree)
+        file = opened(step.url, step.tree or step.usual_tree, reading, step.dtype, or_only=not step.tree)
     except RequestError as error:
         if not step.skips:
             raise
@@ -64,6 +63,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         selected=step.selected,
         excluded=step.excluded,
         identifiers=step.identifiers,
+        no_numbers=file.left_out,
     )
     available = [branch.name for branch in file.branches]
     features = [branch.name for branch in choice.features]
@@ -74,7 +74,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     used = {*inputs, *extra}
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
-        "identity": identity_of_events(file.identity, file.tree, step.usual_tree),
+        "identity": file.identity_of_events(step.usual_tree),
         "tree": file.tree,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
@@ -87,6 +87,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "left_out": [list(item) for item in file.left_out],
         "notes": [
             *choice.notes,
+            *file.notes,
             *_used_elsewhere(step, available),
             *_without_effect(file, branches, preprocessing),
         ],
@@ -94,6 +95,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "extra": list(extra),
         "spectators": list(spectators),
         "titles": [[b.name, b.title] for b in file.branches if b.title and b.name in used] if step.titles else [],
+        "layout": put_blob(store, file.layout.encode()) if file.layout else "",
         "sum_of_weights": json.dumps(_sum(step, file.tree, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
@@ -143,11 +145,12 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
 def _sum(step: Open, within: str, reading: Reading) -> ExactSum:
     """Return the sum of a branch over all entries of its tree. within: the tree of a branch that is named without."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or within, reading)
+    file = opened(step.url, tree or within, reading, step.dtype)
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))
-        arrays = read(step.url, file.identity, file.tree, branches=[branch], entries=entries, reading=reading)
+        place, layout = (step.url, file.identity, file.tree), file.layout
+        arrays = read(*place, branches=[branch], entries=entries, reading=reading, layout=layout)
         values = flat_values(arrays[branch], branch).astype(np.float64)
         if not np.isfinite(values).all():
             raise RequestError(f"'{step.sum_of_weights}' in '{step.url}' has a value that is NaN or infinite")

@@ -27,10 +27,10 @@ from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.folds import FoldRule
-from hepfaas.runs.identities import file_of, identity_of_events
+from hepfaas.runs.identities import file_of
 from hepfaas.runs.steps import Predict
 from hepfaas.scores.files import Columns, columns_of
-from hepfaas.steps.objects import encoded
+from hepfaas.steps.objects import encoded, layout_of
 from hepfaas.training.split import folds_of
 
 RANGE_EVENTS = 10_000
@@ -79,6 +79,7 @@ def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: In
         extra=step.extra,
         fold_by=step.fold_by,
         reading=reading,
+        layout=layout_of(step, store),
     )
     entries = EntryRange(*step.entries)
     with networks_of(published, graph_of(published), store, inference) as networks:
@@ -121,13 +122,14 @@ def predicted(
     fold_by = with_branches([by] if by else [], preprocessing, branches)
     source = _Source(
         url=url,
-        identity=identity_of_events(file.identity, file.tree, published.tree),
+        identity=file.identity_of_events(published.tree),
         tree=file.tree,
         identifiers=identifiers,
         spectators=spectators,
         extra=extra_inputs([*spectators, *fold_by], preprocessing, branches),
         fold_by="".join(fold_by),
         reading=reading,
+        layout=file.layout,
         limit_s=limit_s,
     )
     first, stop = wanted or (0, file.entries)
@@ -174,14 +176,14 @@ class _Source:
     extra: Sequence[str]
     fold_by: str
     reading: Reading
+    layout: str
     limit_s: float = STEP_S
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = list(dict.fromkeys([*published.spec.input_names, *source.identifiers, *source.extra]))
-    return read(
-        source.url, file_of(source.identity), source.tree, branches=names, entries=entries, reading=source.reading
-    )
+    place, reading = (source.url, file_of(source.identity), source.tree), source.reading
+    return read(*place, branches=names, entries=entries, reading=reading, layout=source.layout)
 
 
 def _read_ahead(
