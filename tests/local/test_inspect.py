@@ -15,6 +15,7 @@ from hepfaas.datasets.summary import TreeSummary
 from hepfaas.local.branch_differences import Difference, differences
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tables
 from support.servers import XRootD
 
 ENTRIES = 25_001
@@ -98,6 +99,25 @@ def test_files_and_wildcards_are_shown_alike_and_each_file_once(
     pattern = remote.replace("inspected.root", "inspect*.root")
     out, _ = inspect(capfd, pattern, "--json")
     assert [file["file"] for file in json.loads(out)["files"]] == [remote]
+
+
+def test_every_format_is_shown_alike(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    branches = tables.events(300)
+    branches["met"][3] = np.nan
+    branches["weight"][5::25] = -999
+    paths = tables.write(tmp_path, list(tables.WRITERS), branches)
+    out, _ = inspect(capfd, *paths, "--sample", "200", "--json")
+    shown = {Path(file["file"]).name: file["trees"][0]["sample"] for file in json.loads(out)["files"]}
+    assert list(shown) == list(tables.WRITERS)
+    for name, sample in shown.items():
+        assert sample == {**shown["tree.root"], "branches": sample["branches"]}
+        for branch in sample["branches"]:
+            assert sample["branches"][branch] == shown["tree.root"]["branches"][branch], (name, branch)
+        assert set(sample["branches"]) - {"npt"} == set(branches) - ({"pt"} if "csv" in name else set())
+    assert shown["events.csv"]["branches"]["weight"]["sentinels"] == [{"value": -999, "count": 8}]
+    text, _ = inspect(capfd, tmp_path / "events.parquet", tmp_path / "events.csv")
+    assert "\n\nParquet: 300 entries in 8 clusters, " in text
+    assert f"branch 'pt' of the table: jagged float64 in {tmp_path}/events.parquet; absent in" in text
 
 
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_shown(

@@ -171,9 +171,8 @@ def inspected_text(file: Inspected, is_only: bool) -> str:
 
 def difference_text(one: Difference) -> str:
     """Return a difference as a line: what each group of files has."""
-    what = (
-        f"branch '{visible(one.branch)}' of tree '{visible(one.tree)}'" if one.branch else f"tree '{visible(one.tree)}'"
-    )
+    tree = f"tree '{visible(one.tree)}'" if one.tree else "the table"
+    what = f"branch '{visible(one.branch)}' of {tree}" if one.branch else tree
     groups = [f"{visible(kind)} in {_few(files)}" for kind, files in one.files.items()]
     return f"{what}: {'; '.join(groups)}"
 
@@ -184,10 +183,11 @@ def _few(names: Sequence[str]) -> str:
 
 
 def described(tree: TreeSummary, sample: Sample | None = None) -> str:
-    """Return a TTree or RNTuple with its branches, and with the values of a sample."""
+    """Return a TTree, an RNTuple or a table with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
+    name = f" '{visible(tree.name)}'" if tree.name else ""  # tables have none
     heading = (
-        f"{visible(tree.kind)} '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{visible(tree.kind)}{name}{title}: {_counted(tree.entries, 'entry', 'entries')} in "
         f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"
