@@ -113,7 +113,7 @@ def test_the_ledger_holds_and_a_lost_event_is_found(place: Path, hepfaas: Any, t
     status = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
     assert status["ledger"] == {
         "files": 2, "ranges": 10, "events": 10_000, "rejected": [], "training_events": 6260, "epochs": 6,
-        "findings": [], "holds": True,
+        "findings": [], "skipped": [], "holds": True,
     }  # fmt: skip
     shutil.copytree(place / "store", tmp_path / "store")
     prepared = sorted((tmp_path / "store/local/steps/prepare").iterdir())
