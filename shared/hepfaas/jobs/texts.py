@@ -16,6 +16,9 @@ from hepfaas.runs.preproc import preprocessing_of
 from hepfaas.runs.preprocessing import NOTHING
 from hepfaas.runs.preprocessing_keys import joined
 
+MOST_FUNCTION = 100_000
+"""Characters of the file with `preprocessing(record)`: it is a part of each step that reads a file."""
+
 MODULE, SUBMIT, PREPROC = "model.py", "submit.json", "preproc.json"
 MOST_CODE_BYTES = 5_000_000
 MOST_TEXT_BYTES = 5_000_000
@@ -72,14 +75,18 @@ class Texts:
         name = preproc or params.preproc or (PREPROC if PREPROC in self.names else "")
         if name:
             if name.endswith(".py"):
-                raise RequestError(
-                    f"'{name}': a function preprocessing(record) is not supported yet; write cuts and new branches as "
-                    f"{PREPROC} (docs/how-to/migrate.md)"
-                )
+                return replace(params, recipe={**recipe, "function": self._function(name)}, notes=notes)
             first, more = preprocessing_of(json_object(self.text(name), name), name)
             recipe["preprocessing"] = joined(first, recipe.get("preprocessing", NOTHING), f"{name} and params.json")
             notes = (*notes, *more)
         return replace(params, recipe=recipe, notes=notes)
+
+    def _function(self, name: str) -> str:
+        """Return the source of `preprocessing(record)`. Raises: RequestError if it is too long."""
+        source = self.text(name)
+        if len(source) > MOST_FUNCTION:
+            raise RequestError(f"'{name}' has {len(source):,} characters; at most {MOST_FUNCTION:,} are taken")
+        return source
 
 
 def texts_in(folder: Path) -> Texts:

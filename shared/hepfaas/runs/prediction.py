@@ -31,7 +31,7 @@ class Prediction:
     spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
     `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of entries
     [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
-    files, '' for that of their names.
+    files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -49,6 +49,7 @@ class Prediction:
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
     dtype: str = ""
+    function: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -104,6 +105,7 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             preprocessing=recipe.preprocessing if optional else "",
             optional=optional,
             dtype=recipe.dtype,
+            function=recipe.function,
         )
         for url in recipe.urls
     ]

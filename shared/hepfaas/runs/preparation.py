@@ -63,6 +63,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             sum_of_weights=sums.get(file.sample, ""),
             titles=recipe.plots.branch_titles,
             dtype=recipe.dtype,
+            function=recipe.function,
         )
         for file in recipe.files
     ]
@@ -252,6 +253,7 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
         spectators=recipe.spectators,
         rules=recipe.features.text,
         targets=recipe.targets,
+        function=recipe.function,
     )
     return one(step, results)
 

@@ -100,8 +100,8 @@ class Step:
 
 
 class RangeStep(Step):
-    """A step that reads one entry range of a file. url, layout: hints where to look; layout: key of the blob with the
-    layout of a table, '' for none."""
+    """A step that reads one entry range of a file. layout: key of the blob that says how a table is read, '' for a ROOT
+    file."""
 
     file: str
     entries: tuple[int, int]
@@ -120,7 +120,8 @@ class Open(Step):
     removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
     that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
     '' for none. optional: expressions that are evaluated if the file has their branches. titles: whether the titles of
-    branches are kept. dtype: format of the file, '' for that of its name.
+    branches are kept. dtype: format of the file, '' for that of its name. function:
+    source of `preprocessing(record)`, '' for none.
     """
 
     kind = "open"
@@ -139,6 +140,7 @@ class Open(Step):
     optional: tuple[str, ...] = ()
     titles: bool = False
     dtype: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,7 @@ class Survey(RangeStep):
     histograms: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +174,7 @@ class Spec(Step):
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
     spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
-    expressions that a regression learns.
+    expressions that a regression learns. function: source of `preprocessing(record)`, '' for none.
     """
 
     kind = "spec"
@@ -187,6 +189,7 @@ class Spec(Step):
     spectators: tuple[str, ...] = ()
     rules: str = ""
     targets: tuple[str, ...] = ()
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +234,7 @@ class Prepare(RangeStep):
     split: str = ""
     folds: str = ""
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,7 +422,7 @@ class Predict(RangeStep):
     fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True)

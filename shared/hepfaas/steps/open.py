@@ -10,6 +10,7 @@ from operator import or_
 import numpy as np
 
 from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, choose_branches
+from hepfaas.datasets.formats import CSV, JSON, Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
@@ -32,7 +33,7 @@ SUMMED_EVENTS = 1_000_000
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError."""
-    file = opened(step.url, step.tree, reading, step.dtype)
+    file = opened(step.url, step.tree, reading, Form(step.dtype, step.function))
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
@@ -69,6 +70,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "notes": [
             *choice.notes,
             *file.notes,
+            *_without_function(step, file),
             *_used_elsewhere(step, available),
             *_without_effect(file, branches, preprocessing),
         ],
@@ -80,6 +82,13 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _without_function(step: Open, file: OpenedFile) -> list[str]:
+    """Return the note on a function for records that a file does not have."""
+    if not step.function or file.format in (JSON, CSV):
+        return []
+    return [f"preprocessing(record) is not applied to {file.place}: it is for JSON lines and CSV"]
 
 
 def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
@@ -128,7 +137,7 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
 def _sum(step: Open, reading: Reading) -> ExactSum:
     """Return the sum of a branch over all entries of its tree."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or step.tree, reading, step.dtype)
+    file = opened(step.url, tree or step.tree, reading, Form(step.dtype, step.function))
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.formats import Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
@@ -103,16 +104,18 @@ def predicted(
     *,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
+    dtype: str = "",
     reading: Reading = PLAIN,
     limit_s: float = STEP_S,
 ) -> Iterator[Scores]:
     """Yield the scores of all events of a file, or of the `wanted` entries, range after range. file: its header, if it
-    was read before. limit_s: processor time of the preprocessing of `RANGE_EVENTS`.
+    was read before. dtype: its format, '' for that of its name. limit_s: processor time of the preprocessing of
+    `RANGE_EVENTS`.
 
     Raises: RequestError; UnavailableError.
     """
     inputs = published.spec.input_names
-    file = file or opened(url, tree, reading)
+    file = file or opened(url, tree, reading, Form(dtype, published.spec.function))
     branches = [branch.name for branch in file.branches]
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
     preprocessing, by = published.spec.preprocessing, networks.rule.folds.by if networks.rule else ""
