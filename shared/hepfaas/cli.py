@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OWNER = "local"
 """Owner of everything in a store of this machine, and key prefix of it."""
 
-DATA_FILES = ("files", "labels", "samples", "params", "preproc")
+DATA_FILES = ("files", "labels", "samples", "params", "preproc", "specs")
 JOB_FILES = (*DATA_FILES, "model")
 Command = Callable[[argparse.Namespace], None]
 

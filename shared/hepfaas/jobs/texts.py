@@ -11,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from hepfaas.datasets.files import checked_name, listed
 from hepfaas.errors import RequestError
 from hepfaas.runs.json_values import json_object
+from hepfaas.runs.old_specs import MOST_NAMED, is_old_specs, old_specs_of
 from hepfaas.runs.params import Params
 from hepfaas.runs.preproc import preprocessing_of
 from hepfaas.runs.preprocessing import NOTHING
 from hepfaas.runs.preprocessing_keys import joined
 
 MODULE, SUBMIT, PREPROC = "model.py", "submit.json", "preproc.json"
+_UNUSED_SPECS = "ranges are those of the files; to use one, name it with --specs or 'specs' in params.json"
 MOST_CODE_BYTES = 5_000_000
 MOST_TEXT_BYTES = 5_000_000
 """Size of each text that is read: lists, samples, params.json, submit.json, Python files."""
@@ -61,14 +63,15 @@ class Texts:
             for folder in PurePosixPath(name).parents[:-1]
         )
 
-    def completed(self, params: Params, preproc: str = "") -> Params:
-        """Return params with what other files say: excluded branches, and the preprocessing of preproc.json.
+    def completed(self, params: Params, preproc: str = "", specs: str = "") -> Params:
+        """Return params with what other files say: excluded branches, the preprocessing of preproc.json, and ranges.
 
-        preproc: name of that file, if submit.json or an option names it. Raises: RequestError.
+        preproc, specs: names of these files, if submit.json or an option names them. Raises: RequestError.
         """
         recipe, notes = dict(params.recipe), params.notes
-        if params.branch_file:
-            recipe["excluded"] = listed(self.text(params.branch_file))
+        file = params.branch_file or ""
+        if file in self.names or file.endswith(".txt"):
+            recipe["excluded"] = listed(self.text(file))
         name = preproc or params.preproc or (PREPROC if PREPROC in self.names else "")
         if name:
             if name.endswith(".py"):
@@ -79,6 +82,12 @@ class Texts:
             first, more = preprocessing_of(json_object(self.text(name), name), name)
             recipe["preprocessing"] = joined(first, recipe.get("preprocessing", NOTHING), f"{name} and params.json")
             notes = (*notes, *more)
+        if ranges := specs or params.specs:
+            recipe["specs"], more = old_specs_of(json_object(self.text(ranges), ranges), ranges)
+            notes = (*notes, f"{ranges} gives the ranges of the branches, which are compared with the files", *more)
+        elif unused := sorted(filter(is_old_specs, self.names)):
+            one = "has" if len(unused) == 1 else "have"
+            notes = (*notes, f"{', '.join(unused[:MOST_NAMED])} {one} no effect: {_UNUSED_SPECS}")
         return replace(params, recipe=recipe, notes=notes)
 
 

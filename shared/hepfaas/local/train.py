@@ -166,7 +166,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     segments = (
         recipe.epochs
         * len(recipe.fold_numbers)
-        * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
+        * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1), _n_chunks(recipe, rows, files))
     )
     totals = {
         "survey": ranges,
@@ -184,6 +184,12 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
             total, done = coming.total, coming.done
         table.append({"step": phase, "to do": total - done, "there": done})
     return table
+
+
+def _n_chunks(recipe: Recipe, rows: int, files: Sequence[Mapping[str, Any]]) -> int:
+    events = sum(file["events"] for file in files)
+    count = min(-(-events // recipe.chunk_events), rows) if recipe.chunk_events else 0
+    return count if count > 1 else 0
 
 
 def _size_bytes(file: Input, header: Header) -> int:
