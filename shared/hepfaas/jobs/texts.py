@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 from hepfaas.datasets.files import checked_name, listed
@@ -96,11 +95,11 @@ def texts_in(folder: Path) -> Texts:
     if not folder.is_dir():
         raise RequestError(f"'{folder}' is not a folder; `hepfaas train` takes the folder with files.txt and model.py")
     paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return Texts(paths, partial(_read, folder), f"folder '{folder.resolve().name}'")
+    return Texts(paths, lambda name: bytes_of(folder / name, name), f"folder '{folder.resolve().name}'")
 
 
-def _read(folder: Path, name: str) -> bytes:
-    path = folder / name
+def bytes_of(path: Path, name: str) -> bytes:
+    """Return the content of a file. name: of the file in messages. Raises: RequestError if it is too large."""
     if (size := path.stat().st_size) > MOST_TEXT_BYTES:
         raise RequestError(f"'{name}' has {size / 1e6:,.1f} MB; at most {MOST_TEXT_BYTES / 1e6:g} MB are read")
     return path.read_bytes()
