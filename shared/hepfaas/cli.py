@@ -146,7 +146,9 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         workflow.add_argument(
             f"--{option}", default="", metavar="PATH", help=text, required=option in ("files", "labels")
         )
-    workflow.add_argument("--dtype", default="", metavar="FORMAT", help="format of the files: root")
+    workflow.add_argument(
+        "--dtype", default="", metavar="FORMAT", help="root, parquet, avro, json, csv; default: by name"
+    )
     workflow.add_argument("--name", default="", metavar="NAME", help="name of the model; default: that of this folder")
 
     reader = add("reader", _reader, [in_store, as_json], "read events with the options of MLaaS4HEP's reader.py")

@@ -328,6 +328,7 @@ def test_workflow_takes_lists_and_files_from_anywhere(folder: Path, tmp_path: Pa
     assert {"net.py", "more.py"} <= set(job.code)
     assert [(Path(file.url).name, file.label) for file in job.files] == [("signal.root", 0), ("background.root", 1)]
     assert workflow(folder, labels="nlep_pt").label == "nlep_pt"
+    assert workflow(folder, dtype="parquet").params.recipe["dtype"] == "parquet"
 
 
 def test_workflow_takes_no_file_that_it_was_not_told(folder: Path) -> None:
@@ -348,7 +349,7 @@ def test_workflow_takes_no_file_that_it_was_not_told(folder: Path) -> None:
         ({"params": "gone.json"}, "--params: there is no file 'gone.json'"),
         ({"specs": "gone.json"}, "--specs: there is no file 'gone.json'"),
         ({"model": "gone.py"}, "folder 'job' has no 'gone.py'; it has"),
-        ({"dtype": "picture"}, "--dtype picture is not available; it takes root"),
+        ({"dtype": "picture"}, "--dtype is 'picture'; it takes root, parquet, avro, json, csv"),
         ({"labels": "1"}, "the list of files has 2 entries, the list of labels 1"),
     ],
 )

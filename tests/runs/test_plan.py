@@ -358,6 +358,7 @@ OTHER: dict[str, Any] = {
     "folds": Folds(3),
     "plots": PlotLabels("other"),
     "chunk_events": 1_000,
+    "dtype": "parquet",
     "specs": OldSpecs("specs-a.json", (OldRange("met", False, 0, 9, 1), OldRange("mu_pt", True, 0, 9, 2))),
 }
 WEIGHTED = dataclasses.replace(

@@ -20,9 +20,7 @@ from hepfaas.local.given_files import GivenFiles
 from hepfaas.local.train import train_on
 from hepfaas.models import versions
 from hepfaas.platform.storage import Store
-
-DTYPES = ("root",)
-"""Values of `--dtype` of MLaaS4HEP that are available."""
+from hepfaas.runs.params import FORMATS
 
 HIDDEN = (SUBMIT, PREPROC, JSON_NAME, *YAML_NAMES)
 """Files of a folder that `hepfaas train` takes without being told; workflow.py took only files that it was told."""
@@ -60,8 +58,8 @@ def run(options: Workflow, place: Path, store: Store, workers: int, verbose: int
 
 def job_of(options: Workflow, place: Path) -> Job:
     """Return the job that the options describe. Raises: RequestError naming the option or file."""
-    if options.dtype and options.dtype not in DTYPES:
-        raise RequestError(f"--dtype {options.dtype[:50]} is not available; it takes {', '.join(DTYPES)}")
+    if options.dtype and options.dtype not in FORMATS:
+        raise RequestError(f"--dtype is '{options.dtype[:50]}'; it takes {', '.join(FORMATS)}")
     below, given = texts_in(place), GivenFiles(place)
     names = {
         "files": given.listed("files", options.files),
@@ -75,7 +73,10 @@ def job_of(options: Workflow, place: Path) -> Job:
         **({"name": options.name} if options.name else {}),
     }
     texts = given.above(replace(below, names={name for name in below.names if name not in HIDDEN}))
-    return job_from(texts, place, names, inside=False, listing=on_server)
+    job = job_from(texts, place, names, inside=False, listing=on_server)
+    if not options.dtype:
+        return job
+    return replace(job, params=replace(job.params, recipe={**job.params.recipe, "dtype": options.dtype}))
 
 
 def _saved_as(fout: str, place: Path) -> Path | None:

@@ -91,6 +91,7 @@ class Recipe:
     training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
     chunk_events: events of the chunks that are trained one after the other, each for all epochs; None: every epoch sees
     all events. specs: ranges and widths of the branches, instead of those of the events.
+    dtype: format of the files, '' for that of their names.
     """
 
     kind: ClassVar[str] = "training"
@@ -137,6 +138,7 @@ class Recipe:
     plots: PlotLabels = USUAL_LABELS
     chunk_events: int | None = None
     specs: OldSpecs = NO_SPECS
+    dtype: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:
