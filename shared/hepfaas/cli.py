@@ -302,8 +302,9 @@ def _reader(options: argparse.Namespace) -> None:
     names = [name.replace("-", "_") for name in READER_OPTIONS if name != "chunk-size"]
     wanted = reader.Reader(**{name: getattr(options, name) for name in ("fin", *names, "hists", "verbose")})
     if options.info:
-        options.file, options.sample = reader.location(wanted, Path.cwd()), False
-        _inspect(options)
+        words = ["inspect", reader.location(wanted, Path.cwd()), *(["--json"] if options.json else [])]
+        inspect = _parser(Settings.from_environ(os.environ)).parse_args(words)
+        inspect.command(inspect)
         return
     _show(options, reader.read(wanted, Path.cwd(), _store(options), options.workers), reader.report_text)
 
