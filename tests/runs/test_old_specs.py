@@ -1,11 +1,14 @@
 """Files of ranges of MLaaS4HEP: both forms are read, and errors name the key."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hepfaas.errors import RequestError
 from hepfaas.runs.old_specs import MOST_WIDTH, OldRange, OldSpecs, check_events, is_old_specs, old_specs_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 ONE_FILE = {
     "jdim": {"lep_pt": 2},
@@ -64,6 +67,10 @@ def test_a_branch_without_a_value_has_no_range(low: float, high: float, noted: b
         (with_met("maxv", -4), "s.json: the range of 'met' is -3.5 to -4; 'minv' is above"),
         (changed(jdim={}), "s.json: 'jdim' has no 'lep_pt', which is in 'jkeys'"),
         (changed(jdim={"lep_pt": MOST_WIDTH + 1}), f"'jdim': 'lep_pt' is .* from 0 to {MOST_WIDTH:,}"),
+        (
+            changed(jkeys=["lep_pt", "jet"], jdim={"lep_pt": 60_000, "jet": 60_000}),
+            "'jdim' gives 120,003 features together; at most 100,000",
+        ),
         (changed(jdim={"lep_pt": 1.5}), "'jdim': 'lep_pt' is 1.5 .*; it takes a whole number"),
         (changed(jkeys=["met"], jdim={"met": 1}), "s.json has branch 'met' twice in 'fkeys' and 'jkeys'"),
         (changed(events={"a": 1, "total": 2}), "s.json: 'events' has a total of 2, and its files have 1"),
@@ -73,6 +80,21 @@ def test_a_branch_without_a_value_has_no_range(low: float, high: float, noted: b
 def test_a_file_that_is_no_file_of_ranges_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         old_specs_of(json.loads(json.dumps(values)), "s.json")
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+names = st.sampled_from(["met", "pt", "total", ""])
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names | st.text(max_size=4), inner, max_size=3)
+)
+
+
+@settings(max_examples=400)
+@given(st.dictionaries(st.sampled_from([*ONE_FILE, "events"]), anything | st.dictionaries(names, anything)))
+def test_any_object_is_read_or_refused(values: dict[str, Any]) -> None:
+    with suppress(RequestError):
+        specs, _ = old_specs_of({"fkeys": ["met"], "jkeys": [], "minv": {}, "maxv": {}} | values, "s.json")
+        assert OldSpecs.from_text(specs.text) == specs
 
 
 def test_files_are_known_by_address_or_by_the_end_of_it() -> None:

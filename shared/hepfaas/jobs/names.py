@@ -14,7 +14,7 @@ from hepfaas.runs.json_values import json_object
 from hepfaas.runs.params import Params, params_of
 
 _NAMES = ("files", "labels", "samples", "model", "params", "preproc", "specs", "name")
-_WITHOUT_EFFECT = ("device", "memory", "cpus")
+_WITHOUT_EFFECT = ("device", "memory", "cpus", "fout")
 _KEYS = (*_NAMES, *_WITHOUT_EFFECT)
 
 

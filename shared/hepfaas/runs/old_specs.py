@@ -20,6 +20,8 @@ NOTHING_SEEN = 1e15
 """Limits of a branch without a value: from this to its negative, or in later versions the other way round."""
 
 MOST_WIDTH = 100_000
+"""Values in an event of one jagged branch, and of all of them together."""
+
 MOST_NAMED = 5
 """Branches and files that a message names."""
 
@@ -97,6 +99,8 @@ def old_specs_of(values: Mapping[str, Any], place: str) -> tuple[OldSpecs, tuple
         *(OldRange(name, False, *_range(name, lows, highs, place), 1) for name in flat),
         *(OldRange(name, True, *_range(name, lows, highs, place), _width(name, widths, place)) for name in jagged),
     ]
+    if (width := sum(branch.width for branch in branches)) > MOST_WIDTH:
+        raise RequestError(f"{place}: 'jdim' gives {width:,} features together; at most {MOST_WIDTH:,}")
     unseen = [name for name in names if lows.get(name) == -NOTHING_SEEN and highs.get(name) == NOTHING_SEEN]
     notes = [f"{place} has no range of {listed(unseen)}: that of the files is used"] if unseen else []
     return OldSpecs(place, tuple(branches), _events(values.get("events", {}), place)), tuple(notes)
@@ -105,7 +109,7 @@ def old_specs_of(values: Mapping[str, Any], place: str) -> tuple[OldSpecs, tuple
 def listed(names: Sequence[str]) -> str:
     """Return some of the names, for a message."""
     more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(f"'{name}'" for name in names[:MOST_NAMED]) + more
+    return ", ".join(f"'{name[:100]}'" for name in names[:MOST_NAMED]) + more
 
 
 def check_branches(specs: OldSpecs, features: Mapping[str, bool], others: Sequence[str] | None, url: str) -> None:

@@ -125,9 +125,9 @@ def _folder(value: Any, place: str) -> str:
 
 
 def _verbosity(value: Any, place: str) -> int:
-    if not isinstance(value, int):
+    if value is not None and not isinstance(value, int):
         raise wrong(place, value, f"a whole number: 0, 1 or {MOST_VERBOSE}")
-    return min(max(int(value), 0), MOST_VERBOSE)
+    return min(max(int(value or 0), 0), MOST_VERBOSE)
 
 
 def _threshold(value: Any, place: str) -> float:
