@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import PurePosixPath
-from urllib.parse import unquote
 
 from hepfaas.errors import RequestError
 from hepfaas.runs.params import FORMATS
@@ -35,8 +33,12 @@ HEADS = {b"root": ROOT, b"PAR1": PARQUET, b"Obj\x01": AVRO}
 
 def format_named(url: str) -> str:
     """Return the format that the name of a file ends with, '' if it is none of ours."""
-    path = re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url
-    name = PurePosixPath(unquote(path).lower())
+    without_query = url.partition("?")[0] if "://" in url else url
+    return _by_ending(url) or _by_ending(without_query)
+
+
+def _by_ending(path: str) -> str:
+    name = PurePosixPath(path.lower())
     if name.suffix in COMPRESSIONS:
         inner = ENDINGS.get(PurePosixPath(name.stem).suffix, "")
         return inner if inner in (JSON, CSV) else ""
