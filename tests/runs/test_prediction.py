@@ -94,6 +94,8 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
         "name": "x",
         "model": "m/2",
         "urls": ("c.root", "d.root"),
+        "dtype": "csv",
+        "function": "def preprocessing(record): return record",
     }
     assert set(other) == {field.name for field in fields(Prediction)}
     before = {step.key for step in predicts(RECIPE, *FILES)}
@@ -101,7 +103,14 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     for name, value in other.items():
         changed = replace(RECIPE, **{name: value})
         same = {step.key for step in predicts(changed, *FILES)} == before
-        if name in ("identifiers", "range_events", "spectators", "fold_by"):  # these change the open step
+        if name in (
+            "identifiers",
+            "range_events",
+            "spectators",
+            "fold_by",
+            "dtype",
+            "function",
+        ):  # these change the open step
             assert plan.next_steps(changed, "m-1/1", lambda key: None) != openings
         elif name != "preprocessing":  # the hash of the spec names it, and the open step needs it for spectators
             assert same == (name in HINTS), name

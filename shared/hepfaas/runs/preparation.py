@@ -10,6 +10,7 @@ from typing import Literal
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.runs.old_specs import check_branches, check_events
 from hepfaas.runs.phases import (
     KEPT,
     Found,
@@ -114,6 +115,7 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = headers_in(opened)
+    _check_specs(recipe, headers)
     branches, preprocessing = headers[0].branches, recipe.preprocessing.text
     weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
@@ -254,6 +256,7 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
         rules=recipe.features.text,
         targets=recipe.targets,
         function=recipe.function,
+        ranges=recipe.specs.text,
     )
     return one(step, results)
 
@@ -325,6 +328,18 @@ def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> No
     check_distinct([file.url for file in files], headers)
     for file, header in zip(files, headers, strict=True):
         _check_branches(files[0].url, headers[0], file.url, header)
+
+
+def _check_specs(recipe: Recipe, headers: Sequence[Header]) -> None:
+    """Raise RequestError if the ranges that came with the run are of other files."""
+    if not recipe.specs:
+        return
+    first = headers[0]
+    has_all = not (recipe.selected or recipe.excluded or recipe.preprocessing or first.extra)
+    others = [*first.identifiers, *(name for name, _ in first.left_out)] if has_all else None
+    check_branches(recipe.specs, dict(first.features), others, recipe.files[0].url)
+    entries = {file.url: header.entries for file, header in zip(recipe.files, headers, strict=True)}
+    check_events(recipe.specs, entries, bool(recipe.preprocessing.cuts))
 
 
 def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:

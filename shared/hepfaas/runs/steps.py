@@ -174,7 +174,8 @@ class Spec(Step):
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
     spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
-    expressions that a regression learns. function: source of `preprocessing(record)`, '' for none.
+    expressions that a regression learns. ranges: text of the `OldSpecs`. function: source of `preprocessing(record)`,
+    '' for none.
     """
 
     kind = "spec"
@@ -189,6 +190,7 @@ class Spec(Step):
     spectators: tuple[str, ...] = ()
     rules: str = ""
     targets: tuple[str, ...] = ()
+    ranges: str = ""
     function: str = ""
 
 
@@ -266,7 +268,9 @@ class Train(Learning):
     """One segment: from the checkpoint `before` (None: fresh weights) to the next.
 
     learning_rate: of this epoch. rate_factor: gives it as a factor of the rate that the model was compiled with. Both
-    None: the model keeps its own.
+    None: the model keeps its own. chunks: number of equal parts of the training events that are trained one after the
+    other, each for `passes` passes; an epoch is then a round of that many passes (training/segments.py). 0: each epoch
+    sees all events.
     """
 
     kind = "train"
@@ -277,6 +281,8 @@ class Train(Learning):
     shuffle: bool
     learning_rate: float | None = None
     rate_factor: float | None = None
+    chunks: int = 0
+    passes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
