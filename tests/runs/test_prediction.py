@@ -79,6 +79,10 @@ def test_a_file_is_scored_once() -> None:
         coming(RECIPE, [FILES[0], FILES[0]])
 
 
+IN_OPENING = ("identifiers", "range_events", "spectators", "fold_by", "dtype", "function")
+"""Values that change the open steps."""
+
+
 def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     other: dict[str, Any] = {
         "graph": "x",
