@@ -397,6 +397,28 @@ def test_a_fit_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> N
     assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
 
 
+CHECKED_FIT = """
+    def fit(self, x, y, batch_size, epochs, verbose):
+        print("rows", len(x), "of them right", int(((x[:, 0] + 0.3 * x[:, 1] > 0.7) == y).sum()))
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+"""
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+def test_a_fit_of_the_users_own_gets_each_label_with_its_features(reused: ReusedLearner, by_block: bool) -> None:
+    """The feed has room for two blocks: the features of the third take the place of those of the first."""
+    lines: list[str] = []
+    worker = reused(OWN + CHECKED_FIT + MAKE, on_log=lines.append)
+    worker.make()
+    blocks = [[Slice("p/0", 0, 900)], [Slice("q/0", 100, 1_100)], [Slice("p/1", 0, 700)], [Slice("q/1", 0, 400)]]
+    seen: list[int] = []
+    fitted = worker.fit(blocks, fetch, seed=1, first=True, by_block=by_block, on_rows=seen.append)
+    reused.read_all()
+    sizes = [900, 1_000, 700, 400] if by_block else [3_000]
+    assert lines == [f"rows {rows} of them right {rows}" for rows in sizes]
+    assert (fitted.rows, seen) == (3_000, sizes)
+
+
 LAYER = """
 import keras, tensorflow as tf
 class Odd(keras.layers.Layer):

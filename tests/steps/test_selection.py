@@ -19,7 +19,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
-from hepfaas.runs.ledger import CountedPart, ledger
+from hepfaas.runs.ledger import CountedPart, Training, ledger
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
@@ -194,7 +194,7 @@ def test_serving_builds_the_features_of_the_training_bit_for_bit(
                 assert features.tobytes() == rows[file.identity, entry]["features"]
     headers = preparation.headers(recipe, "run/1", lambda key: result_if_there(key, store))
     counted = [CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected) for part in parts]
-    book = ledger(preparation.inputs(recipe, headers), [(counted, [])])
+    book = ledger(preparation.inputs(recipe, headers), [Training(counted, [])])
     assert book.holds
     assert book.events == 2 * N == len(rows) + sum(book.rejected)
 

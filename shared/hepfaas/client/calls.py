@@ -62,12 +62,14 @@ class Client:
         samples: str = "",
         model: str = "",
         params: str = "",
+        preproc: str = "",
+        specs: str = "",
         webhook: str = "",
     ) -> str:
         """Send a job's folder and return the name of the run.
 
-        name: of the model. files, labels, samples, model, params: names of files in the folder, if they are not the
-        usual ones. webhook: URL that gets the events of the run.
+        name: of the model. files, labels, samples, model, params, preproc, specs: names of files in the folder, if they
+        are not the usual ones. webhook: URL that gets the events of the run.
         Wildcards in root:// and s3:// addresses are resolved here, with the credentials of this machine.
         """
         folder = Path(folder)
@@ -77,6 +79,8 @@ class Client:
             "samples": samples,
             "model": model,
             "params": params,
+            "preproc": preproc,
+            "specs": specs,
             "name": name,
         }
         names = {key: value for key, value in every.items() if value}

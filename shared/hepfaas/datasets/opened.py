@@ -12,7 +12,7 @@ from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.event_file import EventFile, open_file
 from hepfaas.datasets.file_identity import identity_of, is_still, stat_of, uploaded
-from hepfaas.datasets.formats import ROOT, place_of
+from hepfaas.datasets.formats import ROOT, USUAL_FORM, Form, place_of
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
 from hepfaas.errors import RequestError
@@ -63,12 +63,14 @@ class OpenedFile:
         return [Baskets(edges, size) for edges, size in sizes.items()]
 
 
-def opened(url: str, tree: str, reading: Reading = PLAIN, dtype: str = "", *, or_only: bool = False) -> OpenedFile:
+def opened(
+    url: str, tree: str, reading: Reading = PLAIN, form: Form = USUAL_FORM, *, or_only: bool = False
+) -> OpenedFile:
     """Return the description of a file. Of binary files no event is read. or_only: the only tree of a ROOT file without
     this one is opened instead. Raises: RequestError; UnavailableError."""
 
     def at(endpoint: Endpoint) -> OpenedFile:
-        with translated_errors(endpoint.url), _opened_at(endpoint, url, reading, dtype=dtype) as file:
+        with translated_errors(endpoint.url), _opened_at(endpoint, url, reading, form=form) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
             name = file.tree_or_only(tree) if or_only and file.format == ROOT else tree
             described = file.tree(name)
@@ -118,11 +120,13 @@ def read(
     return reading.through(url, at)
 
 
-def _opened_at(endpoint: Endpoint, url: str, reading: Reading, *, dtype: str = "", layout: str = "") -> EventFile:
+def _opened_at(
+    endpoint: Endpoint, url: str, reading: Reading, *, form: Form = USUAL_FORM, layout: str = ""
+) -> EventFile:
     """Return the file at an endpoint. It is fetched whole up to a size; uploads were hashed before and are read by
     ranges."""
     most_held = 0 if uploaded(url, reading) else reading.hashed_bytes
-    return open_file(endpoint, most_held, reading.memory, dtype=dtype, layout=layout)
+    return open_file(endpoint, most_held, reading.memory, form, layout)
 
 
 def _changed(url: str) -> RequestError:

@@ -95,7 +95,8 @@ class FeatureSpec:
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
     features. spectators: branches and expressions that are kept beside the scores, where the events have them.
-    targets: that a regression learned, (): scores are those of classes.
+    targets: that a regression learned, (): scores are those of classes. function: source of `preprocessing(record)`,
+    which is applied to the records of JSON and CSV files before everything else, '' for none.
     """
 
     branches: tuple[FeatureBranch, ...]
@@ -105,6 +106,7 @@ class FeatureSpec:
     read: tuple[InputBranch, ...] = ()
     spectators: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    function: str = ""
 
     @cached_property
     def inputs(self) -> tuple[InputBranch, ...]:
@@ -154,6 +156,8 @@ class FeatureSpec:
             values["spectators"] = list(self.spectators)
         if self.targets:
             values["targets"] = list(self.targets)
+        if self.function:
+            values["function"] = self.function
         return values
 
     @classmethod
@@ -167,6 +171,7 @@ class FeatureSpec:
             tuple(InputBranch(**branch) for branch in values.get("read", ())),
             tuple(values.get("spectators", ())),
             tuple(values.get("targets", ())),
+            values.get("function", ""),
         )
 
 

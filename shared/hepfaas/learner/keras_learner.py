@@ -117,15 +117,18 @@ class KerasLearner:
         for name, variable in variables.items():
             variable.assign(arrays[name])
 
-    def fit(self, feed: Feed, seed: int, first: bool, on_rows: OnRows) -> dict[str, Any]:
-        """Train one segment. Metrics continue from the segment before, unless this is the `first` of an epoch."""
+    def fit(self, feed: Feed, seed: int, first: bool, by_block: bool, on_rows: OnRows) -> dict[str, Any]:
+        """Train one segment. Metrics continue from the segment before, unless this is the `first` of an epoch.
+
+        by_block: call a `fit` of the user's own for each block.
+        """
         began = time.monotonic()
         if first:
             self.model.reset_metrics()
         metrics: Mapping[str, Any]
         if self._own_fit:
             keras.utils.set_random_seed(seed)
-            rows, id_sum, metrics = self._fit_own(feed, on_rows)
+            rows, id_sum, metrics = self._fit_own(feed, by_block, on_rows)
         else:
             rows, id_sum, metrics = self._train.over(feed, seed, on_rows)
         return {
@@ -373,11 +376,26 @@ class KerasLearner:
                     seen.add(id(variable))
                     yield f"{group}/{number:04d}/{variable.name.replace('/', '.')}", variable
 
-    def _fit_own(self, feed: Feed, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
-        """Train a model that overrides `fit`, which gets all rows of the segment in one call."""
-        blocks = list(feed.shuffled(spare=0))
-        columns = zip(*([array[: block.rows] for array in block.arrays] for block in blocks), strict=True)
-        features, labels, *weights = map(np.concatenate, columns)
+    def _fit_own(self, feed: Feed, by_block: bool, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
+        """Train a model that overrides `fit`, which gets all rows of the segment in one call, or of each block."""
+        rows = id_sum = 0
+        parts: list[tuple[NDArray[Any], ...]] = []
+        metrics: dict[str, Any] = {}
+        for block in feed.shuffled(spare=0):
+            part = tuple(array[: block.rows] for array in block.arrays)
+            if by_block:
+                metrics = self._fit_on(part)
+                on_rows(block.rows)
+            else:
+                parts.append((part[0].copy(), *part[1:]))  # the feed fills the buffer of the features again
+            rows, id_sum = rows + block.rows, id_sum + block.id_sum
+        if not by_block:
+            metrics = self._fit_on([np.concatenate(column) for column in zip(*parts, strict=True)])
+            on_rows(rows)
+        return rows, id_sum, metrics
+
+    def _fit_on(self, arrays: Sequence[NDArray[Any]]) -> dict[str, Any]:
+        features, labels, *weights = arrays
         history = self.model.fit(
             features,
             self.targets(labels),
@@ -386,9 +404,7 @@ class KerasLearner:
             verbose=0,
             **({"sample_weight": weights[0]} if weights else {}),
         )
-        on_rows(len(features))
-        metrics = {name: values[-1] for name, values in getattr(history, "history", {}).items()}
-        return len(features), sum(block.id_sum for block in blocks), metrics
+        return {name: values[-1] for name, values in getattr(history, "history", {}).items()}
 
 
 class _BatchLoop:

@@ -343,17 +343,20 @@ class Learner:
         *,
         seed: int,
         first: bool,
+        by_block: bool = False,
         on_rows: Callable[[int], None],
     ) -> Fitted:
         """Train one segment.
 
-        fetch: returns a record batch by its name. first: reset the metrics, as at the start of an epoch. on_rows:
-        called with the number of rows done since its last call.
+        fetch: returns a record batch by its name. first: reset the metrics, as at the start of an epoch. by_block: call
+        a `fit` of the user's own for each block, and not for all rows together. on_rows: called with the number of rows
+        done since its last call.
 
         Raises: also any error of `fetch`, after which the learner is closed.
         """
         self.holds = None
-        header, _ = self._stream({"do": "fit", "seed": seed, "first": first}, blocks, fetch, on_rows)
+        request = {"do": "fit", "seed": seed, "first": first, "by_block": by_block}
+        header, _ = self._stream(request, blocks, fetch, on_rows)
         fitted = self._parsed(Fitted, header)
         if fitted.rows != rows_in(blocks):
             raise self._invalid_answer(f"{fitted.rows:,} rows trained of {rows_in(blocks):,}")

@@ -89,8 +89,8 @@ class Session:
     def _do_end_epoch(self, arrays: object, metrics: Mapping[str, float]) -> Any:
         return {"stop": self._learner.end_epoch(metrics)}, []
 
-    def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool) -> Any:
-        return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, self._report)), []
+    def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool, by_block: bool) -> Any:
+        return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, by_block, self._report)), []
 
     def _do_validate(self, arrays: object, blocks: Any, seed: int) -> Any:
         return self._pass(blocks, seed, lambda feed: self._learner.validate(feed, self._report)), []

@@ -62,10 +62,13 @@ class Output:
     force: bool = False
 
 
-def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, output: Output) -> dict[str, Any]:
+def prepare(
+    folder: Path, names: Mapping[str, str], store: Store, workers: int, output: Output, verbose: int | None = None
+) -> dict[str, Any]:
     """Write the prepared events of a folder, which needs no model.py, and return what was written.
 
-    Results in the store that a training on the same events has made, or will make, are the same.
+    Results in the store that a training on the same events has made, or will make, are the same. verbose: None takes
+    that of params.json.
     """
     start = time.monotonic()
     check_folder(output.folder.resolve(), output.force)
@@ -83,7 +86,7 @@ def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, 
     for note in notes:
         progress.say(f"note: {note}")
     with progress, Workers(workers, store.url) as pool:
-        written = _Work(store, recipe, pool, progress).do(output)
+        written = Work(store, recipe, pool, progress, job.params.verbose if verbose is None else verbose).do(output)
         progress.finish()
     return {**written, "seconds": round(time.monotonic() - start, 2)}
 
@@ -99,19 +102,19 @@ def report_text(report: Mapping[str, Any]) -> str:
     )
 
 
-class _Work:
+class Work:
     """The events of one recipe: prepared, then written."""
 
-    def __init__(self, store: Store, recipe: Recipe, workers: Workers, progress: Progress) -> None:
+    def __init__(self, store: Store, recipe: Recipe, workers: Workers, progress: Progress, verbose: int = 0) -> None:
         self._store, self._recipe, self._progress = store, recipe, progress
         self._attempt = f"prepare/{uuid.uuid4().hex}"  # files are opened again, as by each run
-        self._phases = Phases(store, recipe, self._attempt, workers=workers, progress=progress)
+        self._phases = Phases(store, recipe, self._attempt, workers=workers, progress=progress, verbose=verbose)
 
     def do(self, output: Output) -> dict[str, Any]:
         """Write the events. Raises: RequestError if there is none, or they cannot be written; UnavailableError."""
         repeats: Counter[str] = Counter()
         while True:
-            prepared = self._prepared()
+            prepared = self.prepared()
             try:
                 written = self._written(_Events(prepared, self._store), output)
             except MissingError as missing:  # an object below a sum that exists was deleted
@@ -125,11 +128,13 @@ class _Work:
                 skipped = [one.to_json() for one in skipped_files(self._recipe, headers)]
                 return {**written, "skipped_files": skipped, "cut_flow": flow.to_json() if flow else None}
 
-    def _prepared(self) -> plan.Prepared:
+    def prepared(self) -> plan.Prepared:
+        """Prepare the events."""
         while isinstance(coming := plan.prepared(self._recipe, self._attempt, self._phases.result), Ready):
             self._phases.begin(coming)
             self._phases.do(coming)
         self._phases.show_cut_flow()
+        self._phases.end_phase()
         return coming
 
     def _written(self, events: _Events, output: Output) -> dict[str, Any]:

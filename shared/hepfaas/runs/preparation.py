@@ -10,6 +10,7 @@ from typing import Literal
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.runs.old_specs import check_branches, check_events
 from hepfaas.runs.phases import (
     KEPT,
     Found,
@@ -66,6 +67,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             titles=recipe.plots.branch_titles,
             skips=recipe.unreadable_files == "skip",
             dtype=recipe.dtype,
+            function=recipe.function,
         )
         for file in recipe.files
     ]
@@ -122,6 +124,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = headers_in(opened)
     files = list(zip(read_files(recipe, headers), inputs(recipe, headers), strict=True))
+    _check_specs(recipe, [listed for listed, _ in files])
     branches, preprocessing = files[0][0][1].branches, recipe.preprocessing.text
     weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
@@ -261,6 +264,8 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
         spectators=recipe.spectators,
         rules=recipe.features.text,
         targets=recipe.targets,
+        function=recipe.function,
+        ranges=recipe.specs.text,
     )
     return one(step, results)
 
@@ -332,6 +337,18 @@ def _check_files(files: Sequence[tuple[LabelledFile, Header]]) -> None:
     first, header_of_first = files[0]
     for file, header in files:
         _check_branches(first.address, header_of_first, file.address, header)
+
+
+def _check_specs(recipe: Recipe, files: Sequence[tuple[LabelledFile, Header]]) -> None:
+    """Raise RequestError if the ranges that came with the run are of other files."""
+    if not recipe.specs:
+        return
+    (file, first), *_ = files
+    has_all = not (recipe.selected or recipe.excluded or recipe.preprocessing or first.extra)
+    others = [*first.identifiers, *(name for name, _ in first.left_out)] if has_all else None
+    check_branches(recipe.specs, dict(first.features), others, file.address)
+    entries = {file.address: header.entries for file, header in files}
+    check_events(recipe.specs, entries, bool(recipe.preprocessing.cuts))
 
 
 def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:

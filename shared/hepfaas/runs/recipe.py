@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.folds import Folds
+from hepfaas.runs.old_specs import NO_SPECS, OldSpecs
 from hepfaas.runs.plot_labels import USUAL_LABELS, PlotLabels
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.schedule import Schedule
@@ -101,8 +102,10 @@ class Recipe:
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
     targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
     training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
-    dtype: format of the files, '' for that of their names. unreadable_files: what becomes of a run with a file that
-    cannot be read: it fails, or goes on without the file.
+    chunk_events: events of the chunks that are trained one after the other, each for all epochs; None: every epoch sees
+    all events. specs: ranges and widths of the branches, instead of those of the events.
+    dtype: format of the files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
+    unreadable_files: what becomes of a run with a file that cannot be read: it fails, or goes on without the file.
     """
 
     kind: ClassVar[str] = "training"
@@ -147,8 +150,11 @@ class Recipe:
     targets: tuple[str, ...] = ()
     folds: Folds | None = None
     plots: PlotLabels = USUAL_LABELS
+    chunk_events: int | None = None
+    specs: OldSpecs = NO_SPECS
     unreadable_files: Literal["fail", "skip"] = "fail"
     dtype: str = ""
+    function: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:
@@ -224,6 +230,7 @@ class Recipe:
             "learning_rate_schedule": Schedule(**schedule) if schedule else None,
             "folds": Folds(**folds) if folds else None,
             "plots": PlotLabels.from_json(values.get("plots")),
+            "specs": OldSpecs.from_json(values.get("specs", {})),
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})

@@ -100,8 +100,8 @@ class Step:
 
 
 class RangeStep(Step):
-    """A step that reads one entry range of a file. url, layout: hints where to look; layout: key of the blob with the
-    layout of a table, '' for none."""
+    """A step that reads one entry range of a file. layout: key of the blob that says how a table is read, '' for a ROOT
+    file."""
 
     file: str
     entries: tuple[int, int]
@@ -122,7 +122,8 @@ class Open(Step):
     preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
     event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
     the file has their branches. titles: whether the titles of branches are kept. dtype: format of the file, '' for that
-    of its name. skips: whether a file that cannot be read has a result, too: the reason.
+    of its name. function: source of `preprocessing(record)`, '' for none. skips: whether a file that cannot be read has
+    a result, too: the reason.
     """
 
     kind = "open"
@@ -143,6 +144,7 @@ class Open(Step):
     usual_tree: str = ""
     skips: bool = False
     dtype: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class Survey(RangeStep):
     histograms: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +178,8 @@ class Spec(Step):
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
     spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
-    expressions that a regression learns.
+    expressions that a regression learns. ranges: text of the `OldSpecs`. function: source of `preprocessing(record)`,
+    '' for none.
     """
 
     kind = "spec"
@@ -191,6 +194,8 @@ class Spec(Step):
     spectators: tuple[str, ...] = ()
     rules: str = ""
     targets: tuple[str, ...] = ()
+    ranges: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +240,7 @@ class Prepare(RangeStep):
     split: str = ""
     folds: str = ""
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +272,9 @@ class Train(Learning):
     """One segment: from the checkpoint `before` (None: fresh weights) to the next.
 
     learning_rate: of this epoch. rate_factor: gives it as a factor of the rate that the model was compiled with. Both
-    None: the model keeps its own.
+    None: the model keeps its own. chunks: number of equal parts of the training events that are trained one after the
+    other, each for `passes` passes; an epoch is then a round of that many passes (training/segments.py). 0: each epoch
+    sees all events.
     """
 
     kind = "train"
@@ -278,6 +285,8 @@ class Train(Learning):
     shuffle: bool
     learning_rate: float | None = None
     rate_factor: float | None = None
+    chunks: int = 0
+    passes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,7 +432,7 @@ class Predict(RangeStep):
     fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True)

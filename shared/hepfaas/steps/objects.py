@@ -31,13 +31,8 @@ def put_blob(store: Store, data: bytes) -> str:
 
 
 def layout_of(step: Survey | Prepare | Predict, store: Store) -> str:
-    """Return the layout of the table that a step reads, '' if there is none or it was deleted."""
-    if not step.layout:
-        return ""
-    try:
-        return bytes(store.get(step.layout)).decode()
-    except MissingError:
-        return ""
+    """Return the layout of the table that a step reads, '' for a ROOT file. Raises: MissingError."""
+    return bytes(store.get(step.layout)).decode() if step.layout else ""
 
 
 def result_of(key: str, store: Store) -> dict[str, Any]:

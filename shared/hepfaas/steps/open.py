@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, choose_branches
+from hepfaas.datasets.formats import CSV, JSON, Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
@@ -44,8 +45,9 @@ SUMMED_EVENTS = 1_000_000
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError. With `skips` the reason why a file cannot be read is the result."""
+    form = Form(step.dtype, step.function)
     try:
-        file = opened(step.url, step.tree or step.usual_tree, reading, step.dtype, or_only=not step.tree)
+        file = opened(step.url, step.tree or step.usual_tree, reading, form, or_only=not step.tree)
     except RequestError as error:
         if not step.skips:
             raise
@@ -88,6 +90,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "notes": [
             *choice.notes,
             *file.notes,
+            *_without_function(step, file),
             *_used_elsewhere(step, available),
             *_without_effect(file, branches, preprocessing),
         ],
@@ -99,6 +102,13 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "sum_of_weights": json.dumps(_sum(step, file.tree, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _without_function(step: Open, file: OpenedFile) -> list[str]:
+    """Return the note on a function for records that a file does not have."""
+    if not step.function or file.format in (JSON, CSV):
+        return []
+    return [f"preprocessing(record) is not applied to {file.place}: it is for JSON lines and CSV"]
 
 
 def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
@@ -123,11 +133,13 @@ def _types(
     """
     if not preprocessing and not expressions:
         return {}
-    arrays = preprocessed(
-        {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}, preprocessing
-    ).arrays
-    for text in expressions:
-        one_number(arrays, text, 0)
+    try:
+        no_events = {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}
+        arrays = preprocessed(no_events, preprocessing).arrays
+        for text in expressions:
+            one_number(arrays, text, 0)
+    except RequestError as error:
+        raise RequestError(f"{file.place}: {error}") from error
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
 
 
@@ -145,7 +157,7 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
 def _sum(step: Open, within: str, reading: Reading) -> ExactSum:
     """Return the sum of a branch over all entries of its tree. within: the tree of a branch that is named without."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or within, reading, step.dtype)
+    file = opened(step.url, tree or within, reading, Form(step.dtype, step.function))
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))

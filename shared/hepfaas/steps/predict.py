@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.formats import Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
@@ -104,17 +105,18 @@ def predicted(
     *,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
+    dtype: str = "",
     reading: Reading = PLAIN,
     limit_s: float = STEP_S,
 ) -> Iterator[Scores]:
     """Yield the scores of all events of a file, or of the `wanted` entries, range after range. tree: '' for that
-    of the training if the file has it, else for its only one. file: its header, if it was read before. limit_s:
-    processor time of the preprocessing of `RANGE_EVENTS`.
+    of the training if the file has it, else for its only one. file: its header, if it was read before. dtype: its
+    format, '' for that of its name. limit_s: processor time of the preprocessing of `RANGE_EVENTS`.
 
     Raises: RequestError; UnavailableError.
     """
     inputs = published.spec.input_names
-    file = file or opened_for(published, url, tree, reading)
+    file = file or opened_for(published, url, tree, reading, dtype)
     branches = [branch.name for branch in file.branches]
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
     preprocessing, by = published.spec.preprocessing, networks.rule.folds.by if networks.rule else ""
@@ -144,9 +146,12 @@ def predicted(
         yield from _scored(published, networks, source, entries, arrays)
 
 
-def opened_for(published: Published, url: str, tree: str = "", reading: Reading = PLAIN) -> OpenedFile:
-    """Return the header of a file to predict on. tree: as in `predicted`. Raises: RequestError; UnavailableError."""
-    return opened(url, tree or published.tree, reading, or_only=not tree)
+def opened_for(published: Published, url: str, tree: str = "", reading: Reading = PLAIN, dtype: str = "") -> OpenedFile:
+    """Return the header of a file to predict on. tree, dtype: as in `predicted`.
+
+    Raises: RequestError; UnavailableError.
+    """
+    return opened(url, tree or published.tree, reading, Form(dtype, published.spec.function), or_only=not tree)
 
 
 def with_events(chunks: Iterable[Columns]) -> Generator[Columns]:

@@ -23,7 +23,7 @@ from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow
 from hepfaas.runs.differences import short_differences
 from hepfaas.runs.kinds import AnyRecipe
-from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
+from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, Training, ledger, prediction_ledger
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
@@ -305,9 +305,9 @@ def _training_ledger(
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
     values = result_of(chains[0][0][0].data, store)
     headers = preparation.headers(recipe, attempt, results)
+    seen = [[count(part, fold) for part in prepared_parts(values, fold)] for fold in recipe.fold_numbers]
     trainings = [
-        ([count(part, fold) for part in prepared_parts(values, fold)], _epochs(chain, store))
-        for fold, chain in zip(recipe.fold_numbers, chains, strict=True)
+        Training(parts, _epochs(chain, store), chain[0][0].passes) for parts, chain in zip(seen, chains, strict=True)
     ]
     counted = ledger(preparation.inputs(recipe, headers), trainings)
     return replace(counted, skipped=tuple(skipped_files(recipe, headers)))
