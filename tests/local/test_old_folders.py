@@ -118,7 +118,7 @@ class Matrix:
         self.spec = FeatureSpec.from_json(json.loads(store.get(coming.spec)))
         self.features = np.concatenate([row.features for _, row in rows])
         self.entries = np.concatenate([row.entries for _, row in rows])
-        self.files = np.concatenate([[Path(coming.files[file]).name] * len(row) for file, row in rows])
+        self.files = np.concatenate([[Path(coming.files[file][0]).name] * len(row) for file, row in rows])
         self.labels = np.concatenate([row.columns["label"] for _, row in rows])
         self.shares = np.array([sum(part.rows[split] for _, part in parts) for split in Split]) / len(self.features)
 
