@@ -200,10 +200,9 @@ def test_a_run_with_folds_prepares_its_events_once_and_trains_a_network_for_each
     steps = World(folded()).finish()
     counts = kinds(steps)
     assert (counts["prepare"], counts["train"], counts["score"]) == (42, 3 * 3, 3 * 42)
-    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 2, 1, 1, 1)
+    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 1, 1, 1, 1)
     assert {step.fold for step in steps if isinstance(step, Train)} == {0, 1, 2}
-    joined = {step.joined: len(step.checkpoints) for step in steps if isinstance(step, Export)}
-    assert joined == {"": 1, "mean": 3, "each": 3}
+    assert sorted(len(step.checkpoints) for step in steps if isinstance(step, Export)) == [1, 1, 1, 3]
 
 
 @settings(max_examples=15, deadline=None)
