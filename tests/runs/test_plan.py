@@ -205,6 +205,24 @@ def test_a_run_with_folds_prepares_its_events_once_and_trains_a_network_for_each
     assert sorted(len(step.checkpoints) for step in steps if isinstance(step, Export)) == [1, 1, 1, 3]
 
 
+@pytest.mark.parametrize(
+    ("identifiers", "expected"),
+    [((), ("slice",)), (("slice",), ("event",)), (("/slice|event/",), ()), (("run",), ("event", "slice"))],
+)
+def test_an_identifier_that_gives_the_fold_is_not_removed(
+    identifiers: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, folds=Folds(3, "event + slice"), identifiers=identifiers)
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == expected
+
+
+def test_an_identifier_that_a_weight_or_a_spectator_uses_is_no_identifier() -> None:
+    recipe = folded(weight="event", spectators=("run",), identifiers=("run", "event"))
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == ("run", "event")
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_folds_do_the_same_steps_in_any_order(chooser: random.Random) -> None:

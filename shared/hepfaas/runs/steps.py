@@ -112,6 +112,10 @@ class RangeStep(Step):
         return stop - start
 
 
+IDENTIFIERS = ("run", "event", "luminosityBlock")
+"""Default identifiers of an event, as in MLaaS4HEP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
