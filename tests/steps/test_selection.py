@@ -129,7 +129,7 @@ def rows_of(parts: list[PreparedPart], store: Store) -> dict[tuple[str, int], Ma
     for part in parts:
         stored: StoredPart = open_part(part.key, part.size_bytes, store)
         for split in Split:
-            entries = stored.entries(split)
+            entries = stored.entries(stored.facts.batches(split))
             done = 0
             for number in stored.facts.batches(split):
                 batch = stored.rows(number)
