@@ -217,7 +217,7 @@ class Prepare(RangeStep):
     """
 
     kind = "prepare"
-    version = 2
+    version = 3
     file: str
     tree: str
     entries: tuple[int, int]

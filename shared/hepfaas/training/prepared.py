@@ -1,9 +1,9 @@
 """Stored form of a prepared entry range: an Arrow IPC file, compressed with zstd and read by record batch.
 
 A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
-Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged, and, where a run has
-them, `weight` (float64, physical), `training_weight` (float32), `spectator/<name>` and `target/<number>` (float32,
-standardised). The schema's metadata hold the `PartFacts`.
+Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged as `identifier/<name>`,
+and, where a run has them, `weight` (float64, physical), `training_weight` (float32), `spectator/<name>` and
+`target/<number>` (float32, standardised). The schema's metadata hold the `PartFacts`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ CHUNK_ROWS = 4 * BATCH_ROWS
 """Rows of the matrix in memory at once: 25 MB at 800 features."""
 
 FEATURES, ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT = "features", "entry", "label", "weight", "training_weight"
-SPECTATOR, TARGET = "spectator/", "target/"
-"""Names of columns; the last two begin those of spectators and targets."""
+IDENTIFIER, SPECTATOR, TARGET = "identifier/", "spectator/", "target/"
+"""Names of columns; the last three begin those of identifiers, spectators and targets."""
 
 FOOTER_BYTES = 1 << 16
 """Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
