@@ -153,7 +153,7 @@ class Survey(RangeStep):
     """
 
     kind = "survey"
-    version = 4
+    version = 5
     file: str
     tree: str
     branches: tuple[str, ...]
