@@ -10,8 +10,8 @@ from pathlib import Path
 
 import uproot
 from hepfaas.datasets.branch_choice import choose_branches
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
-from hepfaas.datasets.root import opened, read
 from hepfaas.features.branches import survey_of, total
 from hepfaas.features.matrix import matrix
 from hepfaas.features.spec import FeatureSpec

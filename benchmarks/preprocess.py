@@ -17,8 +17,8 @@ import awkward as ak
 import numpy as np
 import uproot
 import vector
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
-from hepfaas.datasets.root import opened, read
 from hepfaas.features.preprocess import inputs_of, preprocessed
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.features.vectors import vectors_of

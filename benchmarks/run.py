@@ -9,7 +9,18 @@ from dataclasses import asdict
 
 from measured import CACHE
 
-BENCHMARKS = ("prepare", "preprocess", "epoch", "jobs", "memory", "cold", "service", "predict", "predict_load")
+BENCHMARKS = (
+    "prepare",
+    "preprocess",
+    "tables",
+    "epoch",
+    "jobs",
+    "memory",
+    "cold",
+    "service",
+    "predict",
+    "predict_load",
+)
 
 
 def main(names: list[str]) -> None:

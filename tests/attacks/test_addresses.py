@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import uproot
 from hepfaas.datasets.address_checks import check_address, check_file
+from hepfaas.datasets.event_file import open_file
+from hepfaas.datasets.opened import opened
 from hepfaas.datasets.reading import Endpoint, Reading
-from hepfaas.datasets.root import open_root, opened
 from hepfaas.datasets.sources import Sources, sources_of
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.jobs.addresses import check_webhook, place_files
@@ -223,7 +224,7 @@ def test_a_server_of_xrootd_outside_gives_nothing_from_a_private_network(xrootd:
     with RedirectingXRootD(xrootd.serve(path, "inside.root")) as server:
         assert opened(server.url, "Events").entries == 1000
         with pytest.raises(RequestError, match="a private address"):
-            open_root(Endpoint(server.url, private=False))
+            open_file(Endpoint(server.url, private=False))
 
 
 @pytest.mark.parametrize("ending", ["meta4", "metalink"])

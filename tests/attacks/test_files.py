@@ -17,9 +17,10 @@ import pytest
 import uproot
 from attacks import hostile_workers
 from hepfaas.datasets.byte_source import MemorySource
+from hepfaas.datasets.event_file import EventFile
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import RootFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import unpacked
 from hepfaas.features.spec import FeatureBranch, FeatureSpec
@@ -162,7 +163,7 @@ def hostile_server() -> Iterator[ForkServer]:
 def test_answers_of_a_worker_that_was_taken_over_cost_its_own_call(hostile_server: ForkServer, attack: str) -> None:
     before = peak_mb("self")
     source = MemorySource(b"x" * 100)
-    file = RootFile.__new__(RootFile)  # its worker does not answer `open`
+    file = EventFile.__new__(EventFile)  # its worker does not answer `open`
     file.source, file._name = source, "x.root"
     with TaskWorker(hostile_server, "attacks.hostile_workers", Memory()) as worker:
         file._worker = worker

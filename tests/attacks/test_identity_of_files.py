@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import uproot
+from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError
 from hepfaas.jobs.uploads import stored_file

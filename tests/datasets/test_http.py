@@ -15,9 +15,9 @@ import urllib3
 from hepfaas.datasets import http_source
 from hepfaas.datasets.address_checks import check_file, is_private
 from hepfaas.datasets.http_source import HttpSource
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.sources import EVERYTHING, Allowed, Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform import web

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hepfaas.datasets import reading as reading_module
 from hepfaas.datasets.address_checks import check_file
+from hepfaas.datasets.opened import _OpenFile, opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import _OpenFile, opened, read
 from hepfaas.datasets.sources import Federation, Sources
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.jagged import Values

@@ -7,8 +7,8 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
-from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged

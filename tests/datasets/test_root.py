@@ -11,9 +11,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.root_worker import _title
 from hepfaas.datasets.summary import trees_of
 from hepfaas.errors import RequestError, UnavailableError

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uproot
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranged_source import GAP_BYTES, MOST_REQUEST_BYTES, together
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from hepfaas.datasets import reading as reading_module
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hepfaas.platform.credentials import Credential
 from support import grid

@@ -12,9 +12,9 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from hepfaas.datasets import root, root_worker
+from hepfaas.datasets import root_worker
+from hepfaas.datasets.opened import OpenedFile
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import OpenedFile
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.workers import perform
@@ -313,7 +313,9 @@ def test_with_the_identity_of_before_the_weights_are_those_of_before(
     for store in stores:
         with monkeypatch.context() as patch:
             if store is stores[0]:
-                patch.setattr(root, "identity_of", lambda source, fingerprint, url, reading: fingerprint)
+                patch.setattr(
+                    "hepfaas.datasets.opened.identity_of", lambda source, fingerprint, url, reading: fingerprint
+                )
             if store is stores[1]:
                 patch.setattr("hepfaas.steps.open.opened", opened_before)
                 patch.setattr("hepfaas.steps.events.read", read_before)

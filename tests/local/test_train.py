@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import uproot
 from hepfaas.cli import main
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import opened, read
 from hepfaas.features.matrix import matrix
 from hepfaas.learner import learner
 from hepfaas.learner.learner import LearnerProcess

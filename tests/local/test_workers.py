@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.opened import opened
 from hepfaas.errors import MissingError, RequestError, UnavailableError
 from hepfaas.evaluation.drawings import Drawing, drawn, warm
 from hepfaas.local import workers

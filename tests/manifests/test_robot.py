@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.opened import opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.platform.credentials import credential_of
 from support import grid

@@ -17,6 +17,7 @@ from urllib.parse import quote_plus
 import httpx
 import pytest
 from hepfaas.client import Client
+from hepfaas.datasets.formats import ENDINGS
 from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureBranch, FeatureSpec
 from hepfaas.models import versions
@@ -396,7 +397,7 @@ def test_notifications_are_read_in_the_forms_of_servers() -> None:
     assert found.files == (Arrived("s3://in/a b/ä.root", "7", "ObjectCreated:Put"),)
     assert [why.partition("' ")[2] for why in found.ignored] == [
         "was not created: ObjectRemoved:Delete",
-        "does not end in .root",
+        f"does not end in {', '.join(ENDINGS)}",
         "is empty",
         "has more than 2000 characters, or one that cannot be printed",
     ]
@@ -473,7 +474,10 @@ def test_the_function_takes_rules_notifications_and_events_of_both_forms(functio
     told = http.post("/v1/notifications", json={"Records": [record("door", "signal.root"), record("door", "x.txt")]})
     assert (told.status_code, told.json()) == (
         202,
-        {"runs": [], "ignored": ["'s3://door/x.txt' does not end in .root"]},
+        {
+            "runs": [],
+            "ignored": [f"'s3://door/x.txt' does not end in {', '.join(ENDINGS)}"],
+        },
     )
     ping = {"type": "dev.knative.sources.ping", "source": "/ping", "id": "1", "specversion": "1.0", "data": {}}
     with_token = {"Content-Type": "application/cloudevents+json", "Authorization": "Bearer of-the-mesh"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hepfaas.datasets.event_file import open_file
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Endpoint
-from hepfaas.datasets.root import open_root
 from hepfaas.platform.cache_metrics import Counts
 from support.servers import LIMIT_S, XRootD, XRootDCache, free_port, is_open, wait_until
 
@@ -34,7 +34,7 @@ def test_a_cache_tells_what_came_from_its_disk_and_what_it_fetched() -> None:
             end = time.monotonic() + LIMIT_S
             while not disk > fetched > 0:  # a file is reported when the cache closes it, some time later
                 assert time.monotonic() < end
-                with open_root(Endpoint(cache.url(SAMPLE.name))) as file:
+                with open_file(Endpoint(cache.url(SAMPLE.name))) as file:
                     assert len(file.read("Events", ["Muon_pt"], EntryRange(0, 5_000))["Muon_pt"]) == 5_000
                 time.sleep(0.5)
                 metrics = numbers(httpx.get(f"http://127.0.0.1:{http}/metrics").text)

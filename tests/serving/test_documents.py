@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import uproot
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.opened import opened
 from hepfaas.inputs import raw_events
 from hepfaas.models import versions
 from hepfaas.models.served import served_of

@@ -9,7 +9,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hepfaas.datasets.root import opened
+from hepfaas.datasets.opened import opened
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
 from hepfaas.runs.steps import Predict

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import uproot
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import opened, read
 from hepfaas.errors import RequestError
 from hepfaas.features.spec import FeatureSpec
 from hepfaas.features.vectors import vectors_of

@@ -39,18 +39,22 @@ def choose_branches(
     selected: Sequence[str] = (),
     excluded: Sequence[str] = (),
     identifiers: Sequence[str] = (),
+    no_numbers: Sequence[tuple[str, str]] = (),
 ) -> BranchChoice:
     """Return the selected branches, or all but the excluded ones if none is selected; identifiers are never features.
 
     place: the tree, for messages. selected, excluded, identifiers: names and patterns (expressions/patterns.py); a
-    pattern of identifiers names flat branches only. Raises: RequestError if a selected branch does not exist, a
-    selected pattern matches none, or none is left.
+    pattern of identifiers names flat branches only. no_numbers: branches that are none, with the reason. Raises:
+    RequestError if a selected branch does not exist or is no number, a selected pattern matches none, or none is left.
     """
     names = [branch.name for branch in available]
     jagged = {branch.name for branch in available if branch.jagged}
     wanted: set[str] = set()
+    reasons = dict(no_numbers)
     for name in selected:
         matches = matching(name, names)
+        if not matches and name in reasons:
+            raise RequestError(f"branch '{name}' of {place} is no feature: {reasons[name]}")
         if not matches:
             raise missing_branch(place, name, names)
         wanted.update(matches)
@@ -72,7 +76,9 @@ def choose_branches(
     chosen = (wanted or set(names) - left_out) - set(ids)
     features = tuple(branch for branch in available if branch.name in chosen)
     if not features:
-        raise RequestError(f"{place}: no branch is left to learn from; its {len(names)} are all excluded")
+        others = f"; {len(no_numbers)} others are no numbers" if no_numbers else ""
+        are_excluded = f"its {len(names)} are all excluded" if names else "it has no branch of numbers"
+        raise RequestError(f"{place}: no branch is left to learn from; {are_excluded}{others}")
     flat = tuple(name for name in dict.fromkeys(ids) if name not in jagged)
     return BranchChoice(features, flat, tuple(notes))
 

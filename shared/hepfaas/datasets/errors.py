@@ -1,4 +1,4 @@
-"""Translates the exceptions of reading a ROOT file into RequestError and UnavailableError."""
+"""Translates the exceptions of reading a file into RequestError and UnavailableError."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ REFUSED = "[3010]"
 
 
 @contextmanager
-def translated_errors(url: str) -> Iterator[None]:
-    """Translate the exceptions of the block. Raises: RequestError if the file is missing, unreadable or broken;
-    UnavailableError if its server does not answer."""
+def translated_errors(url: str, kind: str = "ROOT") -> Iterator[None]:
+    """Translate the exceptions of the block. kind: the format of the file.
+
+    Raises: RequestError if the file is missing, unreadable or broken; UnavailableError if its server does not answer.
+    """
     try:
         yield
     except FileNotFoundError as error:
@@ -29,7 +31,7 @@ def translated_errors(url: str) -> Iterator[None]:
             raise _by_text(url, str(error)) from error
         raise RequestError(f"file '{url}' does not exist") from error
     except IsADirectoryError as error:
-        raise RequestError(f"'{url}' is a folder; name the ROOT files in it") from error
+        raise RequestError(f"'{url}' is a folder; name the files in it") from error
     except PermissionError as error:
         raise RequestError(f"file '{url}' cannot be read: no permission") from error
     except HTTPException as error:
@@ -39,7 +41,7 @@ def translated_errors(url: str) -> Iterator[None]:
             raise UnavailableError(f"the server of '{url}' does not answer: {error.strerror}") from error
         if error.errno:
             raise RequestError(f"file '{url}' cannot be read: {error.strerror}") from error
-        raise _by_text(url, str(error)) from error
+        raise _by_text(url, str(error), kind) from error
     except (RequestError, UnavailableError):
         raise
     except MemoryError as error:
@@ -47,7 +49,7 @@ def translated_errors(url: str) -> Iterator[None]:
     except Exception as error:  # uproot and the decompressors raise any class on damaged bytes
         if ALLOCATION in str(error):  # of a decompressor
             raise _too_large(url) from error
-        raise RequestError(f"'{url}' is not a complete ROOT file: {first_line(error)}; copy it again") from error
+        raise _broken(url, kind, first_line(error)) from error
 
 
 def _too_large(url: str) -> RequestError:
@@ -57,7 +59,7 @@ def _too_large(url: str) -> RequestError:
     )
 
 
-def _by_text(url: str, text: str) -> RequestError | UnavailableError:
+def _by_text(url: str, text: str, kind: str = "ROOT") -> RequestError | UnavailableError:
     """Return the error for a message of XRootD's client, which raises one class with a number in its text."""
     if "[3011]" in text:
         return RequestError(f"file '{url}' does not exist on its server")
@@ -67,7 +69,11 @@ def _by_text(url: str, text: str) -> RequestError | UnavailableError:
         )
     if is_xrootd(url):
         return UnavailableError(f"the server of '{url}' does not answer: {text.splitlines()[0]}")
-    return RequestError(f"'{url}' is not a complete ROOT file: {text.splitlines()[0].rstrip(',')}; copy it again")
+    return _broken(url, kind, text.splitlines()[0].rstrip(","))
+
+
+def _broken(url: str, kind: str, reason: str) -> RequestError:
+    return RequestError(f"'{url}' is not a complete {kind} file: {reason}; copy it again")
 
 
 def _by_status(url: str, text: str) -> RequestError | UnavailableError:

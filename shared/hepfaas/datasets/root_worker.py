@@ -69,7 +69,7 @@ class _Reader:
         with translated_errors(self._name):
             return function(**values)
 
-    def do_open(self, size_bytes: int) -> Answer:
+    def do_open(self, size_bytes: int, format: str, layout: str) -> Answer:
         """Open the file; return the fingerprint of its structure."""
         source: Source = _Fetched(self._name, size_bytes, self._callbacks)
         if self._file_number is not None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.errors import translated_errors
+from hepfaas.datasets.event_file import branch_of, open_file
 from hepfaas.datasets.reading import Endpoint
-from hepfaas.datasets.root import branch_of, open_root
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TreeSummary:
 
 def trees_of(url: str) -> list[TreeSummary]:
     """Return all TTrees and RNTuples of a file, including those in folders. Raises: RequestError; UnavailableError."""
-    with translated_errors(url), open_root(Endpoint(url)) as file:
+    with translated_errors(url), open_file(Endpoint(url)) as file:
         return [
             TreeSummary(
                 **{

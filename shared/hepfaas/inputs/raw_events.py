@@ -253,17 +253,17 @@ def _hold_size(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
 
 def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
     from hepfaas.datasets.byte_source import BodySource
+    from hepfaas.datasets.event_file import EventFile
     from hepfaas.datasets.ranges import EntryRange
-    from hepfaas.datasets.root import RootFile
 
-    with RootFile(BodySource(body), "the body", memory) as file:
-        entries, branches, _, _ = file.tree(tree)
-        in_file = {branch.name for branch in branches}
+    with EventFile(BodySource(body), "the body", memory) as file:
+        described = file.tree(tree)
+        in_file = {branch.name for branch in described.branches}
         identifiers = [name for name in spec.identifiers if name in in_file]
         names = [*spec.input_names, *identifiers]
         size_bytes, n_values = file.decoded(tree, names)
         hold(max(size_bytes, VALUE_BYTES * n_values))
-        arrays = file.read(tree, names, EntryRange(0, entries))
+        arrays = file.read(tree, names, EntryRange(0, described.entries))
     return Events(arrays, {name: flat_values(arrays.pop(name), name) for name in identifiers})
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
-from hepfaas.datasets.root import opened, read
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.features.branches import BranchRange, survey_of
 from hepfaas.features.findings import findings

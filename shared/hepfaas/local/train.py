@@ -71,7 +71,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     plots = "\n".join(f"  {visible(name)}" for name in report["files"] if name.endswith((".png", ".pdf")))
     return (
         f"{metrics_text(report)}, in {report['seconds']:.1f} s. Plots:\n{plots}\n"
-        f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE.root"
+        f"Next: hepfaas predict {report['model'].partition('/')[0]} FILE"
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
+from hepfaas.datasets.formats import ENDINGS, format_named
 from hepfaas.datasets.sources import EVERYTHING, Sources
 from hepfaas.errors import ForbiddenError, RequestError, UnauthenticatedError, UnavailableError, public_text
 from hepfaas.features.spec import FeatureSpec
@@ -354,7 +355,7 @@ def _news(files: Sequence[tuple[Arrived, str]]) -> News:
 
 def _normal(file: Arrived, reason: str) -> tuple[Arrived, str]:
     """Return a file with the normal form of its address, and the reason to ignore it or ''."""
-    reason = reason or _not_root(file.url)
+    reason = reason or _no_events(file.url)
     if reason:
         return file, reason
     try:
@@ -363,11 +364,11 @@ def _normal(file: Arrived, reason: str) -> tuple[Arrived, str]:
         return file, f"cannot be read: {error}"
 
 
-def _not_root(url: str) -> str:
-    """Return why an address cannot be that of a ROOT file, '' if it can."""
+def _no_events(url: str) -> str:
+    """Return why an address cannot be that of a file of events, '' if it can."""
     if len(url) > MOST_URL or not url.isprintable():
         return f"has more than {MOST_URL} characters, or one that cannot be printed"
-    return "" if url.partition("?")[0].endswith(".root") or url.endswith(".root") else "does not end in .root"
+    return "" if format_named(url) else f"does not end in {', '.join(ENDINGS)}"
 
 
 def _arrived(record: Mapping[str, Any]) -> Arrived:

@@ -110,6 +110,9 @@ def _threshold(value: Any, place: str) -> float:
     raise wrong(place, value, 'true, or {"threshold": x} with x between 0 and 1')
 
 
+FORMATS = ("root", "parquet", "avro", "json", "csv")
+"""Formats of files of events."""
+
 _KEYS: Mapping[str, Key] = {
     "nevts": Key(whole(1, also=-1), "n_events"),
     "batch_size": Key(whole(1, MOST_BATCH), "batch_size"),
@@ -126,6 +129,7 @@ _KEYS: Mapping[str, Key] = {
     "hist": Key(anything),
     "verbose": Key(anything),
     "preproc": Key(a_name),
+    "dtype": Key(one_of(*FORMATS), "dtype"),
     **{key: Key(anything) for key in PREPROCESSING_KEYS},
     **event_keys.KEYS,
     **feature_keys.KEYS,

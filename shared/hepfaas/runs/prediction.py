@@ -30,7 +30,8 @@ class Prediction:
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
     spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
     `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of entries
-    [first, stop) of each file; None: all. range_events: most entries that one step reads.
+    [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
+    files, '' for that of their names.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -47,6 +48,7 @@ class Prediction:
     fold_by: str = ""
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
+    dtype: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -101,6 +103,7 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             attempt=attempt,
             preprocessing=recipe.preprocessing if optional else "",
             optional=optional,
+            dtype=recipe.dtype,
         )
         for url in recipe.urls
     ]
@@ -125,6 +128,7 @@ def predict_levels(recipe: Prediction, opened: Found) -> Levels:
             fold_by=recipe.fold_by if recipe.fold_by in header.spectators else "",
             model=recipe.model,
             url=file.url,
+            layout=header.layout,
         )
         for file, header in zip(inputs(recipe, headers), headers, strict=True)
         for entries in file.ranges

@@ -64,6 +64,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
             titles=recipe.plots.branch_titles,
+            dtype=recipe.dtype,
         )
         for file in recipe.files
     ]
@@ -136,6 +137,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             histograms=histograms,
             targets=recipe.targets,
             url=file.url,
+            layout=header.layout,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
@@ -176,6 +178,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             split=recipe.split.text,
             folds=recipe.folds.text if recipe.folds else "",
             url=file.url,
+            layout=header.layout,
         )
         for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
         for entries in file.ranges

@@ -88,6 +88,7 @@ class Recipe:
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
     targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
     training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
+    dtype: format of the files, '' for that of their names.
     """
 
     kind: ClassVar[str] = "training"
@@ -132,6 +133,7 @@ class Recipe:
     targets: tuple[str, ...] = ()
     folds: Folds | None = None
     plots: PlotLabels = USUAL_LABELS
+    dtype: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:

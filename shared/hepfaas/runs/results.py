@@ -20,7 +20,7 @@ class Header:
     each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
     file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
     made of. spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, ''
-    for none. titles: of branches, if they are kept.
+    for none. titles: of branches, if they are kept. layout: key of the blob with the layout of a table, '' for none.
     """
 
     identity: str
@@ -38,6 +38,7 @@ class Header:
     spectators: tuple[str, ...] = ()
     sum_of_weights: str = ""
     titles: tuple[tuple[str, str], ...] = ()
+    layout: str = ""
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ class Header:
             inputs=tuple(values.get("inputs", ())),
             extra=tuple(values.get("extra", ())),
             spectators=tuple(values.get("spectators", ())),
+            layout=values.get("layout", ""),
             sum_of_weights=values.get("sum_of_weights", ""),
             titles=tuple(map(tuple, values.get("titles", ()))),
             **pairs,

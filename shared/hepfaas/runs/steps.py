@@ -100,7 +100,8 @@ class Step:
 
 
 class RangeStep(Step):
-    """A step that reads one entry range of a file."""
+    """A step that reads one entry range of a file. url, layout: hints where to look; layout: key of the blob with the
+    layout of a table, '' for none."""
 
     file: str
     entries: tuple[int, int]
@@ -123,7 +124,7 @@ class Open(Step):
     removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
     that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
     '' for none. optional: expressions that are evaluated if the file has their branches. titles: whether the titles of
-    branches are kept.
+    branches are kept. dtype: format of the file, '' for that of its name.
     """
 
     kind = "open"
@@ -141,6 +142,7 @@ class Open(Step):
     sum_of_weights: str = ""
     optional: tuple[str, ...] = ()
     titles: bool = False
+    dtype: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,7 @@ class Survey(RangeStep):
     histograms: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +235,7 @@ class Prepare(RangeStep):
     split: str = ""
     folds: str = ""
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,6 +420,7 @@ class Predict(RangeStep):
     fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
+    layout: str = field(default="", metadata=HINT)
 
 
 @dataclass(frozen=True)

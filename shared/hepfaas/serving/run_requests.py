@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
+from hepfaas.datasets.opened import OpenedFile, opened
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import OpenedFile, opened
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.networks import rule_of
 from hepfaas.models.served import Served

@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.formats import ROOT, format_named, place_of
+from hepfaas.datasets.opened import read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Reading
-from hepfaas.datasets.root import read
 from hepfaas.errors import RequestError
 from hepfaas.features.extra import one_number
 from hepfaas.features.jagged import Values, events_where, type_of
 from hepfaas.features.preprocess import preprocessed
 from hepfaas.features.spec import InputBranch
+from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey
 from hepfaas.runs.weighting import Weighting
+from hepfaas.steps.objects import layout_of
 from hepfaas.training.weights import bins_of
 
 LARGEST_LABEL, LARGEST_WEIGHT = 2**53, 1e100
@@ -119,15 +122,18 @@ class Events:
         return bins_of(self.numbers(balance.expression)[self.selected].astype(np.float64), balance)
 
 
-def events_of(step: Survey | Prepare, inputs: Sequence[str], preprocessing: Preprocessing, reading: Reading) -> Events:
+def events_of(
+    step: Survey | Prepare, inputs: Sequence[str], preprocessing: Preprocessing, store: Store, reading: Reading
+) -> Events:
     """Read the events of a step. inputs: branches of the file.
 
     Raises: RequestError if the file has changed since the run opened it; UnavailableError.
     """
-    arrays = read(step.url, step.file, step.tree, branches=inputs, entries=EntryRange(*step.entries), reading=reading)
+    entries, layout = EntryRange(*step.entries), layout_of(step, store)
+    arrays = read(step.url, step.file, step.tree, branches=inputs, entries=entries, reading=reading, layout=layout)
     result = preprocessed(arrays, preprocessing, work_limit(STEP_S))
     return Events(
-        place=f"TTree '{step.tree}' in '{step.url}'",
+        place=place_of(step.url, step.tree, format_named(step.url) or ROOT),
         inputs=tuple(InputBranch(name, *type_of(arrays[name])) for name in inputs),
         as_read=arrays,
         arrays=result.arrays,

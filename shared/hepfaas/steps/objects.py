@@ -15,6 +15,7 @@ from typing import Any
 from hepfaas.errors import MissingError
 from hepfaas.platform.storage import Store
 from hepfaas.runs.results import PreparedPart
+from hepfaas.runs.steps import Predict, Prepare, Survey
 from hepfaas.training import checkpoint
 
 
@@ -28,6 +29,16 @@ def put_blob(store: Store, data: bytes) -> str:
     key = f"blobs/{hashlib.sha256(data).hexdigest()}"
     store.create(key, data)
     return key
+
+
+def layout_of(step: Survey | Prepare | Predict, store: Store) -> str:
+    """Return the layout of the table that a step reads, '' if there is none or it was deleted."""
+    if not step.layout:
+        return ""
+    try:
+        return bytes(store.get(step.layout)).decode()
+    except MissingError:
+        return ""
 
 
 def result_of(key: str, store: Store) -> dict[str, Any]:

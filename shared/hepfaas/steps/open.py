@@ -10,9 +10,9 @@ from operator import or_
 import numpy as np
 
 from hepfaas.datasets.branch_choice import Branch, absent_note, choose_branches
+from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import RequestError
 from hepfaas.exact import ExactSum
 from hepfaas.expressions.expression import parse
@@ -23,7 +23,7 @@ from hepfaas.features.preprocess import inputs_of, is_named, preprocessed
 from hepfaas.platform.storage import Store
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
-from hepfaas.steps.objects import encoded
+from hepfaas.steps.objects import encoded, put_blob
 
 SUMMED_EVENTS = 1_000_000
 """Values of a sum of weights that are read at once."""
@@ -32,7 +32,7 @@ SUMMED_EVENTS = 1_000_000
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError."""
-    file = opened(step.url, step.tree, reading)
+    file = opened(step.url, step.tree, reading, step.dtype)
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
@@ -43,6 +43,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         selected=step.selected,
         excluded=step.excluded,
         identifiers=step.identifiers,
+        no_numbers=file.left_out,
     )
     available = [branch.name for branch in file.branches]
     features = [branch.name for branch in choice.features]
@@ -65,6 +66,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "left_out": [list(item) for item in file.left_out],
         "notes": [
             *choice.notes,
+            *file.notes,
             *_used_elsewhere(step, available),
             *_without_effect(file, branches, preprocessing),
         ],
@@ -72,6 +74,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "extra": list(extra),
         "spectators": list(spectators),
         "titles": [[b.name, b.title] for b in file.branches if b.title and b.name in used] if step.titles else [],
+        "layout": put_blob(store, file.layout.encode()) if file.layout else "",
         "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
@@ -121,11 +124,12 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
 def _sum(step: Open, reading: Reading) -> ExactSum:
     """Return the sum of a branch over all entries of its tree."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or step.tree, reading)
+    file = opened(step.url, tree or step.tree, reading, step.dtype)
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))
-        arrays = read(step.url, file.identity, file.tree, branches=[branch], entries=entries, reading=reading)
+        place, layout = (step.url, file.identity, file.tree), file.layout
+        arrays = read(*place, branches=[branch], entries=entries, reading=reading, layout=layout)
         values = flat_values(arrays[branch], branch).astype(np.float64)
         if not np.isfinite(values).all():
             raise RequestError(f"'{step.sum_of_weights}' in '{step.url}' has a value that is NaN or infinite")

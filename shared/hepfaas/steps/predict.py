@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.datasets.root import OpenedFile, opened, read
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.extra import extra_inputs, with_branches
 from hepfaas.features.jagged import Values, flat_values
@@ -29,7 +29,7 @@ from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.folds import FoldRule
 from hepfaas.runs.steps import Predict
 from hepfaas.scores.files import Columns, columns_of
-from hepfaas.steps.objects import encoded
+from hepfaas.steps.objects import encoded, layout_of
 from hepfaas.training.split import folds_of
 
 RANGE_EVENTS = 10_000
@@ -78,6 +78,7 @@ def perform(step: Predict, store: Store, reading: Reading = PLAIN, inference: In
         extra=step.extra,
         fold_by=step.fold_by,
         reading=reading,
+        layout=layout_of(step, store),
     )
     entries = EntryRange(*step.entries)
     with networks_of(published, graph_of(published), store, inference) as networks:
@@ -126,6 +127,7 @@ def predicted(
         extra=extra_inputs([*spectators, *fold_by], preprocessing, branches),
         fold_by="".join(fold_by),
         reading=reading,
+        layout=file.layout,
         limit_s=limit_s,
     )
     first, stop = wanted or (0, file.entries)
@@ -167,12 +169,14 @@ class _Source:
     extra: Sequence[str]
     fold_by: str
     reading: Reading
+    layout: str
     limit_s: float = STEP_S
 
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = list(dict.fromkeys([*published.spec.input_names, *source.identifiers, *source.extra]))
-    return read(source.url, source.identity, source.tree, branches=names, entries=entries, reading=source.reading)
+    place, reading = (source.url, source.identity, source.tree), source.reading
+    return read(*place, branches=names, entries=entries, reading=reading, layout=source.layout)
 
 
 def _read_ahead(

@@ -41,7 +41,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file has changed since the run opened it; UnavailableError; MissingError."""
     spec = FeatureSpec.from_json(json.loads(store.get(step.spec)))
     inputs = dict.fromkeys([*spec.input_names, *spec.identifiers, *step.inputs])
-    read = events_of(step, list(inputs), spec.preprocessing, reading)
+    read = events_of(step, list(inputs), spec.preprocessing, store, reading)
     arrays = read.of_selected(spec.names)
     entries = read.entries[read.selected]
     columns = {f"{IDENTIFIER}{name}": flat_values(read.as_read[name], name)[read.selected] for name in spec.identifiers}

@@ -18,7 +18,7 @@ from hepfaas.training.weights import FileWeights, WeightSurvey, weights_of
 def perform(step: Survey, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file has changed since the run opened it, or a weight, label or target is
     no number; UnavailableError."""
-    events = events_of(step, step.inputs or step.branches, Preprocessing.from_text(step.preprocessing), reading)
+    events = events_of(step, step.inputs or step.branches, Preprocessing.from_text(step.preprocessing), store, reading)
     survey = survey_of(
         step.file,
         events.of_selected(step.branches),
