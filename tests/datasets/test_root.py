@@ -211,6 +211,11 @@ def test_a_file_missing_on_its_server_is_an_error(xrootd: XRootD) -> None:
         opened(xrootd.url("nothing.root"), "Events")
 
 
+def test_a_host_without_an_address_is_away() -> None:
+    with pytest.raises(UnavailableError, match="the server of 'root://nowhere.invalid//b.root' does not answer"):
+        opened("root://nowhere.invalid//b.root", "Events")
+
+
 def test_a_broken_file_on_a_server_is_an_error(xrootd: XRootD, tmp_path: Path) -> None:
     url = xrootd.serve(broken(tmp_path / "half.root", "cut in half"))
     with pytest.raises(RequestError, match=r"half.root' is cut short"):

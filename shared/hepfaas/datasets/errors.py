@@ -27,8 +27,8 @@ def translated_errors(url: str, kind: str = "ROOT") -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if REFUSED in str(error):  # uproot takes every answer of a server for a missing file
-            raise _by_text(url, str(error)) from error
+        if is_xrootd(url):  # uproot takes every answer of a server, and a host without address, for a missing file
+            raise _by_text(url, str(error).splitlines()[0].removeprefix("file not found ")) from error
         raise RequestError(f"file '{url}' does not exist") from error
     except IsADirectoryError as error:
         raise RequestError(f"'{url}' is a folder; name the files in it") from error

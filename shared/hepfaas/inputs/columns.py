@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
+from hepfaas.datasets.tables.columns import plain
 from hepfaas.errors import RequestError
 from hepfaas.inputs.numbers import cast, expected, place_in_events, place_of_event
 
@@ -21,7 +21,7 @@ def flat(table: Any, name: str, type_: str) -> NDArray[Any]:
     """Return a column of numbers, (events,); null becomes NaN. Raises: RequestError if it has another type."""
     column = table[name]
     expectation = f"a number for each event, of {expected(type_)}"
-    values = _joined(name, column, list(map(_plain, column.chunks)), type_=type_, expectation=expectation)
+    values = _joined(name, column, list(map(plain, column.chunks)), type_=type_, expectation=expectation)
     return cast(values, type_, f"column '{name}'", place_of_event)
 
 
@@ -31,7 +31,7 @@ def jagged(table: Any, name: str, type_: str) -> tuple[NDArray[Any], NDArray[np.
     Raises: RequestError if the column has another type, or null instead of a list.
     """
     column, expectation = table[name], f"a list for each event, of {expected(type_)}"
-    lists = [chunk for chunk in map(_plain, column.chunks) if len(chunk)]
+    lists = [chunk for chunk in map(plain, column.chunks) if len(chunk)]
     first = 0
     for chunk in lists:
         if chunk.null_count:
@@ -44,7 +44,7 @@ def jagged(table: Any, name: str, type_: str) -> tuple[NDArray[Any], NDArray[np.
         first += len(chunk)
     lengths = [np.asarray(pc.list_value_length(chunk), dtype=np.int64) for chunk in lists]
     counts = np.concatenate([np.zeros(0, dtype=np.int64), *lengths])
-    chunks = [_plain(chunk.flatten()) for chunk in lists]
+    chunks = [plain(chunk.flatten()) for chunk in lists]
     values = _joined(name, column, chunks, type_=type_, expectation=expectation)
     return cast(values, type_, f"column '{name}'", place_in_events(counts)), counts
 
@@ -52,17 +52,8 @@ def jagged(table: Any, name: str, type_: str) -> tuple[NDArray[Any], NDArray[np.
 def identifier(table: Any, name: str) -> NDArray[Any]:
     """Return a column of whole numbers that identify events, (events,). Raises: RequestError if it has another type."""
     column, expectation = table[name], "a whole number for each event"
-    values = _joined(name, column, list(map(_plain, column.chunks)), type_="int64", expectation=expectation)
+    values = _joined(name, column, list(map(plain, column.chunks)), type_="int64", expectation=expectation)
     return values if values.dtype.kind in "iu" else cast(values, np.int64, f"column '{name}'", place_of_event)
-
-
-def _plain(array: Any) -> Any:
-    """Return an array without extension types, such as Awkward's, and without a dictionary."""
-    while isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pt.is_dictionary(array.type) and not pt.is_nested(array.type.value_type):
-        return array.dictionary_decode()
-    return array
 
 
 def _joined(name: str, column: Any, chunks: list[Any], *, type_: str, expectation: str) -> NDArray[Any]:

@@ -102,11 +102,13 @@ def _types(
     """
     if not preprocessing and not expressions:
         return {}
-    arrays = preprocessed(
-        {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}, preprocessing
-    ).arrays
-    for text in expressions:
-        one_number(arrays, text, 0)
+    try:
+        no_events = {branch.name: empty(branch.jagged, branch.type) for branch in file.branches}
+        arrays = preprocessed(no_events, preprocessing).arrays
+        for text in expressions:
+            one_number(arrays, text, 0)
+    except RequestError as error:
+        raise RequestError(f"{file.place}: {error}") from error
     return {new.name: type_of(arrays[new.name]) for new in preprocessing.new}
 
 
