@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hepfaas.datasets.branch_choice import IDENTIFIERS
 from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.summary import TreeSummary
 from hepfaas.features.branches import BranchRange, survey_of
 from hepfaas.features.findings import findings
+from hepfaas.runs.steps import IDENTIFIERS
 
 SAMPLE_ENTRIES = 10_000
 LEAST_ENTRIES = 10
