@@ -228,7 +228,7 @@ def test_what_is_served_computes_what_the_network_computes(warm: Learner) -> Non
     np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), warm.predict(X), atol=1e-5)
 
 
-def test_several_networks_are_exported_as_their_mean_or_side_by_side(warm: Learner) -> None:
+def test_several_networks_are_exported_as_their_mean_and_side_by_side(warm: Learner) -> None:
     states, outputs = [], []
     for number in range(2):
         warm.make()
@@ -236,9 +236,13 @@ def test_several_networks_are_exported_as_their_mean_or_side_by_side(warm: Learn
         states.append(warm.state())
         outputs.append(warm.predict(X))
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
-    for joined, expected in (("mean", (outputs[0] + outputs[1]) / 2), ("each", np.concatenate(outputs, axis=1))):
-        exported = warm.export(states, joined)  # type: ignore[arg-type]
-        np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), expected, atol=1e-5)
+    exported = warm.export(states)
+    assert exported.keras[:2] == b"PK"
+    for graph, expected in (
+        (exported.graph, (outputs[0] + outputs[1]) / 2),
+        (exported.each, np.concatenate(outputs, axis=1)),
+    ):
+        np.testing.assert_allclose(LiteRtModel(graph).predict(X), expected, atol=1e-5)
 
 
 def test_a_model_may_take_no_argument(reused: ReusedLearner) -> None:

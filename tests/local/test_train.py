@@ -137,8 +137,8 @@ def test_features_at_prediction_are_those_of_training(place: Path, store: Store)
         part = open_part(facts["key"], facts["size_bytes"], store)
         for split in range(3):
             stored = [part.rows(number).features for number in part.facts.batches(split)]
-            assert np.concatenate(stored).tobytes() == features[part.entries(split)].tobytes()
-            seen += len(part.entries(split))
+            assert np.concatenate(stored).tobytes() == features[part.entries(part.facts.batches(split))].tobytes()
+            seen += len(part.entries(part.facts.batches(split)))
     assert seen == 5_000
 
 

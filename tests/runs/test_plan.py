@@ -202,10 +202,27 @@ def test_a_run_with_folds_prepares_its_events_once_and_trains_a_network_for_each
     steps = World(folded()).finish()
     counts = kinds(steps)
     assert (counts["prepare"], counts["train"], counts["score"]) == (42, 3 * 3, 3 * 42)
-    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 2, 1, 1, 1)
+    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 1, 1, 1, 1)
     assert {step.fold for step in steps if isinstance(step, Train)} == {0, 1, 2}
-    joined = {step.joined: len(step.checkpoints) for step in steps if isinstance(step, Export)}
-    assert joined == {"": 1, "mean": 3, "each": 3}
+    assert sorted(len(step.checkpoints) for step in steps if isinstance(step, Export)) == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "expected"),
+    [((), ("slice",)), (("slice",), ("event",)), (("/slice|event/",), ()), (("run",), ("event", "slice"))],
+)
+def test_an_identifier_that_gives_the_fold_is_not_removed(
+    identifiers: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, folds=Folds(3, "event + slice"), identifiers=identifiers)
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == expected
+
+
+def test_an_identifier_that_a_weight_or_a_spectator_uses_is_no_identifier() -> None:
+    recipe = folded(weight="event", spectators=("run",), identifiers=("run", "event"))
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == ("run", "event")
 
 
 @settings(max_examples=15, deadline=None)

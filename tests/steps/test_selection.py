@@ -129,7 +129,7 @@ def rows_of(parts: list[PreparedPart], store: Store) -> dict[tuple[str, int], Ma
     for part in parts:
         stored: StoredPart = open_part(part.key, part.size_bytes, store)
         for split in Split:
-            entries = stored.entries(split)
+            entries = stored.entries(stored.facts.batches(split))
             done = 0
             for number in stored.facts.batches(split):
                 batch = stored.rows(number)
@@ -326,7 +326,7 @@ def test_identifiers_stay_as_they_were_read(files: tuple[str, str], tmp_path: Pa
     parts = prepared(recipe_of(files, preprocessing=missing), store)
     for part in parts:
         table = pa.ipc.open_file(pa.py_buffer(store.get(part.key))).read_all()
-        events = table["event"]
+        events = table["identifier/event"]
         assert events.type == pa.int64()
         wanted = np.arange(N) + N * part.label
         assert sorted(events.to_pylist()) == wanted[wanted % 2 == 1].tolist()

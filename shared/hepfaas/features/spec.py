@@ -24,7 +24,8 @@ class FeatureBranch:
     low, high: range over all training events in the branch's own unit; both None without any finite value. type: of
     the values in the training files; events in JSON are read as this type. scaling, offset, scale: features are
     (value - low) / (high - low) if the scaling is "minmax", (value - offset) / scale if it is "standard" or "robust",
-    log(1 + value - offset) / scale, at least 0, if it is "log", and the values themselves if it is "none". clip: lowest
+    log(1 + value - offset) / scale, at least 0, if it is "log", and the values themselves if it is "none". An offset
+    that is an integer is subtracted exactly from integers, which float64 may not represent. clip: lowest
     and highest feature. nan: feature of a value that is NaN or infinite. indicator: `width` further columns, 1 for
     each such value. pad: feature of a slot without a value. mask: `width` further columns, 1 for each slot that has a
     value.

@@ -7,6 +7,7 @@ rows: losses, metrics, optimisers and overridden steps work as usual, and Python
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import io
@@ -177,23 +178,18 @@ class KerasLearner:
         ]
         return np.concatenate(parts)
 
-    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: str = "") -> tuple[bytes, bytes]:
-        """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units.
+    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = ()) -> list[bytes]:
+        """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units; with
+        states also the graph with the outputs of each network.
 
-        states, joined: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation.
+        states: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation.
         """
-        keras_file, graph_file = Path("model.keras"), Path("model.tflite")
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                model = self._joined(states, joined) if joined else self._in_units(self.model)
-                model.save(keras_file)
-                model.export(graph_file, format="litert", verbose=False)
-            return graph_file.read_bytes(), keras_file.read_bytes()
+                model, *others = self._joined(states) if states else [self._in_units(self.model)]
+                return [_graph_of(model), _keras_file_of(model), *map(_graph_of, others)]
         except Exception as error:  # converters raise exceptions of any class
             raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
-        finally:
-            keras_file.unlink(missing_ok=True)
-            graph_file.unlink(missing_ok=True)
 
     @property
     def weighted(self) -> bool:
@@ -222,8 +218,8 @@ class KerasLearner:
         labels: NDArray[Any] = no_labels(rows, self.n_targets)
         return labels
 
-    def _joined(self, states: Sequence[Mapping[str, NDArray[Any]]], joined: str) -> Any:
-        """Return a network whose outputs are the means of those of several, or all of them."""
+    def _joined(self, states: Sequence[Mapping[str, NDArray[Any]]]) -> list[Any]:
+        """Return two networks: the outputs of one are the means of those of several, the other has all of them."""
         width = self.settings["n_features"]
         inputs, outputs = keras.Input((width,)), []
         for number, state in enumerate(states, 1):
@@ -234,8 +230,11 @@ class KerasLearner:
                 variable.assign(weights[f"{place:04d}"])
             network.name = f"fold_{number}"
             outputs.append(self._in_units(network, f"units_{number}")(inputs, training=False))
-        layer = keras.layers.Average if joined == "mean" else keras.layers.Concatenate
-        return keras.Model(inputs, layer(name=joined, dtype="float32")(outputs))
+        layers = (
+            keras.layers.Average(name="mean", dtype="float32"),
+            keras.layers.Concatenate(name="each", dtype="float32"),
+        )
+        return [keras.Model(inputs, layer(outputs)) for layer in layers]
 
     def _in_units(self, model: Any, name: str = "units") -> Any:
         """Return the network with a last layer that undoes the scale of the targets, if it has targets."""
@@ -514,6 +513,23 @@ class _BatchLoop:
     def _one(self, data: Any) -> Mapping[str, Any]:
         logs = self._step(data)
         return {name: tf.convert_to_tensor(value) for name, value in logs.items()} if self._is_own else {}
+
+
+def _keras_file_of(model: Any) -> bytes:
+    return _written(Path("model.keras"), model.save)
+
+
+def _graph_of(model: Any) -> bytes:
+    """Return the LiteRT graph of a network."""
+    return _written(Path("model.tflite"), functools.partial(model.export, format="litert", verbose=False))
+
+
+def _written(file: Path, write: Callable[[Path], object]) -> bytes:
+    try:
+        write(file)
+        return file.read_bytes()
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _any_rows(spec: Any) -> Any:

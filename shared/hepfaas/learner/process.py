@@ -98,10 +98,10 @@ class Session:
     def _do_predict(self, arrays: list[NDArray[Any]]) -> Any:
         return {}, [self._learner.predict(arrays[0])]
 
-    def _do_export(self, arrays: list[NDArray[Any]], names: list[str], joined: str) -> Any:
+    def _do_export(self, arrays: list[NDArray[Any]], names: list[str]) -> Any:
         states = [dict(zip(names, some, strict=True)) for some in _groups(arrays, len(names))]
         with silent():
-            exported = self._learner.export(states, joined)
+            exported = self._learner.export(states)
         return {}, [np.frombuffer(part, dtype=np.uint8) for part in exported]
 
     def _do_convert(self, arrays: object) -> Any:

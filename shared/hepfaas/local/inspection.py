@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hepfaas.datasets.branch_choice import IDENTIFIERS
 from hepfaas.datasets.files import file_and_tree
 from hepfaas.datasets.listings import on_server
 from hepfaas.datasets.opened import opened, read
@@ -20,6 +19,7 @@ from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.features.branches import BranchRange, BranchSurvey, survey_of, total
 from hepfaas.features.findings import findings, sentinels
 from hepfaas.features.jagged import Values, values_and_counts
+from hepfaas.runs.steps import IDENTIFIERS
 
 READ_ENTRIES = 10_000
 """Entries in memory at once."""

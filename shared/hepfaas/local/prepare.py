@@ -47,7 +47,7 @@ from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part
-from hepfaas.training.prepared import ENTRY, LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
+from hepfaas.training.prepared import ENTRY, LABEL, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
 
 OURS = (ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT)
 """Columns with the same name in the store and in files."""
@@ -181,7 +181,7 @@ class _Events:
         if targets:
             del types[LABEL]
         others = [name for name in types if name not in OURS]
-        wanted = [targets[name].name if name in targets else name.removeprefix(SPECTATOR) for name in others]
+        wanted = [targets[name].name if name in targets else _name_of(name) for name in others]
         names = distinct([*wanted, *self.spec.columns], RESERVED)
         self._names = {**{name: name for name in OURS}, **dict(zip(others, names, strict=False))}
         self.layout = Layout(
@@ -219,6 +219,11 @@ class _Events:
         return types
 
 
+def _name_of(column: str) -> str:
+    """Return the name of the identifier or spectator in a stored column."""
+    return column.partition("/")[2]
+
+
 def _ones(n_events: int) -> dict[str, NDArray[Any]]:
     """Return the weights of events of a run without weights."""
     return {WEIGHT: np.ones(n_events), TRAINING_WEIGHT: np.ones(n_events, dtype=np.float32)}
@@ -228,7 +233,7 @@ def _common(name: str, one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any
     both = np.result_type(one, other)
     if both.kind == "f" and "f" not in one.kind + other.kind:
         raise RequestError(
-            f"'{name.removeprefix(SPECTATOR)}' is {one} in some files and {other} in others, and no type holds both "
+            f"'{_name_of(name)}' is {one} in some files and {other} in others, and no type holds both "
             "exactly; leave it out of 'identifiers' and 'spectators'"
         )
     return both

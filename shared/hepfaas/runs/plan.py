@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from hepfaas.runs import conversion, prediction, skipped
 from hepfaas.runs.conversion import Conversion
@@ -295,7 +295,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         ),
         results,
     )
-    export = one(_export(lasts, "mean"), results) if recipe.folds else exports[0]
+    export = one(_export(lasts), results) if recipe.folds else exports[0]
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
@@ -308,7 +308,6 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         export=export.key,
         evaluate=evaluate.key,
         compare=gate.key if gate else None,
-        folds=one(_export(lasts, "each"), results).key if recipe.folds else "",
     )
     return Finished(one(publish, results).values, gate.values if gate else None)
 
@@ -346,10 +345,10 @@ def _trainings(recipe: Recipe, matrix: Preparation, results: Results) -> list[Ma
     return trainings
 
 
-def _export(lasts: Sequence[Train], joined: Literal["", "mean", "each"] = "") -> Export:
+def _export(lasts: Sequence[Train]) -> Export:
     """Return the export of the network of a train step, or of several."""
     network = {item.name: getattr(lasts[0], item.name) for item in fields(Learning)}
-    return Export(**network, checkpoints=tuple(step.key for step in lasts), joined=joined)
+    return Export(**network, checkpoints=tuple(step.key for step in lasts))
 
 
 def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: Preparation, export: Found, results: Results) -> Found:

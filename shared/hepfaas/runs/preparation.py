@@ -10,6 +10,7 @@ from typing import Literal
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.expressions.patterns import matching
 from hepfaas.runs.old_specs import check_branches, check_events
 from hepfaas.runs.phases import (
     KEPT,
@@ -28,6 +29,7 @@ from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_part
 from hepfaas.runs.skipped import read_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
+    IDENTIFIERS,
     Open,
     Prepare,
     Spec,
@@ -75,11 +77,17 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 def _telling(recipe: Recipe) -> tuple[str, ...]:
     """Return the names in the weights, the label and the fold of events that are not selected by name. As features they
-    could tell the class, and data do not have all of them."""
+    could tell the class, and data do not have all of them. An identifier that gives the fold stays an identifier."""
     weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
-    texts = (recipe.label, recipe.folds.by if recipe.folds else "", *weights)
-    used = {name for text in texts if text for name in parse(text, "params.json").names}
+    used = _names_in(recipe.label, *weights)
+    if recipe.folds:
+        names = _names_in(recipe.folds.by)
+        used |= names.difference(*(matching(name, list(names)) for name in recipe.identifiers or IDENTIFIERS))
     return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
+
+
+def _names_in(*texts: str) -> set[str]:
+    return {name for text in texts if text for name in parse(text, "params.json").names}
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:

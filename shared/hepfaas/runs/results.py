@@ -129,7 +129,8 @@ class ScoredPart:
 @dataclass(frozen=True)
 class Exported:
     """The served model, the result of an export step. graph, keras: keys of blobs; weights: hash of the weights; check:
-    difference between graph and network; versions: of the frameworks."""
+    difference between graph and network; versions: of the frameworks. each: key of the graph with the outputs of each
+    network, '' if there is only one."""
 
     graph: str
     keras: str
@@ -142,6 +143,7 @@ class Exported:
     check: Mapping[str, Any]
     versions: Mapping[str, str]
     processor: str
+    each: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hepfaas.runs.targets import Row
 
@@ -113,6 +113,10 @@ class RangeStep(Step):
         return stop - start
 
 
+IDENTIFIERS = ("run", "event", "luminosityBlock")
+"""Default identifiers of an event, as in MLaaS4HEP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
@@ -157,7 +161,7 @@ class Survey(RangeStep):
     """
 
     kind = "survey"
-    version = 4
+    version = 5
     file: str
     tree: str
     branches: tuple[str, ...]
@@ -225,7 +229,7 @@ class Prepare(RangeStep):
     """
 
     kind = "prepare"
-    version = 2
+    version = 3
     file: str
     tree: str
     entries: tuple[int, int]
@@ -291,13 +295,12 @@ class Train(Learning):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Learning):
-    """The served model: a LiteRT graph of one checkpoint, or of several: of the mean of their outputs, or with the
-    outputs of each, one after the other. The graph is checked against the networks."""
+    """The served model: a LiteRT graph of one checkpoint; of several, a graph of the mean of their outputs and one with
+    the outputs of each, one after the other. The graphs are checked against the networks."""
 
     kind = "export"
     version = 2
     checkpoints: tuple[str, ...]
-    joined: Literal["", "mean", "each"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,8 +371,7 @@ class Compare(Step):
 @dataclass(frozen=True, kw_only=True)
 class Publish(Step):
     """A model version under a name. recipe: JSON text for the card, without the files. checkpoint: of the first fold.
-    compare: the step of the gate that it has passed, None if there was no gate. folds: export of the networks of all
-    folds, '' without folds."""
+    compare: the step of the gate that it has passed, None if there was no gate."""
 
     kind = "publish"
     name: str
@@ -380,7 +382,6 @@ class Publish(Step):
     export: str
     evaluate: str
     compare: str | None
-    folds: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

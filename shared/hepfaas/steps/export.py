@@ -1,5 +1,5 @@
 """export: the best checkpoint, or one of each fold -> the served model: a LiteRT graph and a Keras file, checked
-against each other."""
+against each other; with folds the graph of all networks, too."""
 
 from __future__ import annotations
 
@@ -34,11 +34,38 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
         learner = learners.holding(checkpoint, step, store)
         states.append(arrays_of(store.get(checkpoint)))
         outputs.append(learner.predict(features))
-    exported = learner.export(states if step.joined else (), step.joined)
-    scores = np.concatenate(outputs, axis=1)
-    if step.joined == "mean":
-        scores = np.asarray(np.mean(outputs, axis=0, dtype=np.float64), dtype=np.float32)
-    graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
+    is_joined = len(states) > 1
+    exported = learner.export(states if is_joined else ())
+    mean = np.asarray(np.mean(outputs, axis=0, dtype=np.float64), dtype=np.float32)
+    difference = _checked(step, exported.graph, features, mean, inference)
+    if is_joined:
+        difference = max(
+            difference, _checked(step, exported.each, features, np.concatenate(outputs, axis=1), inference)
+        )
+    facts = learner.facts
+    result = Exported(
+        graph=put_blob(store, exported.graph),
+        keras=put_blob(store, exported.keras),
+        outputs=mean.shape[1],
+        n_classes=0 if step.targets else max(2, mean.shape[1]),
+        logits=facts.logits,
+        labels=step.labels,
+        parameters=facts.parameters * len(states),
+        weights=weights_hash(_all_weights(states) if is_joined else states[0]),
+        check={"events": len(features), "largest_difference": difference},
+        versions=dict(facts.versions),
+        processor=facts.processor,
+        each=put_blob(store, exported.each) if is_joined else "",
+    )
+    store.create(step.key, encoded(result.to_json()))
+
+
+def _checked(
+    step: Export, data: bytes, features: NDArray[np.float32], scores: NDArray[np.float32], inference: Inference
+) -> float:
+    """Return the largest difference between the scores of a graph and of the network. Raises: RequestError if it is too
+    large."""
+    graph = Graph(data, features.shape[1:], scores.shape[1], f"the network of {step.module}")
     with inference.model(graph) as model:
         served = model.predict(features)
     if step.targets:
@@ -51,21 +78,7 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
             f"the LiteRT graph of {step.module}'s network differs from the network by {difference:.2g} on "
             f"{len(features)} held-back events; at most {TOLERANCE} is allowed: does a layer draw random numbers?"
         )
-    facts = learner.facts
-    result = Exported(
-        graph=put_blob(store, exported.graph),
-        keras=put_blob(store, exported.keras),
-        outputs=scores.shape[1],
-        n_classes=0 if step.targets else max(2, outputs[0].shape[1]),
-        logits=facts.logits,
-        labels=step.labels,
-        parameters=facts.parameters * len(states),
-        weights=weights_hash(_all_weights(states) if step.joined else states[0]),
-        check={"events": len(features), "largest_difference": difference},
-        versions=dict(facts.versions),
-        processor=facts.processor,
-    )
-    store.create(step.key, encoded(result.to_json()))
+    return difference
 
 
 def _held_back(step: Export, prepared: Sequence[PreparedPart], store: Store) -> NDArray[np.float32]:

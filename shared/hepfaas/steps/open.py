@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, choose_branches
+from hepfaas.datasets.branch_choice import Branch, absent_note, choose_branches
 from hepfaas.datasets.formats import CSV, JSON, Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
@@ -56,9 +56,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
-    names = [branch.name for branch in branches]
-    identifiers = {match for name in step.identifiers or IDENTIFIERS for match in matching(name, names)}
-    removed = {match for name in step.removed for match in matching(name, names)} - identifiers
+    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
     choice = choose_branches(
         file.place,
         [branch for branch in branches if branch.name not in removed],

@@ -31,7 +31,7 @@ from hepfaas.runs.results import PreparedPart, ScoredPart, headers_of, prepared_
 from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import RangeStep, Train
-from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
+from hepfaas.steps.objects import open_scores, part_of_fold, result_if_there, result_of
 from hepfaas.training.split import event_ids, id_sum
 
 PENDING, UNFINISHED = "pending", "unfinished"
@@ -468,11 +468,8 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[Trained
 
 def _recounted(part: PreparedPart, store: Store, fold: int | None) -> CountedPart:
     """Return the counts of a prepared part from its rows; none where they are not the entries of its range."""
-    size_bytes = store.size_bytes(part.key)
-    if size_bytes is None:
-        raise MissingError(part.key, store.url)
-    stored = open_part(part.key, size_bytes, store, fold)
-    splits = [stored.entries(split) for split in Split]
+    seen, stored = part_of_fold(part.key, store, fold)
+    splits = [stored.entries(number for number, _ in seen.batches(split)) for split in Split]
     is_whole = _are_entries([entry for entries in splits for entry in entries.tolist()], part)
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
     ids = id_sum(event_ids(part.file, splits[Split.TRAINING]))
