@@ -11,6 +11,7 @@ from measured import CACHE
 
 BENCHMARKS = (
     "prepare",
+    "ntuple",
     "preprocess",
     "tables",
     "epoch",

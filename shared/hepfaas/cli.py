@@ -26,8 +26,33 @@ if TYPE_CHECKING:
 OWNER = "local"
 """Owner of everything in a store of this machine, and key prefix of it."""
 
-DATA_FILES = ("files", "labels", "samples", "params", "preproc")
+DATA_FILES = ("files", "labels", "samples", "params", "preproc", "specs")
 JOB_FILES = (*DATA_FILES, "model")
+SAMPLE_ENTRIES = 10_000
+WORKFLOW_OPTIONS = {
+    "files": "list of files, or files with commas",
+    "labels": "list of labels, labels with commas, or the branch that labels each event",
+    "model": "Python file with model(idim); default: model.py",
+    "params": "default: params.json, if it exists",
+    "preproc": "preproc.json",
+    "specs": "file of ranges",
+    "fout": "gets the model: FILE.keras, FILE.tflite, or a folder for all files",
+}
+READER_OPTIONS: dict[str, tuple[Any, str]] = {
+    "fout": ("", "gets the ranges of the branches, as specs-FILE.json"),
+    "preproc": ("", "preproc.json"),
+    "nan": (float("nan"), "feature of slots without a value; default: 0"),
+    "branch": ("Events", "name of the tree; default: %(default)s"),
+    "identifier": ("", "branches that are no features; default: run,event,luminosityBlock"),
+    "branches": ("", "branches with commas; default: all"),
+    "exclude-branches": ("", "branches with commas, or a file with one on each line"),
+    "nevts": (5, "events to read, -1: all; default: %(default)s"),
+    "chunk-size": (1000, "has no effect: files are read along their clusters"),
+    "specs": ("", "file of ranges"),
+    "redirector": ("root://cms-xrd-global.cern.ch", "prefix of logical names; default: %(default)s"),
+}
+"""Options of reader.py with their defaults."""
+
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -96,10 +121,19 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of a ROOT file")
-    inspect.add_argument("file", metavar="FILE", help="path or root:// URL")
-    inspect.add_argument("--sample", action="store_true", help="read 10,000 entries of each tree: ranges, odd values")
+    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of ROOT files, and where they differ")
+    inspect.add_argument("files", nargs="+", metavar="FILE", help="path or root:// URL, also with wildcards in quotes")
+    inspect.add_argument(
+        "--sample",
+        type=_entries,
+        nargs="?",
+        const=SAMPLE_ENTRIES,
+        metavar="N",
+        help="read the first N entries of each tree: ranges, values that are missing; default of N: %(const)s",
+    )
 
+    more = "1: rates, shapes, memory and epochs; 2: branches and ranges, too; default: that of params.json"
+    verbosity: dict[str, Any] = {"type": int, "choices": (0, 1, 2), "metavar": "N", "help": more}
     processors = len(os.sched_getaffinity(0))
     train = add("train", _train, [job, in_store, as_json], "train on a folder with files.txt, labels.txt and model.py")
     train.add_argument("--dry-run", action="store_true", help="show what would be done, and store nothing")
@@ -113,6 +147,33 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         command.add_argument(
             "--workers", type=_count, default=processors, metavar="N", help="processes; default: %(default)s"
         )
+        command.add_argument("--verbose", **verbosity)
+
+    workflow = add("workflow", _workflow, [in_store, as_json], "train with the options of MLaaS4HEP's workflow.py")
+    for option, text in WORKFLOW_OPTIONS.items():
+        workflow.add_argument(
+            f"--{option}", default="", metavar="PATH", help=text, required=option in ("files", "labels")
+        )
+    workflow.add_argument(
+        "--dtype", default="", metavar="FORMAT", help="root, parquet, avro, json, csv; default: by name"
+    )
+    workflow.add_argument("--name", default="", metavar="NAME", help="name of the model; default: that of this folder")
+
+    reader = add("reader", _reader, [in_store, as_json], "read events with the options of MLaaS4HEP's reader.py")
+    reader.add_argument("--fin", required=True, metavar="FILE", help="path, logical name or root:// URL")
+    for option, (default, text) in READER_OPTIONS.items():
+        reader.add_argument(f"--{option}", default=default, type=type(default), metavar="VALUE", help=text)
+    reader.add_argument("--info", action="store_true", help="show trees and branches, as `hepfaas inspect`")
+    reader.add_argument("--hists", action="store_true", help="write histograms of the branches into the folder pdfs")
+    for command in (workflow, reader):
+        command.add_argument("--workers", type=_count, default=processors, metavar="N", help="processes")
+    workflow.add_argument("--verbose", **verbosity)
+    reader.add_argument("--verbose", **{**verbosity, "default": 0})
+
+    text = "write the ranges of a model's branches in the form of MLaaS4HEP's global-specs.json"
+    export = add("export-specs", _export_specs, [in_store], text)
+    export.add_argument("name", metavar="RUN", help="RUN, MODEL or MODEL/VERSION")
+    export.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
     up = add("up", _up, [], "run the whole service on this machine: store, functions, broker and HTTP server")
     folder = None if "://" in settings.store else Path(settings.store) / "up"
@@ -156,15 +217,24 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
 
     predict = add("predict", _predict, [in_either, as_json], "compute scores of the events in ROOT files")
     predict.add_argument("model", metavar="MODEL", help="NAME or NAME/VERSION")
-    predict.add_argument("files", nargs="+", metavar="FILE", help="with --url, a file that the service can read")
-    predict.add_argument("--tree", help="default: the tree that the model was trained on")
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", help="also as FILE.root:TREE; with --url, a file that the service can read"
+    )
+    predict.add_argument("--tree", help="of files that name none; default: the tree of the training")
     predict.add_argument("--out", type=Path, metavar="FILE", help="write scores as .root, .parquet, .csv or .json")
+    predict.add_argument("--ntuple", action="store_true", help="write an RNTuple, not a TTree, into a .root file")
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes; give 1 or more")
+    return int(text)
+
+
+def _entries(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of entries; name the files before --sample")
     return int(text)
 
 
@@ -197,19 +267,22 @@ def _show(options: argparse.Namespace, values: Any, text: Callable[[Any], str]) 
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from hepfaas.datasets.summary import trees_of
-    from hepfaas.local.tables import described
+    from hepfaas.local.branch_differences import differences
+    from hepfaas.local.inspection import check_all_read, inspected, named_files
+    from hepfaas.local.tables import difference_text, inspected_text
 
-    trees = trees_of(options.file)
-    if options.sample:
-        from hepfaas.local.inspection import samples
-
-        read = samples(options.file, trees)
-        text = "\n\n".join(map(described, trees, read))
-        values = [{**asdict(tree), "sample": one.to_json()} for tree, one in zip(trees, read, strict=True)]
-    else:
-        text, values = "\n\n".join(map(described, trees)), [asdict(tree) for tree in trees]
-    _show(options, values, lambda _: text)
+    named, files = named_files(options.files), []
+    for file in inspected(named, options.sample):
+        files.append(file)
+        if not options.json and (text := inspected_text(file, is_only=len(named) == 1)):
+            _print(text)
+    different = differences({file.name: file.trees for file in files if file.trees})
+    if options.json:
+        values = {"files": [file.to_json() for file in files], "differences": [asdict(one) for one in different]}
+        _print(json.dumps(values, indent=1))
+    elif different:
+        _print("\n".join(["differences between the files", *map(difference_text, different)]))
+    check_all_read(files)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -219,14 +292,51 @@ def _train(options: argparse.Namespace) -> None:
     if options.dry_run:
         _show(options, train.outlook(options.folder, names, store), train.outlook_text)
     else:
-        _show(options, train.train(options.folder, names, store, options.workers, options.tag), train.report_text)
+        _show(
+            options,
+            train.train(options.folder, names, store, options.workers, options.tag, options.verbose),
+            train.report_text,
+        )
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from hepfaas.local.prepare import Output, prepare, report_text
 
     output = Output(options.out, options.format, options.force)
-    _show(options, prepare(options.folder, _names(options), _store(options), options.workers, output), report_text)
+    names, store = _names(options), _store(options)
+    _show(options, prepare(options.folder, names, store, options.workers, output, options.verbose), report_text)
+
+
+def _workflow(options: argparse.Namespace) -> None:
+    from hepfaas.local import train, workflow
+
+    names = [*WORKFLOW_OPTIONS, "dtype", "name"]
+    job = workflow.Workflow(**{name: getattr(options, name) for name in names})
+    report = workflow.run(job, Path.cwd(), _store(options), options.workers, options.verbose)
+    _show(options, report, lambda report: workflow.report_text(report, train.report_text(report)))
+
+
+def _reader(options: argparse.Namespace) -> None:
+    from hepfaas.local import reader
+
+    names = [name.replace("-", "_") for name in READER_OPTIONS if name != "chunk-size"]
+    wanted = reader.Reader(**{name: getattr(options, name) for name in ("fin", *names, "hists", "verbose")})
+    if options.info:
+        words = ["inspect", reader.location(wanted, Path.cwd()), *(["--json"] if options.json else [])]
+        inspect = _parser(Settings.from_environ(os.environ)).parse_args(words)
+        inspect.command(inspect)
+        return
+    _show(options, reader.read(wanted, Path.cwd(), _store(options), options.workers), reader.report_text)
+
+
+def _export_specs(options: argparse.Namespace) -> None:
+    from hepfaas.local.specs import exported
+
+    text = json.dumps(exported(_store(options), options.name), indent=1)
+    if options.out:
+        options.out.write_text(f"{text}\n")
+    else:
+        _print(text)
 
 
 def _up(options: argparse.Namespace) -> None:
@@ -412,6 +522,8 @@ def _log(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from hepfaas.local.prediction import predict, summary_text, written
 
+    if options.ntuple and options.out is None:
+        raise RequestError("--ntuple needs --out FILE.root, the file that gets the RNTuple")
     if options.url:
         from hepfaas.local.progress import lines_of
 
@@ -419,9 +531,10 @@ def _predict(options: argparse.Namespace) -> None:
             scores = client.predict(
                 options.model, options.files, options.tree or "", lambda status: show(status.line())
             )
-            summary = {"model": options.model, **written(scores, options.out)}
+            summary = {"model": options.model, **written(scores, options.out, ntuple=options.ntuple)}
     else:
-        summary = predict(_store(options), options.model, options.files, options.tree, options.out)
+        store, tree = _store(options), options.tree
+        summary = predict(store, options.model, options.files, tree, options.out, ntuple=options.ntuple)
     _show(options, summary, summary_text)
 
 

@@ -28,12 +28,19 @@ class ExactSum:
     @classmethod
     def of(cls, values: NDArray[Any]) -> ExactSum:
         """Return the sum of the values, any shape. Raises: ValueError if one is NaN or infinite."""
+        if _are_large(values):
+            high, low = _halves(values)
+            return cls.of(high)._times(2**32) | cls.of(low)
         mantissas, exponents = _parts(values)
         return _added(mantissas, exponents)
 
     @classmethod
     def of_squares(cls, values: NDArray[Any]) -> ExactSum:
         """Return the sum of the squares of the values, which are not rounded either. Raises: as `of`."""
+        if _are_large(values):  # (2³²h + l)², with 2hl = (h + l)² - h² - l²
+            high, low = _halves(values)
+            both, of_high, of_low = (cls.of_squares(part) for part in (high + low, high, low))
+            return both._times(2**32) | of_high._times(2**64 - 2**32) | of_low._times(1 - 2**32)
         mantissas, exponents = _parts(values)
         high, low = mantissas >> 26, mantissas & (2**26 - 1)
         twice = 2 * exponents
@@ -47,6 +54,9 @@ class ExactSum:
         return _normal(
             (self.numerator << (self.exponent - exponent)) + (other.numerator << (other.exponent - exponent)), exponent
         )
+
+    def _times(self, factor: int) -> ExactSum:
+        return _normal(self.numerator * factor, self.exponent)
 
     def __float__(self) -> float:
         """Return the nearest float64; infinity if the sum is larger than all of them."""
@@ -71,6 +81,17 @@ class ExactSum:
         """Return the sum from the values of `to_json`."""
         numerator, exponent = values
         return _normal(int(numerator, 16), int(exponent))
+
+
+def _are_large(values: NDArray[Any]) -> bool:
+    """Return whether there are integers that float64 may not represent."""
+    integers = np.asarray(values)
+    return integers.dtype.kind in "iu" and bool(((integers > 2**53) | (integers < -(2**53))).any())
+
+
+def _halves(integers: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the upper and lower 32 bits of integers of 64 bits: value = 2**32 × upper + lower."""
+    return (integers >> 32).astype(np.int64), (integers & 0xFFFFFFFF).astype(np.int64)
 
 
 def _parts(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

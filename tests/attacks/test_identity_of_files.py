@@ -24,7 +24,7 @@ from hepfaas.local.workers import perform
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan, preparation
-from hepfaas.runs.ledger import CountedPart, ledger
+from hepfaas.runs.ledger import CountedPart, Training, ledger
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.steps.objects import open_part, result_if_there, result_of
 from support.servers import XRootD, XRootDCache, s3_client
@@ -365,7 +365,7 @@ def prepare_run(store: Store, files: Sequence[str], attempt: str, reading: Readi
     inputs = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
     parts = result_of(coming.steps[0].data, store)["parts"]  # type: ignore[attr-defined]
     counted = [CountedPart(part["file"], tuple(part["entries"]), part["rows"], part["id_sum"]) for part in parts]
-    assert ledger(inputs, [(counted, [])]).holds
+    assert ledger(inputs, [Training(counted, [])]).holds
     found = {}
     for file in inputs:
         mine = sorted((part for part in parts if part["file"] == file.identity), key=lambda part: part["entries"])

@@ -7,6 +7,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hepfaas import AsyncClient, Client
 from hepfaas.cli import main
 from hepfaas.client import Status, connection
 from hepfaas.client.bodies import ARROW_STREAM
+from hepfaas.client.calls import pauses
 from hepfaas.errors import RequestError, UnavailableError
 from support.servers import LIMIT_S
 from support.service import Service, arrow_stream
@@ -113,6 +115,13 @@ def test_a_wait_ends_after_its_limit_and_can_be_cancelled(service: Service) -> N
     asyncio.run(check())
     with Client(service.url) as client, pytest.raises(UnavailableError, match="has not ended after 0 s"):
         client.wait("scores-1", timeout_s=0)
+
+
+def test_short_runs_are_looked_at_often_and_long_ones_twice_a_second() -> None:
+    waited = list(islice(pauses(), 100))
+    assert sum(waited[:5]) < 0.5
+    assert waited == sorted(waited)
+    assert set(waited[20:]) == {0.5}
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost", "lab.example.org/hepfaas"])

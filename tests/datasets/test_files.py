@@ -7,6 +7,7 @@ import pytest
 from hepfaas.datasets.files import (
     MOST_LISTED,
     Locations,
+    file_and_tree,
     labels_of,
     listed,
     listed_files,
@@ -93,6 +94,54 @@ def test_a_logical_name_gets_the_redirector_and_a_url_never(
     assert at(redirector, tmp_path).of(path) == (location,)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "tree"),
+    [
+        ("both.root:Signal", "both.root", "Signal"),
+        ("a/both.root:dir/tree", "a/both.root", "dir/tree"),
+        ("data/*.root:Signal", "data/*.root", "Signal"),
+        ("x.root.1:Events", "x.root.1", "Events"),
+        ("root://h//a/both.root:Signal", "root://h//a/both.root", "Signal"),
+        ("root://h:1094//a/*.root:dir/tree", "root://h:1094//a/*.root", "dir/tree"),
+        ("s3://bucket.root/x.root:Signal", "s3://bucket.root/x.root", "Signal"),
+        ("cms:/store/mc/x.root:Events", "cms:/store/mc/x.root", "Events"),
+        ("user.me:user.me.x.root:Signal", "user.me:user.me.x.root", "Signal"),
+        ("plain.root", "plain.root", ""),
+        ("cms:/store/mc/x.root", "cms:/store/mc/x.root", ""),
+        ("mc16:DAOD.root.1", "mc16:DAOD.root.1", ""),
+        ("user.root:user.root.x.root", "user.root:user.root.x.root", ""),
+        ("user.root:x.pool.root.1", "user.root:x.pool.root.1", ""),
+        ("user.root:/store/x", "user.root:/store/x", ""),
+        ("root://my.root:1094//a/x.root", "root://my.root:1094//a/x.root", ""),
+        ("https://h/x.root?of=y.root:z", "https://h/x.root?of=y.root:z", ""),
+        ("both.root:", "both.root:", ""),
+        (":Signal", ":Signal", ""),
+    ],
+)
+def test_a_name_may_have_a_tree_after_the_file_and_names_of_rucio_have_none(name: str, file: str, tree: str) -> None:
+    assert file_and_tree(name) == (file, tree)
+
+
+def test_two_trees_of_a_file_are_two_files_and_a_tree_goes_to_all_matches(tmp_path: Path) -> None:
+    for name in ("a.root", "b.root"):
+        (tmp_path / name).touch()
+    a, b = (str(tmp_path / name) for name in ("a.root", "b.root"))
+    named = paired(listed_files("*.root:Signal\na.root:dir/B\nb.root\n"), (1, 0, 0))
+    found = located(named, at("", tmp_path))
+    assert found.files == (
+        LabelledFile(a, 1, tree="Signal"),
+        LabelledFile(b, 1, tree="Signal"),
+        LabelledFile(a, 0, tree="dir/B"),
+        LabelledFile(b, 0),
+    )
+    assert found.notes == ("'*.root' matches 2 files",)
+    twice = paired(["a.root:S", "*.root:S"], (1, 0))
+    with pytest.raises(RequestError, match=r"file '.*/a\.root:S' is listed twice, as number 1 and 2; list it once"):
+        located(twice, at("", tmp_path))
+    (file,) = located(paired(["/store/x.root:S"], "label"), at(AAA, tmp_path), has_labels=False).files
+    assert (file.url, file.tree) == (f"{AAA}//store/x.root", "S")
+
+
 def test_a_name_of_rucio_without_a_path_needs_a_server_that_finds_it(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"'mc16:DAOD.root.1' is a name of Rucio without a path; list the addresses"):
         at(AAA, tmp_path).of("mc16:DAOD.root.1")
@@ -107,6 +156,15 @@ def test_a_file_in_the_folder_is_that_file(tmp_path: Path) -> None:
 def test_without_a_redirector_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="file 'a.root' does not exist at '.*a.root', and 'redirector' .* is empty"):
         at("", tmp_path).of("a.root")
+
+
+def test_a_missing_file_has_a_location_for_a_run_that_skips_it(tmp_path: Path) -> None:
+    locations = Locations(no_server, "", tmp_path, inside=False, keeps_missing=True)
+    assert locations.of("a.root") == (str(tmp_path / "a.root"),)
+    with pytest.raises(RequestError, match=r"no file matches 'a\*\.root'"):
+        locations.of("a*.root")
+    with pytest.raises(RequestError, match="file 'a.root' does not exist at"):
+        Locations(no_server, "", tmp_path, inside=True, keeps_missing=True).of("a.root")
 
 
 def test_a_job_from_elsewhere_uses_no_other_file_of_this_machine(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hepfaas.datasets.formats import Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import Reading
@@ -164,7 +165,7 @@ def test_ranges_are_row_groups(tmp_path: Path) -> None:
 def read_text(tmp_path: Path, name: str, text: str | bytes, dtype: str = "") -> tuple[OpenedFile, dict[str, Any]]:
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    file = opened(str(path), "", dtype=dtype)
+    file = opened(str(path), "", form=Form(dtype))
     return file, {name: values.tolist() for name, values in all_of(file).items()}  # type: ignore[union-attr]
 
 
@@ -385,3 +386,54 @@ def test_two_columns_of_one_name_give_the_first(tmp_path: Path) -> None:
     file, values = read_text(tmp_path, "x.json", '{"a.b": 1, "a": {"b": 2}}\n')
     assert values == {"a.b": [1]}
     assert names_of(file.left_out) == ["a.b"]
+
+
+FUNCTION = """
+import math
+
+def preprocessing(record):
+    record["log"] = math.log(record.pop("met"))
+    record["charge"] = {"plus": 1, "minus": -1}[record["sign"]]
+    return record
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", '{"met": 1, "sign": "plus"}\n\n{"met": 2, "sign": "minus"}\n'),
+        ("x.csv", "met,sign\n1,plus\n2,minus\n"),
+    ],
+)
+def test_the_users_function_changes_each_record(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    file = opened(str(tmp_path / name), "", form=Form(function=FUNCTION))
+    values = {name: branch.tolist() for name, branch in all_of(file).items()}  # type: ignore[union-attr]
+    assert values == {"log": [0.0, float(np.log(2))], "charge": [1, -1]}
+    assert (
+        file.left_out == (("sign", "string"),) if name == "x.json" else (("sign", "text, such as 'plus' in entry 0"),)
+    )
+
+
+DEFINE = "def preprocessing(record):\n    "
+WRONG = [
+    (f"{DEFINE}return {{'a': record['x']}}", "x.json', entry 1: line 2 of the file of 'preproc': KeyError: 'x'"),
+    (f"{DEFINE}print(record)", r"x.json', entry 0: preprocessing\(record\) returned NoneType; it returns the record"),
+    ("def other(record): ...", r"the file of 'preproc' has no function preprocessing\(record\)"),
+    ("def preprocessing(record:", "line 1 of the file of 'preproc': SyntaxError"),
+    (f"{DEFINE}import socket; socket.create_connection(('127.0.0.1', 9))", "entry 0: line 2 of .*PermissionError"),
+    (f"{DEFINE}return {{'a': open('/etc/passwd').read()}}", "entry 0: line 2 of .*PermissionError"),
+    (f"{DEFINE}import os; os._exit(3)", "'.*x.json' cannot be read: the process that reads it"),
+    (f"{DEFINE}return {{'a': 2**70}}", r"'a' of preprocessing\(record\), entry 0 or one after it"),
+    (
+        f"{DEFINE}return {{'a': 1 if 'x' in record else 'b'}}",
+        r"'a' of preprocessing\(record\), entry 0 or one after it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "message"), WRONG, ids=range(len(WRONG)))
+def test_an_error_of_the_users_function_is_named_with_entry_and_line(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "x.json").write_text('{"x": 1}\n{"y": 2}\n')
+    with pytest.raises(RequestError, match=message):
+        opened(str(tmp_path / "x.json"), "", form=Form(function=source))

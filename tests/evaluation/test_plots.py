@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,29 @@ def test_every_picture_is_a_png_and_a_pdf(of_two: Pictures, classes: int, own: s
         assert files[name].startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
         assert len(files[name]) > 5_000, name
         assert b"CreationDate" not in files[name], name
+
+
+def test_text_in_pdf_files_can_be_searched(of_two: Pictures) -> None:
+    """Each font maps its codes to characters, and its outlines are of a kind that PDF allows."""
+    for name in (name for name in of_two if name.endswith(".pdf")):
+        assert b"/FontFile2" not in of_two[name], name  # the fonts of the style are not TrueType
+    assert set("Threshold on the score S/√B Asimov 0.2468") - {" "} <= _characters(of_two["significance.pdf"])
+    assert set("gg→H→ττ VBF") - {" "} <= _characters(of_two["branches.pdf"])
+
+
+def _characters(pdf: bytes) -> set[str]:
+    """Return the characters that the fonts of a PDF file have."""
+    streams = [_inflated(data) for data in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)]
+    lists = [text for data in streams for text in re.findall(rb"> \[(.*?)\]", data) if b"begincmap" in data]
+    codes = [code for text in lists for code in re.findall(rb"<([0-9a-f]+)>", text)]
+    return {bytes.fromhex(code.decode()).decode("utf-16-be") for code in codes}
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompress(data)
+    except zlib.error:
+        return b""
 
 
 def test_equal_values_give_equal_bytes_in_another_process(of_two: Pictures) -> None:

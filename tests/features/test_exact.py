@@ -5,12 +5,14 @@ import math
 from fractions import Fraction
 from functools import reduce
 from operator import or_
+from typing import Any
 
 import numpy as np
 import pytest
 from hepfaas.exact import ExactSum
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40)
 
@@ -60,6 +62,20 @@ def test_a_sum_survives_json(values: list[float]) -> None:
 def test_other_types_are_added_as_float64(type_: str) -> None:
     values = np.array([0, 1, 1, 3]).astype(type_)
     assert float(ExactSum.of(values)) == float(values.sum())
+
+
+@given(
+    st.sampled_from(["int64", "uint64"]).flatmap(
+        lambda type_: st.lists(
+            st.integers(int(np.iinfo(type_).min), int(np.iinfo(type_).max)), min_size=1, max_size=20
+        ).map(lambda values: np.array(values, dtype=type_))
+    ),
+    st.integers(1, 7),
+)
+def test_integers_of_64_bits_are_not_rounded(values: NDArray[Any], size: int) -> None:
+    parts = [values[start : start + size] for start in range(0, len(values), size)]
+    assert reduce(or_, map(ExactSum.of, parts)).fraction == sum(values.tolist())
+    assert reduce(or_, map(ExactSum.of_squares, parts)).fraction == sum(value**2 for value in values.tolist())
 
 
 def test_millions_of_values_are_exact() -> None:

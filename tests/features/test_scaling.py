@@ -1,5 +1,6 @@
 """Scalings, missing values, padding and masks: the same features for every cut and after JSON, and back again."""
 
+import dataclasses
 import json
 import math
 from functools import reduce
@@ -19,7 +20,7 @@ from hepfaas.runs.feature_rules import SCALINGS, BranchRules, FeatureRules, NanR
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 NAMES = ("met", "n", "mu_pt", "mu_id")
 SINGLE = st.floats(width=32, allow_subnormal=False) | st.sampled_from([math.nan, math.inf, -math.inf, -999.0, 0.0])
@@ -268,6 +269,27 @@ def test_integers_that_float64_cannot_represent_keep_their_distances(first: int,
     np.testing.assert_allclose(scaled(values, branch).features, expected, atol=1e-7)
     below = values[:1] - np.array([50], dtype=type_) if first > 0 else values[:1]
     np.testing.assert_allclose(scaled(below, branch).features, [-0.05 if first > 0 else 0.0], atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["minmax", "standard", "log", "robust"])
+@pytest.mark.parametrize("first", [1_700_000_000_000_000_000, -(2**62) - 1, 2**63 + 12_345])
+def test_features_of_time_stamps_are_those_of_their_distances(first: int, kind: Any) -> None:
+    steps = np.random.default_rng(4).integers(0, 400, 10_000)
+    values = np.array([first + step for step in steps.tolist()], dtype="uint64" if first > 2**63 else "int64")
+    branch = spec_of(values, kind)
+    again = on_its_own(FeatureSpec((branch,))).branches[0]
+    assert again == branch == spec_of(values, kind, size=700)
+    from_offset = steps + float(first - int(branch.offset))
+    expected = {
+        "minmax": MinMaxScaler().fit_transform(steps[:, None])[:, 0],
+        "standard": (steps - round(steps.mean())) / steps.std(),
+        "log": np.log1p(steps - steps.min()) / np.log1p(np.ptp(steps)),
+        "robust": from_offset / np.ptp(steps),  # the quartiles are in one bin
+    }[kind]
+    for arrays in ({"x": values}, {"x": Jagged(values, np.ones(len(values), dtype=np.int64))}):
+        flat = dataclasses.replace(again, jagged=isinstance(arrays["x"], Jagged))
+        features = matrix(arrays, FeatureSpec((flat,)))[:, 0]
+        np.testing.assert_allclose(features, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_range_of_smaller_integers_is_the_float_of_before() -> None:

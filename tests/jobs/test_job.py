@@ -14,17 +14,30 @@ from hepfaas.jobs.job import Job, job_of, recipe_of
 from hepfaas.jobs.uploads import Unpacked
 from hepfaas.orchestration import rules
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.old_specs import OldRange
 from hepfaas.runs.preprocessing import Cut, Preprocessing
 
 FILES = {"s3://in/background.root": 0, "s3://in/signal.root": 1}
-CODE = {"model.py": "from parts.layers import X\n", "parts/layers.py": "X = 1\n", "skipped.txt": "pt\neta # both\n"}
-PARAMS = {"epochs": 3, "exclude_branches": "skipped.txt", "verbose": 1, "chunk_size": 10}
+CODE = {
+    "model.py": "from parts.layers import X\n",
+    "parts/layers.py": "X = 1\n",
+    "skipped.txt": "pt\neta # both\n",
+    "ranges.json": '{"minv": {"x": 0}, "maxv": {"x": 1}, "fkeys": ["x"], "jkeys": []}',
+}
+PARAMS = {
+    "epochs": 3,
+    "exclude_branches": "skipped.txt",
+    "verbose": 1,
+    "chunk_size": 10,
+    "training": "chunk",
+    "specs": "ranges.json",
+}
 JOB: dict[str, Any] = {"files": [*FILES], "labels": [*FILES.values()], "code": CODE, "params": PARAMS}
 TEXTS = {
     **CODE,
     "files.txt": "\n".join(FILES),
     "labels.txt": "0, 1 # background, signal",
-    "params.json": '{"epochs": 3, "exclude_branches": "skipped.txt", "verbose": 1, "chunk_size": 10}',
+    "params.json": json.dumps(PARAMS),
     ".hidden/x.py": "",
     "environment/lib/x.py": "",
     "environment/pyvenv.cfg": "",
@@ -78,15 +91,14 @@ def test_a_job_has_one_recipe_however_it_comes(tmp_path: Path, way: Any) -> None
     assert (
         job.notes
         == expected.notes
-        == tuple(
-            f"params.json: '{key}' has no effect: {why}"
-            for key, why in (
-                ("chunk_size", "events are read along the file's clusters, and every epoch sees all of them"),
-            )
+        == (
+            "params.json: 'training': chunks of 10 events are trained one after the other, each for all epochs",
+            "ranges.json gives the ranges of the branches, which are compared with the files",
         )
     )
     recipe = recipe_of(job, store)
     assert (recipe.name, recipe.epochs, recipe.excluded) == ("model", 3, ("pt", "eta"))
+    assert (recipe.chunk_events, recipe.specs.branches) == (10, (OldRange("x", False, 0.0, 1.0, 1),))
     assert set(job.code) == {"model.py", "parts/layers.py"}
     assert [(file.url, file.label) for file in recipe.files] == [*FILES.items()]
 
@@ -166,7 +178,7 @@ NOT_CODE = {
 
 
 def test_files_beside_the_code_travel_and_data_and_results_do_not(tmp_path: Path) -> None:
-    lists = {"files.txt": "a.root\nb.json", "params.json": '{"exclude_branches": "skipped.txt", "redirector": ""}'}
+    lists = {"files.txt": "a.root\nb.json", "params.json": json.dumps({**PARAMS, "redirector": ""})}
     job = job_in(written(tmp_path / "job", {**TEXTS, **BESIDE, **NOT_CODE, **lists}), {})
     assert set(job.code) == {"model.py", "parts/layers.py", *BESIDE}
     assert job.code["widths.json"] == b'{"hidden": 24}'
@@ -195,6 +207,19 @@ def test_a_folder_with_many_or_large_files_sends_its_python_files_and_says_so(
 def test_one_large_file_keeps_no_other_file_from_travelling(tmp_path: Path) -> None:
     job = job_in(written(tmp_path / "job", {**TEXTS, "dump.bin": 20_000_001 * "x", "widths.json": "{}"}), {})
     assert set(job.code) == {"model.py", "parts/layers.py", "widths.json"}
+
+
+def test_trees_of_a_file_that_came_with_the_job_stay_beside_the_place_where_it_is_stored(tmp_path: Path) -> None:
+    texts = {**TEXTS, "files.txt": "both.root:S\nboth.root:dir/B\n", "both.root": "ROOT"}
+    job, store = job_in(written(tmp_path / "model", texts), {}), open_store(str(tmp_path / "store"))
+    recipe = recipe_of(job, store, place_files(store, allow_private=False))
+    assert [(file.tree, file.label) for file in recipe.files] == [("S", 0), ("dir/B", 1)]
+    (url,) = {file.url for file in recipe.files}
+    assert url.startswith(f"{store.url}/uploads/")
+    assert url.endswith("/both.root")
+    assert recipe.tree == "Events"
+    same = {**JOB, "files": [f"{name}:dir/B" for name in FILES]}
+    assert recipe_of(job_of(same), store) == recipe_of(job_of({**JOB, "params": {**PARAMS, "branch": "dir/B"}}), store)
 
 
 def test_names_by_option_win_over_submit_json(tmp_path: Path) -> None:
@@ -240,5 +265,8 @@ def test_preproc_json_is_the_preprocessing_of_the_job(tmp_path: Path) -> None:
     (folder / "submit.json").write_text('{"preproc": "cuts.json"}')
     assert job_in(folder, {}).params.recipe["preprocessing"] == Preprocessing(cuts=expected.cuts[:1])
     (folder / "submit.json").write_text('{"preproc": "hook.py"}')
-    with pytest.raises(RequestError, match=r"'hook.py': a function preprocessing\(record\) is not supported yet"):
+    (folder / "hook.py").write_text("def preprocessing(record): return record")
+    assert job_in(folder, {}).params.recipe["function"] == "def preprocessing(record): return record"
+    (folder / "hook.py").write_text("#" * 100_001)
+    with pytest.raises(RequestError, match="'hook.py' has 100,001 characters; at most 100,000 are taken"):
         job_in(folder, {})

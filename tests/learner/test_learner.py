@@ -228,7 +228,7 @@ def test_what_is_served_computes_what_the_network_computes(warm: Learner) -> Non
     np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), warm.predict(X), atol=1e-5)
 
 
-def test_several_networks_are_exported_as_their_mean_or_side_by_side(warm: Learner) -> None:
+def test_several_networks_are_exported_as_their_mean_and_side_by_side(warm: Learner) -> None:
     states, outputs = [], []
     for number in range(2):
         warm.make()
@@ -236,9 +236,13 @@ def test_several_networks_are_exported_as_their_mean_or_side_by_side(warm: Learn
         states.append(warm.state())
         outputs.append(warm.predict(X))
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
-    for joined, expected in (("mean", (outputs[0] + outputs[1]) / 2), ("each", np.concatenate(outputs, axis=1))):
-        exported = warm.export(states, joined)  # type: ignore[arg-type]
-        np.testing.assert_allclose(LiteRtModel(exported.graph).predict(X), expected, atol=1e-5)
+    exported = warm.export(states)
+    assert exported.keras[:2] == b"PK"
+    for graph, expected in (
+        (exported.graph, (outputs[0] + outputs[1]) / 2),
+        (exported.each, np.concatenate(outputs, axis=1)),
+    ):
+        np.testing.assert_allclose(LiteRtModel(graph).predict(X), expected, atol=1e-5)
 
 
 def test_a_model_may_take_no_argument(reused: ReusedLearner) -> None:
@@ -397,6 +401,28 @@ def test_a_fit_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> N
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
     assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS}, 1) 100"]
+
+
+CHECKED_FIT = """
+    def fit(self, x, y, batch_size, epochs, verbose):
+        print("rows", len(x), "of them right", int(((x[:, 0] + 0.3 * x[:, 1] > 0.7) == y).sum()))
+        return super().fit(x, y, batch_size=batch_size, epochs=epochs, verbose=verbose)
+"""
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+def test_a_fit_of_the_users_own_gets_each_label_with_its_features(reused: ReusedLearner, by_block: bool) -> None:
+    """The feed has room for two blocks: the features of the third take the place of those of the first."""
+    lines: list[str] = []
+    worker = reused(OWN + CHECKED_FIT + MAKE, on_log=lines.append)
+    worker.make()
+    blocks = [[Slice("p/0", 0, 900)], [Slice("q/0", 100, 1_100)], [Slice("p/1", 0, 700)], [Slice("q/1", 0, 400)]]
+    seen: list[int] = []
+    fitted = worker.fit(blocks, fetch, seed=1, first=True, by_block=by_block, on_rows=seen.append)
+    reused.read_all()
+    sizes = [900, 1_000, 700, 400] if by_block else [3_000]
+    assert lines == [f"rows {rows} of them right {rows}" for rows in sizes]
+    assert (fitted.rows, seen) == (3_000, sizes)
 
 
 LAYER = """

@@ -184,7 +184,7 @@ def test_the_mean_of_folds_is_that_of_their_probabilities(reused: ReusedLearner)
         train(worker, range(1 + number))
         states.append(worker.state())
         scores.append(worker.predict(X))
-    graph = worker.export(states, "mean").graph
+    graph = worker.export(states).graph
     np.testing.assert_allclose(LiteRtModel(graph).predict(X), (scores[0] + scores[1]) / 2, atol=1e-5)
 
 

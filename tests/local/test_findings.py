@@ -61,8 +61,10 @@ def test_inspect_shows_the_values_of_a_sample(folder: Path, capfd: pytest.Captur
     text = shown(capfd, "inspect", folder / "a.root", "--sample")
     assert f'note: in the first 400 entries, {SENTINEL}: "missing": {{"btag": -999}}' in text
     assert f"note: in the first 400 entries, {EMPTY}" in text
-    (tree,) = json.loads(shown(capfd, "inspect", folder / "a.root", "--sample", "--json"))
-    assert tree["sample"]["branches"]["bad"] == {"low": None, "high": None, "missing": 1}
+    (file,) = json.loads(shown(capfd, "inspect", folder / "a.root", "--sample", "--json"))["files"]
+    (tree,) = file["trees"]
+    bad = {"low": None, "high": None, "values": 400, "nan_or_infinite": 400}
+    assert tree["sample"]["branches"]["bad"] == {**bad, "empty_entries": 0, "most_values": 1, "sentinels": []}
     assert tree["sample"]["branches"]["btag"]["low"] == -999
     assert "note" not in shown(capfd, "inspect", folder / "a.root")
 

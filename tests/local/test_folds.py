@@ -17,6 +17,7 @@ from hepfaas.orchestration import records
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs.folds import Folds
+from hepfaas.runs.results import prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part, result_of
 from hepfaas.training.split import folds_of
@@ -78,15 +79,15 @@ def test_rows(store: Store, name: str) -> tuple[NDArray[Any], ...]:
     """Return the test rows of all folds: file, entry, label, fold and features."""
     card = versions.card_of(store, Version(name, 1))
     files, entries, labels, folds, features = [], [], [], [], []
-    for part in result_of(card["steps"]["data"], store)["parts"]:
-        for fold in range(N_FOLDS):
-            stored = open_part(part["key"], part["size_bytes"], store, fold)
-            for number in stored.facts.batches(Split.TEST):
+    for fold in range(N_FOLDS):
+        for part in prepared_parts(result_of(card["steps"]["data"], store), fold):
+            stored = open_part(part.key, part.size_bytes, store)
+            for number, _ in part.batches(Split.TEST):
                 rows = stored.prepared(number)
                 features.append(rows.features)
                 entries.append(rows.entries)
-                labels.append(rows.columns.get("label", np.full(len(rows), part["label"])))
-                files.append(np.full(len(rows), part["label"]))
+                labels.append(rows.columns.get("label", np.full(len(rows), part.label)))
+                files.append(np.full(len(rows), part.label))
                 folds.append(np.full(len(rows), fold))
     joined = map(np.concatenate, (files, entries, labels, folds))
     return (*joined, np.concatenate(features))

@@ -44,6 +44,13 @@ def test_a_folder_of_tables_is_prepared_like_one_of_trees(tmp_path: Path, capsys
         assert prepared(folder_of(tmp_path / name, name)) == expected, name
 
 
+def test_a_function_of_the_user_is_applied_to_each_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = prepared(folder_of(tmp_path / "expected", "events.jsonl", new_branches={"ratio": "2 * met"}))
+    folder = folder_of(tmp_path / "job", "events.jsonl", preproc="hook.py", new_branches={})
+    (folder / "hook.py").write_text("def preprocessing(record): return {**record, 'ratio': 2 * record['met']}")
+    assert prepared(folder) == expected
+
+
 def test_the_format_may_be_a_parameter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = prepared(folder_of(tmp_path / "csv", "events.csv"))
     folder = folder_of(tmp_path / "dat", "events.csv", dtype="csv")

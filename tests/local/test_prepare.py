@@ -20,8 +20,10 @@ from hepfaas.cli import main
 from hepfaas.local import matrix_files
 from hepfaas.local.matrix_files import distinct
 from hepfaas.platform.stores import open_store
+from hepfaas.runs.results import prepared_parts
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part, result_of
+from hepfaas.training.split import event_ids
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -375,6 +377,35 @@ def test_targets_of_a_regression_are_columns(place: Path, tmp_path: Path, monkey
     assert "m_2" not in rows
     monkeypatch.chdir(tmp_path / "out")
     assert read_as_described(tmp_path / "out")["y"].dtype == np.float32
+
+
+def test_identifiers_may_have_the_names_of_our_columns(tmp_path: Path) -> None:
+    job, generator = tmp_path / "job", np.random.default_rng(8)
+    job.mkdir()
+    ours = ("entry", "label", "weight", "features", "training_weight")
+    branches = {name: generator.integers(100, 200, N).astype(np.int32) for name in ours}
+    for number in range(2):
+        with uproot.recreate(job / f"{number}.root") as file:
+            file["events/tree"] = {"met": generator.normal(size=N), **branches}
+    for name, lines in (("files.txt", "0.root\n1.root"), ("labels.txt", "1\n0")):
+        (job / name).write_text(lines)
+    params = {"branch": "events/tree", "identifier": list(ours)}
+    (job / "params.json").write_text(json.dumps(params))
+    assert run(tmp_path, "out") == 0
+    rows = pd.read_parquet(tmp_path / "out")
+    for number in range(2):
+        mine = rows[rows["file"].str.endswith(f"{number}.root")].sort_values("entry")
+        np.testing.assert_array_equal(mine["entry"], np.arange(N))
+        assert set(mine["label"]) == {1 - number}
+        assert set(mine["weight"]) == set(mine["training_weight"]) == {1.0}
+        for name, values in branches.items():
+            np.testing.assert_array_equal(mine[f"{name}_2"], values)
+    store = open_store(f"{tmp_path}/store/local")
+    for key in store.keys("steps/prepare/"):
+        (part,) = prepared_parts(result_of(key, store))
+        batch = open_part(key, part.size_bytes, store).rows(0)
+        assert (set(batch.labels.tolist()), batch.weights) == ({part.label}, None)
+        assert not set(batch.ids) - set(event_ids(part.file, np.arange(N)))
 
 
 def test_identifiers_that_no_type_holds_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

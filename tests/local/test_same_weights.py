@@ -193,6 +193,29 @@ def test_a_training_that_its_results_end_is_the_same_in_any_process(
 
 
 @pytest.mark.slow
+def test_a_training_by_chunks_is_the_same_in_any_process_and_passes_over_each_event(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    """9 chunks of 7,000 events, each for two epochs one after the other, in rounds of two segments."""
+    by_chunks = dataclasses.replace(recipe, chunk_events=7_000)
+    one, other, third = (open_store(str(tmp_path / name)) for name in ("one", "other", "third"))
+    steps = done(one, with_code(one, by_chunks), lambda steps: steps)
+    trained = [step for step in steps if isinstance(step, Train)]
+    assert {(step.chunks, step.passes) for step in trained} == {(9, 2)}
+    assert len(trained) == 2 * 2
+    forgetful = done(other, with_code(other, by_chunks), lambda steps: steps, forgetful=True)
+    assert weights(forgetful, other) == weights(steps, one)
+    run = records.start(third, records.Request(with_code(third, by_chunks), 0.0))
+    Loop(third, run, 2, Progress()).finish()
+    (key,) = third.keys("steps/export/")
+    assert result_of(key, third)["weights"] == weights(steps, one)
+    assert verified(third, run).holds
+    store = open_store(str(tmp_path / "one"))
+    rows = [result_of(step.key, store)["rows"] for step in trained]
+    assert sum(rows) == 2 * verified(third, run).training_events
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(
     workers: int, recipe: Recipe, first: tuple[str, list[Step], Store], tmp_path: Path

@@ -113,7 +113,7 @@ def test_the_ledger_holds_and_a_lost_event_is_found(place: Path, hepfaas: Any, t
     status = hepfaas("status", "htautau-1", "--verify", "--store", place / "store", "--json").document
     assert status["ledger"] == {
         "files": 2, "ranges": 10, "events": 10_000, "rejected": [], "training_events": 6260, "epochs": 6,
-        "findings": [], "holds": True,
+        "findings": [], "skipped": [], "holds": True,
     }  # fmt: skip
     shutil.copytree(place / "store", tmp_path / "store")
     prepared = sorted((tmp_path / "store/local/steps/prepare").iterdir())
@@ -137,8 +137,8 @@ def test_features_at_prediction_are_those_of_training(place: Path, store: Store)
         part = open_part(facts["key"], facts["size_bytes"], store)
         for split in range(3):
             stored = [part.rows(number).features for number in part.facts.batches(split)]
-            assert np.concatenate(stored).tobytes() == features[part.entries(split)].tobytes()
-            seen += len(part.entries(split))
+            assert np.concatenate(stored).tobytes() == features[part.entries(part.facts.batches(split))].tobytes()
+            seen += len(part.entries(part.facts.batches(split)))
     assert seen == 5_000
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,65 @@ def test_a_step_whose_process_is_always_killed_is_an_error(
         pytest.raises(UnavailableError, match=r"did 'survey' of entries .* was killed 4 times, perhaps"),
     ):
         list(pool.perform(surveys))
+
+
+def slow_or_ends(item: int) -> int:
+    """End the process of item 0 after a while, when the others have begun."""
+    time.sleep(0.3)
+    if not item and not Path(os.environ["ENDED"]).exists():
+        Path(os.environ["ENDED"]).touch()
+        ends()
+    Path(f"{os.environ['ENDED']}-{item}-{os.getpid()}").touch()
+    return item
+
+
+def test_a_killed_worker_loses_its_own_task_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
+    monkeypatch.setattr(workers, "BACK_OFF_S", 0.01)
+    with Workers(2, str(tmp_path)) as pool:
+        assert pool.spread(slow_or_ends, range(4)) == [0, 1, 2, 3]
+    assert [len(list(tmp_path.glob(f"ended-{item}-*"))) for item in range(4)] == [1, 1, 1, 1]
+
+
+class OddError(Exception):
+    """An error that pickle writes and cannot read."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one + other)
+
+
+def fails(item: int) -> int:
+    raise OddError("1", "2") if item else ValueError("one")
+
+
+def test_an_error_has_the_traceback_of_the_worker(tmp_path: Path) -> None:
+    with Workers(1, str(tmp_path)) as pool:
+        with pytest.raises(ValueError, match="one") as error:
+            pool.spread(fails, [0])
+        assert "in fails" in error.value.__notes__[0]
+        with pytest.raises(RuntimeError, match="OddError: 12"):
+            pool.spread(fails, [1])
+        assert pool.spread(abs, [-3]) == [3]
+
+
+def test_rounds_may_be_nested(surveys: list[Survey], tmp_path: Path) -> None:
+    with Workers(2, str(tmp_path)) as pool:
+        done = [step.key for step, _ in pool.perform(surveys[:3]) if pool.spread(abs, [-2, 1]) == [2, 1]]
+    assert sorted(done) == sorted(step.key for step in surveys[:3])
+
+
+def test_a_pool_that_is_left_ends_its_workers_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "GRACE_S", 0.1)
+    start = time.monotonic()
+    with Workers(1, str(tmp_path)) as pool:
+        pool.spread(abs, [1])
+        pool.warm(long)
+    assert children() == []
+    assert time.monotonic() - start < 20
+
+
+def long() -> None:
+    time.sleep(30)
 
 
 DRAWINGS: list[Drawing] = [

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hepfaas.runs.differences import MOST_LENGTH, MOST_SHORT, differing, settings, short_differences
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
+from hepfaas.runs.old_specs import OldRange, OldSpecs
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe
 from hepfaas.runs.schedule import Schedule
@@ -78,6 +79,12 @@ def test_a_setting_that_an_earlier_release_did_not_know_has_its_default() -> Non
         ({"shuffle": False}, "shuffle", ("false",)),
         ({"learning_rate": 1e-4}, "learning_rate", ("0.0001",)),
         ({"threshold": 1 / 3}, "threshold", ("0.3333333333",)),
+        ({"chunk_events": 500}, "chunk_size", ("500",)),
+        (
+            {"specs": OldSpecs("s.json", (OldRange("pt", True, 0, 9.5, 3),), (("a.root", 5),))},
+            "specs",
+            ("pt: jagged=true, low=0, high=9.5, width=3",),
+        ),
     ],
 )
 def test_a_setting_is_read_as_lines(changes: dict[str, Any], name: str, lines: tuple[str, ...]) -> None:

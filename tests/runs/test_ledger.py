@@ -5,15 +5,15 @@ import random
 from dataclasses import replace
 
 import pytest
-from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
+from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, Training, ledger, prediction_ledger
 from hepfaas.runs.phases import Input
 from hypothesis import given
 from hypothesis import strategies as st
 
 FILES = (
-    Input("a.root", 0, "address-aaaaaaaaaaaa", ((0, 10), (10, 25))),
-    Input("b.root", 1, "address-bbbbbbbbbbbb", ((100, 110),)),
-    Input("empty.root", 1, "address-cccccccccccc", ()),
+    Input("a.root", 0, "address-aaaaaaaaaaaa", ((0, 10), (10, 25)), "Events"),
+    Input("b.root", 1, "address-bbbbbbbbbbbb", ((100, 110),), "Events"),
+    Input("empty.root", 1, "address-cccccccccccc", (), "Events"),
 )
 PARTS = (
     CountedPart(FILES[0].identity, (0, 10), (6, 2, 1), 2**64 - 1, (1, 0)),
@@ -26,12 +26,12 @@ EPOCH = (TrainedSegment(12, 2**64 - 9), TrainedSegment(8, 50))
 
 @given(st.randoms(use_true_random=False))
 def test_a_ledger_of_complete_parts_holds_in_any_order(chooser: random.Random) -> None:
-    found = ledger(FILES, [(chooser.sample(PARTS, 3), [EPOCH, EPOCH[::-1]])])
+    found = ledger(FILES, [Training(chooser.sample(PARTS, 3), [EPOCH, EPOCH[::-1]])])
     assert found == Ledger(3, 3, 35, (1, 2), 20, 2, ())
     assert found.holds
     assert json.loads(json.dumps(found.to_json())) == {
         "files": 3, "ranges": 3, "events": 35, "rejected": [1, 2], "training_events": 20, "epochs": 2,
-        "findings": [], "holds": True,
+        "findings": [], "skipped": [], "holds": True,
     }  # fmt: skip
 
 
@@ -58,6 +58,28 @@ def test_a_ledger_names_entries_that_are_missing_or_counted_twice(
     assert prediction_ledger(FILES, PARTS).holds
 
 
+CHUNKS = [[EPOCH[0], EPOCH[0]], [EPOCH[1], EPOCH[1]]]
+"""Two chunks, each of two passes, as rounds."""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "finding"),
+    [
+        (CHUNKS, None),
+        (CHUNKS[:1], None),
+        ([CHUNKS[0], CHUNKS[1][:1]], "all rounds trained 32 events, and 2 passes over the training sample are 40"),
+        (
+            [CHUNKS[0], [TrainedSegment(8, 50), TrainedSegment(8, 51)]],
+            "all rounds trained 40 events, but not each of the training sample 2 times",
+        ),
+    ],
+)
+def test_a_training_by_chunks_passes_over_each_event_as_often_as_asked(
+    rounds: list[list[TrainedSegment]], finding: str | None
+) -> None:
+    assert ledger(FILES, [Training(PARTS, rounds, passes=2)]).findings == ((finding,) if finding else ())
+
+
 @pytest.mark.parametrize(
     ("epoch", "finding"),
     [
@@ -68,7 +90,7 @@ def test_a_ledger_names_entries_that_are_missing_or_counted_twice(
 def test_a_ledger_names_the_epoch_that_did_not_train_each_event_once(
     epoch: tuple[TrainedSegment, ...], finding: str
 ) -> None:
-    found = ledger(FILES, [(PARTS, [EPOCH, epoch])])
+    found = ledger(FILES, [Training(PARTS, [EPOCH, epoch])])
     assert found.findings == (finding,)
     assert not found.holds
     assert not found.to_json()["holds"]

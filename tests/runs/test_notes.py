@@ -47,6 +47,6 @@ def test_a_class_without_events_of_a_sample_is_told() -> None:
     )
     (told,) = on_classes(named, [parts[0], part(1, 0, 5, 0)], fold=1)
     assert told == (
-        f"class 'higgs' has no {Split.TRAINING.label} and no test event in fold 2 (it has 5 in all): the network learns "
-        "nothing about it, and its metrics are empty"
+        f"class 'higgs' has no {Split.TRAINING.label} and no test event in fold 2 (it has 5 in all): the network "
+        "learns nothing about it, and its metrics are empty"
     )

@@ -88,7 +88,7 @@ def test_one_value_is_that_of_all_branches() -> None:
     assert params_of('{"mask": false}', "p").recipe == {}
 
 
-@pytest.mark.parametrize("value", ["0", "null", '"nan"', "[1]", "{}"])
+@pytest.mark.parametrize("value", ["0", "null", "NaN", '"nan"', '""'])
 def test_nan_of_an_old_folder_has_no_effect_and_a_note(value: str) -> None:
     params = params_of(f'{{"nan": {value}}}', "params.json")
     assert params.recipe == {}
@@ -165,6 +165,13 @@ def test_defaults_are_those_of_mlaas4hep() -> None:
         ('{"plots": {"titles": {"MET_pt": 5}}}', "'titles': 'MET_pt' is 5"),
         ('{"split": {"training": 0.5, "validation": 0.5}}', 'it takes {"training": share, .* or a condition'),
         ('{"split": {"training": 0.5, "validation": 0.5, "test": 0.5}}', "with shares above 0 that add up to 1"),
+        ('{"training": "fast"}', '\'training\' is "fast" \\(text\\); it takes "standard" or "chunk"'),
+        ('{"training": "chunk", "patience": 3}', "'patience' would end a training by chunks .*; leave one of them out"),
+        ('{"verbose": "yes"}', "'verbose' is \"yes\" \\(text\\); it takes a whole number: 0, 1 or 2"),
+        ('{"hist": 5}', "'hist' is 5 \\(a whole number\\); it takes text"),
+        ('{"nan": [1]}', "'nan' is .1. \\(a list\\); it takes a number, \"indicator\", or an object"),
+        ('{"nan": "median"}', "'nan', '.*' .* is \"median\" \\(text\\); it takes a number"),
+        ('{"specs": 1}', "'specs' is 1 .*; it takes a name"),
         ('{"negative_weights": "no"}', 'it takes "keep" or "abs" or "drop" or "error"'),
         ('{"epochs": 10001}', "'epochs' is 10001 .* from 1 to 10,000"),
         ('{"batch_size": 1000001}', "'batch_size' is 1000001 .* from 1 to 1,000,000"),
@@ -284,11 +291,88 @@ def test_training_options_become_fields_of_the_recipe(text: str, recipe: dict[st
     assert params_of(text, "params.json").recipe == recipe
 
 
-def test_a_split_of_an_old_folder_is_the_usual_one_and_has_a_note() -> None:
-    params = params_of('{"split": 0.3}', "params.json")
-    assert params.recipe == {"split": SplitRule((0.64, 0.16, 0.20))}
-    (note,) = params.notes
-    assert note.startswith("params.json: 'split' has no effect: a number is ignored, as in MLaaS4HEP")
+@pytest.mark.parametrize(
+    ("split", "shares", "note"),
+    [
+        ("0.2", (0.64, 0.16, 0.2), None),
+        (
+            "0.3",
+            (0.56, 0.14, 0.3),
+            "0.56 training, 0.14 validation, 0.3 test; MLaaS4HEP ignored the key (0.64 training, 0.16 validation, "
+            "0.2 test)",
+        ),
+        (
+            "7",
+            (0.64, 0.16, 0.2),
+            "has no effect: 7 is not a share between 0 and 1; 0.64 training, 0.16 validation, 0.2",
+        ),
+    ],
+)
+def test_a_number_as_split_is_the_share_of_test_events(split: str, shares: tuple[float, ...], note: str | None) -> None:
+    params = params_of(f'{{"split": {split}}}', "params.json")
+    assert params.recipe["split"].fractions == pytest.approx(shares)
+    assert sum(params.recipe["split"].fractions) == pytest.approx(1)
+    assert len(params.notes) == (note is not None)
+    assert all(note in one for one in params.notes if note)
+
+
+@pytest.mark.parametrize(
+    ("text", "chunk_events", "note"),
+    [
+        ("{}", None, None),
+        ('{"training": "standard", "chunk_size": 500}', None, None),
+        ('{"chunk_size": -1}', None, None),
+        (
+            '{"chunk_size": 500}',
+            None,
+            "'chunk_size' has no effect: every epoch sees all events, which makes better models; 'training': 'chunk' "
+            "trains chunks of 500 events one after the other, as MLaaS4HEP did",
+        ),
+        (
+            '{"training": "chunk"}',
+            1000,
+            "'training': chunks of 1,000 events are trained one after the other, each for all epochs",
+        ),
+        ('{"training": "chunk", "chunk_size": 500}', 500, "'training': chunks of 500 events are trained one after"),
+        ('{"training": "chunk", "chunk_size": -1}', None, "'training': one chunk has all events (chunk_size -1), so"),
+    ],
+)
+def test_training_is_by_chunks_where_it_is_asked_for(text: str, chunk_events: int | None, note: str | None) -> None:
+    params = params_of(text, "params.json")
+    assert params.recipe.get("chunk_events") == chunk_events
+    assert len(params.notes) == (note is not None)
+    assert all(f"params.json: {note}" in one for one in params.notes)
+
+
+def test_a_number_as_nan_fills_slots_and_missing_values() -> None:
+    params = params_of('{"nan": -1.5}', "params.json")
+    assert params.recipe == {"features": FeatureRules(nan=(NanRule("*", -1.5),), pad=(PadRule("*", -1.5),))}
+    assert params.notes == (
+        "params.json: 'nan': slots and values without a number are -1.5 after scaling; in MLaaS4HEP 0",
+    )
+    both = params_of('{"nan": -1, "pad": {"Jet_*": -2}}', "params.json").recipe["features"]
+    assert both == FeatureRules(nan=(NanRule("*", -1),), pad=(PadRule("Jet_*", -2),))
+
+
+@pytest.mark.parametrize(
+    ("value", "folder"), [('"pdfs"', "pdfs"), ("true", "pdfs"), ('""', ""), ("null", ""), ("false", "")]
+)
+def test_hist_names_the_folder_of_histograms(value: str, folder: str) -> None:
+    params = params_of(f'{{"hist": {value}}}', "params.json")
+    assert params.histograms == folder
+    note = "params.json: 'hist': the histograms of the branches go to 'pdfs' after a training by `hepfaas train`"
+    assert params.notes == ((note,) if folder else ())
+
+
+@pytest.mark.parametrize(("value", "verbose"), [("0", 0), ("1", 1), ("2", 2), ("5", 2), ("-1", 0), ("true", 1)])
+def test_verbose_changes_no_result(value: str, verbose: int) -> None:
+    params = params_of(f'{{"verbose": {value}}}', "params.json")
+    assert (params.verbose, params.recipe, params.notes) == (verbose, {}, ())
+
+
+def test_a_file_of_ranges_has_a_key() -> None:
+    params = params_of('{"specs": "global-specs.json"}', "params.json")
+    assert (params.specs, params.recipe) == ("global-specs.json", {})
 
 
 def test_targets_are_one_or_several_expressions() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import random
+import re
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from hepfaas.errors import RequestError
 from hepfaas.runs import course, plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, ScalingRule
 from hepfaas.runs.folds import Folds
+from hepfaas.runs.old_specs import OldRange, OldSpecs
 from hepfaas.runs.opened import files_of, joined
 from hepfaas.runs.plot_labels import PlotLabels
 from hepfaas.runs.preprocessing import Cut, NewBranch, Preprocessing
@@ -200,10 +202,27 @@ def test_a_run_with_folds_prepares_its_events_once_and_trains_a_network_for_each
     steps = World(folded()).finish()
     counts = kinds(steps)
     assert (counts["prepare"], counts["train"], counts["score"]) == (42, 3 * 3, 3 * 42)
-    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 2, 1, 1, 1)
+    assert (counts["export"], counts["examine"], counts["evaluate"], counts["publish"]) == (3 + 1, 1, 1, 1)
     assert {step.fold for step in steps if isinstance(step, Train)} == {0, 1, 2}
-    joined = {step.joined: len(step.checkpoints) for step in steps if isinstance(step, Export)}
-    assert joined == {"": 1, "mean": 3, "each": 3}
+    assert sorted(len(step.checkpoints) for step in steps if isinstance(step, Export)) == [1, 1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "expected"),
+    [((), ("slice",)), (("slice",), ("event",)), (("/slice|event/",), ()), (("run",), ("event", "slice"))],
+)
+def test_an_identifier_that_gives_the_fold_is_not_removed(
+    identifiers: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    recipe = dataclasses.replace(RECIPE, folds=Folds(3, "event + slice"), identifiers=identifiers)
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == expected
+
+
+def test_an_identifier_that_a_weight_or_a_spectator_uses_is_no_identifier() -> None:
+    recipe = folded(weight="event", spectators=("run",), identifiers=("run", "event"))
+    (removed,) = {step.removed for step in World(recipe).coming().steps}  # type: ignore[union-attr]
+    assert removed == ("run", "event")
 
 
 @settings(max_examples=15, deadline=None)
@@ -311,6 +330,8 @@ def test_a_new_attempt_opens_the_files_again_and_does_nothing_else() -> None:
     assert [step.kind for step in coming.steps] == ["open", "open"]
 
 
+RANGES = (OldRange("met", False, 0, 1, 1), OldRange("mu_pt", True, 0, 1, 3))
+
 OTHER: dict[str, Any] = {
     "name": "other",
     "files": (LabelledFile("a.root", 1), LabelledFile("b.root", 0)),
@@ -352,7 +373,12 @@ OTHER: dict[str, Any] = {
     "class_weight": "balanced",
     "targets": ("met",),
     "folds": Folds(3),
+    "function": "def preprocessing(record): return record",
     "plots": PlotLabels("other"),
+    "unreadable_files": "skip",
+    "chunk_events": 1_000,
+    "dtype": "parquet",
+    "specs": OldSpecs("specs-a.json", (OldRange("met", False, 0, 9, 1), OldRange("mu_pt", True, 0, 9, 2))),
 }
 WEIGHTED = dataclasses.replace(
     RECIPE,
@@ -374,7 +400,10 @@ DATA_KEYS = {
     "files", "tree", "n_events", "split_seed", "split", "samples", "luminosity", "label", "weight", "spectators",
     "balance", "negative_weights", "targets",
 }  # fmt: skip
-MODEL_KEYS = {"code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name"}
+MODEL_KEYS = {
+    "code", "module", "batch_size", "shuffle", "seed", "threads", "xla", "segment_rows", "epochs", "name",
+    "chunk_events",
+}  # fmt: skip
 TRAINING_OPTIONS = {"patience", "min_delta", "learning_rate", "learning_rate_schedule", "class_weight"}
 
 
@@ -387,9 +416,80 @@ def test_only_keys_about_data_change_the_prepared_events(name: str) -> None:
     base, changed = prepared(World(recipe)), prepared(World(dataclasses.replace(recipe, **{name: OTHER[name]})))
     if name in DATA_KEYS:
         assert base != changed
-    elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold"}:
+    elif name in MODEL_KEYS | TRAINING_OPTIONS | {"threshold", "unreadable_files"}:
         assert base == changed
     # the others change the results of open and spec, which are fixed in this world
+
+
+@pytest.mark.parametrize("fold", [None, 3])
+def test_a_training_by_chunks_has_rounds_of_equal_size_that_end_with_a_result(fold: int | None) -> None:
+    """92,000 events make 19 chunks of at most 5,000 events; rounds and segments are planned as for epochs."""
+    changes: dict[str, Any] = {"epochs": 4, "chunk_events": 5_000, "folds": fold and Folds(fold)}
+    recipe = dataclasses.replace(RECIPE, **changes)
+    world = World(recipe, {"a.root": 90_000, "b.root": 2_000})
+    steps = trained(world.finish())
+    assert {(step.chunks, step.passes) for step in steps} == {(19, 4)}
+    assert len(steps) == 4 * (fold or 1)
+    assert {step.epoch for step in steps} == set(range(4))
+    many = dataclasses.replace(recipe, segment_rows=32_000, folds=None)
+    (chain,) = plan.chains_of(many, "run/1", finished(many).results.get)
+    rows = 92_000 * 64 // 100
+    assert [len(segments) for segments in chain] == [-(-19 // (32_000 // -(-rows // 19)))] * 4
+
+
+def finished(recipe: Recipe) -> World:
+    world = World(recipe, {"a.root": 90_000, "b.root": 2_000})
+    world.finish()
+    return world
+
+
+def test_one_chunk_with_all_events_is_the_usual_training() -> None:
+    usual = World(RECIPE).finish()
+    one = World(dataclasses.replace(RECIPE, chunk_events=10**9)).finish()
+    assert {step.key for step in trained(one)} == {step.key for step in trained(usual)}
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (
+            OldSpecs("s.json", (OldRange("met", False, 0, 1, 1),)),
+            "s.json has no range of 'mu_pt' of 'a.root'; exclude the branches, or leave out 'specs'",
+        ),
+        (
+            OldSpecs("s.json", (OldRange("met", False, 0, 1, 1), OldRange("mu_pt", False, 0, 1, 1))),
+            "branch 'mu_pt' is jagged in 'a.root' and flat in s.json",
+        ),
+        (
+            OldSpecs("s.json", (*RANGES, OldRange("gone", False, 0, 1, 1))),
+            "s.json has 'gone', and 'a.root' has no such branch; it is of other files",
+        ),
+        (OldSpecs("s.json", RANGES, (("/x/a.root", 5),)), "s.json counts 5 events in '/x/a.root', and 'a.root' has "),
+        (OldSpecs("s.json", RANGES, (("c.root", 5),)), "counts events of 'c.root', and 'a.root' is not among them"),
+        (
+            OldSpecs("s.json", RANGES, (("a.root", 2_000), ("b.root", 3_000), ("c.root", 1))),
+            "s.json counts events of 'c.root', which the run does not read",
+        ),
+    ],
+)
+def test_ranges_of_other_files_are_refused_with_the_difference(specs: OldSpecs, message: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
+        World(dataclasses.replace(RECIPE, specs=specs), {"a.root": 2_000, "b.root": 3_000}).finish()
+
+
+def test_ranges_of_these_files_are_part_of_the_spec() -> None:
+    specs = OldSpecs("s.json", RANGES, (("root://host//a.root", 2_000), ("b.root", 3_000)))
+    recipe = dataclasses.replace(RECIPE, specs=specs)
+    (spec,) = (step for step in World(recipe, {"a.root": 2_000, "b.root": 3_000}).finish() if step.kind == "spec")
+    assert OldSpecs.from_text(spec.ranges) == specs  # type: ignore[attr-defined]
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_events_may_be_counted_after_the_cuts() -> None:
+    specs = OldSpecs("s.json", RANGES, (("a.root", 1_500), ("b.root", 3_000)))
+    cuts = Preprocessing(cuts=(Cut("met", "met > 30"),))
+    world = World(dataclasses.replace(RECIPE, specs=specs, preprocessing=cuts), {"a.root": 2_000, "b.root": 3_000})
+    assert world.finish()
 
 
 def test_a_regression_has_one_class_and_the_scale_of_its_targets_in_every_step() -> None:

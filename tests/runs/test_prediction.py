@@ -79,6 +79,10 @@ def test_a_file_is_scored_once() -> None:
         coming(RECIPE, [FILES[0], FILES[0]])
 
 
+IN_OPENING = ("identifiers", "range_events", "spectators", "fold_by", "dtype", "function")
+"""Values that change the open steps."""
+
+
 def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     other: dict[str, Any] = {
         "graph": "x",
@@ -94,6 +98,9 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
         "name": "x",
         "model": "m/2",
         "urls": ("c.root", "d.root"),
+        "trees": ("x", ""),
+        "dtype": "csv",
+        "function": "def preprocessing(record): return record",
     }
     assert set(other) == {field.name for field in fields(Prediction)}
     before = {step.key for step in predicts(RECIPE, *FILES)}
@@ -101,7 +108,15 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
     for name, value in other.items():
         changed = replace(RECIPE, **{name: value})
         same = {step.key for step in predicts(changed, *FILES)} == before
-        if name in ("identifiers", "range_events", "spectators", "fold_by"):  # these change the open step
+        if name in (
+            "identifiers",
+            "range_events",
+            "spectators",
+            "fold_by",
+            "trees",
+            "dtype",
+            "function",
+        ):  # these change the open step
             assert plan.next_steps(changed, "m-1/1", lambda key: None) != openings
         elif name != "preprocessing":  # the hash of the spec names it, and the open step needs it for spectators
             assert same == (name in HINTS), name
@@ -116,6 +131,19 @@ def test_the_fold_of_an_event_is_computed_in_files_that_have_its_branches() -> N
     ]
 
 
+def test_each_file_is_read_at_the_tree_that_its_header_names() -> None:
+    recipe = replace(RECIPE, trees=("Signal", ""))
+    ready = plan.next_steps(recipe, "m-1/1", lambda key: None)
+    assert isinstance(ready, Ready)
+    opens = [step for step in ready.levels[0] if isinstance(step, Open)]
+    assert [(step.tree, step.usual_tree) for step in opens] == [("Signal", "Events"), ("", "Events")]
+    files = [{**opened("A:Signal", (0, 5)), "tree": "Signal"}, {**opened("B:Only", (0, 4)), "tree": "Only"}]
+    steps = predicts(recipe, *files)
+    assert [(step.file, step.tree) for step in steps] == [("A:Signal", "Signal"), ("B:Only", "Only")]
+    with pytest.raises(RequestError, match=r"'b.root' and 'a.root:Signal' are the same file"):
+        coming(recipe, [files[0], files[0]])
+
+
 def test_the_plan_names_the_step_that_makes_a_lost_part() -> None:
     step = predicts(RECIPE, *FILES)[1]
     ready = plan.next_steps(RECIPE, "m-1/1", lambda key: None)
@@ -127,7 +155,7 @@ def test_the_plan_names_the_step_that_makes_a_lost_part() -> None:
 
 
 def test_the_ledger_finds_missing_doubled_and_cut_parts() -> None:
-    file = Input("a.root", 0, "A", ((2, 5), (5, 9)))
+    file = Input("a.root", 0, "A", ((2, 5), (5, 9)), "Events")
 
     def findings(*parts: tuple[int, int, int]) -> tuple[str, ...]:
         counted = [CountedPart("A", (start, stop), (rows,)) for start, stop, rows in parts]

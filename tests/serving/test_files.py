@@ -9,6 +9,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import uproot
 from hepfaas.datasets.opened import opened
 from hepfaas.errors import RequestError
 from hepfaas.models import versions
@@ -51,6 +52,30 @@ def test_a_file_streams_back_line_by_line_and_says_that_it_was_all(served: Serve
         assert table.headers["content-type"] == kind
         document = read(table.content)
         assert same((document.read_all() if kind == ARROW else document.read())["score"].to_numpy(), served.scores)
+
+
+def test_a_file_may_name_its_tree_or_have_only_one(served: Served, xrootd: XRootD, tmp_path: Path) -> None:
+    with uproot.recreate(tmp_path / "only.root") as file:
+        file["other"] = {name: served.events[name][:7] for name in ("met", "lep_pt", "event")}
+    with uproot.recreate(tmp_path / "both.root") as file:
+        file["dir/a"] = {name: served.events[name][:5] for name in ("met", "lep_pt", "event")}
+        file["b"] = {name: served.events[name][5:9] for name in ("met", "lep_pt", "event")}
+    only, both = (xrootd.serve(tmp_path / f"{name}.root") for name in ("only", "both"))
+
+    def scores(*files: str, **more: str) -> list[float]:
+        answer = served.http.post(PREDICT, json={"files": files, **more})
+        *lines, last = map(json.loads, answer.text.splitlines())
+        assert last["events"] == len(lines)
+        return [line["score"] for line in lines]
+
+    assert same(scores(only), served.scores[:7])
+    assert same(scores(f"{both}:dir/a", f"{both}:b", only), [*served.scores[:9], *served.scores[:7]])
+    assert same(scores(both, f"{both}:dir/a", tree="b"), [*served.scores[5:9], *served.scores[:5]])
+    answer = served.http.post(PREDICT, json={"files": [both]})
+    assert "has no TTree 'Events'; it has: dir/a, b" in answer.json()["error"]
+    body = (tmp_path / "only.root").read_bytes()
+    answer = served.http.post(PREDICT, content=body, headers={"Content-Type": "application/x-root"})
+    assert same(answer.json()["scores"]["score"], served.scores[:7])
 
 
 def test_an_instance_without_a_broker_says_that_it_cannot_begin_runs(served: Served, xrootd: XRootD) -> None:

@@ -54,7 +54,7 @@ def prepared(store: Store, params: dict[str, Any]) -> tuple[FeatureSpec, dict[in
             stored = open_part(part.key, part.size_bytes, store)
             for split in Split:
                 features = [row for number in stored.facts.batches(split) for row in stored.rows(number).features]
-                rows |= dict(zip(stored.entries(split).tolist(), features, strict=True))
+                rows |= dict(zip(stored.entries(stored.facts.batches(split)).tolist(), features, strict=True))
     return FeatureSpec.from_json(json.loads(store.get(columns))), rows
 
 

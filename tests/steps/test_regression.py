@@ -81,7 +81,7 @@ def rows_of(parts: list[PreparedPart], store: Store) -> tuple[NDArray[np.int64],
     for part in parts:
         stored = open_part(part.key, part.size_bytes, store)
         for split in Split:
-            places.append(stored.entries(split) + N * files.index(part.file))
+            places.append(stored.entries(stored.facts.batches(split)) + N * files.index(part.file))
             rows = [stored.rows(number) for number in stored.facts.batches(split)]
             targets += [batch.labels for batch in rows]
             weights += [batch.weights for batch in rows if batch.weights is not None]

@@ -19,7 +19,7 @@ from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.runs import plan, preparation
 from hepfaas.runs.feature_rules import FeatureRules, NanRule, PadRule, ScalingRule
-from hepfaas.runs.ledger import CountedPart, ledger
+from hepfaas.runs.ledger import CountedPart, Training, ledger
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.preprocessing import Cut, Missing, NewBranch, ObjectCut, Preprocessing
 from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
@@ -129,7 +129,7 @@ def rows_of(parts: list[PreparedPart], store: Store) -> dict[tuple[str, int], Ma
     for part in parts:
         stored: StoredPart = open_part(part.key, part.size_bytes, store)
         for split in Split:
-            entries = stored.entries(split)
+            entries = stored.entries(stored.facts.batches(split))
             done = 0
             for number in stored.facts.batches(split):
                 batch = stored.rows(number)
@@ -194,7 +194,7 @@ def test_serving_builds_the_features_of_the_training_bit_for_bit(
                 assert features.tobytes() == rows[file.identity, entry]["features"]
     headers = preparation.headers(recipe, "run/1", lambda key: result_if_there(key, store))
     counted = [CountedPart(part.file, part.entries, part.rows, part.id_sum, part.rejected) for part in parts]
-    book = ledger(preparation.inputs(recipe, headers), [(counted, [])])
+    book = ledger(preparation.inputs(recipe, headers), [Training(counted, [])])
     assert book.holds
     assert book.events == 2 * N == len(rows) + sum(book.rejected)
 
@@ -326,7 +326,7 @@ def test_identifiers_stay_as_they_were_read(files: tuple[str, str], tmp_path: Pa
     parts = prepared(recipe_of(files, preprocessing=missing), store)
     for part in parts:
         table = pa.ipc.open_file(pa.py_buffer(store.get(part.key))).read_all()
-        events = table["event"]
+        events = table["identifier/event"]
         assert events.type == pa.int64()
         wanted = np.arange(N) + N * part.label
         assert sorted(events.to_pylist()) == wanted[wanted % 2 == 1].tolist()

@@ -53,7 +53,7 @@ def test_every_row_is_in_a_batch_of_its_split(count: int, how: str) -> None:
             np.testing.assert_array_equal(
                 np.concatenate([batch.ids for batch in batches]), event_ids("file", mine + 100)
             )
-        np.testing.assert_array_equal(stored_part.entries(number), mine + 100)
+        np.testing.assert_array_equal(stored_part.entries(stored_part.facts.batches(number)), mine + 100)
     assert stored_part.facts.id_sum == id_sum(event_ids("file", np.flatnonzero(split == 0) + 100))
 
 
@@ -95,4 +95,5 @@ def test_a_part_without_selected_events_has_no_rows() -> None:
     stored_part = part(data.to_pybytes())
     assert stored_part.facts.rows == (0, 0, 0)
     assert stored_part.facts.rejected == (20,)
-    assert [stored_part.entries(split).tolist() for split in range(3)] == [[], [], []]
+    assert [stored_part.facts.batches(split) for split in range(3)] == [[], [], []]
+    assert stored_part.entries([]).tolist() == []

@@ -3,7 +3,16 @@
 from collections import Counter
 
 from hepfaas.runs.epochs import BATCH_ROWS, BLOCK_ROWS, n_segments
-from hepfaas.training.segments import Block, SplitPart, blocks_of, first_rows, rows_in, seed_of, segments_of
+from hepfaas.training.segments import (
+    Block,
+    SplitPart,
+    blocks_of,
+    first_rows,
+    round_of,
+    rows_in,
+    seed_of,
+    segments_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +66,30 @@ def test_an_epoch_has_as_many_segments_as_the_plan_says(rows: int, segment_rows:
     segments = segments_of(blocks, segment_rows)
     assert len(segments) == n_segments(rows, segment_rows)
     assert [block for segment in segments for block in segment] == blocks
+
+
+@settings(max_examples=30, deadline=None)
+@given(parts_of_data, st.integers(2, 9), st.integers(1, 5), st.integers(1, 300_000))
+def test_a_training_by_chunks_passes_over_one_chunk_after_the_other(
+    parts: list[SplitPart], n_chunks: int, passes: int, segment_rows: int
+) -> None:
+    rows = sum(part.rows for part in parts)
+    rounds = [round_of(parts, 5, n_chunks=n_chunks, passes=passes, number=number) for number in range(passes)]
+    for blocks in rounds:
+        segments = segments_of(blocks, segment_rows, rows, n_chunks)
+        assert len(segments) == n_segments(rows, segment_rows, n_chunks)
+        assert [block for segment in segments for block in segment] == blocks
+        assert max(rows_in([block]) for block in blocks) <= BLOCK_ROWS + len(parts)
+    everything = [block for blocks in rounds for block in blocks]
+    per_chunk = len(everything) // (n_chunks * passes)
+    seen = [everything[start : start + per_chunk] for start in range(0, len(everything), per_chunk)]  # one pass each
+    chunks = seen[::passes]
+    assert seen == [chunk for chunk in chunks for _ in range(passes)]
+    drawn = counted([block for chunk in chunks for block in chunk])
+    assert set(drawn.values()) == {1}
+    assert len(drawn) == rows
+    sizes = [rows_in(chunk) for chunk in chunks]
+    assert max(sizes) - min(sizes) <= per_chunk * len({part.label for part in parts})
 
 
 def test_another_epoch_is_another_order() -> None:

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from hepfaas.errors import RequestError
-from hepfaas.runs.folds import MOST_FOLDS, Folds
-from hepfaas.runs.folds import split_of as split_of_group
+from hepfaas.runs.folds import MOST_FOLDS, Folds, split_of_group
 from hepfaas.runs.splits import USUAL_SPLIT, Split, SplitRule
 from hepfaas.training.split import event_ids, folds_of, groups_of, id_sum, split_of
 from hypothesis import given

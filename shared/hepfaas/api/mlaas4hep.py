@@ -40,6 +40,7 @@ from hepfaas.views.following import follow_log
 
 EXTENSIONS = (".gz", ".tgz", ".tar", ".txt", ".pdf", ".json")
 SUBMITTED = ("name", "device", "memory", "cpus", "files", "labels", "model", "params")
+ALLOWED = ("preproc", "specs")
 MOST_EXTRA_BYTES = 100_000_000
 
 
@@ -83,6 +84,7 @@ def submit(context: Context) -> Response:
             raise RequestError(f"'{key}' is {json.dumps(values[key])[:100]}; it takes text")
     name = str(values["name"])
     files = {key: str(values[key]) for key in ("files", "labels", "model", "params")}
+    files |= {key: str(values[key]) for key in ALLOWED if values.get(key)}
     for file in files.values():
         checked_name(file)
     with context.spool.share(context.owner) as share, tempfile.TemporaryDirectory(prefix="hepfaas-") as scratch:
@@ -129,7 +131,7 @@ def model(context: Context) -> Response:
 
 
 def delete_specs(context: Context) -> Response:
-    """GET /delete_specs?name=N: remove '*specs*' from the folder. No run reads such files."""
+    """GET /delete_specs?name=N: remove '*specs*' from the folder. A run reads such a file only if it names it."""
     _check_site(context)
     name = _folder_name(context)
     files = _folder(context.store, name)
@@ -192,7 +194,7 @@ ROUTES = (
             "application/json": {
                 "type": "object",
                 "required": list(SUBMITTED),
-                "properties": {name: {"type": ["string", "integer"]} for name in SUBMITTED},
+                "properties": {name: {"type": ["string", "integer"]} for name in (*SUBMITTED, *ALLOWED)},
             }
         },
     ),

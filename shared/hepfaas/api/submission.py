@@ -31,7 +31,7 @@ from hepfaas.runs.recipe import Recipe
 MOST_JOB_BYTES = 8_000_000
 """Size of a job that comes as JSON: its code has 5 MB at most."""
 TARS = ("application/gzip", "application/x-gzip", "application/x-tar", "application/x-tar+gzip")
-NAMES = ("files", "labels", "samples", "model", "params", "name")
+NAMES = ("files", "labels", "samples", "model", "params", "preproc", "specs", "name")
 RETRY_AFTER_S = "2"
 _PARSING = threading.Lock()
 

@@ -10,7 +10,7 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-from hepfaas.client.calls import DAY_S, POLL_S, Client, not_ended
+from hepfaas.client.calls import DAY_S, Client, not_ended, pauses
 from hepfaas.client.connection import MOST_CONNECTIONS, Token
 from hepfaas.client.status import Status
 
@@ -99,12 +99,13 @@ class AsyncClient:
     async def follow(self, run: str, timeout_s: float = DAY_S) -> AsyncIterator[Status]:
         """Client.follow without a thread between two looks."""
         end = time.monotonic() + timeout_s
-        while not (status := await self.status(run)).ended:
-            yield status
+        for pause_s in pauses():
+            yield (status := await self.status(run))
+            if status.ended:
+                return
             if time.monotonic() > end:
                 raise not_ended(run, timeout_s)
-            await asyncio.sleep(POLL_S)
-        yield status
+            await asyncio.sleep(pause_s)
 
     async def wait(
         self, run: str, on_status: Callable[[Status], None] | None = None, timeout_s: float = DAY_S

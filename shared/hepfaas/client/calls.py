@@ -28,7 +28,9 @@ from hepfaas.platform.terminal import visible
 if TYPE_CHECKING:
     from hepfaas.scores.files import Columns
 
-POLL_S = 0.5
+FIRST_POLL_S, POLL_S = 0.05, 0.5
+"""Seconds between two requests for a status: the first ones, and the last."""
+
 DAY_S = 86_400
 CONTINUED = re.compile(r"run \S+: more by \?follow=1&after=(?P<after>\S*)")
 """The last line of a log that continues: a service ends a response after some minutes."""
@@ -62,12 +64,14 @@ class Client:
         samples: str = "",
         model: str = "",
         params: str = "",
+        preproc: str = "",
+        specs: str = "",
         webhook: str = "",
     ) -> str:
         """Send a job's folder and return the name of the run.
 
-        name: of the model. files, labels, samples, model, params: names of files in the folder, if they are not the
-        usual ones. webhook: URL that gets the events of the run.
+        name: of the model. files, labels, samples, model, params, preproc, specs: names of files in the folder, if they
+        are not the usual ones. webhook: URL that gets the events of the run.
         Wildcards in root:// and s3:// addresses are resolved here, with the credentials of this machine.
         """
         folder = Path(folder)
@@ -77,6 +81,8 @@ class Client:
             "samples": samples,
             "model": model,
             "params": params,
+            "preproc": preproc,
+            "specs": specs,
             "name": name,
         }
         names = {key: value for key, value in every.items() if value}
@@ -93,14 +99,16 @@ class Client:
         return Status(self._json("GET", f"/v1/runs/{run}"))
 
     def follow(self, run: str, timeout_s: float = DAY_S) -> Iterator[Status]:
-        """Yield the status of a run twice a second, last after its end. Raises: UnavailableError after `timeout_s`."""
+        """Yield the status of a run, at first often and then twice a second, last after its end. Raises:
+        UnavailableError after `timeout_s`."""
         end = time.monotonic() + timeout_s
-        while not (status := self.status(run)).ended:
-            yield status
+        for pause_s in pauses():
+            yield (status := self.status(run))
+            if status.ended:
+                return
             if time.monotonic() > end:
                 raise not_ended(run, timeout_s)
-            time.sleep(POLL_S)
-        yield status
+            time.sleep(pause_s)
 
     def wait(self, run: str, on_status: Callable[[Status], None] | None = None, timeout_s: float = DAY_S) -> Status:
         """Return the status at the end of a run; `on_status` gets those before. Raises: UnavailableError after
@@ -280,6 +288,14 @@ def _tag_path(run: str, tag: str) -> str:
 def _predict_path(model: str) -> str:
     name, _, version = model.partition("/")
     return f"/v1/models/{name}{f'/versions/{version}' if version else ''}/predict"
+
+
+def pauses() -> Iterator[float]:
+    """Yield the seconds between one look and the next: short at first, for short runs."""
+    pause_s = FIRST_POLL_S
+    while True:
+        yield pause_s
+        pause_s = min(1.2 * pause_s, POLL_S)
 
 
 def not_ended(run: str, timeout_s: float) -> UnavailableError:

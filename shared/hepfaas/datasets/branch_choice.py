@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.patterns import closest, is_pattern, matching
-
-IDENTIFIERS = ("run", "event", "luminosityBlock")
-"""Default identifiers of an event, as in MLaaS4HEP."""
+from hepfaas.runs.steps import IDENTIFIERS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.byte_source import ByteSource, LocalSource, Range
 from hepfaas.datasets.file_identity import in_memory
-from hepfaas.datasets.formats import HEAD_BYTES, ROOT, format_named, format_of
+from hepfaas.datasets.formats import HEAD_BYTES, ROOT, USUAL_FORM, Form, format_named, format_of
 from hepfaas.datasets.ranges import EntryRange
 from hepfaas.datasets.reading import Endpoint
 from hepfaas.errors import RequestError
@@ -36,16 +36,23 @@ _TYPE = re.compile(r"bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 
 
 def open_file(
-    endpoint: Endpoint, most_held: int = 0, memory: Memory = USUAL_MEMORY, *, dtype: str = "", layout: str = ""
+    endpoint: Endpoint,
+    most_held: int = 0,
+    memory: Memory = USUAL_MEMORY,
+    form: Form = USUAL_FORM,
+    layout: str = "",
 ) -> EventFile:
     """Return the file, which the caller closes. Call it within `translated_errors`.
 
-    most_held: largest file on a server, in bytes, that is fetched whole and read from memory. dtype: its format, ''
-    for that of its name or its first bytes. layout: of the same file (`Tree`), '' if it is not known.
+    most_held: largest file on a server, in bytes, that is fetched whole and read from memory. layout: of the same file
+    (`Tree`), from which its form is taken; '' if it is not known.
     """
     url, source = endpoint.url, _source(endpoint, most_held)
     try:
-        dtype = json.loads(layout)["format"] if layout else dtype
+        if layout:
+            known = json.loads(layout)
+            form = Form(known["format"], known["function"])
+        dtype = form.dtype
         format_ = dtype or format_named(url)
         if format_ != ROOT:
             (head,) = source.fetch([(0, min(HEAD_BYTES, source.size_bytes))])
@@ -53,7 +60,7 @@ def open_file(
     except BaseException:
         source.close()
         raise
-    return EventFile(source, url, memory, format_, layout)
+    return EventFile(source, url, memory, format_, form.function, layout)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Tree:
 class EventFile:
     """An open file and the worker that parses it. Every method raises RequestError and the errors of the source.
 
-    format_: one of formats.py. layout: see `open_file`.
+    format_: one of formats.py. function: see `Form`. layout: see `open_file`.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class EventFile:
         name: str,
         memory: Memory = USUAL_MEMORY,
         format_: str = ROOT,
+        function: str = "",
         layout: str = "",
     ) -> None:
         self.source, self._name, self.format = source, name, format_
@@ -97,7 +105,8 @@ class EventFile:
             source.close()
             raise
         try:
-            facts, _ = self._call("open", name=name, size_bytes=source.size_bytes, format=format_, layout=layout)
+            form = {"format": format_, "layout": layout, "record_function": function}
+            facts, _ = self._call("open", name=name, size_bytes=source.size_bytes, **form)
             self.fingerprint = str(facts["fingerprint"])
         except BaseException:
             self.close()
@@ -126,6 +135,10 @@ class EventFile:
             notes=tuple(map(str, facts.get("notes", ()))),
             layout=str(facts.get("layout", "")),
         )
+
+    def tree_or_only(self, name: str) -> str:
+        """Return the name of a tree, or that of the only tree of a file that has no tree of this name."""
+        return str(self._call("tree_or_only", tree=name)[0]["tree"])
 
     def trees(self) -> list[Mapping[str, Any]]:
         """Return the values for the summary of each tree (summary.py)."""

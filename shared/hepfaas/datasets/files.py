@@ -30,6 +30,9 @@ MOST_NOTES = 20
 READ = "functions read root://, s3://, http(s):// addresses and files that came with the job"
 
 _COMMENT = re.compile(r"(?:^|\s)#")
+_TREE = re.compile(r"(.+\.root(?:\.[0-9]+)?):([^/].*)")
+"""A file and a tree in it, in the notation of uproot."""
+
 _RUCIO_NAME = re.compile(r"[A-Za-z0-9._-]{1,60}:[^:,\s][^:,]*")
 _RUCIO_CSV = re.compile(rf"({_RUCIO_NAME.pattern}),(?:\(None\)|[0-9A-Fa-f-]{{36}}),\w*,[^,]*,\w*")
 """A line of `rucio list-files --csv`: scope:name, GUID, Adler-32, size, events (rucio/cli/bin_legacy/rucio.py)."""
@@ -92,6 +95,19 @@ def _file_names(line: str) -> Iterator[str]:
     return _separated(line)
 
 
+def file_and_tree(name: str) -> tuple[str, str]:
+    """Return the path or address in a name such as 'data.root:Signal', and the tree, '' for none.
+
+    The name of a file that Rucio knows ('user.root:data.root') is no tree, and neither is the port of a server.
+    """
+    scheme, mark, rest = name.partition("://")
+    host, slash, path = rest.partition("/")
+    match = _TREE.fullmatch(path if mark else name)
+    if not match or re.search(r"\.root(\.[0-9]+)?$", match[2]) or (mark and "?" in path):
+        return name, ""
+    return (f"{scheme}{mark}{host}{slash}{match[1]}" if mark else match[1]), match[2]
+
+
 def labels_of(text: str) -> tuple[int, ...] | str:
     """Return the labels in a list, one for each file, or the expression that gives the label of each event.
 
@@ -118,13 +134,15 @@ class Locations:
 
     listing: gives the addresses that an address with wildcards matches. redirector: goes before names of files that are
     nowhere else, '' for none. folder: where files that came with the job are, None if there are none. inside: use no
-    file of this machine that is not in the folder.
+    file of this machine that is not in the folder. keeps_missing: a path of this machine where no file is has a
+    location, too: the run skips such files.
     """
 
     listing: Callable[[str], Sequence[str]]
     redirector: str = REDIRECTOR
     folder: Path | None = None
     inside: bool = True
+    keeps_missing: bool = False
 
     def of(self, name: str) -> tuple[str, ...]:
         """Return the addresses of files, or their paths on this machine. A name with wildcards has several.
@@ -156,6 +174,8 @@ class Locations:
     def _below_redirector(self, name: str) -> tuple[str, ...]:
         """Return the addresses of a logical name."""
         if not self._is_logical(name):
+            if self.keeps_missing and self.folder and not self.inside and not is_pattern(name):
+                return (str((self.folder / name).resolve()),)
             raise self._missing(name)
         path = logical_name(name)
         if path == name and self.redirector == REDIRECTOR and _RUCIO_NAME.fullmatch(name):
@@ -223,7 +243,8 @@ class Located:
 
 
 def located(named: Sequence[LabelledFile], locations: Locations, has_labels: bool = True) -> Located:
-    """Return files by their locations instead of their names; a name with wildcards gives its label to all its matches.
+    """Return files by their locations instead of their names; a name with wildcards gives its label and its tree to all
+    its matches.
 
     has_labels: whether the labels of the files are those of their events. Raises: RequestError if a file is named
     twice, if there are too many, or if there is only one class.
@@ -233,14 +254,18 @@ def located(named: Sequence[LabelledFile], locations: Locations, has_labels: boo
     notes, size = [], 0
     for number, one in enumerate(named, 1):
         place = f"sample '{one.sample}'" if one.sample else f"number {number}"
-        urls = locations.of(one.url)
-        if is_pattern(one.url) and urls != (one.url,):
-            notes.append(f"'{one.url[:MOST_NAME]}' matches {len(urls):,} file{'s' if len(urls) > 1 else ''}")
-        for url in urls:
-            if url in files:
-                raise RequestError(f"file '{url}' is listed twice, as {_both(places[url], place)}; list it once")
-            files[url], places[url] = replace(one, url=url), place
-            size += len(url)
+        name, tree = file_and_tree(one.url)
+        urls = locations.of(name)
+        if is_pattern(name) and urls != (name,):
+            notes.append(f"'{name[:MOST_NAME]}' matches {len(urls):,} file{'s' if len(urls) > 1 else ''}")
+        for file in (replace(one, url=url, tree=tree) for url in urls):
+            address = file.address
+            if address in files:
+                raise RequestError(
+                    f"file '{address}' is listed twice, as {_both(places[address], place)}; list it once"
+                )
+            files[address], places[address] = file, place
+            size += len(address)
         if len(files) > MOST_LISTED:
             raise RequestError(f"the job has more than {MOST_LISTED:,} files")
         if size > MOST_ADDRESSES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hepfaas.errors import RequestError
@@ -25,6 +26,21 @@ ENDINGS = {
 }
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 """Endings of compressed text files, after that of the format."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the user says that a file is to be read.
+
+    dtype: its format, '' for that of its name or its first bytes. function: source of `preprocessing(record)`, which is
+    applied to each record of JSON and CSV files, '' for none.
+    """
+
+    dtype: str = ""
+    function: str = ""
+
+
+USUAL_FORM = Form()
 
 HEAD_BYTES = 4
 HEADS = {b"root": ROOT, b"PAR1": PARQUET, b"Obj\x01": AVRO}

@@ -12,11 +12,12 @@ from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.event_file import EventFile, open_file
 from hepfaas.datasets.file_identity import identity_of, is_still, stat_of, uploaded
-from hepfaas.datasets.formats import ROOT, place_of
+from hepfaas.datasets.formats import ROOT, USUAL_FORM, Form, place_of
 from hepfaas.datasets.ranges import Baskets, EntryRange
 from hepfaas.datasets.reading import PLAIN, Endpoint, Reading
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Values
+from hepfaas.runs.identities import identity_of_events
 
 MOST_KEPT_OPEN = 4
 
@@ -48,6 +49,10 @@ class OpenedFile:
         """The tree and its file, for messages."""
         return place_of(self.url, self.tree, self.format)
 
+    def identity_of_events(self, usual_tree: str) -> str:
+        """Return the identity of the events; a table has no other tree. usual_tree: as for the function."""
+        return identity_of_events(self.identity, self.tree, usual_tree if self.format == ROOT else "")
+
     def baskets(self, names: Sequence[str]) -> list[Baskets]:
         """Return the baskets of these branches; branches with the same edges are added up."""
         sizes: dict[tuple[int, ...], int] = {}
@@ -58,20 +63,24 @@ class OpenedFile:
         return [Baskets(edges, size) for edges, size in sizes.items()]
 
 
-def opened(url: str, tree: str, reading: Reading = PLAIN, dtype: str = "") -> OpenedFile:
-    """Return the description of a file. Of binary files no event is read. Raises: RequestError; UnavailableError."""
+def opened(
+    url: str, tree: str, reading: Reading = PLAIN, form: Form = USUAL_FORM, *, or_only: bool = False
+) -> OpenedFile:
+    """Return the description of a file. Of binary files no event is read. or_only: the only tree of a ROOT file without
+    this one is opened instead. Raises: RequestError; UnavailableError."""
 
     def at(endpoint: Endpoint) -> OpenedFile:
-        with translated_errors(endpoint.url), _opened_at(endpoint, url, reading, dtype=dtype) as file:
+        with translated_errors(endpoint.url), _opened_at(endpoint, url, reading, form=form) as file:
             since, identity = stat_of(file.source), identity_of(file.source, file.fingerprint, url, reading)
-            described = file.tree(tree)
+            name = file.tree_or_only(tree) if or_only and file.format == ROOT else tree
+            described = file.tree(name)
             if not is_still(file.source, identity, since):
                 raise _changed(endpoint.url)
             return OpenedFile(
                 identity=identity,
                 fingerprint=file.fingerprint,
                 url=url,
-                tree=tree,
+                tree=name,
                 entries=described.entries,
                 size_bytes=file.source.size_bytes,
                 branches=described.branches,
@@ -111,11 +120,13 @@ def read(
     return reading.through(url, at)
 
 
-def _opened_at(endpoint: Endpoint, url: str, reading: Reading, *, dtype: str = "", layout: str = "") -> EventFile:
+def _opened_at(
+    endpoint: Endpoint, url: str, reading: Reading, *, form: Form = USUAL_FORM, layout: str = ""
+) -> EventFile:
     """Return the file at an endpoint. It is fetched whole up to a size; uploads were hashed before and are read by
     ranges."""
     most_held = 0 if uploaded(url, reading) else reading.hashed_bytes
-    return open_file(endpoint, most_held, reading.memory, dtype=dtype, layout=layout)
+    return open_file(endpoint, most_held, reading.memory, form, layout)
 
 
 def _changed(url: str) -> RequestError:

@@ -47,7 +47,7 @@ def serve(channel_number: int, file_number: int | None = None) -> None:
 
     def functions(callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
         reader = _Reader(callbacks, file_number)
-        names = ("open", "tree", "decoded", "read", "trees")
+        names = ("open", "tree", "tree_or_only", "decoded", "read", "trees")
         return {name: partial(reader.run, getattr(reader, f"do_{name}")) for name in names}
 
     serve_calls(channel_number, functions)
@@ -69,7 +69,7 @@ class _Reader:
         with translated_errors(self._name):
             return function(**values)
 
-    def do_open(self, size_bytes: int, format: str, layout: str) -> Answer:
+    def do_open(self, size_bytes: int, format: str, layout: str, record_function: str) -> Answer:
         """Open the file; return the fingerprint of its structure."""
         source: Source = _Fetched(self._name, size_bytes, self._callbacks)
         if self._file_number is not None:
@@ -91,6 +91,11 @@ class _Reader:
         described = [[b.name, b.jagged, b.type, b.size_bytes, b.title, places[edges[b.name]]] for b in branches]
         values = {"entries": int(opened.num_entries), "branches": described, "left_out": left_out}
         return values, [np.asarray(ends, dtype=np.int64) for ends in places]
+
+    def do_tree_or_only(self, tree: str) -> Answer:
+        """Return the name of the tree, or of the only one if there is none of this name."""
+        names = [name for name, key in self._objects().items() if key.fClassName in TREE_CLASSES]
+        return {"tree": names[0] if len(names) == 1 else tree}, []
 
     def do_decoded(self, tree: str, names: Sequence[str]) -> Answer:
         """Return the size of branches in memory by the headers of their baskets; the sizes that tree and branches state

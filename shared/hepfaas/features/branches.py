@@ -182,7 +182,8 @@ def range_of(branch: Values, *, moments: bool = False, histogram: bool = False) 
     """
     values, counts = values_and_counts(branch)
     finite = _finite(values)
-    bottom, top = _ends(values if values.dtype.kind in "iu" else finite) if len(finite) else (None, None)
+    exact = values if values.dtype.kind in "iu" else finite
+    bottom, top = _ends(exact) if len(finite) else (None, None)
     return BranchRange(
         jagged=counts is not None,
         bottom=bottom,
@@ -191,7 +192,7 @@ def range_of(branch: Values, *, moments: bool = False, histogram: bool = False) 
         n_finite=len(finite),
         n_missing=len(values) - len(finite),
         type=values.dtype.name,
-        moments=Moments(ExactSum.of(finite), ExactSum.of_squares(finite)) if moments else None,
+        moments=Moments(ExactSum.of(exact), ExactSum.of_squares(exact)) if moments else None,
         histogram=Histogram.of(finite) if histogram else None,
     )
 

@@ -21,6 +21,7 @@ def matrix(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.float3
     values of a constant branch pass unchanged. A jagged branch fills its slots from the first on; slots without a value
     are 0, as are NaN and infinite values, unless the spec has other numbers. The arithmetic is that of the original
     (MLaaS4HEP, reader.py:RootDataReader.next): float64 for flat branches, the branch's own precision for jagged ones.
+    Integers that float64 does not represent keep their distances.
 
     Raises: RequestError if a branch is missing or is flat where the spec has it jagged or the other way round, or, if
     surplus is "error", an event has more values than the branch's width.
@@ -33,7 +34,7 @@ def matrix(arrays: Mapping[str, Values], spec: FeatureSpec) -> NDArray[np.float3
         values, counts = _values(arrays, branch)
         if counts is None:
             columns = features[:, start : start + branch.n_columns]
-            columns[:, 0], missing = scaled(values.astype(np.float64), branch)
+            columns[:, 0], missing = scaled(_in_float64(values), branch)
             if branch.indicator and missing is not None:
                 columns[:, 1] = missing
         else:
@@ -109,6 +110,12 @@ class _Slots:
             return indices, None
         kept = indices - np.repeat(first_index, counts) < width
         return indices[kept], kept
+
+
+def _in_float64(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values as float64; integers of 8 bytes, which it may not represent, as they are."""
+    is_long = values.dtype.kind in "iu" and values.dtype.itemsize == 8
+    return values if is_long else values.astype(np.float64)
 
 
 def _values(arrays: Mapping[str, Values], branch: FeatureBranch) -> tuple[NDArray[Any], NDArray[np.int64] | None]:

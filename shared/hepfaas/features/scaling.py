@@ -84,8 +84,13 @@ def feature_branch(name: str, survey: BranchRange, rules: BranchRules) -> Featur
 def mean_and_deviation(survey: BranchRange) -> tuple[float, float]:
     """Return mean and standard deviation of the finite values of a survey that has moments."""
     assert survey.moments is not None
-    mean = survey.moments.values.fraction / survey.n_finite
+    mean = _mean(survey)
     return _nearest(mean), _root(survey.moments.squares.fraction / survey.n_finite - mean**2)
+
+
+def _mean(survey: BranchRange) -> Fraction:
+    assert survey.moments is not None
+    return survey.moments.values.fraction / survey.n_finite
 
 
 def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, high: float) -> NDArray[Any]:
@@ -93,10 +98,12 @@ def _without_limits(values: NDArray[Any], branch: FeatureBranch, low: float, hig
         if values.dtype.kind in "iu" and (isinstance(low, int) or isinstance(high, int)):
             return _distances(values, int(low)) / float(int(high) - int(low)) if high != low else values
         return (values - low) / (high - low) if high != low else values
-    numbers = values.astype(np.float64)
     if branch.scaling == "none":
-        return numbers
-    numbers -= branch.offset
+        return values.astype(np.float64)
+    if values.dtype.kind in "iu" and isinstance(branch.offset, int):
+        numbers = _distances(values, branch.offset)
+    else:
+        numbers = values.astype(np.float64) - branch.offset
     if branch.scaling == "log":
         finite = numbers > -np.inf  # minus infinity is missing, and not a value below low
         numbers = np.log1p(np.where(finite, np.maximum(numbers, 0), np.nan) + _NO_SIGN)
@@ -111,16 +118,18 @@ def _distances(values: NDArray[Any], low: int) -> NDArray[np.float64]:
 
 
 def _fitted(survey: BranchRange, kind: Scaling, low: float, high: float) -> tuple[float, float]:
-    """Return offset and scale; the scale is 1 where it would be 0."""
+    """Return offset and scale; the scale is 1 where it would be 0. The offset is an integer if the branch has integers
+    that float64 does not represent."""
+    is_large = isinstance(low, int) or isinstance(high, int)
     if kind == "log":
-        return low, math.log1p(high - low) or 1.0
+        return int(low) if is_large else low, math.log1p(high - low) or 1.0
     if kind == "standard":
         mean, deviation = mean_and_deviation(survey)
-        return mean, deviation or 1.0
+        return round(_mean(survey)) if is_large else mean, deviation or 1.0
     if kind == "robust":
         assert survey.histogram is not None
         first, median, third = (survey.histogram.quantile(quarters, 4) for quarters in (1, 2, 3))
-        return median, (third - first) or (high - low) or 1.0
+        return int(median) if is_large else median, (third - first) or (high - low) or 1.0
     return 0.0, 1.0
 
 

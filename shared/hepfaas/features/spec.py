@@ -24,7 +24,8 @@ class FeatureBranch:
     low, high: range over all training events in the branch's own unit; both None without any finite value. type: of
     the values in the training files; events in JSON are read as this type. scaling, offset, scale: features are
     (value - low) / (high - low) if the scaling is "minmax", (value - offset) / scale if it is "standard" or "robust",
-    log(1 + value - offset) / scale, at least 0, if it is "log", and the values themselves if it is "none". clip: lowest
+    log(1 + value - offset) / scale, at least 0, if it is "log", and the values themselves if it is "none". An offset
+    that is an integer is subtracted exactly from integers, which float64 may not represent. clip: lowest
     and highest feature. nan: feature of a value that is NaN or infinite. indicator: `width` further columns, 1 for
     each such value. pad: feature of a slot without a value. mask: `width` further columns, 1 for each slot that has a
     value.
@@ -95,7 +96,8 @@ class FeatureSpec:
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
     features. spectators: branches and expressions that are kept beside the scores, where the events have them.
-    targets: that a regression learned, (): scores are those of classes.
+    targets: that a regression learned, (): scores are those of classes. function: source of `preprocessing(record)`,
+    which is applied to the records of JSON and CSV files before everything else, '' for none.
     """
 
     branches: tuple[FeatureBranch, ...]
@@ -105,6 +107,7 @@ class FeatureSpec:
     read: tuple[InputBranch, ...] = ()
     spectators: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    function: str = ""
 
     @cached_property
     def inputs(self) -> tuple[InputBranch, ...]:
@@ -154,6 +157,8 @@ class FeatureSpec:
             values["spectators"] = list(self.spectators)
         if self.targets:
             values["targets"] = list(self.targets)
+        if self.function:
+            values["function"] = self.function
         return values
 
     @classmethod
@@ -167,6 +172,7 @@ class FeatureSpec:
             tuple(InputBranch(**branch) for branch in values.get("read", ())),
             tuple(values.get("spectators", ())),
             tuple(values.get("targets", ())),
+            values.get("function", ""),
         )
 
 

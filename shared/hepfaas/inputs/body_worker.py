@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet  # here, for all later workers
 
 from hepfaas.datasets.branch_choice import missing_branch
+from hepfaas.datasets.tables.columns import hide_pandas
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, packed
 from hepfaas.inputs import columns
@@ -31,7 +31,7 @@ Branches = Sequence[tuple[str, bool, str]]
 
 def serve(channel_number: int, body_number: int) -> None:
     """Answer calls about one body until the channel closes."""
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # else pyarrow imports it in each worker
+    hide_pandas()
     serve_calls(channel_number, partial(_functions, body_number))
 
 

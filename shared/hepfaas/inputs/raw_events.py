@@ -27,6 +27,7 @@ from hepfaas.inputs.decoded import ARROW_FILE, ARROW_STREAM, PARQUET, VALUE_BYTE
 from hepfaas.inputs.json_object import json_object
 from hepfaas.inputs.numbers import cast, from_json, place_in_events, place_of_event
 from hepfaas.models.served import Served
+from hepfaas.models.versions import Published
 from hepfaas.platform.work_limit import REQUEST_S, work_limit
 from hepfaas.sandbox.processes import USUAL_MEMORY, Memory, fork_server, sealed_memory
 from hepfaas.sandbox.tasks import Answer, TaskWorker, WorkerLostError
@@ -98,7 +99,8 @@ def events_in(
     """Return the events in a body of a media type.
 
     hold: called with the memory that they need, before they are decoded. memory: limits of the process that decodes
-    them. tree: of a ROOT file, the tree of the training if ''. Raises: RequestError; what `hold` raises.
+    them. tree: of a ROOT file, '' for that of the training, or the only one of a file without it. Raises: RequestError;
+    what `hold` raises.
     """
     spec = served.published.spec
     if kind == JSON:
@@ -107,7 +109,7 @@ def events_in(
     if kind in (ARROW_STREAM, ARROW_FILE, PARQUET):
         return _from_table(spec, kind, body, hold, memory=memory)
     if kind == ROOT:
-        return _from_root(spec, body, tree or served.published.tree, hold, memory=memory)
+        return _from_root(served.published, body, tree, hold, memory=memory)
     raise RequestError(f"events come as {', '.join((JSON, ARROW_STREAM, ARROW_FILE, PARQUET, ROOT))}, not as '{kind}'")
 
 
@@ -251,12 +253,13 @@ def _hold_size(hold: Hold, values: Mapping[str, Any]) -> Sequence[NDArray[Any]]:
     return ()
 
 
-def _from_root(spec: FeatureSpec, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
+def _from_root(published: Published, body: bytes, tree: str, hold: Hold, *, memory: Memory) -> Events:
     from hepfaas.datasets.byte_source import BodySource
     from hepfaas.datasets.event_file import EventFile
     from hepfaas.datasets.ranges import EntryRange
 
     with EventFile(BodySource(body), "the body", memory) as file:
+        spec, tree = published.spec, tree or file.tree_or_only(published.tree)
         described = file.tree(tree)
         in_file = {branch.name for branch in described.branches}
         identifiers = [name for name in spec.identifiers if name in in_file]

@@ -11,7 +11,7 @@ from hepfaas.jobs.code import Code, code_of
 from hepfaas.jobs.data import data_in, sent_listing
 from hepfaas.jobs.job import Job, with_data
 from hepfaas.jobs.names import chosen_in
-from hepfaas.jobs.texts import texts_in
+from hepfaas.jobs.texts import Texts, texts_in
 from hepfaas.runs.recipe import LabelledFile
 
 
@@ -30,9 +30,22 @@ def job_in(
     wildcards; None: only matches that came with the job. with_code: the job needs the file that defines its model.
     Raises: RequestError naming the file and what is wrong with it.
     """
-    texts = texts_in(folder)
+    return job_from(texts_in(folder), folder, options, inside=inside, listing=listing, with_code=with_code)
+
+
+def job_from(
+    texts: Texts,
+    folder: Path,
+    options: Mapping[str, str],
+    *,
+    inside: bool = True,
+    listing: Listing | None = None,
+    with_code: bool = True,
+) -> Job:
+    """Return the job in the texts of a folder, as `job_in`."""
     chosen = chosen_in(texts, options)
-    locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside)
+    skips = chosen.params.recipe.get("unreadable_files") == "skip"
+    locations = Locations(listing or sent_listing(texts), chosen.params.redirector, folder, inside, skips)
     data = data_in(texts, chosen, locations)
     code = code_of(texts, chosen.names.model, _names_in(folder, data.files)) if with_code else Code({})
     job = Job(

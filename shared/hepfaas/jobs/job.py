@@ -18,7 +18,7 @@ from hepfaas.jobs.texts import MODULE, SUBMIT, Texts
 from hepfaas.jobs.uploads import checked_path
 from hepfaas.platform.storage import Store
 from hepfaas.runs.params import Params, params_in
-from hepfaas.runs.recipe import LabelledFile, Recipe, Sample
+from hepfaas.runs.recipe import LabelledFile, Recipe, Sample, with_usual_tree
 from hepfaas.steps.objects import encoded, put_blob
 
 MOST_CODE_FILES = 1_000
@@ -122,14 +122,15 @@ def recipe_of(job: Job, store: Store, place: Place | None = None) -> Recipe:
     place: where steps on other machines read a file; None: they run on this machine. Raises: what `place` raises.
     """
     manifest = {name: put_blob(store, data) for name, data in job.code.items()}
+    files, tree = with_usual_tree(job.files, job.params.recipe.get("tree", Recipe.tree))
     return Recipe(
         name=job.name,
-        files=tuple(replace(file, url=place(file.url, job.folder)) for file in job.files) if place else job.files,
+        files=tuple(replace(file, url=place(file.url, job.folder)) for file in files) if place else files,
         code=put_blob(store, encoded(manifest)),
         module=job.module,
         samples=job.samples,
         luminosity=job.luminosity,
-        **{**({"label": job.label} if job.label else {}), **job.params.recipe},
+        **{**({"label": job.label} if job.label else {}), **job.params.recipe, "tree": tree},
     )
 
 

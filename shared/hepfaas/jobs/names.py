@@ -13,8 +13,8 @@ from hepfaas.jobs.texts import MODULE, SUBMIT, Texts
 from hepfaas.runs.json_values import json_object
 from hepfaas.runs.params import Params, params_of
 
-_NAMES = ("files", "labels", "samples", "model", "params", "preproc", "name")
-_WITHOUT_EFFECT = ("device", "memory", "cpus")
+_NAMES = ("files", "labels", "samples", "model", "params", "preproc", "specs", "name")
+_WITHOUT_EFFECT = ("device", "memory", "cpus", "fout")
 _KEYS = (*_NAMES, *_WITHOUT_EFFECT)
 
 
@@ -29,6 +29,7 @@ class Names:
     model: str = MODULE
     params: str = "params.json"
     preproc: str = ""
+    specs: str = ""
     name: str | None = None
 
 
@@ -52,7 +53,7 @@ def chosen_in(texts: Texts, options: Mapping[str, str]) -> Chosen:
     names = Names(**{**{key: value for key, value in submit.items() if key in _NAMES}, **options})
     has_params = "params" in options or names.params != Names.params or names.params in texts.names
     params = params_of(texts.text(names.params), names.params) if has_params else Params({})
-    params = texts.completed(params, names.preproc)
+    params = texts.completed(params, names.preproc, names.specs)
     notes = [f"{SUBMIT}: '{key}' has no effect here" for key in _WITHOUT_EFFECT if key in submit]
     return Chosen(names, options, params, (*notes, *params.notes))
 

@@ -132,15 +132,18 @@ class KerasLearner:
         for name, variable in variables.items():
             variable.assign(arrays[name])
 
-    def fit(self, feed: Feed, seed: int, first: bool, on_rows: OnRows) -> dict[str, Any]:
-        """Train one segment. Metrics continue from the segment before, unless this is the `first` of an epoch."""
+    def fit(self, feed: Feed, seed: int, first: bool, by_block: bool, on_rows: OnRows) -> dict[str, Any]:
+        """Train one segment. Metrics continue from the segment before, unless this is the `first` of an epoch.
+
+        by_block: call a `fit` of the user's own for each block.
+        """
         began = time.monotonic()
         if first:
             self.model.reset_metrics()
         metrics: Mapping[str, Any]
         if self._own_fit:
             keras.utils.set_random_seed(seed)
-            rows, id_sum, metrics = self._fit_own(feed, on_rows)
+            rows, id_sum, metrics = self._fit_own(feed, by_block, on_rows)
         else:
             rows, id_sum, metrics = self._train.over(feed, seed, on_rows)
         return {
@@ -193,28 +196,32 @@ class KerasLearner:
         """Return the LiteRT graph. Raises: ModelError if LiteRT lacks an operation."""
         return self._graph_of(self._served(self.model))
 
-    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: str = "") -> tuple[bytes, bytes]:
-        """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units.
+    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = ()) -> list[bytes]:
+        """Return the LiteRT graph and the Keras file, whose outputs are scores, or targets in their own units; with
+        states also the graph with the outputs of each network.
 
-        states, joined: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation, or Keras cannot store
-        the network.
+        states: as of `Learner.export`. Raises: ModelError if LiteRT lacks an operation, or Keras cannot store the
+        network.
         """
-        model = self._joined(states, joined) if joined else self._served(self.model)
-        graph, keras_file = self._graph_of(model), Path("model.keras")
-        try:
-            with litert_graph.as_served(model):
-                model.save(keras_file)
-            return graph, keras_file.read_bytes()
-        except Exception as error:  # layers of the user's own raise exceptions of any class
-            raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
-        finally:
-            keras_file.unlink(missing_ok=True)
+        model, *others = self._joined(states) if states else [self._served(self.model)]
+        return [self._graph_of(model), self._keras_file_of(model), *map(self._graph_of, others)]
 
     def _graph_of(self, model: Any) -> bytes:
         try:
             return litert_graph.graph_of(model, self.settings["n_features"])
         except Exception as error:  # converters raise exceptions of any class
             raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
+
+    def _keras_file_of(self, model: Any) -> bytes:
+        file = Path("model.keras")
+        try:
+            with litert_graph.as_served(model):
+                model.save(file)
+            return file.read_bytes()
+        except Exception as error:  # layers of the user's own raise exceptions of any class
+            raise ModelError(f"{self.settings['module']}: {export_message(error)}") from error
+        finally:
+            file.unlink(missing_ok=True)
 
     @property
     def weighted(self) -> bool:
@@ -246,8 +253,8 @@ class KerasLearner:
         labels: NDArray[Any] = no_labels(rows, self.n_targets)
         return labels
 
-    def _joined(self, states: Sequence[Mapping[str, NDArray[Any]]], joined: str) -> Any:
-        """Return a network whose outputs are the means of those of several, or all of them."""
+    def _joined(self, states: Sequence[Mapping[str, NDArray[Any]]]) -> list[Any]:
+        """Return two networks: the outputs of one are the means of those of several, the other has all of them."""
         width = self.settings["n_features"]
         inputs, outputs = keras.Input((width,)), []
         for number, state in enumerate(states, 1):
@@ -258,8 +265,11 @@ class KerasLearner:
                 variable.assign(weights[f"{place:04d}"])
             network.name = f"fold_{number}"
             outputs.append(self._served(network, f"served_{number}")(inputs, training=False))
-        layer = keras.layers.Average if joined == "mean" else keras.layers.Concatenate
-        return keras.Model(inputs, layer(name=joined, dtype="float32")(outputs))
+        layers = (
+            keras.layers.Average(name="mean", dtype="float32"),
+            keras.layers.Concatenate(name="each", dtype="float32"),
+        )
+        return [keras.Model(inputs, layer(outputs)) for layer in layers]
 
     def _served(self, model: Any, name: str = "served") -> Any:
         """Return the network with last layers that make scores of its outputs, or undo the scale of its targets."""
@@ -469,11 +479,26 @@ class KerasLearner:
                     seen.add(id(variable))
                     yield f"{group}/{number:04d}/{variable.name.replace('/', '.')}", variable
 
-    def _fit_own(self, feed: Feed, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
-        """Train a model that overrides `fit`, which gets all rows of the segment in one call."""
-        blocks = list(feed.shuffled(spare=0))
-        columns = zip(*([array[: block.rows] for array in block.arrays] for block in blocks), strict=True)
-        features, labels, *weights = map(np.concatenate, columns)
+    def _fit_own(self, feed: Feed, by_block: bool, on_rows: OnRows) -> tuple[int, int, dict[str, Any]]:
+        """Train a model that overrides `fit`, which gets all rows of the segment in one call, or of each block."""
+        rows = id_sum = 0
+        parts: list[tuple[NDArray[Any], ...]] = []
+        metrics: dict[str, Any] = {}
+        for block in feed.shuffled(spare=0):
+            part = tuple(array[: block.rows] for array in block.arrays)
+            if by_block:
+                metrics = self._fit_on(part)
+                on_rows(block.rows)
+            else:
+                parts.append((part[0].copy(), *part[1:]))  # the feed fills the buffer of the features again
+            rows, id_sum = rows + block.rows, id_sum + block.id_sum
+        if not by_block:
+            metrics = self._fit_on([np.concatenate(column) for column in zip(*parts, strict=True)])
+            on_rows(rows)
+        return rows, id_sum, metrics
+
+    def _fit_on(self, arrays: Sequence[NDArray[Any]]) -> dict[str, Any]:
+        features, labels, *weights = arrays
         history = self.model.fit(
             features,
             self.targets(labels),
@@ -482,9 +507,7 @@ class KerasLearner:
             verbose=0,
             **({"sample_weight": weights[0]} if weights else {}),
         )
-        on_rows(len(features))
-        metrics = {name: values[-1] for name, values in getattr(history, "history", {}).items()}
-        return len(features), sum(block.id_sum for block in blocks), metrics
+        return {name: values[-1] for name, values in getattr(history, "history", {}).items()}
 
 
 class _BatchLoop:

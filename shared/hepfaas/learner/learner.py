@@ -23,7 +23,7 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar, get_args, get_type_hints
+from typing import Any, Protocol, Self, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,10 +181,11 @@ class _Metrics:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network as a LiteRT graph and as a Keras file."""
+    """A network as a LiteRT graph and as a Keras file. each: the graph with the outputs of several networks."""
 
     graph: bytes
     keras: bytes
+    each: bytes = b""
 
 
 class LearnerProcess:
@@ -350,17 +351,20 @@ class Learner:
         *,
         seed: int,
         first: bool,
+        by_block: bool = False,
         on_rows: Callable[[int], None],
     ) -> Fitted:
         """Train one segment.
 
-        fetch: returns a record batch by its name. first: reset the metrics, as at the start of an epoch. on_rows:
-        called with the number of rows done since its last call.
+        fetch: returns a record batch by its name. first: reset the metrics, as at the start of an epoch. by_block: call
+        a `fit` of the user's own for each block, and not for all rows together. on_rows: called with the number of rows
+        done since its last call.
 
         Raises: also any error of `fetch`, after which the learner is closed.
         """
         self.holds = None
-        header, _ = self._stream({"do": "fit", "seed": seed, "first": first}, blocks, fetch, on_rows)
+        request = {"do": "fit", "seed": seed, "first": first, "by_block": by_block}
+        header, _ = self._stream(request, blocks, fetch, on_rows)
         fitted = self._parsed(Fitted, header)
         if fitted.rows != rows_in(blocks):
             raise self._invalid_answer(f"{fitted.rows:,} rows trained of {rows_in(blocks):,}")
@@ -389,20 +393,19 @@ class Learner:
             raise self._invalid_answer(f"{len(arrays)} arrays, not a graph")
         return arrays[0].tobytes()
 
-    def export(
-        self, states: Sequence[Mapping[str, NDArray[Any]]] = (), joined: Literal["", "mean", "each"] = ""
-    ) -> Exported:
+    def export(self, states: Sequence[Mapping[str, NDArray[Any]]] = ()) -> Exported:
         """Return the network as a LiteRT graph and as a Keras file.
 
-        states: of several networks of this kind, as checkpoints have them. joined: their outputs are those of the
-        exported network: 'mean': their mean, 'each': all, one network after the other; '': `states` is empty.
+        states: of several networks of this kind, as checkpoints have them: the mean of their outputs is exported, and a
+        graph with the outputs of each.
         """
         names = list(states[0]) if states else []
         weights = [state[name] for state in states for name in names]
-        _, arrays = self._request({"do": "export", "names": names, "joined": joined}, weights, self._room(2))
-        if len(arrays) != 2:
-            raise self._invalid_answer(f"{len(arrays)} arrays, not a graph and a Keras file")
-        return Exported(arrays[0].tobytes(), arrays[1].tobytes())
+        n_files = 3 if states else 2
+        _, arrays = self._request({"do": "export", "names": names}, weights, self._room(n_files))
+        if len(arrays) != n_files:
+            raise self._invalid_answer(f"{len(arrays)} arrays, not {n_files}")
+        return Exported(*(array.tobytes() for array in arrays))
 
     def _stream(
         self,

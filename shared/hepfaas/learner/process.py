@@ -89,8 +89,8 @@ class Session:
     def _do_end_epoch(self, arrays: object, metrics: Mapping[str, float]) -> Any:
         return {"stop": self._learner.end_epoch(metrics)}, []
 
-    def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool) -> Any:
-        return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, self._report)), []
+    def _do_fit(self, arrays: object, blocks: Any, seed: int, first: bool, by_block: bool) -> Any:
+        return self._pass(blocks, seed, lambda feed: self._learner.fit(feed, seed, first, by_block, self._report)), []
 
     def _do_validate(self, arrays: object, blocks: Any, seed: int) -> Any:
         return self._pass(blocks, seed, lambda feed: self._learner.validate(feed, self._report)), []
@@ -103,10 +103,10 @@ class Session:
             graph = self._learner.graph()
         return {}, [np.frombuffer(graph, dtype=np.uint8)]
 
-    def _do_export(self, arrays: list[NDArray[Any]], names: list[str], joined: str) -> Any:
+    def _do_export(self, arrays: list[NDArray[Any]], names: list[str]) -> Any:
         states = [dict(zip(names, some, strict=True)) for some in _groups(arrays, len(names))]
         with silent():
-            exported = self._learner.export(states, joined)
+            exported = self._learner.export(states)
         return {}, [np.frombuffer(part, dtype=np.uint8) for part in exported]
 
     def _do_convert(self, arrays: object) -> Any:

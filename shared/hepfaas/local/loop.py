@@ -26,7 +26,7 @@ MAIN_PHASES = ("train", "export", "evaluate")
 class Loop:
     """A run on one machine. Its state is in the store: after a kill at any time, the next loop continues the run."""
 
-    def __init__(self, store: Store, run: str, workers: int, progress: Progress) -> None:
+    def __init__(self, store: Store, run: str, workers: int, progress: Progress, verbose: int = 0) -> None:
         self._store, self._run, self._progress = store, run, progress
         recipe = records.request_of(store, run).recipe
         if not isinstance(recipe, Recipe):
@@ -36,7 +36,9 @@ class Loop:
         self._name = f"{run}/{self._attempt}"
         self._printed = StepLog()
         self._workers = Workers(workers, store.url)
-        self._phases = Phases(store, recipe, self._name, workers=self._workers, progress=progress, on_step=self._log)
+        self._phases = Phases(
+            store, recipe, self._name, workers=self._workers, progress=progress, verbose=verbose, on_step=self._log
+        )
 
     def finish(self) -> Mapping[str, Any]:
         """Do the remaining steps of the run and return the published model.
@@ -64,7 +66,7 @@ class Loop:
                 else:
                     self._phases.do(coming)
             self._phases.show_cut_flow()
-            self._progress.finish()
+            self._phases.end_phase()
         assert coming.model is not None  # a folder has no gate
         return coming.model
 
@@ -81,6 +83,8 @@ class Loop:
                 tools = {"spread": self._workers.spread}
             try:
                 self._log(step, perform(step, self._store, **tools))
+                if isinstance(step, Train):
+                    self._phases.print.trained(step, self._recipe.epochs, self._phases.result(step.key) or {})
             except MissingError as error:
                 self._phases.remake(error)
             except RequestError as error:
@@ -91,5 +95,6 @@ class Loop:
 
     def _log(self, step: Step, seconds: float, error: str = "") -> None:
         lines, events = self._printed.take(), self._phases.events(step)
+        self._phases.print.lines(lines)
         entry = records.Entry(time.time(), step.kind, step.key, seconds, events, lines, error)
         records.log(self._store, self._run, entry)

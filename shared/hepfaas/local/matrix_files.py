@@ -42,8 +42,9 @@ class Layout:
     """Metadata shared by the files of all samples.
 
     features: name of each column of the matrix. types: of the other columns, by their names. files: addresses, which
-    the column 'file' gives by number. tree: of the files. classes: name of the class of each label. targets: of a
-    regression, by their columns, which have (target - mean) / deviation.
+    the column 'file' gives by number. tree: of the files, '' if their addresses name it, as in 'data.root:Signal'.
+    classes: name of the class of each label. targets: of a regression, by their columns, which have (target - mean) /
+    deviation.
     """
 
     features: tuple[str, ...]
@@ -134,11 +135,12 @@ def distinct(names: Sequence[str], taken: Collection[str]) -> list[str]:
 
 def readme(suffix: str, layout: Layout) -> str:
     """Return the text that shows how the files are read, in Python that runs in their folder."""
+    of_tree = f"[{layout.tree!a}]" if layout.tree else ""
     learned = next(iter(layout.targets), "label" if suffix == "parquet" else PLURAL["label"])
     return (
         "Events that `hepfaas prepare` has selected, scaled and split. In this folder they are read with\n\n"
         f"{_HOW[suffix].replace('$Y', repr(learned))}"
-        f"    branches = uproot.open(address)[{layout.tree!a}].arrays(entry_start=entry, entry_stop=entry + 1)\n\n"
+        f"    branches = uproot.open(address){of_tree}.arrays(entry_start=entry, entry_stop=entry + 1)\n\n"
         "'weight' is the physical weight of an event, 'training_weight' the one to train with.\n"
         f"{ABOUT} has the names of features, files, classes and targets; {SPEC} says how branches become features.\n"
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hepfaas.errors import MissingError, UnavailableError
+from hepfaas.features.spec import FeatureSpec
+from hepfaas.local.printouts import Printouts
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import cut_flow_rows, table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import plan, preparation
-from hepfaas.runs.phases import Ready
+from hepfaas.runs.phases import Ready, Wait
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header, PreparedPart, prepared_parts
+from hepfaas.runs.skipped import read_files, skipped_files
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Prepare, Score, Step, Survey
 from hepfaas.steps import evaluate
@@ -26,7 +30,8 @@ MAX_REPEATS = 3
 
 
 class Phases:
-    """The phases of one attempt. on_step: is called with each step that was done, and with its seconds."""
+    """The phases of one attempt. verbose: 0 to 2, see `Printouts`. on_step: is called with each step that was done, and
+    with its seconds."""
 
     def __init__(
         self,
@@ -36,13 +41,15 @@ class Phases:
         *,
         workers: Workers,
         progress: Progress,
+        verbose: int = 0,
         on_step: Callable[[Step, float], None] = lambda step, seconds: None,
     ) -> None:
         self._store, self._recipe, self._attempt = store, recipe, attempt
         self._workers, self._progress, self._on_step = workers, progress, on_step
+        self.print = Printouts(progress.say, verbose)
         self._known: dict[str, dict[str, Any]] = {}
         self._repeats: Counter[str] = Counter()
-        self._notes_shown = self._findings_shown = self._flow_shown = False
+        self._notes_shown = self._findings_shown = self._flow_shown = self._shapes_shown = False
         self._shown: set[str] = set()
         self._held_back: dict[tuple[str, int | None], int] = {}
 
@@ -69,6 +76,7 @@ class Phases:
             self._show("classes", plan.class_notes(self._recipe, self._attempt, self.result) or ())
         if self._progress.phase == "train":
             self._show_early_end()
+        self.end_phase()
         if coming.phase == "score":
             self._held_back = {
                 (part.key, fold): sum(part.rows[split] for split in HELD_BACK)
@@ -100,8 +108,30 @@ class Phases:
         self._spread(coming.steps)
         if coming.phase == "open" and not self._notes_shown and self._opened():
             self._show_notes()
+            read = read_files(self._recipe, self._opened())
+            self.print.opened([file.address for file, _ in read], [header for _, header in read])
         if coming.phase == "prepare":
             self.show_cut_flow()
+
+    def end_phase(self) -> None:
+        """End the phase that is shown."""
+        has_events = bool(self._progress.events_total)
+        self._progress.finish()
+        if self.print.has_rates and has_events:
+            self._print_shapes()
+            self.print.memory()
+
+    def _print_shapes(self) -> None:
+        """Print once the spec and the shape of the matrix, as soon as they are known."""
+        if self._shapes_shown:
+            return
+        try:
+            matrix = preparation.preparation_of(self._recipe, self._attempt, self.result)
+        except Wait:
+            return
+        self._shapes_shown = True
+        self.print.spec(FeatureSpec.from_json(json.loads(self._store.get(matrix.spec.values["columns"]))))
+        self.print.matrix(preparation.parts_in(matrix.prepared), matrix.spec.values["n_features"])
 
     def remake(self, missing: MissingError) -> None:
         """Repeat the step that makes a deleted object. Raises: UnavailableError if no step makes it."""
@@ -131,6 +161,7 @@ class Phases:
                 self.remake(outcome)
                 continue
             self._on_step(step, outcome)
+            self.print.step(step, outcome, self.events(step), self._size_bytes(step))
             files = 0
             if isinstance(step, Survey | Prepare):
                 steps_left[step.file] -= 1
@@ -169,6 +200,8 @@ class Phases:
         opened = self._opened()
         left_out = {f"{name} ({why})" for file in opened for name, why in file.left_out}
         notes = {note for file in opened for note in file.notes} | set(plan.empty_files(self._recipe, opened))
+        for one in skipped_files(self._recipe, opened):
+            self._progress.say(f"note: file '{one.file}' is skipped: {one.reason}")
         if left_out:
             notes.add(f"branches without numbers are left out: {', '.join(sorted(left_out))}")
         twice = sum(file.baskets_read_twice for file in opened)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hepfaas.datasets.files import file_and_tree
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE
 from hepfaas.models.networks import networks_of
@@ -24,8 +25,13 @@ SHOWN = 10
 """Events that a summary shows."""
 
 
-def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out: Path | None) -> dict[str, Any]:
+def predict(
+    store: Store, name: str, files: Sequence[str], tree: str | None, out: Path | None, *, ntuple: bool = False
+) -> dict[str, Any]:
     """Compute the scores of all events of the files, in their order, and write them to `out` unless it is None.
+
+    files: paths and addresses, also with a tree as 'data.root:Signal'. tree: of the other files; None: that of the
+    training, or the only tree of a file without it. ntuple: write an RNTuple.
 
     Return model, number of events, mean score, and the scores of the first events.
     Raises: RequestError; UnavailableError.
@@ -36,23 +42,24 @@ def predict(store: Store, name: str, files: Sequence[str], tree: str | None, out
     def scores() -> Iterator[Columns]:
         nonlocal n_surplus
         for number, url in enumerate(files):
-            for chunk in predicted(published, networks, url, tree or published.tree):
+            file, own_tree = file_and_tree(url)
+            for chunk in predicted(published, networks, file, own_tree or tree or ""):
                 n_surplus += chunk.n_surplus
                 yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 
     with networks_of(published, graph_of(published), store, INFERENCE) as networks:
-        summary = written(with_events(scores()), out)
+        summary = written(with_events(scores()), out, ntuple=ntuple)
     return {"model": str(published.version), **summary, "n_surplus": n_surplus}
 
 
-def written(scores: Iterable[Columns], out: Path | None) -> dict[str, Any]:
-    """Write scores to `out`, unless it is None, as they arrive.
+def written(scores: Iterable[Columns], out: Path | None, *, ntuple: bool = False) -> dict[str, Any]:
+    """Write scores to `out`, unless it is None, as they arrive. ntuple: as an RNTuple.
 
     Return number of events, how many have no score (the model's cuts reject them), mean score of the others, and the
     scores of the first events.
     """
     summary = _Summary()
-    with _written(out) as write:
+    with _written(out, ntuple) as write:
         for columns in scores:
             summary.add(columns)
             write(columns)
@@ -110,9 +117,9 @@ def _json_value(value: Any) -> Any:
 
 
 @contextmanager
-def _written(out: Path | None) -> Iterator[Callable[[Columns], None]]:
+def _written(out: Path | None, ntuple: bool) -> Iterator[Callable[[Columns], None]]:
     if out is None:
         yield lambda columns: None
     else:
-        with score_file(out) as write:
+        with score_file(out, ntuple=ntuple) as write:
             yield write

@@ -41,12 +41,13 @@ from hepfaas.local.tables import table
 from hepfaas.local.workers import Workers
 from hepfaas.platform.storage import Store, probe
 from hepfaas.platform.terminal import visible
-from hepfaas.runs import plan
+from hepfaas.runs import plan, preparation
 from hepfaas.runs.phases import Ready
 from hepfaas.runs.recipe import Recipe
+from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import open_part
-from hepfaas.training.prepared import ENTRY, LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
+from hepfaas.training.prepared import ENTRY, LABEL, TARGET, TRAINING_WEIGHT, WEIGHT, StoredPart
 
 OURS = (ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT)
 """Columns with the same name in the store and in files."""
@@ -61,10 +62,13 @@ class Output:
     force: bool = False
 
 
-def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, output: Output) -> dict[str, Any]:
+def prepare(
+    folder: Path, names: Mapping[str, str], store: Store, workers: int, output: Output, verbose: int | None = None
+) -> dict[str, Any]:
     """Write the prepared events of a folder, which needs no model.py, and return what was written.
 
-    Results in the store that a training on the same events has made, or will make, are the same.
+    Results in the store that a training on the same events has made, or will make, are the same. verbose: None takes
+    that of params.json.
     """
     start = time.monotonic()
     check_folder(output.folder.resolve(), output.force)
@@ -82,7 +86,7 @@ def prepare(folder: Path, names: Mapping[str, str], store: Store, workers: int, 
     for note in notes:
         progress.say(f"note: {note}")
     with progress, Workers(workers, store.url) as pool:
-        written = _Work(store, recipe, pool, progress).do(output)
+        written = Work(store, recipe, pool, progress, job.params.verbose if verbose is None else verbose).do(output)
         progress.finish()
     return {**written, "seconds": round(time.monotonic() - start, 2)}
 
@@ -98,21 +102,21 @@ def report_text(report: Mapping[str, Any]) -> str:
     )
 
 
-class _Work:
+class Work:
     """The events of one recipe: prepared, then written."""
 
-    def __init__(self, store: Store, recipe: Recipe, workers: Workers, progress: Progress) -> None:
+    def __init__(self, store: Store, recipe: Recipe, workers: Workers, progress: Progress, verbose: int = 0) -> None:
         self._store, self._recipe, self._progress = store, recipe, progress
         self._attempt = f"prepare/{uuid.uuid4().hex}"  # files are opened again, as by each run
-        self._phases = Phases(store, recipe, self._attempt, workers=workers, progress=progress)
+        self._phases = Phases(store, recipe, self._attempt, workers=workers, progress=progress, verbose=verbose)
 
     def do(self, output: Output) -> dict[str, Any]:
         """Write the events. Raises: RequestError if there is none, or they cannot be written; UnavailableError."""
         repeats: Counter[str] = Counter()
         while True:
-            prepared = self._prepared()
+            prepared = self.prepared()
             try:
-                written = self._written(_Events(prepared, self._recipe.tree, self._store), output)
+                written = self._written(_Events(prepared, self._store), output)
             except MissingError as missing:  # an object below a sum that exists was deleted
                 repeats[missing.key] += 1
                 if repeats[missing.key] > MAX_REPEATS:
@@ -120,13 +124,17 @@ class _Work:
                 self._phases.remake(missing)
             else:
                 flow = plan.flow_of(self._recipe, self._attempt, self._phases.result)
-                return {**written, "cut_flow": flow.to_json() if flow else None}
+                headers = preparation.headers(self._recipe, self._attempt, self._phases.result)
+                skipped = [one.to_json() for one in skipped_files(self._recipe, headers)]
+                return {**written, "skipped_files": skipped, "cut_flow": flow.to_json() if flow else None}
 
-    def _prepared(self) -> plan.Prepared:
+    def prepared(self) -> plan.Prepared:
+        """Prepare the events."""
         while isinstance(coming := plan.prepared(self._recipe, self._attempt, self._phases.result), Ready):
             self._phases.begin(coming)
             self._phases.do(coming)
         self._phases.show_cut_flow()
+        self._phases.end_phase()
         return coming
 
     def _written(self, events: _Events, output: Output) -> dict[str, Any]:
@@ -162,25 +170,25 @@ class _Events:
     counts: number of events of each sample. notes: on columns that are not called as their branches.
     """
 
-    def __init__(self, prepared: plan.Prepared, tree: str, store: Store) -> None:
+    def __init__(self, prepared: plan.Prepared, store: Store) -> None:
         """Raises: RequestError if no type holds the values of all files; MissingError."""
         self._parts, self._store = prepared.parts, store
         self._numbers = {identity: number for number, identity in enumerate(prepared.files)}
         self.spec = FeatureSpec.from_json(json.loads(store.get(prepared.spec)))
         self.counts = {split: sum(part.rows[split] for part in self._parts) for split in Split}
-        types = self._types()
+        types, trees = self._types(), {tree for _, tree in prepared.files.values()}
         targets = {f"{TARGET}{number}": target for number, target in enumerate(prepared.targets)}
         if targets:
             del types[LABEL]
         others = [name for name in types if name not in OURS]
-        wanted = [targets[name].name if name in targets else name.removeprefix(SPECTATOR) for name in others]
+        wanted = [targets[name].name if name in targets else _name_of(name) for name in others]
         names = distinct([*wanted, *self.spec.columns], RESERVED)
         self._names = {**{name: name for name in OURS}, **dict(zip(others, names, strict=False))}
         self.layout = Layout(
             features=tuple(names[len(others) :]),
             types={FILE: np.dtype(np.int32), **{self._names[name]: kind for name, kind in types.items()}},
-            files=tuple(prepared.files.values()),
-            tree=tree,
+            files=tuple(url if len(trees) == 1 else f"{url}:{tree}" for url, tree in prepared.files.values()),
+            tree=trees.pop() if len(trees) == 1 else "",
             classes=prepared.classes,
             targets={self._names[name]: target for name, target in targets.items()},
         )
@@ -211,6 +219,11 @@ class _Events:
         return types
 
 
+def _name_of(column: str) -> str:
+    """Return the name of the identifier or spectator in a stored column."""
+    return column.partition("/")[2]
+
+
 def _ones(n_events: int) -> dict[str, NDArray[Any]]:
     """Return the weights of events of a run without weights."""
     return {WEIGHT: np.ones(n_events), TRAINING_WEIGHT: np.ones(n_events, dtype=np.float32)}
@@ -220,7 +233,7 @@ def _common(name: str, one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any
     both = np.result_type(one, other)
     if both.kind == "f" and "f" not in one.kind + other.kind:
         raise RequestError(
-            f"'{name.removeprefix(SPECTATOR)}' is {one} in some files and {other} in others, and no type holds both "
+            f"'{_name_of(name)}' is {one} in some files and {other} in others, and no type holds both "
             "exactly; leave it out of 'identifiers' and 'spectators'"
         )
     return both

@@ -12,8 +12,10 @@ from hepfaas.runs.cut_flow import CutFlow, SampleFlow
 from hepfaas.views.numbers import measured
 
 if TYPE_CHECKING:  # at run time it would import uproot
+    from hepfaas.datasets.branch_choice import Branch
     from hepfaas.datasets.summary import TreeSummary
-    from hepfaas.local.inspection import Sample
+    from hepfaas.local.branch_differences import Difference
+    from hepfaas.local.inspection import Inspected, Sample
 
 MOST_NOTE = 60
 """Characters of a note in a list of runs."""
@@ -21,6 +23,9 @@ MOST_NOTE = 60
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z(?=  |$)")
 """A time in ISO 8601 that is a whole text, or begins a line of a log."""
 
+
+MOST_FILES = 3
+"""Files that a difference between files names."""
 
 MOST_CLASSES = 6
 """Most classes whose AUC has a column of its own."""
@@ -72,7 +77,11 @@ def metrics_text(report: Mapping[str, Any]) -> str:
     if folds:
         epochs = ", ".join(str(fold["best_epoch"]) for fold in folds)
         published = f"mean of {len(folds)} folds, best epochs {epochs}"
-    return f"{table(rows, '')}\n\nmodel {report['model']} ({published})"
+    skipped = "".join(
+        f"\nnote: file {visible(one['file'])} was skipped: {visible(one['reason'])}"
+        for one in report.get("skipped_files") or ()
+    )
+    return f"{table(rows, '')}\n\nmodel {report['model']} ({published}){skipped}"
 
 
 def target_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -149,11 +158,36 @@ def facts(values: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(line for line in lines if line)
 
 
+def inspected_text(file: Inspected, is_only: bool) -> str:
+    """Return a file with its trees. is_only: the name of the file and the reason why it cannot be read are left out,
+    since the command tells them."""
+    samples: Sequence[Sample | None] = file.samples or [None] * len(file.trees)
+    trees = [described(tree, sample) for tree, sample in zip(file.trees, samples, strict=True)]
+    if is_only:
+        return "\n\n".join(trees)
+    failure = [f"cannot be read: {visible(str(file.error))}"] if file.error else []
+    return "\n\n".join([f"file {visible(file.name)}", *trees, *failure]) + "\n"
+
+
+def difference_text(one: Difference) -> str:
+    """Return a difference as a line: what each group of files has."""
+    tree = f"tree '{visible(one.tree)}'" if one.tree else "the table"
+    what = f"branch '{visible(one.branch)}' of {tree}" if one.branch else tree
+    groups = [f"{visible(kind)} in {_few(files)}" for kind, files in one.files.items()]
+    return f"{what}: {'; '.join(groups)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_FILES:,} more" if len(names) > MOST_FILES else ""
+    return ", ".join(map(visible, names[:MOST_FILES])) + more
+
+
 def described(tree: TreeSummary, sample: Sample | None = None) -> str:
-    """Return a TTree or RNTuple with its branches, and with the values of a sample."""
+    """Return a TTree, an RNTuple or a table with its branches, and with the values of a sample."""
     title = f" ({visible(tree.title)})" if tree.title else ""
+    name = f" '{visible(tree.name)}'" if tree.name else ""  # tables have none
     heading = (
-        f"{visible(tree.kind)} '{visible(tree.name)}'{title}: {_counted(tree.entries, 'entry', 'entries')} in "
+        f"{visible(tree.kind)}{name}{title}: {_counted(tree.entries, 'entry', 'entries')} in "
         f"{_counted(tree.clusters, 'cluster', 'clusters')}, "
         f"{size(tree.compressed_bytes)} on disk ({visible(tree.compression)}), "
         f"{size(tree.uncompressed_bytes)} uncompressed"
@@ -164,14 +198,27 @@ def described(tree: TreeSummary, sample: Sample | None = None) -> str:
             "form": "jagged" if branch.jagged else "flat",
             "type": branch.type,
             "size": size(branch.size_bytes),
-            **({name: _value(value) for name, value in sample.values(branch.name).items()} if sample else {}),
+            **(_values_of(branch, sample) if sample else {}),
         }
         for branch in tree.branches
     ]
-    no_values = {"low": "", "high": "", "missing": ""} if sample else {}
+    no_values = dict.fromkeys(_SAMPLED, "") if sample else {}
     others = [{"branch": name, "form": "left out", "type": why, "size": "", **no_values} for name, why in tree.left_out]
     notes = [f"note: {visible(note)}" for note in (sample.notes if sample else [])]
     return "\n".join([heading, table([*rows, *others], "no branch"), *notes])
+
+
+_SAMPLED = ("low", "high", "NaN/inf", "most values", "empty", "sentinels")
+
+
+def _values_of(branch: Branch, sample: Sample) -> dict[str, str]:
+    """Return what a sample shows of a branch, as text: range, number of NaN and infinite values, most values of an
+    entry, entries without one, and values that probably stand for "no value" with their number."""
+    values = sample.branches[branch.name]
+    multiplicity = [f"{values.multiplicity:,}", f"{sample.empty.get(branch.name, 0):,}"] if branch.jagged else ["", ""]
+    odd = ", ".join(f"{_value(value)} ({count:,})" for value, count in sample.sentinels(branch.name).items())
+    cells = (_value(values.low), _value(values.high), f"{values.n_missing:,}", *multiplicity, odd)
+    return dict(zip(_SAMPLED, cells, strict=True))
 
 
 def _counted(number: int, one: str, several: str) -> str:

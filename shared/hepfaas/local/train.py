@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hepfaas.datasets.files import checked_name
 from hepfaas.datasets.listings import on_server
 from hepfaas.features.branches import BranchSurvey, total
 from hepfaas.features.findings import findings
 from hepfaas.features.preprocess import sources_of
 from hepfaas.jobs.folder import job_in
-from hepfaas.jobs.job import recipe_of
-from hepfaas.local.inspection import SAMPLE_ENTRIES
+from hepfaas.jobs.job import Job, recipe_of
 from hepfaas.local.loop import Loop
 from hepfaas.local.progress import Progress
 from hepfaas.local.tables import metrics_text, size, table
@@ -28,21 +28,37 @@ from hepfaas.runs import epochs, plan, preparation
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
+from hepfaas.runs.skipped import read_files, skipped_files
 from hepfaas.runs.steps import Survey
 from hepfaas.steps.objects import result_if_there, result_of
 
-SAMPLE_FILES = 10
-"""Most files that a dry run reads entries of."""
+HISTOGRAMS = ("branches.pdf", "branches_scaled.pdf")
+SAMPLE_FILES, SAMPLE_ENTRIES = 10, 10_000
+"""Most files of which a dry run reads entries, and most entries of each."""
 
 
 def train(
-    folder: Path, names: Mapping[str, str], store: Store, workers: int, tags: Sequence[str] = ()
+    folder: Path,
+    names: Mapping[str, str],
+    store: Store,
+    workers: int,
+    tags: Sequence[str] = (),
+    verbose: int | None = None,
 ) -> dict[str, Any]:
-    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files. tags: of the run."""
-    start = time.monotonic()
+    """Train on a folder, or continue its unfinished run, and return run, model, metrics and files. tags: of the run.
+    verbose: None takes that of params.json."""
     remarks.check_tags(tags)
     probe(store)
     job = job_in(folder, names, inside=False, listing=on_server)
+    return train_on(job, store, workers, tags, verbose)
+
+
+def train_on(
+    job: Job, store: Store, workers: int, tags: Sequence[str] = (), verbose: int | None = None
+) -> dict[str, Any]:
+    """Train on a job, as `train`."""
+    start = time.monotonic()
+    histograms = _folder_of_histograms(job)
     recipe = recipe_of(job, store)
     run = records.start(store, records.Request(recipe, time.time(), job.notes))
     remarks.tag(store, run, tags)
@@ -50,10 +66,14 @@ def train(
     progress.say(f"run {run}: {len(recipe.files)} files, {recipe.epochs} epochs; store {store.url}")
     for note in job.notes:
         progress.say(f"note: {note}")
-    model = Loop(store, run, workers, progress).finish()
+    model = Loop(store, run, workers, progress, job.params.verbose if verbose is None else verbose).finish()
     version = versions.Version(model["name"], model["version"])
     card = versions.card_of(store, version)
     folds = json.loads(store.get(version.prefix + versions.EVALUATION)).get("folds")
+    headers = preparation.headers(
+        recipe, f"{run}/{records.attempt_of(store, run)}", lambda key: result_if_there(key, store)
+    )
+    copied = _copied(version, model["files"], store, histograms, progress.say) if histograms else []
     return {
         "run": run,
         "model": str(version),
@@ -61,9 +81,32 @@ def train(
         **({"folds": folds} if folds else {}),
         "metrics": card["metrics"],
         "weights": card["weights"],
+        "skipped_files": [one.to_json() for one in skipped_files(recipe, headers)],
         "files": [f"{store.url}/{version.prefix}{name}" for name in model["files"]],
+        **({"histograms": copied} if histograms else {}),
         "seconds": round(time.monotonic() - start, 2),
     }
+
+
+def _folder_of_histograms(job: Job) -> Path | None:
+    """Return the folder that gets the histograms of the branches, None for none. Raises: RequestError if it is outside
+    the job's folder."""
+    return job.folder / checked_name(job.params.histograms) if job.folder and job.params.histograms else None
+
+
+def _copied(
+    version: versions.Version, files: Sequence[str], store: Store, folder: Path, say: Callable[[str], None]
+) -> list[str]:
+    """Copy the histograms of the branches into a folder; return their paths, none if it cannot be written."""
+    names = [name for name in HISTOGRAMS if name in files]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(store.get(version.prefix + name))
+    except OSError as error:
+        say(f"note: the histograms cannot be written to '{folder}' ({error.strerror}); they are beside the model")
+        return []
+    return [str(folder / name) for name in names]
 
 
 def report_text(report: Mapping[str, Any]) -> str:
@@ -88,29 +131,33 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
         return result_if_there(key, staged)
 
     headers = preparation.headers(recipe, "dry-run", results)
+    read = [header for _, header in read_files(recipe, headers)]
+    skipped = skipped_files(recipe, headers)
     files = [
         {
-            "file": file.url,
+            "file": file.name,
             "label": file.label,
             "events": file.entries,
             "ranges": len(file.ranges),
             "bytes": _size_bytes(file, opened),
         }
-        for file, opened in zip(preparation.inputs(recipe, headers), headers, strict=True)
+        for file, opened in zip(preparation.inputs(recipe, headers), read, strict=True)
     ]
     steps = _steps(recipe, files, plan.next_steps(recipe, "dry-run", results))  # before a sample is surveyed
     return {
         "name": recipe.name,
         "files": files,
+        "skipped_files": [one.to_json() for one in skipped],
         "events": sum(file["events"] for file in files),
         "bytes": sum(file["bytes"] for file in files),
-        "features": len(headers[0].features),
-        "left_out": [f"{name} ({why})" for name, why in headers[0].left_out],
+        "features": len(read[0].features),
+        "left_out": [f"{name} ({why})" for name, why in read[0].left_out],
         "notes": [
             *job.notes,
+            *(f"file '{one.file}' is skipped: {one.reason}" for one in skipped),
             *plan.empty_files(recipe, headers),
-            *headers[0].notes,
-            *_findings(recipe, headers[0], staged),
+            *read[0].notes,
+            *_findings(recipe, read[0], staged),
         ],
         "steps": steps,
     }
@@ -166,7 +213,7 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
     segments = (
         recipe.epochs
         * len(recipe.fold_numbers)
-        * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1))
+        * epochs.n_segments(rows, recipe.segment_rows or epochs.usual_segment_rows(1), _n_chunks(recipe, rows, files))
     )
     totals = {
         "survey": ranges,
@@ -184,6 +231,12 @@ def _steps(recipe: Recipe, files: list[dict[str, Any]], coming: Ready | Finished
             total, done = coming.total, coming.done
         table.append({"step": phase, "to do": total - done, "there": done})
     return table
+
+
+def _n_chunks(recipe: Recipe, rows: int, files: Sequence[Mapping[str, Any]]) -> int:
+    events = sum(file["events"] for file in files)
+    count = min(-(-events // recipe.chunk_events), rows) if recipe.chunk_events else 0
+    return count if count > 1 else 0
 
 
 def _size_bytes(file: Input, header: Header) -> int:

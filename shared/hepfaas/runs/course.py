@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,7 +55,8 @@ def trains(
     labels = classes(recipe, weigh)
     segment_rows = recipe.segment_rows or epochs.usual_segment_rows(n_features)
     before = recipe.continues.checkpoint if recipe.continues else None
-    n_segments = epochs.n_segments(rows, segment_rows)
+    n_chunks = _n_chunks(recipe, parts_in(prepared, fold))
+    n_segments = epochs.n_segments(rows, segment_rows, n_chunks)
     if recipe.epochs * n_segments * len(recipe.fold_numbers) > epochs.MOST_TRAINS:
         each = f" of each of {len(recipe.fold_numbers)} folds" if recipe.folds else ""
         raise RequestError(
@@ -90,10 +92,24 @@ def trains(
                 spec=spec.values.get("columns", ""),
                 learning_rate=rate if factor is None or rate is None else rate * factor,
                 rate_factor=factor if rate is None else None,
+                chunks=n_chunks,
+                passes=recipe.epochs if n_chunks else 0,
             )
             chain[-1].append(step)
             before = step.key
     return chain
+
+
+def _n_chunks(recipe: Recipe, parts: Sequence[PreparedPart]) -> int:
+    """Return into how many chunks the training events are cut; 0 if one chunk has them all. No chunk is empty."""
+    if recipe.chunk_events is None:
+        return 0
+    rows: Counter[int] = Counter()
+    for part in parts:
+        rows[part.label] += part.rows[Split.TRAINING]
+    events = sum(sum(part.rows) for part in parts)
+    count = min(-(-events // recipe.chunk_events), max(rows.values()))
+    return count if count > 1 else 0
 
 
 def _xla(recipe: Recipe, rows: int) -> bool | None:

@@ -27,6 +27,7 @@ _NAMES: Mapping[str, str] = {
     "identifiers": "identifier",
     "new": "new_branches",
     "targets": "target",
+    "chunk_events": "chunk_size",
 }
 
 MOST_SHORT = 3
@@ -104,6 +105,8 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in recipe.items():
         if name in _GROUPS and isinstance(value, Mapping):
             values |= {_NAMES.get(inner, inner): item for inner, item in value.items()}
+        elif name == "specs" and isinstance(value, Mapping):
+            values[name] = value["branches"]
         elif name not in _APART:
             values[_NAMES.get(name, name)] = value
     return values

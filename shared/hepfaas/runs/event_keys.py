@@ -76,10 +76,11 @@ def _balance(value: Any, place: str) -> Balance | None:
 def _split(value: Any, place: str) -> SplitRule:
     """Return the split in fractions, or in an expression for the events that are no test events.
 
-    A number, as MLaaS4HEP took it, is the usual split.
+    A number is the share of test events, as in scikit-learn's train_test_split, with which MLaaS4HEP split; then one in
+    five of the others is a validation event. MLaaS4HEP read the key and used 0.2; a number that is no share does so.
     """
     if is_number(value):
-        return USUAL_SPLIT
+        return by_test_share(value) if 0 < value < 1 else USUAL_SPLIT
     if isinstance(value, str):
         return SplitRule(training=_expression(value, place))
     names = [split.label for split in Split]
@@ -91,6 +92,13 @@ def _split(value: Any, place: str) -> SplitRule:
         raise wrong(place, value, wanted)
     training, validation, test = map(float, shares)
     return SplitRule((training, validation, test))
+
+
+def by_test_share(share: float) -> SplitRule:
+    """Return the split with this share of test events."""
+    validation = (1 - share) * 0.2
+    rule = SplitRule((1 - share - validation, validation, share))
+    return USUAL_SPLIT if share == USUAL_SPLIT.fractions[2] else rule
 
 
 def _folds(value: Any, place: str) -> Folds:

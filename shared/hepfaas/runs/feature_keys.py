@@ -7,15 +7,27 @@ from typing import Any
 
 from hepfaas.expressions.patterns import check_patterns
 from hepfaas.runs.feature_rules import SCALINGS, FeatureRules, NanRule, PadRule, ScalingRule
-from hepfaas.runs.json_values import Key, branch_patterns, wrong
+from hepfaas.runs.json_values import Key, branch_patterns, is_number, wrong
 
+NO_VALUE = (0, "", "nan", "NaN")
 MOST_FEATURE = 3.4e38
 """Features are float32."""
 
 
-def rules_in(parsed: Mapping[str, Any]) -> FeatureRules:
-    """Return the rules in the parsed values of all keys."""
-    return FeatureRules(**{key: parsed[key] for key in KEYS if key in parsed})
+def rules_in(parsed: Mapping[str, Any], values: Mapping[str, Any]) -> FeatureRules:
+    """Return the rules in the parsed values of all keys. A number as `nan` is the pad value of MLaaS4HEP, too.
+
+    values: those of all keys, as they are in the file.
+    """
+    rules = {key: parsed[key] for key in KEYS if key in parsed}
+    if fills(values.get("nan")):
+        rules.setdefault("pad", (PadRule("*", float(values["nan"])),))
+    return FeatureRules(**rules)
+
+
+def fills(value: Any) -> bool:
+    """Return whether a value of `nan` is a number that fills empty slots. NaN is 0 for the network, as in MLaaS4HEP."""
+    return is_number(value) and value != 0
 
 
 def _feature_value(value: Any, place: str) -> float:
@@ -60,9 +72,11 @@ def _clip(value: Any, place: str) -> tuple[float, float]:
 
 
 def _nan(value: Any, place: str) -> tuple[NanRule, ...]:
-    """Return the rules in an object or "indicator"; none for another value, which MLaaS4HEP accepted."""
-    if not isinstance(value, dict) and value != "indicator":
+    """Return the rules in an object, "indicator", or a number; none for what is 0 in MLaaS4HEP: 0, null and NaN."""
+    if value in NO_VALUE or value is None or value != value:
         return ()
+    if isinstance(value, bool) or not isinstance(value, dict | int | float | str):
+        raise wrong(place, value, 'a number, "indicator", or an object from names or patterns to these')
     return tuple(
         NanRule(name, indicator=True)
         if item == "indicator"

@@ -15,11 +15,11 @@ from typing import Any
 from hepfaas.runs.epochs import BATCH_ROWS
 from hepfaas.runs.splits import Split
 
-DIGITS = digits + ascii_lowercase
+MOST_FOLDS = 10
+
+DIGITS = (digits + ascii_lowercase)[: 2 * MOST_FOLDS]
 """Digit of each group in the order of the record batches of a part. A group has the number 2 × fold + 1 for the
 validation events of a fold, 2 × fold for the others."""
-
-MOST_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class FoldRule:
         return cls(Folds(**values["folds"]), values["seed"], tuple(values["files"]))
 
 
-def split_of(group: int, fold: int) -> Split:
+def split_of_group(group: int, fold: int) -> Split:
     """Return the sample that the events of a group are in, for the network of a fold."""
     own, is_validation = divmod(group, 2)
     if own == fold:
@@ -91,7 +91,7 @@ def seen_by(fold: int, groups: Sequence[tuple[int, int]], order: str) -> dict[st
 
     groups: rows and sum of event ids of each group. order: the group of each record batch, one digit each.
     """
-    splits = [split_of(group, fold) for group in range(len(groups))]
+    splits = [split_of_group(group, fold) for group in range(len(groups))]
     rows, id_sum = [0] * len(Split), 0
     for split, (n_rows, ids) in zip(splits, groups, strict=True):
         rows[split] += n_rows

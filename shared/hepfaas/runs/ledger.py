@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hepfaas.runs.phases import Input
+from hepfaas.runs.skipped import Skipped
 from hepfaas.runs.splits import Split
 
 
@@ -39,13 +40,19 @@ class TrainedSegment:
     id_sum: int
 
 
-Training = tuple[Sequence[CountedPart], Sequence[Sequence[TrainedSegment]]]
-"""The parts as one network sees them, and the segments of each of its epochs."""
+class Training(NamedTuple):
+    """The parts as one network sees them, and the segments of each of its epochs. passes: over each chunk, 0 without
+    chunks."""
+
+    parts: Sequence[CountedPart]
+    epochs: Sequence[Sequence[TrainedSegment]]
+    passes: int = 0
 
 
 @dataclass(frozen=True)
 class Ledger:
     """Counts of events, and findings: what does not add up. rejected: events by the cut that rejects them.
+    skipped: files that were left out.
     training_events: of one epoch; with folds those of all networks together, and `epochs` those of all together, too.
     """
 
@@ -56,6 +63,7 @@ class Ledger:
     training_events: int
     epochs: int
     findings: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -64,32 +72,55 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ledger as JSON values."""
-        lists = {"rejected": list(self.rejected), "findings": list(self.findings)}
+        lists: dict[str, Any] = {"rejected": list(self.rejected), "findings": list(self.findings)}
+        lists["skipped"] = [one.to_json() for one in self.skipped]
         return {**asdict(self), **lists, "holds": self.holds}
 
 
 def ledger(files: Sequence[Input], trainings: Sequence[Training]) -> Ledger:
     """Return the ledger of the prepared parts and of each complete epoch, of each fold or of the only training."""
-    parts = trainings[0][0]
+    parts = trainings[0].parts
     findings = [*_untiled(files, parts, "prepared"), *_unsplit(parts)]
-    for fold, (seen, epochs) in enumerate(trainings, 1):
+    for fold, training in enumerate(trainings, 1):
         of_fold = f"fold {fold}: " if len(trainings) > 1 else ""
-        rows = _training_events(seen)
-        ids = sum(part.id_sum for part in seen) % 2**64
-        for number, segments in enumerate(epochs, 1):
-            trained = sum(segment.rows for segment in segments)
-            if trained != rows:
-                findings.append(f"{of_fold}epoch {number} trained {trained} events, the training sample has {rows}")
-            elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
-                findings.append(
-                    f"{of_fold}epoch {number} trained {rows} events, but not each of the training sample once"
-                )
-    rows = sum(_training_events(seen) for seen, _ in trainings)
-    if len(trainings) > 1 and sum(part.rows[Split.TEST] for seen, _ in trainings for part in seen) != sum(
-        sum(part.rows) for part in parts
-    ):
+        untrained = _untrained_chunks(training) if training.passes else _untrained(training.parts, training.epochs)
+        findings += [f"{of_fold}{finding}" for finding in untrained]
+    rows = sum(_training_events(training.parts) for training in trainings)
+    tested = sum(part.rows[Split.TEST] for training in trainings for part in training.parts)
+    if len(trainings) > 1 and tested != sum(sum(part.rows) for part in parts):
         findings.append("not every event is a test event of one fold")
-    return _ledger(files, parts, findings, training_events=rows, epochs=sum(len(epochs) for _, epochs in trainings))
+    n_epochs = sum(len(training.epochs) for training in trainings)
+    return _ledger(files, parts, findings, training_events=rows, epochs=n_epochs)
+
+
+def _untrained(parts: Sequence[CountedPart], epochs: Sequence[Sequence[TrainedSegment]]) -> list[str]:
+    findings = []
+    rows, ids = _training_events(parts), _ids(parts)
+    for number, segments in enumerate(epochs, 1):
+        trained = sum(segment.rows for segment in segments)
+        if trained != rows:
+            findings.append(f"epoch {number} trained {trained} events, the training sample has {rows}")
+        elif sum(segment.id_sum for segment in segments) % 2**64 != ids:
+            findings.append(f"epoch {number} trained {rows} events, but not each of the training sample once")
+    return findings
+
+
+def _untrained_chunks(training: Training) -> list[str]:
+    """Return what does not add up in a training by chunks; none before its last round, as each has only some chunks."""
+    parts, rounds, passes = training
+    if len(rounds) < passes:
+        return []
+    segments = [segment for one in rounds for segment in one]
+    trained, wanted = sum(segment.rows for segment in segments), passes * _training_events(parts)
+    if trained != wanted:
+        return [f"all rounds trained {trained} events, and {passes} passes over the training sample are {wanted}"]
+    if sum(segment.id_sum for segment in segments) % 2**64 != passes * _ids(parts) % 2**64:
+        return [f"all rounds trained {wanted} events, but not each of the training sample {passes} times"]
+    return []
+
+
+def _ids(parts: Sequence[CountedPart]) -> int:
+    return sum(part.id_sum for part in parts) % 2**64
 
 
 def _training_events(parts: Sequence[CountedPart]) -> int:
@@ -124,10 +155,10 @@ def _untiled(files: Sequence[Input], parts: Sequence[CountedPart], done: str) ->
         for start, stop in sorted(part.entries for part in parts if part.file == file.identity):
             if start != at:
                 problem = "missing" if start > at else "counted twice"
-                findings.append(f"'{file.url}': entries {min(start, at)} to {max(start, at)} are {problem}")
+                findings.append(f"'{file.name}': entries {min(start, at)} to {max(start, at)} are {problem}")
             at = max(at, stop)
         if at != last:
-            findings.append(f"'{file.url}': {at - first} of its {file.entries} events are {done}")
+            findings.append(f"'{file.name}': {at - first} of its {file.entries} events are {done}")
     return findings
 
 

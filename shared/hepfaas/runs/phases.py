@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hepfaas.errors import RequestError
+from hepfaas.runs.identities import file_of
 from hepfaas.runs.results import Header
 from hepfaas.runs.steps import Step, Sum
 
@@ -90,12 +91,19 @@ class Finished:
 
 @dataclass(frozen=True)
 class Input:
-    """One file as the run reads it: its entry ranges, cut to the wanted entries. label: 0 where there is none."""
+    """One file as the run reads it: its entry ranges, cut to the wanted entries. label: 0 where there is none.
+    identity: of the events."""
 
     url: str
     label: int
     identity: str
     ranges: tuple[tuple[int, int], ...]
+    tree: str
+
+    @property
+    def name(self) -> str:
+        """The address for messages, with the tree if that is not the usual one of the run."""
+        return self.url if file_of(self.identity) == self.identity else f"{self.url}:{self.tree}"
 
     @property
     def entries(self) -> int:
@@ -147,13 +155,14 @@ def cut(ranges: Sequence[Sequence[int]], first: int, limit: int) -> tuple[tuple[
     return tuple([(low, high) for start, stop in ranges if (low := max(start, first)) < (high := min(stop, limit))])
 
 
-def check_distinct(urls: Sequence[str], headers: Sequence[Header]) -> None:
-    """Raise RequestError if two of the opened files are the same, or one is made from the other.
+def check_distinct(names: Sequence[str], headers: Sequence[Header]) -> None:
+    """Raise RequestError if two of the opened files are the same, or one is made from the other, and their trees are.
 
     Fingerprints are compared: large files at two addresses have two identities even if their contents are equal.
     """
-    seen: dict[str, str] = {}
-    for url, header in zip(urls, headers, strict=True):
-        if header.fingerprint in seen:
-            raise RequestError(f"'{url}' and '{seen[header.fingerprint]}' are the same file; list each file once")
-        seen[header.fingerprint] = url
+    seen: dict[tuple[str, str], str] = {}
+    for name, header in zip(names, headers, strict=True):
+        content = header.fingerprint, header.tree
+        if content in seen:
+            raise RequestError(f"'{name}' and '{seen[content]}' are the same file; list each file once")
+        seen[content] = name

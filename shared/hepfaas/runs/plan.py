@@ -10,10 +10,9 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
-from hepfaas.runs import conversion, prediction
+from hepfaas.runs import conversion, prediction, skipped
 from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.course import (
     best_epoch,
@@ -52,6 +51,7 @@ from hepfaas.runs.preparation import (
 )
 from hepfaas.runs.recipe import Gate, Recipe
 from hepfaas.runs.results import Header, PreparedPart
+from hepfaas.runs.skipped import read_files
 from hepfaas.runs.steps import (
     Compare,
     Evaluate,
@@ -144,15 +144,15 @@ class Prepared:
     """The events of a run in the form in which a network learns them.
 
     spec: key of the blob with the columns. parts: in the order of files and entries. classes: name of the class of each
-    number that is stored as a label; none in a regression. targets: of a regression. files: address of each file by its
-    identity, in the order of the recipe.
+    number that is stored as a label; none in a regression. targets: of a regression. files: address and tree of each
+    file by the identity of its events, in the order of the recipe.
     """
 
     spec: str
     parts: Sequence[PreparedPart]
     classes: Mapping[int, str]
     targets: Sequence[Target]
-    files: Mapping[str, str]
+    files: Mapping[str, tuple[str, str]]
 
 
 def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared:
@@ -166,7 +166,10 @@ def prepared(recipe: Recipe, attempt: str, results: Results) -> Ready | Prepared
         parts=parts_in(matrix.prepared),
         classes=dict(zip(classes(recipe, matrix.weigh), class_names(recipe, matrix.weigh), strict=True)),
         targets=targets_in(targets_of(recipe, matrix.spec)),
-        files={header.identity: file.url for file, header in zip(recipe.files, headers_in(matrix.opened), strict=True)},
+        files={
+            header.identity: (file.url, recipe.tree_of(file))
+            for file, header in read_files(recipe, headers_in(matrix.opened))
+        },
     )
 
 
@@ -186,7 +189,9 @@ def notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
         return []
     headers = headers_in(Found(key, opened))
     of_files = dict.fromkeys(note for header in headers for note in header.notes)
+    of_skipped = skipped.notes(skipped.skipped_files(recipe, headers))
     return [
+        *of_skipped,
         *empty_files(recipe, headers),
         *of_files,
         *(findings(recipe, attempt, results) or ()),
@@ -218,12 +223,13 @@ def network_notes(recipe: Recipe, attempt: str, results: Results) -> list[str]:
 
 def empty_files(recipe: Recipe, headers: Sequence[Header]) -> list[str]:
     """Return a note on the files without events; none if all have some."""
-    empty = [file.url for file, header in zip(recipe.files, headers, strict=True) if not header.entries]
+    read = read_files(recipe, headers)
+    empty = [file.address for file, header in read if not header.entries]
     if not empty:
         return []
     more = ", …" if len(empty) > MOST_NAMED else ""
     has = "has" if len(empty) == 1 else "have"
-    return [f"{len(empty):,} of {len(headers):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
+    return [f"{len(empty):,} of {len(read):,} files {has} no event: {', '.join(empty[:MOST_NAMED])}{more}"]
 
 
 def findings(recipe: Recipe, attempt: str, results: Results) -> list[str] | None:
@@ -263,8 +269,8 @@ def _samples(recipe: Recipe, headers: Sequence[Header]) -> tuple[tuple[str, str]
     names = dict(zip(recipe.labels, recipe.classes, strict=True))
     has_no_names = bool(recipe.label or recipe.targets)
     return tuple(
-        (header.identity, file.sample or (PurePosixPath(file.url).stem if has_no_names else names[file.label]))
-        for file, header in zip(recipe.files, headers, strict=True)
+        (header.identity, file.sample or (file.short_name if has_no_names else names[file.label]))
+        for file, header in read_files(recipe, headers)
     )
 
 
@@ -320,7 +326,7 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         ),
         results,
     )
-    export = one(_export(lasts, "mean"), results) if recipe.folds else exports[0]
+    export = one(_export(lasts), results) if recipe.folds else exports[0]
     gate = _gate(recipe, recipe.gate, attempt, matrix=matrix, export=export, results=results) if recipe.gate else None
     if gate and not gate.values["passed"]:
         return Finished(None, gate.values)
@@ -333,7 +339,6 @@ def _finished(recipe: Recipe, attempt: str, results: Results) -> Finished:
         export=export.key,
         evaluate=evaluate.key,
         compare=gate.key if gate else None,
-        folds=one(_export(lasts, "each"), results).key if recipe.folds else "",
     )
     return Finished(one(publish, results).values, gate.values if gate else None)
 
@@ -344,7 +349,8 @@ def _labels(recipe: Recipe, headers: Sequence[Header]) -> str:
     luminosity = plots.luminosity
     if luminosity is None and recipe.luminosity is not None:
         luminosity = recipe.luminosity / 1000
-    titles = dict(headers[0].titles) | dict(plots.titles)
+    _, first = read_files(recipe, headers)[0]
+    titles = dict(first.titles) | dict(plots.titles)
     return replace(plots, luminosity=luminosity, titles=tuple(titles.items())).text
 
 
@@ -370,10 +376,10 @@ def _trainings(recipe: Recipe, matrix: Preparation, results: Results) -> list[Ma
     return trainings
 
 
-def _export(lasts: Sequence[Train], joined: Literal["", "mean", "each"] = "") -> Export:
+def _export(lasts: Sequence[Train]) -> Export:
     """Return the export of the network of a train step, or of several."""
     network = {item.name: getattr(lasts[0], item.name) for item in fields(Learning)}
-    return Export(**network, checkpoints=tuple(step.key for step in lasts), joined=joined)
+    return Export(**network, checkpoints=tuple(step.key for step in lasts))
 
 
 def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: Preparation, export: Found, results: Results) -> Found:
@@ -395,7 +401,7 @@ def _gate(recipe: Recipe, wanted: Gate, attempt: str, *, matrix: Preparation, ex
 
 def _sample(recipe: Recipe, wanted: Gate) -> Recipe:
     """Return a recipe that reads all events of the gate's files as the run reads its own."""
-    return replace(recipe, files=wanted.sample, n_events=-1)
+    return replace(recipe, files=wanted.sample, n_events=-1, unreadable_files="fail")
 
 
 def _sample_levels(recipe: Recipe, attempt: str, matrix: Preparation, results: Results) -> list[Sequence[Step]]:

@@ -28,10 +28,11 @@ class Prediction:
     """A prediction, complete. name: of its runs.
 
     model: '<name>/<version>'; graph, spec: hashes of its graph and spec; features, identifiers: the branches that the
-    spec names. spectators: expressions that are kept beside the scores; preprocessing: text of the model's
-    `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of entries
-    [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
-    files, '' for that of their names.
+    spec names. tree: that the model was trained on. trees: of each file, '' for `tree` if the file has it, else for its
+    only tree; (): `tree` in all files. spectators: expressions that are kept beside the scores; preprocessing: text of
+    the model's `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of
+    entries [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
+    files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -48,7 +49,16 @@ class Prediction:
     fold_by: str = ""
     entries: tuple[int, int] | None = None
     range_events: int = 100_000
+    trees: tuple[str, ...] = ()
     dtype: str = ""
+    function: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The address of each file, and its tree if the request names one."""
+        if not self.trees:
+            return self.urls
+        return tuple(f"{url}:{tree}" if tree else url for url, tree in zip(self.urls, self.trees, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as JSON values."""
@@ -57,7 +67,9 @@ class Prediction:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Prediction:
         """Return the recipe that `to_json` gave, also after a round trip through JSON text."""
-        lists = {name: tuple(values.get(name, ())) for name in ("urls", "features", "identifiers", "spectators")}
+        lists = {
+            name: tuple(values.get(name, ())) for name in ("urls", "features", "identifiers", "spectators", "trees")
+        }
         entries = values["entries"]
         rest = {name: value for name, value in values.items() if name not in ("kind", "entries")}
         return cls(**{**rest, **lists}, entries=(entries[0], entries[1]) if entries else None)
@@ -80,11 +92,12 @@ def levels(recipe: Prediction, attempt: str, results: Results) -> list[Sequence[
 
 def inputs(recipe: Prediction, headers: Sequence[Header]) -> list[Input]:
     """Return the opened files, each with its wanted ranges. Raises: RequestError if a file is listed twice."""
-    check_distinct(recipe.urls, headers)
+    check_distinct(recipe.names, headers)
     files = []
     for url, header in zip(recipe.urls, headers, strict=True):
         first, stop = recipe.entries or (0, header.entries)
-        files.append(Input(url, 0, header.identity, cut(header.ranges, first, stop)))
+        tree = header.tree or recipe.tree
+        files.append(Input(url, 0, header.identity, cut(header.ranges, first, stop), tree))
     return files
 
 
@@ -95,7 +108,8 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
     steps = [
         Open(
             url=url,
-            tree=recipe.tree,
+            tree=tree,
+            usual_tree=recipe.tree,
             selected=recipe.features,
             excluded=(),
             identifiers=recipe.identifiers,
@@ -104,8 +118,9 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             preprocessing=recipe.preprocessing if optional else "",
             optional=optional,
             dtype=recipe.dtype,
+            function=recipe.function,
         )
-        for url in recipe.urls
+        for url, tree in zip(recipe.urls, recipe.trees or [recipe.tree] * len(recipe.urls), strict=True)
     ]
     return tree_of(steps)
 
@@ -117,7 +132,7 @@ def predict_levels(recipe: Prediction, opened: Found) -> Levels:
     steps = [
         Predict(
             file=file.identity,
-            tree=recipe.tree,
+            tree=file.tree,
             entries=entries,
             branches=recipe.features,
             identifiers=header.identifiers,

@@ -10,6 +10,8 @@ from typing import Literal
 
 from hepfaas.errors import RequestError
 from hepfaas.expressions.expression import parse
+from hepfaas.expressions.patterns import matching
+from hepfaas.runs.old_specs import check_branches, check_events
 from hepfaas.runs.phases import (
     KEPT,
     Found,
@@ -24,8 +26,10 @@ from hepfaas.runs.phases import (
 )
 from hepfaas.runs.recipe import Earlier, LabelledFile, Recipe, Sample
 from hepfaas.runs.results import Header, PreparedPart, headers_of, prepared_parts
+from hepfaas.runs.skipped import read_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import (
+    IDENTIFIERS,
     Open,
     Prepare,
     Spec,
@@ -51,7 +55,8 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
     return [
         Open(
             url=file.url,
-            tree=recipe.tree,
+            tree=recipe.tree_of(file),
+            usual_tree=recipe.tree,
             selected=recipe.selected,
             excluded=recipe.excluded,
             identifiers=recipe.identifiers,
@@ -62,7 +67,9 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             expressions=_expressions(recipe, file),
             sum_of_weights=sums.get(file.sample, ""),
             titles=recipe.plots.branch_titles,
+            skips=recipe.unreadable_files == "skip",
             dtype=recipe.dtype,
+            function=recipe.function,
         )
         for file in recipe.files
     ]
@@ -70,11 +77,17 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
 
 def _telling(recipe: Recipe) -> tuple[str, ...]:
     """Return the names in the weights, the label and the fold of events that are not selected by name. As features they
-    could tell the class, and data do not have all of them."""
+    could tell the class, and data do not have all of them. An identifier that gives the fold stays an identifier."""
     weights = [recipe.weight, *(sample.weight for sample in recipe.samples)]
-    texts = (recipe.label, recipe.folds.by if recipe.folds else "", *weights)
-    used = {name for text in texts if text for name in parse(text, "params.json").names}
+    used = _names_in(recipe.label, *weights)
+    if recipe.folds:
+        names = _names_in(recipe.folds.by)
+        used |= names.difference(*(matching(name, list(names)) for name in recipe.identifiers or IDENTIFIERS))
     return tuple(sorted(used.difference(recipe.selected, recipe.excluded)))
+
+
+def _names_in(*texts: str) -> set[str]:
+    return {name for text in texts if text for name in parse(text, "params.json").names}
 
 
 def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
@@ -86,18 +99,23 @@ def _expressions(recipe: Recipe, file: LabelledFile) -> tuple[str, ...]:
 
 
 def inputs(recipe: Recipe, headers: Sequence[Header]) -> list[Input]:
-    """Return the opened files, each with its share of the event limit. Raises: RequestError if they do not match."""
-    _check_files(recipe.files, headers)
-    shares = _shares([header.entries for header in headers], recipe.n_events)
+    """Return the files that are read, each with its share of the event limit. headers: of all files of the recipe.
+
+    Raises: RequestError if they do not match, or too many are skipped.
+    """
+    read = read_files(recipe, headers)
+    _check_files(read)
+    shares = _shares([header.entries for _, header in read], recipe.n_events)
     files = [
-        Input(file.url, file.label, header.identity, cut(header.ranges, 0, share))
-        for file, header, share in zip(recipe.files, headers, shares, strict=True)
+        Input(file.url, file.label, header.identity, cut(header.ranges, 0, share), recipe.tree_of(file))
+        for (file, header), share in zip(read, shares, strict=True)
     ]
     with_events = {file.label for file in files if file.entries}
     if not (recipe.label or recipe.targets) and len(with_events) < len(recipe.labels):
         empty = sorted(set(recipe.labels) - with_events)
+        trees = dict.fromkeys(file.tree for file in files if file.label in empty)
         raise RequestError(
-            f"label {', '.join(map(str, empty))} has no event in TTree '{recipe.tree}' of its files; "
+            f"label {', '.join(map(str, empty))} has no event in TTree '{', '.join(trees)}' of its files; "
             "a classifier needs events of every label"
         )
     return files
@@ -113,13 +131,15 @@ def open_levels(recipe: Recipe, attempt: str) -> Levels:
 def survey_levels(recipe: Recipe, opened: Found) -> Levels:
     """Return the survey steps of all entry ranges, file after file, and their sums."""
     headers = headers_in(opened)
-    branches, preprocessing = headers[0].branches, recipe.preprocessing.text
+    files = list(zip(read_files(recipe, headers), inputs(recipe, headers), strict=True))
+    _check_specs(recipe, [listed for listed, _ in files])
+    branches, preprocessing = files[0][0][1].branches, recipe.preprocessing.text
     weightings = _weightings(recipe) if recipe.is_weighted else {}
     moments, histograms = (recipe.features.scaled_by(kind, branches) for kind in ("standard", "robust"))
     steps = [
         Survey(
             file=file.identity,
-            tree=recipe.tree,
+            tree=file.tree,
             branches=branches,
             entries=entries,
             inputs=read,
@@ -131,7 +151,7 @@ def survey_levels(recipe: Recipe, opened: Found) -> Levels:
             url=file.url,
             layout=header.layout,
         )
-        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for (listed, header), file in files
         for read in [_read(header)]  # values that many steps share are made once, and hashed by identity
         for entries in file.ranges
     ]
@@ -157,7 +177,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
     steps = [
         Prepare(
             file=file.identity,
-            tree=recipe.tree,
+            tree=file.tree,
             entries=entries,
             spec=columns,
             label=-1 if recipe.label else classes[file.label],
@@ -172,7 +192,7 @@ def prepare_levels(recipe: Recipe, opened: Found, spec: Found, weigh: Found | No
             url=file.url,
             layout=header.layout,
         )
-        for listed, header, file in zip(recipe.files, headers, inputs(recipe, headers), strict=True)
+        for (listed, header), file in zip(read_files(recipe, headers), inputs(recipe, headers), strict=True)
         for entries in file.ranges
     ]
     return tree_of(steps)
@@ -199,7 +219,7 @@ def targets_of(recipe: Recipe, spec: Found) -> tuple[Row, ...]:
 
 
 def headers(recipe: Recipe, attempt: str, results: Results) -> list[Header]:
-    """Return the header of each file; none before all files are opened."""
+    """Return the header of each file, also of those that are skipped; none before all files are opened."""
     root = results(open_levels(recipe, attempt)[-1][0].key)
     return headers_of(root) if root else []
 
@@ -240,7 +260,7 @@ def preparation_of(recipe: Recipe, attempt: str, results: Results) -> Preparatio
 
 def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    first = headers_in(opened)[0]
+    _, first = read_files(recipe, headers_in(opened))[0]
     step = Spec(
         survey=survey.key,
         branches=first.branches,
@@ -252,27 +272,28 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
         spectators=recipe.spectators,
         rules=recipe.features.text,
         targets=recipe.targets,
+        function=recipe.function,
+        ranges=recipe.specs.text,
     )
     return one(step, results)
 
 
 def _weigh(recipe: Recipe, opened: Found, results: Results) -> Found:
     survey = phase("survey", survey_levels(recipe, opened), results)
-    headers, classes = headers_in(opened), class_numbers(recipe)
+    files, classes = read_files(recipe, headers_in(opened)), class_numbers(recipe)
     step = Weigh(
         survey=survey.key,
         files=tuple(
-            (header.identity, -1 if recipe.label else classes[file.label], file.sample)
-            for file, header in zip(recipe.files, headers, strict=True)
+            (header.identity, -1 if recipe.label else classes[file.label], file.sample) for file, header in files
         ),
-        samples=tuple(_normalisation(recipe, sample, headers) for sample in recipe.samples),
+        samples=tuple(_normalisation(recipe, sample, files) for sample in recipe.samples),
         weighting=recipe.weighting("").text,
     )
     return one(step, results)
 
 
 def _normalisation(
-    recipe: Recipe, sample: Sample, headers: Sequence[Header]
+    recipe: Recipe, sample: Sample, files: Sequence[tuple[LabelledFile, Header]]
 ) -> tuple[str, float | None, tuple[str, ...]]:
     """Return name, luminosity × cross section (None: not normalised) and sums of weights of a sample, as `Weigh` takes
     them. With an event limit, a sum over all generated events counts for the share of events that is used."""
@@ -281,12 +302,12 @@ def _normalisation(
     factor = sample.cross_section * (1.0 if recipe.luminosity is None else recipe.luminosity)
     if sample.sum_of_weights is None:
         return sample.name, factor, ()
-    own = [number for number, file in enumerate(recipe.files) if file.sample == sample.name]
-    entries = [header.entries for header in headers]
+    own = [number for number, (file, _) in enumerate(files) if file.sample == sample.name]
+    entries = [header.entries for _, header in files]
     shares = _shares(entries, recipe.n_events)
     factor *= sum(entries[number] for number in own) / max(1, sum(shares[number] for number in own))
     if isinstance(sample.sum_of_weights, str):
-        return sample.name, factor, tuple(headers[number].sum_of_weights for number in own)
+        return sample.name, factor, tuple(files[number][1].sum_of_weights for number in own)
     return sample.name, factor, (json.dumps(sample.sum_of_weights),)
 
 
@@ -319,10 +340,23 @@ def earlier_result(earlier: Earlier, part: Literal["spec", "checkpoint", "export
     return Found(key, values)
 
 
-def _check_files(files: Sequence[LabelledFile], headers: Sequence[Header]) -> None:
-    check_distinct([file.url for file in files], headers)
-    for file, header in zip(files, headers, strict=True):
-        _check_branches(files[0].url, headers[0], file.url, header)
+def _check_files(files: Sequence[tuple[LabelledFile, Header]]) -> None:
+    check_distinct([file.address for file, _ in files], [header for _, header in files])
+    first, header_of_first = files[0]
+    for file, header in files:
+        _check_branches(first.address, header_of_first, file.address, header)
+
+
+def _check_specs(recipe: Recipe, files: Sequence[tuple[LabelledFile, Header]]) -> None:
+    """Raise RequestError if the ranges that came with the run are of other files."""
+    if not recipe.specs:
+        return
+    (file, first), *_ = files
+    has_all = not (recipe.selected or recipe.excluded or recipe.preprocessing or first.extra)
+    others = [*first.identifiers, *(name for name, _ in first.left_out)] if has_all else None
+    check_branches(recipe.specs, dict(first.features), others, file.address)
+    entries = {file.address: header.entries for file, header in files}
+    check_events(recipe.specs, entries, bool(recipe.preprocessing.cuts))
 
 
 def _check_branches(first_url: str, first: Header, url: str, header: Header) -> None:

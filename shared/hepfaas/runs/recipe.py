@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from hepfaas.runs.feature_rules import FeatureRules
 from hepfaas.runs.folds import Folds
+from hepfaas.runs.old_specs import NO_SPECS, OldSpecs
 from hepfaas.runs.plot_labels import USUAL_LABELS, PlotLabels
 from hepfaas.runs.preprocessing import NOTHING, Preprocessing
 from hepfaas.runs.schedule import Schedule
@@ -21,11 +22,23 @@ MOST_SHOWN = 4
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One input file, the label of all its events, and the name of its sample ('' if the job names no samples)."""
+    """One input file, the label of all its events, the name of its sample ('' if the job names no samples), and its
+    tree, '' for that of the recipe."""
 
     url: str
     label: int
     sample: str = ""
+    tree: str = ""
+
+    @property
+    def address(self) -> str:
+        """The file, and its tree if that is not the recipe's, as in 'data.root:Signal'."""
+        return f"{self.url}:{self.tree}" if self.tree else self.url
+
+    @property
+    def short_name(self) -> str:
+        """The name of the tree if it has one of its own, else the name of the file without its end."""
+        return PurePosixPath(self.tree).name or PurePosixPath(self.url).stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +84,8 @@ class Recipe:
     """A training run, complete: which events, which features, which model, how it is trained.
 
     n_events: events used of all files together, in proportion to their sizes; -1: all.
-    range_events: most entries read by one step. features: how values become features.
+    tree: of files without a tree of their own. range_events: most entries read by one step.
+    features: how values become features.
     code: key of the blob that lists the user's code files; module: the one that defines `model`.
     segment_rows: most rows trained by one step, None: by the number of features. xla: compile the training loop
     with XLA, None: if an epoch is long enough to pay for it. threads: of the learner, since sums depend on them.
@@ -88,7 +102,10 @@ class Recipe:
     class_weight: factor of the event weights by label, 'balanced': equal for all classes together; (): none.
     targets: expressions of the numbers that a regression learns; (): the run is a classifier. folds: of a k-fold
     training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
-    dtype: format of the files, '' for that of their names.
+    chunk_events: events of the chunks that are trained one after the other, each for all epochs; None: every epoch sees
+    all events. specs: ranges and widths of the branches, instead of those of the events.
+    dtype: format of the files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
+    unreadable_files: what becomes of a run with a file that cannot be read: it fails, or goes on without the file.
     """
 
     kind: ClassVar[str] = "training"
@@ -133,12 +150,20 @@ class Recipe:
     targets: tuple[str, ...] = ()
     folds: Folds | None = None
     plots: PlotLabels = USUAL_LABELS
+    chunk_events: int | None = None
+    specs: OldSpecs = NO_SPECS
+    unreadable_files: Literal["fail", "skip"] = "fail"
     dtype: str = ""
+    function: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:
         """The number of each fold; (None,) without folds."""
         return tuple(range(self.folds.number)) if self.folds else (None,)
+
+    def tree_of(self, file: LabelledFile) -> str:
+        """Return the tree that is read of a file."""
+        return file.tree or self.tree
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -156,9 +181,9 @@ class Recipe:
         only one, else 'label <n>'."""
         if self.samples:
             return tuple(_joined(self._names_of(label)) for label in self.labels)
-        files = {label: [file.url for file in self.files if file.label == label] for label in self.labels}
+        files = {label: [file for file in self.files if file.label == label] for label in self.labels}
         return tuple(
-            PurePosixPath(urls[0]).stem if len(urls) == 1 else f"label {label}" for label, urls in files.items()
+            of_label[0].short_name if len(of_label) == 1 else f"label {label}" for label, of_label in files.items()
         )
 
     def _names_of(self, label: int) -> tuple[str, ...]:
@@ -205,9 +230,18 @@ class Recipe:
             "learning_rate_schedule": Schedule(**schedule) if schedule else None,
             "folds": Folds(**folds) if folds else None,
             "plots": PlotLabels.from_json(values.get("plots")),
+            "specs": OldSpecs.from_json(values.get("specs", {})),
             "class_weight": class_weight if isinstance(class_weight, str) else tuple(map(tuple, class_weight)),
         }
         return cls(**{**values, **lists, **rest})
+
+
+def with_usual_tree(files: Sequence[LabelledFile], tree: str) -> tuple[tuple[LabelledFile, ...], str]:
+    """Return the files, and the tree of those without a tree of their own: `tree`, or the one that all files name. A
+    file that names this tree is the same as one that names none."""
+    named = {file.tree for file in files}
+    usual = tree if len(named) != 1 or "" in named else named.pop()
+    return tuple(replace(file, tree="" if file.tree == usual else file.tree) for file in files), usual
 
 
 def _joined(names: Sequence[str]) -> str:

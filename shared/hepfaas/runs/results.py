@@ -16,11 +16,13 @@ from hepfaas.runs.splits import Split
 class Header:
     """Header of one file, the result of an open step.
 
-    ranges: entry ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of
-    each other branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the
-    file that the features are made of, () if they are the same. extra: those that weights, labels and spectators are
-    made of. spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, ''
-    for none. titles: of branches, if they are kept. layout: key of the blob with the layout of a table, '' for none.
+    identity: of its events (identities.py). tree: that is read, '' in results of releases before 0.2. ranges: entry
+    ranges that it is read in. features: name of each branch, and whether it is jagged. left_out: name of each other
+    branch, and why it is no feature. read_bytes: uncompressed size of what is read. inputs: branches of the file that
+    the features are made of, () if they are the same. extra: those that weights, labels and spectators are made of.
+    spectators: optional ones that the file has. sum_of_weights: JSON text of the exact sum over the file, '' for none.
+    titles: of branches, if they are kept. layout: key of the blob with the layout of a table, '' for none. skipped: why
+    the file cannot be read, '' if it can; such a file has nothing else.
     """
 
     identity: str
@@ -38,6 +40,8 @@ class Header:
     spectators: tuple[str, ...] = ()
     sum_of_weights: str = ""
     titles: tuple[tuple[str, str], ...] = ()
+    tree: str = ""
+    skipped: str = ""
     layout: str = ""
 
     @property
@@ -63,6 +67,8 @@ class Header:
             layout=values.get("layout", ""),
             sum_of_weights=values.get("sum_of_weights", ""),
             titles=tuple(map(tuple, values.get("titles", ()))),
+            tree=values.get("tree", ""),
+            skipped=values.get("skipped", ""),
             **pairs,
         )
 
@@ -125,8 +131,9 @@ class Exported:
     """The served model, the result of an export step.
 
     graph, keras: keys of blobs. logits: whether its outputs precede the sigmoid or softmax, as in models of 0.1.0.
-    score: how the outputs of the network become those of the graph, '' if they are the same. weights: hash of the
-    weights. check: difference between graph and network. versions: of the frameworks.
+    weights: hash of the weights. check: difference between graph and network. versions: of the frameworks. each: key of
+    the graph with the outputs of each network, '' if there is only one. score: how the outputs of the network become
+    those of the graph, '' if they are the same.
     """
 
     graph: str
@@ -140,6 +147,7 @@ class Exported:
     check: Mapping[str, Any]
     versions: Mapping[str, str]
     processor: str
+    each: str = ""
     score: str = ""
 
     def to_json(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from json.encoder import encode_basestring_ascii
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hepfaas.runs.targets import Row
 
@@ -100,8 +100,8 @@ class Step:
 
 
 class RangeStep(Step):
-    """A step that reads one entry range of a file. url, layout: hints where to look; layout: key of the blob with the
-    layout of a table, '' for none."""
+    """A step that reads one entry range of a file. layout: key of the blob that says how a table is read, '' for a ROOT
+    file."""
 
     file: str
     entries: tuple[int, int]
@@ -113,14 +113,21 @@ class RangeStep(Step):
         return stop - start
 
 
+IDENTIFIERS = ("run", "event", "luminosityBlock")
+"""Default identifiers of an event, as in MLaaS4HEP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Open(Step):
     """Header of one file, read once per attempt of a run: identity, branches, entry ranges.
 
-    removed: names and patterns of branches that are no features. preprocessing: text of a `Preprocessing`. expressions:
-    that steps evaluate beside it, each with one value for an event. sum_of_weights: '<tree>/<branch>' that is added up,
-    '' for none. optional: expressions that are evaluated if the file has their branches. titles: whether the titles of
-    branches are kept. dtype: format of the file, '' for that of its name.
+    tree: '' for `usual_tree` if the file has it, else for its only tree. usual_tree: whose events have the identity of
+    the file (identities.py), '' for `tree`. removed: names and patterns of branches that are no features.
+    preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
+    event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
+    the file has their branches. titles: whether the titles of branches are kept. dtype: format of the file, '' for that
+    of its name. function: source of `preprocessing(record)`, '' for none. skips: whether a file that cannot be read has
+    a result, too: the reason.
     """
 
     kind = "open"
@@ -138,7 +145,10 @@ class Open(Step):
     sum_of_weights: str = ""
     optional: tuple[str, ...] = ()
     titles: bool = False
+    usual_tree: str = ""
+    skips: bool = False
     dtype: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +161,7 @@ class Survey(RangeStep):
     """
 
     kind = "survey"
-    version = 4
+    version = 5
     file: str
     tree: str
     branches: tuple[str, ...]
@@ -163,7 +173,7 @@ class Survey(RangeStep):
     histograms: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +182,8 @@ class Spec(Step):
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
     spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
-    expressions that a regression learns.
+    expressions that a regression learns. ranges: text of the `OldSpecs`. function: source of `preprocessing(record)`,
+    '' for none.
     """
 
     kind = "spec"
@@ -187,6 +198,8 @@ class Spec(Step):
     spectators: tuple[str, ...] = ()
     rules: str = ""
     targets: tuple[str, ...] = ()
+    ranges: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +229,7 @@ class Prepare(RangeStep):
     """
 
     kind = "prepare"
-    version = 2
+    version = 3
     file: str
     tree: str
     entries: tuple[int, int]
@@ -231,7 +244,7 @@ class Prepare(RangeStep):
     split: str = ""
     folds: str = ""
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +278,9 @@ class Train(Learning):
     """One segment: from the checkpoint `before` (None: fresh weights) to the next.
 
     learning_rate: of this epoch. rate_factor: gives it as a factor of the rate that the model was compiled with. Both
-    None: the model keeps its own.
+    None: the model keeps its own. chunks: number of equal parts of the training events that are trained one after the
+    other, each for `passes` passes; an epoch is then a round of that many passes (training/segments.py). 0: each epoch
+    sees all events.
     """
 
     kind = "train"
@@ -277,17 +292,18 @@ class Train(Learning):
     shuffle: bool
     learning_rate: float | None = None
     rate_factor: float | None = None
+    chunks: int = 0
+    passes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Learning):
-    """The served model: a LiteRT graph of one checkpoint, or of several: of the mean of their outputs, or with the
-    outputs of each, one after the other. The graph is checked against the networks."""
+    """The served model: a LiteRT graph of one checkpoint; of several, a graph of the mean of their outputs and one with
+    the outputs of each, one after the other. The graphs are checked against the networks."""
 
     kind = "export"
     version = 3
     checkpoints: tuple[str, ...]
-    joined: Literal["", "mean", "each"] = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,8 +374,7 @@ class Compare(Step):
 @dataclass(frozen=True, kw_only=True)
 class Publish(Step):
     """A model version under a name. recipe: JSON text for the card, without the files. checkpoint: of the first fold.
-    compare: the step of the gate that it has passed, None if there was no gate. folds: export of the networks of all
-    folds, '' without folds."""
+    compare: the step of the gate that it has passed, None if there was no gate."""
 
     kind = "publish"
     name: str
@@ -370,7 +385,6 @@ class Publish(Step):
     export: str
     evaluate: str
     compare: str | None
-    folds: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,7 +436,7 @@ class Predict(RangeStep):
     fold_by: str = ""
     model: str = field(metadata=HINT)
     url: str = field(metadata=HINT)
-    layout: str = field(default="", metadata=HINT)
+    layout: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,12 @@ from hepfaas.runs.targets import output_names
 SCORE = re.compile(r"score(_[0-9]+)?|prediction(_\w+)?")
 """Names of the columns that a model has computed."""
 
+ROOT, TREE = ".root", "scores"
+"""Ending of a ROOT file, and the tree in it."""
+
+CLUSTER_BYTES = 16_000_000
+"""Size of a cluster of an RNTuple in memory."""
+
 Columns = Mapping[str, NDArray[Any]]
 Write = Callable[[Columns], None]
 
@@ -42,17 +48,19 @@ def columns_of(
 
 
 @contextmanager
-def score_file(path: Path) -> Iterator[Write]:
+def score_file(path: Path, *, ntuple: bool = False) -> Iterator[Write]:
     """Open a score file; the function given takes columns of equal length, with the same names in each call.
 
-    `path` appears when all columns are written. Raises: RequestError if its ending is not .root, .parquet, .csv or
-    .json, or it cannot be written.
+    `path` appears when all columns are written. ntuple: write an RNTuple into a ROOT file, not a TTree.
+    Raises: RequestError if its ending is not .root, .parquet, .csv or .json, or it cannot be written.
     """
     if path.suffix not in _WRITERS:
         raise RequestError(f"'{path}' ends in '{path.suffix}'; scores are written as {', '.join(_WRITERS)}")
+    if ntuple and path.suffix != ROOT:
+        raise RequestError(f"'{path}' ends in '{path.suffix}', and an RNTuple is written into a {ROOT} file")
     part = path.with_name(f".{path.name}.part")
     try:
-        with _WRITERS[path.suffix](part) as write:
+        with (_ntuple if ntuple else _WRITERS[path.suffix])(part) as write:
             yield write
         part.replace(path)
     except OSError as error:
@@ -71,10 +79,36 @@ def _root(path: Path) -> Iterator[Write]:
 
         def write(columns: Columns) -> None:
             if not trees:
-                trees.append(file.mktree("scores", {name: values.dtype for name, values in columns.items()}))
+                trees.append(file.mktree(TREE, {name: values.dtype for name, values in columns.items()}))
             trees[0].extend(dict(columns))
 
         yield write
+
+
+@contextmanager
+def _ntuple(path: Path) -> Iterator[Write]:
+    """Write an RNTuple 'scores'. Rows wait until they fill a cluster: for each one uproot writes the list of all
+    again."""
+    import uproot
+
+    with uproot.recreate(path) as file:
+        ntuples: list[Any] = []
+        waiting: list[Columns] = []
+
+        def write_cluster() -> None:
+            ntuples[0].extend({name: np.concatenate([columns[name] for columns in waiting]) for name in waiting[0]})
+            waiting.clear()
+
+        def write(columns: Columns) -> None:
+            if not ntuples:
+                ntuples.append(file.mkrntuple(TREE, {name: values.dtype for name, values in columns.items()}))
+            waiting.append(columns)
+            if sum(values.nbytes for rows in waiting for values in rows.values()) >= CLUSTER_BYTES:
+                write_cluster()
+
+        yield write
+        if waiting:
+            write_cluster()
 
 
 @contextmanager
@@ -137,4 +171,4 @@ def _plain(values: NDArray[Any]) -> list[Any]:
     return list(values.tolist())
 
 
-_WRITERS = {".root": _root, ".parquet": _parquet, ".csv": _csv, ".json": _json}
+_WRITERS = {ROOT: _root, ".parquet": _parquet, ".csv": _csv, ".json": _json}

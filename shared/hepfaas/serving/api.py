@@ -6,7 +6,7 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from hepfaas.datasets.address_checks import check_file, check_is_not_ours
+from hepfaas.datasets.files import file_and_tree
 from hepfaas.datasets.reading import Reading
 from hepfaas.errors import NotThereError, RequestError, UnavailableError
 from hepfaas.inputs.json_object import json_object
@@ -30,6 +31,7 @@ from hepfaas.serving.context import Context
 from hepfaas.serving.responses import in_thread, json_response
 
 if TYPE_CHECKING:
+    from hepfaas.datasets.opened import OpenedFile
     from hepfaas.serving.run_requests import FileEntries
 
 MOST_FILES = 1_000
@@ -147,10 +149,10 @@ async def _of_files(context: Context, served: Served, values: Mapping[str, Any],
     wanted = await _in_reader(_file_entries, context, served, values)  # it resolves host names
     reading = context.server.instance.readings.reading(context.server.store, context.owner, context.memberships)
     respond_async = "respond-async" in context.request.headers.get("prefer", "").lower()
-    headers: dict[str, Any] = {}
+    headers: Sequence[OpenedFile] = ()
     if not respond_async:
         most = context.settings.predict_stream_events
-        headers, is_long = await _in_reader(run_requests.look, wanted, most, reading)
+        headers, is_long = await _in_reader(run_requests.look, served, wanted, most, reading)
     if respond_async or is_long:
         response: Response = await in_thread(run_requests.request_run, context, served, wanted, respond_async)
         return response
@@ -210,8 +212,8 @@ def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -
     """Return the entries that a request names. Raises: RequestError."""
     from hepfaas.serving.run_requests import FileEntries
 
-    default_tree = served.published.tree  # refuses a model without a spec before anything is read
-    files, entries, tree = values["files"], values.get("entries"), values.get("tree") or default_tree
+    _ = served.published.tree  # refuses a model without a spec before anything is read
+    files, entries, tree = values["files"], values.get("entries"), values.get("tree") or ""
     unknown = set(values) - {"files", "tree", "entries"}
     if unknown:
         raise RequestError(f"unknown key '{sorted(unknown)[0]}'; a prediction on files takes files, tree, entries")
@@ -223,20 +225,21 @@ def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -
         raise RequestError(f"'files' takes a list of 1 to {MOST_FILES} URLs")
     if not isinstance(tree, str):
         raise RequestError("'tree' takes the name of a TTree")
-    addresses = []
-    for url in files:
+    addresses, trees = [], []
+    for url, own_tree in map(file_and_tree, files):
         if "://" not in url:
             raise RequestError(f"'{Path(url).name}' is not an address; use root://, s3:// or http(s)://, or send it")
         private, sources = context.settings.allow_private, context.server.instance.readings.sources
         address = check_file(url, private, sources, context.memberships)
         check_is_not_ours(address, context.server.store.url)
         addresses.append(str(address))
+        trees.append(own_tree or tree)
     if entries is None:
-        return FileEntries(addresses, tree)
+        return FileEntries(addresses, trees)
     is_pair = isinstance(entries, list) and len(entries) == 2 and all(type(entry) is int for entry in entries)
     if not is_pair or not 0 <= entries[0] <= entries[1]:
         raise RequestError(f"'entries' is {str(entries)[:60]}; it takes [first, one after the last]")
-    return FileEntries(addresses, tree, (entries[0], entries[1]))
+    return FileEntries(addresses, trees, (entries[0], entries[1]))
 
 
 def _blocks(
@@ -245,7 +248,7 @@ def _blocks(
     wanted: FileEntries,
     *,
     store: Store,
-    headers: Mapping[str, Any],
+    headers: Sequence[OpenedFile],
     reading: Reading,
     end: float,
 ) -> Generator[Columns]:
@@ -258,15 +261,14 @@ def _blocks(
     from hepfaas.steps.predict import predicted, with_events
 
     def blocks(networks: Any) -> Iterator[Columns]:
-        for number, url in enumerate(wanted.files):
-            header = headers.get(url)
+        for number, (url, tree) in enumerate(zip(wanted.files, wanted.trees, strict=True)):
             for block in predicted(
                 served.published,
                 networks,
                 url,
-                wanted.tree,
+                tree,
                 wanted=wanted.entries,
-                file=header,
+                file=headers[number] if number < len(headers) else None,
                 reading=reading,
                 limit_s=REQUEST_S,
             ):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from starlette.responses import Response
 
-from hepfaas.datasets.opened import OpenedFile, opened
+from hepfaas.datasets.opened import OpenedFile
 from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.errors import RequestError, UnavailableError
 from hepfaas.models.networks import rule_of
@@ -18,7 +18,7 @@ from hepfaas.orchestration.submitting import trace_of
 from hepfaas.runs.prediction import Prediction
 from hepfaas.serving.context import Context
 from hepfaas.serving.responses import json_response
-from hepfaas.steps.predict import hashes_of
+from hepfaas.steps.predict import hashes_of, opened_for
 
 MOST_HEADERS = 16
 """Headers of files that are read to find out whether a prediction is long; one with more files is."""
@@ -31,34 +31,37 @@ RETRY_AFTER_S = "2"
 
 @dataclass(frozen=True)
 class FileEntries:
-    """The events to predict: an entry range of a TTree in each file, all entries if None."""
+    """The events to predict: an entry range of a tree in each file, all entries if None. trees: of each file, '' for
+    that of the training, or for the only one of a file without it."""
 
     files: Sequence[str]
-    tree: str
+    trees: Sequence[str]
     entries: tuple[int, int] | None = None
 
 
-def look(wanted: FileEntries, most_events: int, reading: Reading = PLAIN) -> tuple[dict[str, OpenedFile], bool]:
-    """Return the headers that were read, and whether there are more than `most_events` events.
+def look(
+    served: Served, wanted: FileEntries, most_events: int, reading: Reading = PLAIN
+) -> tuple[list[OpenedFile], bool]:
+    """Return the headers of the first files that were read, and whether there are more than `most_events` events.
 
     Raises: RequestError and UnavailableError for the first file. Errors in other files are left to their reader.
     """
     files, entries = wanted.files, wanted.entries
-    headers: dict[str, OpenedFile] = {}
+    headers: list[OpenedFile] = []
     if entries and len(files) * (entries[1] - entries[0]) <= most_events:
         return headers, False
     events, end = 0, time.monotonic() + LOOK_S
-    for number, url in enumerate(files):
+    for number, (url, tree) in enumerate(zip(files, wanted.trees, strict=True)):
         if number == MOST_HEADERS or time.monotonic() > end:
             return headers, True
         try:
-            headers[url] = opened(url, wanted.tree, reading)
+            headers.append(opened_for(served.published, url, tree, reading))
         except (RequestError, UnavailableError):
             if not number:
                 raise
             return headers, False
-        first, stop = entries or (0, headers[url].entries)
-        events += max(0, min(stop, headers[url].entries) - first)
+        first, stop = entries or (0, headers[-1].entries)
+        events += max(0, min(stop, headers[-1].entries) - first)
         if events > most_events:
             return headers, True
     return headers, False
@@ -98,7 +101,8 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         graph=graph,
         spec=spec,
         urls=tuple(wanted.files),
-        tree=wanted.tree,
+        tree=published.tree,
+        trees=tuple(wanted.trees),
         features=tuple(published.spec.input_names),
         identifiers=published.spec.identifiers,
         spectators=published.spec.spectators,

@@ -21,6 +21,7 @@ from hepfaas.features.preprocess import preprocessed
 from hepfaas.features.spec import InputBranch
 from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
+from hepfaas.runs.identities import file_of
 from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Prepare, Survey
 from hepfaas.runs.weighting import Weighting
@@ -129,8 +130,8 @@ def events_of(
 
     Raises: RequestError if the file has changed since the run opened it; UnavailableError.
     """
-    entries, layout = EntryRange(*step.entries), layout_of(step, store)
-    arrays = read(step.url, step.file, step.tree, branches=inputs, entries=entries, reading=reading, layout=layout)
+    entries, layout, file = EntryRange(*step.entries), layout_of(step, store), file_of(step.file)
+    arrays = read(step.url, file, step.tree, branches=inputs, entries=entries, reading=reading, layout=layout)
     result = preprocessed(arrays, preprocessing, work_limit(STEP_S))
     return Events(
         place=place_of(step.url, step.tree, format_named(step.url) or ROOT),

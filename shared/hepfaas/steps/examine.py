@@ -47,8 +47,8 @@ def perform(step: Examine, store: Store, inference: Inference = INFERENCE) -> No
         probabilities = _probabilities(model, features, export)
         importances = _importances(model, features, labels, weights, spec=spec, export=export)
     sample = Sample(
-        branches=_by_branch(denormalise(features, spec), spec),
-        scaled=_scaled(features, spec),
+        branches=by_branch(denormalise(features, spec), spec),
+        scaled=scaled_by_branch(features, spec),
         spectators=spectators,
         probabilities=probabilities,
         labels=labels,
@@ -154,7 +154,7 @@ def _importances(
     return {"events": count, "auc": before, "groups": falls}
 
 
-def _by_branch(values: NDArray[np.float64], spec: FeatureSpec) -> dict[str, NDArray[np.float64]]:
+def by_branch(values: NDArray[np.float64], spec: FeatureSpec) -> dict[str, NDArray[np.float64]]:
     """Return the columns of each branch without those of its indicator and mask."""
     return {
         branch.name: values[:, (start := spec.slots(branch.name).start) : start + branch.width]
@@ -162,7 +162,7 @@ def _by_branch(values: NDArray[np.float64], spec: FeatureSpec) -> dict[str, NDAr
     }
 
 
-def _scaled(features: NDArray[np.float32], spec: FeatureSpec) -> dict[str, NDArray[np.float64]]:
+def scaled_by_branch(features: NDArray[np.float32], spec: FeatureSpec) -> dict[str, NDArray[np.float64]]:
     """Return the features of each branch, NaN where a slot has no value."""
     empty = np.isnan(denormalise(features, spec))
-    return _by_branch(np.where(empty, np.nan, features.astype(np.float64)), spec)
+    return by_branch(np.where(empty, np.nan, features.astype(np.float64)), spec)

@@ -1,5 +1,5 @@
 """export: the best checkpoint, or one of each fold -> the served model: a LiteRT graph and a Keras file, checked
-against each other."""
+against each other; with folds the graph of all networks, too."""
 
 from __future__ import annotations
 
@@ -29,25 +29,31 @@ def perform(step: Export, store: Store, learners: Learners, inference: Inference
         learner = learners.holding(checkpoint, step, store)
         states.append(arrays_of(store.get(checkpoint)))
         outputs.append(learner.predict(features))
-    exported = learner.export(states if step.joined else (), step.joined)
-    scores = np.concatenate(outputs, axis=1)
-    if step.joined == "mean":
-        scores = np.asarray(np.mean(outputs, axis=0, dtype=np.float64), dtype=np.float32)
-    graph = Graph(exported.graph, features.shape[1:], scores.shape[1], f"the network of {step.module}")
-    difference = check(graph, features, scores, step.targets, inference)
+    is_joined = len(states) > 1
+    exported = learner.export(states if is_joined else ())
+    mean = np.asarray(np.mean(outputs, axis=0, dtype=np.float64), dtype=np.float32)
+
+    def checked(data: bytes, scores: NDArray[np.float32]) -> float:
+        graph = Graph(data, features.shape[1:], scores.shape[1], f"the network of {step.module}")
+        return check(graph, features, scores, step.targets, inference)
+
+    difference = checked(exported.graph, mean)
+    if is_joined:
+        difference = max(difference, checked(exported.each, np.concatenate(outputs, axis=1)))
     facts = learner.facts
     result = Exported(
         graph=put_blob(store, exported.graph),
         keras=put_blob(store, exported.keras),
-        outputs=scores.shape[1],
-        n_classes=0 if step.targets else max(2, outputs[0].shape[1]),
+        outputs=mean.shape[1],
+        n_classes=0 if step.targets else max(2, mean.shape[1]),
         logits=False,
         labels=step.labels,
         parameters=facts.parameters * len(states),
-        weights=weights_hash(_all_weights(states) if step.joined else states[0]),
+        weights=weights_hash(_all_weights(states) if is_joined else states[0]),
         check={"events": len(features), "largest_difference": difference},
         versions=dict(facts.versions),
         processor=facts.processor,
+        each=put_blob(store, exported.each) if is_joined else "",
         score=facts.score,
     )
     store.create(step.key, encoded(result.to_json()))

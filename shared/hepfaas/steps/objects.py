@@ -14,6 +14,7 @@ from typing import Any
 
 from hepfaas.errors import MissingError
 from hepfaas.platform.storage import Store
+from hepfaas.runs.results import PreparedPart
 from hepfaas.runs.steps import Predict, Prepare, Survey
 from hepfaas.training import checkpoint
 
@@ -31,13 +32,8 @@ def put_blob(store: Store, data: bytes) -> str:
 
 
 def layout_of(step: Survey | Prepare | Predict, store: Store) -> str:
-    """Return the layout of the table that a step reads, '' if there is none or it was deleted."""
-    if not step.layout:
-        return ""
-    try:
-        return bytes(store.get(step.layout)).decode()
-    except MissingError:
-        return ""
+    """Return the layout of the table that a step reads, '' for a ROOT file. Raises: MissingError."""
+    return bytes(store.get(step.layout)).decode() if step.layout else ""
 
 
 def result_of(key: str, store: Store) -> dict[str, Any]:
@@ -62,11 +58,20 @@ def result_if_there(key: str, store: Store) -> dict[str, Any] | None:
         return None
 
 
-def open_part(key: str, size_bytes: int, store: Store, fold: int | None = None) -> Any:
-    """Open a prepared part, read by ranges, as the network of a fold sees it."""
+def open_part(key: str, size_bytes: int, store: Store) -> Any:
+    """Open a prepared part, read by ranges."""
     from hepfaas.training.prepared import StoredPart  # pyarrow: only where parts are read
 
-    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes, fold)
+    return StoredPart(lambda start, stop: store.get_range(key, start, stop), size_bytes)
+
+
+def part_of_fold(key: str, store: Store, fold: int | None) -> tuple[PreparedPart, Any]:
+    """Return a prepared part as the network of a fold sees it, and the part opened. Raises: MissingError."""
+    size_bytes = store.size_bytes(key)
+    if size_bytes is None:
+        raise MissingError(key, store.url)
+    stored = open_part(key, size_bytes, store)
+    return PreparedPart(key=key, size_bytes=size_bytes, **vars(stored.facts)).of_fold(fold), stored
 
 
 def open_scores(key: str, store: Store) -> Any:

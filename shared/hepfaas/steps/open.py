@@ -6,14 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
+from typing import Any
 
 import numpy as np
 
-from hepfaas.datasets.branch_choice import IDENTIFIERS, Branch, absent_note, choose_branches
+from hepfaas.datasets.branch_choice import Branch, absent_note, choose_branches
+from hepfaas.datasets.formats import CSV, JSON, Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, baskets_read_twice, planned
 from hepfaas.datasets.reading import PLAIN, Reading
-from hepfaas.errors import RequestError
+from hepfaas.errors import RequestError, public_text
 from hepfaas.exact import ExactSum
 from hepfaas.expressions.expression import parse
 from hepfaas.expressions.patterns import matching
@@ -25,20 +27,36 @@ from hepfaas.runs.preprocessing import Preprocessing
 from hepfaas.runs.steps import Open
 from hepfaas.steps.objects import encoded, put_blob
 
+_NOTHING: Mapping[str, Any] = {
+    "identity": "",
+    "fingerprint": "",
+    "entries": 0,
+    "ranges": [],
+    "features": [],
+    "identifiers": [],
+    "left_out": [],
+}
+"""Header of a file that is skipped."""
+
 SUMMED_EVENTS = 1_000_000
 """Values of a sum of weights that are read at once."""
 
 
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
-    branches; UnavailableError."""
-    file = opened(step.url, step.tree, reading, step.dtype)
+    branches; UnavailableError. With `skips` the reason why a file cannot be read is the result."""
+    form = Form(step.dtype, step.function)
+    try:
+        file = opened(step.url, step.tree or step.usual_tree, reading, form, or_only=not step.tree)
+    except RequestError as error:
+        if not step.skips:
+            raise
+        store.create(step.key, encoded({**_NOTHING, "skipped": public_text(error)}))
+        return
     preprocessing = Preprocessing.from_text(step.preprocessing)
     types = _types(file, preprocessing, step.expressions)
     branches = [*file.branches, *(Branch(new.name, *types[new.name], size_bytes=0) for new in preprocessing.new)]
-    names = [branch.name for branch in branches]
-    identifiers = {match for name in step.identifiers or IDENTIFIERS for match in matching(name, names)}
-    removed = {match for name in step.removed for match in matching(name, names)} - identifiers
+    removed = {match for name in step.removed for match in matching(name, [branch.name for branch in branches])}
     choice = choose_branches(
         file.place,
         [branch for branch in branches if branch.name not in removed],
@@ -56,7 +74,8 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     used = {*inputs, *extra}
     ranges = planned(baskets, file.entries, step.range_events)
     result = {
-        "identity": file.identity,
+        "identity": file.identity_of_events(step.usual_tree),
+        "tree": file.tree,
         "fingerprint": file.fingerprint,
         "entries": file.entries,
         "size_bytes": file.size_bytes,
@@ -69,6 +88,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "notes": [
             *choice.notes,
             *file.notes,
+            *_without_function(step, file),
             *_used_elsewhere(step, available),
             *_without_effect(file, branches, preprocessing),
         ],
@@ -77,9 +97,16 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
         "spectators": list(spectators),
         "titles": [[b.name, b.title] for b in file.branches if b.title and b.name in used] if step.titles else [],
         "layout": put_blob(store, file.layout.encode()) if file.layout else "",
-        "sum_of_weights": json.dumps(_sum(step, reading).to_json()) if step.sum_of_weights else "",
+        "sum_of_weights": json.dumps(_sum(step, file.tree, reading).to_json()) if step.sum_of_weights else "",
     }
     store.create(step.key, encoded(result))
+
+
+def _without_function(step: Open, file: OpenedFile) -> list[str]:
+    """Return the note on a function for records that a file does not have."""
+    if not step.function or file.format in (JSON, CSV):
+        return []
+    return [f"preprocessing(record) is not applied to {file.place}: it is for JSON lines and CSV"]
 
 
 def _used_elsewhere(step: Open, available: Sequence[str]) -> list[str]:
@@ -125,10 +152,10 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
     ]
 
 
-def _sum(step: Open, reading: Reading) -> ExactSum:
-    """Return the sum of a branch over all entries of its tree."""
+def _sum(step: Open, within: str, reading: Reading) -> ExactSum:
+    """Return the sum of a branch over all entries of its tree. within: the tree of a branch that is named without."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or step.tree, reading, step.dtype)
+    file = opened(step.url, tree or within, reading, Form(step.dtype, step.function))
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfaas.datasets.formats import Form
 from hepfaas.datasets.opened import OpenedFile, opened, read
 from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
@@ -27,6 +28,7 @@ from hepfaas.models.versions import Published, Version
 from hepfaas.platform.storage import Store
 from hepfaas.platform.work_limit import STEP_S, work_limit
 from hepfaas.runs.folds import FoldRule
+from hepfaas.runs.identities import file_of
 from hepfaas.runs.steps import Predict
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.steps.objects import encoded, layout_of
@@ -99,20 +101,22 @@ def predicted(
     published: Published,
     networks: Networks,
     url: str,
-    tree: str,
+    tree: str = "",
     *,
     wanted: tuple[int, int] | None = None,
     file: OpenedFile | None = None,
+    dtype: str = "",
     reading: Reading = PLAIN,
     limit_s: float = STEP_S,
 ) -> Iterator[Scores]:
-    """Yield the scores of all events of a file, or of the `wanted` entries, range after range. file: its header, if it
-    was read before. limit_s: processor time of the preprocessing of `RANGE_EVENTS`.
+    """Yield the scores of all events of a file, or of the `wanted` entries, range after range. tree: '' for that
+    of the training if the file has it, else for its only one. file: its header, if it was read before. dtype: its
+    format, '' for that of its name. limit_s: processor time of the preprocessing of `RANGE_EVENTS`.
 
     Raises: RequestError; UnavailableError.
     """
     inputs = published.spec.input_names
-    file = file or opened(url, tree, reading)
+    file = file or opened_for(published, url, tree, reading, dtype)
     branches = [branch.name for branch in file.branches]
     identifiers = tuple(name for name in published.spec.identifiers if name in branches)
     preprocessing, by = published.spec.preprocessing, networks.rule.folds.by if networks.rule else ""
@@ -120,8 +124,8 @@ def predicted(
     fold_by = with_branches([by] if by else [], preprocessing, branches)
     source = _Source(
         url=url,
-        identity=file.identity,
-        tree=tree,
+        identity=file.identity_of_events(published.tree),
+        tree=file.tree,
         identifiers=identifiers,
         spectators=spectators,
         extra=extra_inputs([*spectators, *fold_by], preprocessing, branches),
@@ -140,6 +144,14 @@ def predicted(
     none = [EntryRange(nowhere, nowhere)]  # a file without events has scores, too: none, with their names
     for entries, arrays in _read_ahead(partial(_read, published, source), wanted_ranges or none):
         yield from _scored(published, networks, source, entries, arrays)
+
+
+def opened_for(published: Published, url: str, tree: str = "", reading: Reading = PLAIN, dtype: str = "") -> OpenedFile:
+    """Return the header of a file to predict on. tree, dtype: as in `predicted`.
+
+    Raises: RequestError; UnavailableError.
+    """
+    return opened(url, tree or published.tree, reading, Form(dtype, published.spec.function), or_only=not tree)
 
 
 def with_events(chunks: Iterable[Columns]) -> Generator[Columns]:
@@ -175,7 +187,7 @@ class _Source:
 
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = list(dict.fromkeys([*published.spec.input_names, *source.identifiers, *source.extra]))
-    place, reading = (source.url, source.identity, source.tree), source.reading
+    place, reading = (source.url, file_of(source.identity), source.tree), source.reading
     return read(*place, branches=names, entries=entries, reading=reading, layout=source.layout)
 
 

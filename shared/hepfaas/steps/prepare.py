@@ -23,7 +23,16 @@ from hepfaas.runs.targets import targets_in
 from hepfaas.runs.weighting import Weighting
 from hepfaas.steps.events import Events, events_of
 from hepfaas.steps.objects import result_of
-from hepfaas.training.prepared import LABEL, SPECTATOR, TARGET, TRAINING_WEIGHT, WEIGHT, PreparedRows, part_of
+from hepfaas.training.prepared import (
+    IDENTIFIER,
+    LABEL,
+    SPECTATOR,
+    TARGET,
+    TRAINING_WEIGHT,
+    WEIGHT,
+    PreparedRows,
+    part_of,
+)
 from hepfaas.training.split import groups_of, split_of
 from hepfaas.training.weights import Factors, training_weights
 
@@ -35,7 +44,7 @@ def perform(step: Prepare, store: Store, reading: Reading = PLAIN) -> None:
     read = events_of(step, list(inputs), spec.preprocessing, store, reading)
     arrays = read.of_selected(spec.names)
     entries = read.entries[read.selected]
-    columns = {name: flat_values(read.as_read[name], name)[read.selected] for name in spec.identifiers}
+    columns = {f"{IDENTIFIER}{name}": flat_values(read.as_read[name], name)[read.selected] for name in spec.identifiers}
     columns |= {f"{SPECTATOR}{name}": read.numbers(name)[read.selected] for name in step.spectators}
     columns |= {
         f"{TARGET}{number}": standardised(read.target(target.name), target)

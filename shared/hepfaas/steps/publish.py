@@ -24,7 +24,7 @@ def perform(step: Publish, store: Store) -> None:
     files = {
         versions.GRAPH: store.get(export.graph),
         versions.KERAS: store.get(export.keras),
-        **({versions.FOLDS: store.get(Exported.from_json(result_of(step.folds, store)).graph)} if step.folds else {}),
+        **({versions.FOLDS: store.get(export.each)} if export.each else {}),
         versions.SPEC: columns,
         versions.EVALUATION: encoded(evaluate),
         **{name: store.get(blob) for name, blob in evaluate["plots"].items()},

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.errors import MissingError
 from hepfaas.evaluation.part import part_counts
 from hepfaas.evaluation.predictions import PredictionCounts, prediction_counts
 from hepfaas.features.targets import in_units
@@ -18,24 +17,21 @@ from hepfaas.runs.results import Exported
 from hepfaas.runs.splits import HELD_BACK, Split
 from hepfaas.runs.steps import Score
 from hepfaas.runs.targets import Row, targets_in
-from hepfaas.steps.objects import encoded, open_part, result_of
+from hepfaas.steps.objects import encoded, part_of_fold, result_of
 from hepfaas.training.weights import Factors
 
 
 def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None:
     """Raises: MissingError; GraphError if the graph fails."""
     export = Exported.from_json(result_of(step.export, store))
-    size_bytes = store.size_bytes(step.part)
-    if size_bytes is None:
-        raise MissingError(step.part, store.url)
-    part = open_part(step.part, size_bytes, store, step.fold)
+    facts, part = part_of_fold(step.part, store, step.fold)
     graph = Graph(store.get(export.graph), (part.n_features,), export.outputs)
     unit = Factors.from_json(result_of(step.weigh, store)).unit if step.weigh else 1.0
     scores, labels, splits, weights = [np.zeros((0, export.outputs), dtype=np.float32)], [], [], [np.zeros(0)]
     with inference.model(graph) as model:
         for split in HELD_BACK if step.targets else Split:
-            left = part.facts.rows[Split.TEST if split == Split.TRAINING else split]
-            for number in part.facts.batches(split):
+            left = facts.rows[Split.TEST if split == Split.TRAINING else split]
+            for number, _ in facts.batches(split):
                 if not left:
                     break
                 rows = part.rows(number)
@@ -55,7 +51,7 @@ def perform(step: Score, store: Store, inference: Inference = INFERENCE) -> None
             outputs,
             np.concatenate([none, *labels]),
             numbers,
-            rows=part.facts.rows,
+            rows=facts.rows,
             logits=export.logits,
             threshold=step.threshold,
             weights=used,

@@ -16,7 +16,7 @@ from hepfaas.steps.learning import Learners, fetching, held_back, parts_of
 from hepfaas.steps.objects import result_of
 from hepfaas.steps.served_graph import check
 from hepfaas.training import checkpoint
-from hepfaas.training.segments import Block, blocks_of, first_rows, rows_in, seed_of, segments_of
+from hepfaas.training.segments import Block, blocks_of, first_rows, round_of, rows_in, seed_of, segments_of
 
 COMPILED = "the training loop was compiled in"
 
@@ -41,13 +41,14 @@ def perform(
     learner = learners.holding(step.before, step, store)
     if step.epoch == step.segment == 0 and not learner.is_checked:
         _check_served(step, prepared, learner, store, inference)
-    epoch = segments_of(_blocks(step, prepared), step.segment_rows)
-    segment = epoch[step.segment]
+    epoch = _segments(step, prepared)
+    segment = [block for block in epoch[step.segment] if block]
     fetch = fetching(prepared, store)
     seed = seed_of(step.seed, "segment", step.epoch if step.shuffle else 0, step.segment)
     if step.segment == 0:
         learner.begin_epoch(step.epoch, step.learning_rate, step.rate_factor)
-    fitted = learner.fit(segment, fetch, seed=seed, first=step.segment == 0, on_rows=on_rows)
+    first = step.segment == 0
+    fitted = learner.fit(segment, fetch, seed=seed, first=first, by_block=bool(step.chunks), on_rows=on_rows)
     if fitted.rows != rows_in(segment):
         raise RuntimeError(f"the learner trained {fitted.rows} rows of a segment of {rows_in(segment)}")
     if fitted.compile_s:
@@ -75,8 +76,14 @@ def _check_served(
     learner.is_checked = True
 
 
-def _blocks(step: Train, prepared: Sequence[PreparedPart]) -> list[Block]:
-    return blocks_of(parts_of(Split.TRAINING, prepared), seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
+def _segments(step: Train, prepared: Sequence[PreparedPart]) -> list[Sequence[Block]]:
+    parts = parts_of(Split.TRAINING, prepared)
+    if not step.chunks:
+        blocks = blocks_of(parts, seed_of(step.seed, "epoch", step.epoch if step.shuffle else 0))
+        return segments_of(blocks, step.segment_rows)
+    seed = seed_of(step.seed, "chunks")  # each round cuts the same chunks
+    blocks = round_of(parts, seed, n_chunks=step.chunks, passes=step.passes, number=step.epoch)
+    return segments_of(blocks, step.segment_rows, sum(part.rows for part in parts), step.chunks)
 
 
 def _validated(step: Train, prepared: Sequence[PreparedPart], learner: Learner, fetch: Any) -> dict[str, float]:

@@ -1,17 +1,17 @@
 """Stored form of a prepared entry range: an Arrow IPC file, compressed with zstd and read by record batch.
 
 A record batch has 2,000 rows of one split, fewer at the split's end; rows of a split are in the order of entries.
-Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged, and, where a run has
-them, `weight` (float64, physical), `training_weight` (float32), `spectator/<name>` and `target/<number>` (float32,
-standardised). The schema's metadata hold the `PartFacts`.
+Columns: `features` (fixed size list of float32), `label`, `entry`, the identifiers unchanged as `identifier/<name>`,
+and, where a run has them, `weight` (float64, physical), `training_weight` (float32), `spectator/<name>` and
+`target/<number>` (float32, standardised). The schema's metadata hold the `PartFacts`.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 
 from hepfaas.runs.epochs import BATCH_ROWS
-from hepfaas.runs.folds import DIGITS, seen_by
+from hepfaas.runs.folds import DIGITS
 from hepfaas.runs.splits import Split
 from hepfaas.training.segments import Rows
 from hepfaas.training.split import event_ids, id_sum
@@ -29,8 +29,8 @@ CHUNK_ROWS = 4 * BATCH_ROWS
 """Rows of the matrix in memory at once: 25 MB at 800 features."""
 
 FEATURES, ENTRY, LABEL, WEIGHT, TRAINING_WEIGHT = "features", "entry", "label", "weight", "training_weight"
-SPECTATOR, TARGET = "spectator/", "target/"
-"""Names of columns; the last two begin those of spectators and targets."""
+IDENTIFIER, SPECTATOR, TARGET = "identifier/", "spectator/", "target/"
+"""Names of columns; the last three begin those of identifiers, spectators and targets."""
 
 FOOTER_BYTES = 1 << 16
 """Bytes of the first read, from the end of a part: enough for the footer unless the part is very wide."""
@@ -45,7 +45,7 @@ class PartFacts:
     rejected: events by the number of the first cut that rejects them. flow: with weights, the exact sums of weights and
     of squared weights by cut, and then those of the selected events.
     groups: in a run with folds, the rows and the id_sum of each group (runs/folds.py). `order` then has the groups, and
-    all rows count as test rows, since each is in one fold: `of_fold` gives the samples of one network.
+    all rows count as test rows, since each is in one fold: `PreparedPart.of_fold` gives the samples of one network.
     """
 
     file: str
@@ -57,10 +57,6 @@ class PartFacts:
     rejected: tuple[int, ...] = ()
     flow: tuple[tuple[Any, Any], ...] = ()
     groups: tuple[tuple[int, int], ...] = ()
-
-    def of_fold(self, fold: int | None) -> PartFacts:
-        """Return the facts as the network of a fold sees them; None: in a run without folds."""
-        return self if fold is None else replace(self, **seen_by(fold, self.groups, self.order))
 
     def batches(self, split: int) -> list[int]:
         """Return the numbers of the record batches of a split."""
@@ -181,11 +177,10 @@ def _rows(split: NDArray[np.uint8], n_places: int, events: Callable[[slice], Pre
 class StoredPart:
     """A stored part, read by byte ranges. `read(start, stop)` returns bytes of the object, `size_bytes` is its size."""
 
-    def __init__(self, read: Callable[[int, int], bytes], size_bytes: int, fold: int | None = None) -> None:
-        """fold: of the network that sees the part, None in a run without folds."""
+    def __init__(self, read: Callable[[int, int], bytes], size_bytes: int) -> None:
         self._file = pa.ipc.open_file(pa.PythonFile(Ranged(read, size_bytes), mode="r"))
         metadata = self._file.schema.metadata or {}
-        self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"])).of_fold(fold)
+        self.facts = PartFacts.from_json(json.loads(metadata[b"hepfaas"]))
         self.n_features = int(self._file.schema.field(FEATURES).type.list_size)
 
     @property
@@ -221,9 +216,9 @@ class StoredPart:
         names = [name for name in batch.schema.names if name.startswith(SPECTATOR)]
         return {name.removeprefix(SPECTATOR): batch.column(name).to_numpy(zero_copy_only=False) for name in names}
 
-    def entries(self, split: int) -> NDArray[np.int64]:
-        """Return the entries of a split, (rows,)."""
-        batches = [self._file.get_batch(number).column(ENTRY).to_numpy() for number in self.facts.batches(split)]
+    def entries(self, numbers: Iterable[int]) -> NDArray[np.int64]:
+        """Return the entries of record batches, (rows,)."""
+        batches = [self._file.get_batch(number).column(ENTRY).to_numpy() for number in numbers]
         return np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfaas.runs.epochs import blocks_per_segment, n_blocks
+from hepfaas.runs.epochs import blocks_per_chunk, blocks_per_segment, n_blocks
 
 
 class Slice(NamedTuple):
@@ -66,13 +66,33 @@ def seed_of(*names: object) -> int:
 
 def blocks_of(parts: Sequence[SplitPart], seed: int) -> list[Block]:
     """Return all rows of the parts, once each, as blocks of some 32,000 rows that mix the labels in proportion."""
-    count = n_blocks(sum(part.rows for part in parts))
+    return [block for block in _cut(parts, n_blocks(_rows(parts)), seed) if block]
+
+
+def round_of(parts: Sequence[SplitPart], seed: int, *, n_chunks: int, passes: int, number: int) -> list[Block]:
+    """Return the blocks of one round of a training by chunks, in the order in which they are trained.
+
+    The rows are cut into equal chunks that mix the labels in proportion. Over all rounds each chunk is passed over
+    `passes` times before the next one begins; a round has as many passes as there are chunks. A chunk is several blocks
+    if it is long. Blocks may be empty.
+    """
+    per_chunk = blocks_per_chunk(_rows(parts), n_chunks)
+    blocks = _cut(parts, n_chunks * per_chunk, seed)
+    chunks = (place // passes for place in range(number * n_chunks, (number + 1) * n_chunks))
+    return [block for chunk in chunks for block in blocks[chunk * per_chunk : (chunk + 1) * per_chunk]]
+
+
+def _rows(parts: Sequence[SplitPart]) -> int:
+    return sum(part.rows for part in parts)
+
+
+def _cut(parts: Sequence[SplitPart], count: int, seed: int) -> list[Block]:
+    """Return all rows of the parts, once each, as `count` blocks that mix the labels in proportion."""
     shares = [
         _shares([part for part in parts if part.label == label], count, seed_of(seed, label))
         for label in sorted({part.label for part in parts})
     ]
-    blocks = [[piece for share in shares for piece in share[number]] for number in range(count)]
-    return [block for block in blocks if block]
+    return [[piece for share in shares for piece in share[number]] for number in range(count)]
 
 
 def _shares(parts: Sequence[SplitPart], n_shares: int, seed: int) -> list[list[Slice]]:
@@ -98,9 +118,10 @@ def rows_in(blocks: Sequence[Block]) -> int:
     return sum(piece.stop - piece.start for block in blocks for piece in block)
 
 
-def segments_of(blocks: Sequence[Block], segment_rows: int) -> list[Sequence[Block]]:
-    """Return the blocks of an epoch in segments of at most `segment_rows` rows, but at least one block each."""
-    per_segment = blocks_per_segment(segment_rows)
+def segments_of(blocks: Sequence[Block], segment_rows: int, rows: int = 0, n_chunks: int = 0) -> list[Sequence[Block]]:
+    """Return the blocks of an epoch in segments of at most `segment_rows` rows, but at least one block each. rows,
+    n_chunks: of a training by chunks."""
+    per_segment = blocks_per_segment(segment_rows, rows, n_chunks)
     return [blocks[start : start + per_segment] for start in range(0, len(blocks), per_segment)]
 
 

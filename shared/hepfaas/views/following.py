@@ -16,7 +16,7 @@ from hepfaas.platform.clock import utc
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store
 from hepfaas.platform.terminal import PRINTED, visible, visible_lines
-from hepfaas.runs.steps import Spec
+from hepfaas.runs.steps import Open, Spec
 from hepfaas.steps.objects import result_if_there
 from hepfaas.views import overview
 
@@ -150,8 +150,13 @@ def lines_of(entry: Entry) -> Iterator[str]:
 
 def notes_of(entry: Entry, store: Store) -> Iterator[str]:
     """Yield a line for each note in the result of a step, as far as it exists."""
-    if entry.kind == Spec.kind and not entry.error:
-        for note in (result_if_there(entry.key, store) or {}).get("notes", ()):
+    if entry.kind not in (Open.kind, Spec.kind) or entry.error:
+        return
+    result = result_if_there(entry.key, store) or {}
+    if reason := result.get("skipped"):
+        yield f"          note: the file is skipped: {visible(reason)}"
+    if entry.kind == Spec.kind:
+        for note in result.get("notes", ()):
             yield f"          note: {visible(note)}"
 
 

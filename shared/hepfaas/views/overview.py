@@ -23,14 +23,15 @@ from hepfaas.runs.conversion import Conversion
 from hepfaas.runs.cut_flow import CutFlow
 from hepfaas.runs.differences import short_differences
 from hepfaas.runs.kinds import AnyRecipe
-from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, ledger, prediction_ledger
+from hepfaas.runs.ledger import CountedPart, Ledger, TrainedSegment, Training, ledger, prediction_ledger
 from hepfaas.runs.phases import Finished, Input, Ready, Results
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import PreparedPart, ScoredPart, headers_of, prepared_parts, scored_parts
+from hepfaas.runs.skipped import skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.runs.steps import RangeStep, Train
-from hepfaas.steps.objects import open_part, open_scores, result_if_there, result_of
+from hepfaas.steps.objects import open_scores, part_of_fold, result_if_there, result_of
 from hepfaas.training.split import event_ids, id_sum
 
 PENDING, UNFINISHED = "pending", "unfinished"
@@ -106,6 +107,7 @@ class Status:
     places: hosts of the files, and how many files each has. served_by: events that each server has served. history:
     metrics of each complete epoch. cut_flow: after all events are prepared. retries, last_trouble: how often something
     was unavailable, and the last error. user_notes: notes of people on the run, oldest first.
+    skipped_files: that cannot be read, with the reasons.
     """
 
     row: Row
@@ -124,6 +126,7 @@ class Status:
     stage: Progress | Outcome | None = None
     ledger: Ledger | None = None
     cut_flow: CutFlow | None = None
+    skipped_files: Sequence[Mapping[str, str]] | None = None
 
     @property
     def state(self) -> str:
@@ -260,7 +263,12 @@ def status(store: Store, run: str, verify: bool = False) -> Status:
         if isinstance(recipe, Recipe):
             history = _history(plan.chains_of(recipe, name, results), store)
             flow = plan.flow_of(recipe, name, results)
-            known = replace(known, notes=[*request.notes, *plan.notes(recipe, name, results)] or None)
+            skipped = skipped_files(recipe, preparation.headers(recipe, name, results))
+            known = replace(
+                known,
+                notes=[*request.notes, *plan.notes(recipe, name, results)] or None,
+                skipped_files=[one.to_json() for one in skipped] or None,
+            )
     except RequestError as error:
         return replace(known, error=known.error or public_text(error))
     stage = _progress(store, run, attempt, coming) if isinstance(coming, Ready) else _outcome(store, coming)
@@ -296,12 +304,13 @@ def _training_ledger(
     if not chains:
         raise RequestError(f"run '{run}' has not prepared all events yet: there is nothing to count")
     values = result_of(chains[0][0][0].data, store)
-    files = preparation.inputs(recipe, preparation.headers(recipe, attempt, results))
+    headers = preparation.headers(recipe, attempt, results)
+    seen = [[count(part, fold) for part in prepared_parts(values, fold)] for fold in recipe.fold_numbers]
     trainings = [
-        ([count(part, fold) for part in prepared_parts(values, fold)], _epochs(chain, store))
-        for fold, chain in zip(recipe.fold_numbers, chains, strict=True)
+        Training(parts, _epochs(chain, store), chain[0][0].passes) for parts, chain in zip(seen, chains, strict=True)
     ]
-    return ledger(files, trainings)
+    counted = ledger(preparation.inputs(recipe, headers), trainings)
+    return replace(counted, skipped=tuple(skipped_files(recipe, headers)))
 
 
 def scored(store: Store, run: str) -> Scored:
@@ -459,11 +468,8 @@ def _epochs(chain: Sequence[Sequence[Train]], store: Store) -> list[list[Trained
 
 def _recounted(part: PreparedPart, store: Store, fold: int | None) -> CountedPart:
     """Return the counts of a prepared part from its rows; none where they are not the entries of its range."""
-    size_bytes = store.size_bytes(part.key)
-    if size_bytes is None:
-        raise MissingError(part.key, store.url)
-    stored = open_part(part.key, size_bytes, store, fold)
-    splits = [stored.entries(split) for split in Split]
+    seen, stored = part_of_fold(part.key, store, fold)
+    splits = [stored.entries(number for number, _ in seen.batches(split)) for split in Split]
     is_whole = _are_entries([entry for entries in splits for entry in entries.tolist()], part)
     rows = tuple(len(entries) for entries in splits) if is_whole else (0, 0, 0)
     ids = id_sum(event_ids(part.file, splits[Split.TRAINING]))

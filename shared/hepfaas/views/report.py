@@ -23,6 +23,8 @@ from hepfaas.runs.differences import Setting, settings
 from hepfaas.runs.ledger import Ledger
 from hepfaas.runs.prediction import Prediction
 from hepfaas.runs.recipe import LabelledFile, Recipe
+from hepfaas.runs.results import Header
+from hepfaas.runs.skipped import Skipped, skipped_files
 from hepfaas.runs.splits import Split
 from hepfaas.steps.objects import code_files, result_if_there
 from hepfaas.views import overview
@@ -65,7 +67,8 @@ class Trained:
 class Report:
     """A training and its model version. run: '' if it is not known any more; then files have no names, and there is no
     ledger. evaluation: the values of evaluation.json. code: text of the code files. pictures: names of PNG and PDF
-    files of the version. A model that was uploaded has no evaluation, spec, code and files."""
+    files of the version. skipped: files that could not be read and were left out. A model that was uploaded has no
+    evaluation, spec, code and files."""
 
     version: Version
     card: Mapping[str, Any]
@@ -83,6 +86,7 @@ class Report:
     messages: Sequence[str] = ()
     trained: Trained | None = None
     ledger: Ledger | None = None
+    skipped: Sequence[Skipped] = ()
 
     @property
     def is_trained(self) -> bool:
@@ -133,6 +137,7 @@ class Report:
             "settings": {each.name: list(each.value) for each in self.settings if not each.is_default},
             "parameters": self.card["parameters"],
             "weights": self.card.get("weights"),
+            "skipped_files": [one.to_json() for one in self.skipped] or None,
         }
         known = {name: value for name, value in values.items() if value is not None}
         return {**known, "best_epoch": self.card["best_epoch"]}
@@ -209,6 +214,7 @@ def _report(store: Store, version: Version, run: str) -> Report:
         messages=tuple(dict.fromkeys([*(request.notes if request else ()), *map(str, card.get("notes", ()))])),
         trained=_trained(store, card, recipe, run),
         ledger=_ledger(store, recipe, run) if recipe else None,
+        skipped=skipped_files(recipe, _headers(store, recipe, run)) if recipe else (),
     )
 
 
@@ -240,8 +246,7 @@ def _files(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: st
     """Return the files of a version; with names and samples if the run and its opened files are known."""
     known: dict[str, tuple[LabelledFile, int]] = {}
     if recipe:
-        headers = preparation.headers(recipe, _attempt(store, run), _results(store))
-        pairs = zip(headers, recipe.files, strict=False)
+        pairs = zip(_headers(store, recipe, run), recipe.files, strict=False)
         known = {header.identity: (file, header.entries) for header, file in pairs}
         names = dict(zip(recipe.labels, recipe.classes, strict=True))
     files = []
@@ -250,7 +255,9 @@ def _files(store: Store, card: Mapping[str, Any], recipe: Recipe | None, run: st
         if identity in known:
             file, entries = known[identity]
             sample = file.sample or names[file.label]
-            files.append(File(identity, file.url, sample, None if recipe and recipe.label else label, entries, split))
+            files.append(
+                File(identity, file.address, sample, None if recipe and recipe.label else label, entries, split)
+            )
         else:
             files.append(File(identity, "", "", None if label < 0 else label, None, split))
     return files
@@ -275,6 +282,11 @@ def _ledger(store: Store, recipe: Recipe, run: str) -> Ledger | None:
     with suppress(RequestError, MissingError):
         return overview.counted(store, run, recipe)
     return None
+
+
+def _headers(store: Store, recipe: Recipe, run: str) -> list[Header]:
+    """Return the header of each file; none if they are not in the store any more."""
+    return preparation.headers(recipe, _attempt(store, run), _results(store))
 
 
 def _attempt(store: Store, run: str) -> str:

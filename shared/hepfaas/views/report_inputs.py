@@ -54,6 +54,13 @@ def data(report: Report) -> list[Block]:
             folded=f"{len(report.files):,} files",
             note=f"{more:,} more files are not listed." if more else "",
         ),
+        Table(
+            ["file", "reason"],
+            [[one.file, one.reason] for one in report.skipped[:MOST_ROWS]],
+            caption=f"{len(report.skipped):,} files that cannot be read and were left out",
+        )
+        if report.skipped
+        else None,
     )
 
 

@@ -127,6 +127,7 @@ def _ledger(ledger: Ledger) -> tuple[str, ...]:
         "holds: every event is counted once" if ledger.holds else "does not hold",
         f"{ledger.events:,} events in {ledger.files:,} files{rejected}",
         f"{ledger.training_events:,} training events in each of {ledger.epochs:,} epochs",
+        *([f"{len(ledger.skipped):,} files cannot be read and were left out"] if ledger.skipped else []),
         *ledger.findings,
     )
 

@@ -5,8 +5,10 @@ A field of a record is the branch '<record>.<field>'; of a list of records a jag
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,17 @@ class Leaf:
     def dtype(self) -> str:
         """The NumPy type of the numbers."""
         return str(np.dtype(self.type.to_pandas_dtype()).name)
+
+
+def hide_pandas() -> None:
+    """Keep pyarrow from importing pandas, which it does in each process where it is installed."""
+    sys.meta_path.insert(0, _NoPandas())
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def leaves_of(schema: Any) -> list[Leaf | tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
@@ -77,6 +78,17 @@ class CsvTable(TextTable):
     def _of_no_events(self) -> Sequence[Leaf]:
         return [Leaf((name,), pa.float64()) for name in self._kept]
 
+    def _records(self, block: bytes, first: int) -> list[dict[str, Any]]:
+        text = block.decode(errors="replace").splitlines()
+        records = []
+        for fields in csv.reader(text, delimiter=self._separator):
+            if len(fields) == len(self._names):
+                records.append({name: _value(fields[int(self._kept[name][1:])]) for name in self._kept})
+            elif fields:
+                columns = f"Expected {len(self._names)} columns, got {len(fields)}"
+                raise RequestError(f"entry {first + len(records):,}: {columns}")
+        return records
+
     def _parsed(self, block: bytes, leaves: Sequence[Leaf] | None) -> Any:
         kept = {name: self._kept[name] for name in ([str(leaf.path[0]) for leaf in leaves] if leaves else self._kept)}
         types = {self._kept[str(leaf.path[0])]: leaf.type for leaf in leaves or ()}
@@ -101,6 +113,14 @@ class CsvTable(TextTable):
         texts = column.cast(pa.binary()).to_pylist()
         at, text = next(((at, text) for at, text in enumerate(texts) if text and not _is_number(text)), (0, b""))
         return f"text, such as '{text[:20].decode(errors='replace')}' in entry {first + at:,}"
+
+
+def _value(text: str) -> int | float | str | None:
+    """Return the number in a field, its text if there is none, or None for an empty field."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text or None
 
 
 def _is_number(text: str | bytes) -> bool:

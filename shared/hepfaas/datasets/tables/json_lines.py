@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,20 @@ class JsonTable(TextTable):
                 f"'{self._name}' has objects of several lines; write one object a line: jq -c . old.json > new.json"
             )
         return len(block) - len(text)
+
+    def _records(self, block: bytes, first: int) -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = []
+        for line in block.splitlines():
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise RequestError(f"entry {first + len(records):,}: {error}") from error
+            if not isinstance(record, dict):
+                raise RequestError(f"entry {first + len(records):,} is no object")
+            records.append(record)
+        return records
 
     def _parsed(self, block: bytes, leaves: Sequence[Leaf] | None) -> Any:
         if block.isspace():

@@ -25,6 +25,7 @@ from hepfaas.datasets.tables.columns import (
     values_of,
 )
 from hepfaas.datasets.tables.lines import Lines
+from hepfaas.datasets.tables.records import RecordFunction
 from hepfaas.datasets.tables.table import Data, Table
 from hepfaas.errors import RequestError
 from hepfaas.features.jagged import Jagged, Values, empty
@@ -39,13 +40,14 @@ class TextTable(Table):
     first_row: int
     """Number that pyarrow gives to the first row of a block in its messages."""
 
-    def __init__(self, data: Data, name: str, layout: Mapping[str, Any]) -> None:
-        """layout: of the same file, {} if it is not known.
+    def __init__(self, data: Data, name: str, layout: Mapping[str, Any], function: str = "") -> None:
+        """layout: of the same file, {} if it is not known. function: source of `preprocessing(record)`, '' for none.
 
         Raises: RequestError naming the entry that cannot be read.
         """
         self._name, self._lines = name, Lines(data, name)
         self.compression = self._lines.compression
+        self._function = RecordFunction(function) if function else None
         if layout:
             self._load(layout)
             return
@@ -82,6 +84,10 @@ class TextTable(Table):
     @abstractmethod
     def _parsed(self, block: bytes, leaves: Sequence[Leaf] | None) -> Any:
         """Return the table of some lines; of all columns, with their types as in these lines, if `leaves` is None."""
+
+    @abstractmethod
+    def _records(self, block: bytes, first: int) -> list[dict[str, Any]]:
+        """Return the events of some lines as objects. first: entry of the first. Raises: RequestError."""
 
     def _unreadable(self) -> Sequence[tuple[str, str]]:
         """Return columns that are not read whatever their values are, with the reason."""
@@ -150,7 +156,11 @@ class TextTable(Table):
     def _table(self, block: bytes, first: int, leaves: Sequence[Leaf] | None = None) -> Any:
         """Return the table of the block whose first entry is `first`. Raises: RequestError naming the entry."""
         try:
+            if self._function:
+                return self._function.table(self._records(block, first), first, leaves)
             return self._parsed(block, leaves)
+        except RequestError as error:
+            raise RequestError(f"'{self._name}', {error}") from error
         except pa.ArrowInvalid as error:
             text = str(error)
             if not (row := _ROW.search(text)):

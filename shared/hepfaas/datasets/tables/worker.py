@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from hepfaas.datasets.branch_choice import missing_branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.formats import AVRO, CSV, HEAD_BYTES, HEADS, JSON, NAMES, PARQUET
 from hepfaas.datasets.tables.avro import AvroTable
+from hepfaas.datasets.tables.columns import hide_pandas
 from hepfaas.datasets.tables.csv import CsvTable
 from hepfaas.datasets.tables.json_lines import JsonTable
 from hepfaas.datasets.tables.parquet import ParquetTable
@@ -26,7 +26,7 @@ from hepfaas.errors import RequestError
 from hepfaas.features.jagged import packed
 from hepfaas.sandbox.tasks import Answer, Callbacks, serve_calls
 
-TABLES: Mapping[str, Callable[[Data, str, Mapping[str, Any]], Table]] = {
+TABLES: Mapping[str, Callable[..., Table]] = {
     PARQUET: ParquetTable,
     AVRO: AvroTable,
     JSON: JsonTable,
@@ -37,7 +37,7 @@ ENDS_BYTES = 65_536
 
 def serve(channel_number: int, file_number: int | None = None) -> None:
     """Answer calls about one file until the channel closes."""
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # else pyarrow imports it in each worker
+    hide_pandas()
 
     def functions(callbacks: Callbacks) -> Mapping[str, Callable[..., Answer]]:
         reader = _Reader(callbacks, file_number)
@@ -61,9 +61,13 @@ class _Reader:
         with translated_errors(self._name, NAMES[self._format]):
             return function(**values)
 
-    def do_open(self, size_bytes: int, layout: str) -> Answer:
-        """Open the file; return the fingerprint of its size and its ends. layout: of the same file, '' if unknown."""
+    def do_open(self, size_bytes: int, layout: str, record_function: str) -> Answer:
+        """Open the file; return the fingerprint of its size and its ends.
+
+        layout: of the same file, '' if unknown. record_function: source of `preprocessing(record)`, '' for none.
+        """
         self._layout = json.loads(layout) if layout else {}
+        self._function = record_function
         if not size_bytes:
             raise RequestError(f"'{self._name}' is empty: it has 0 bytes")
         self._data: Data = FetchedData(self._callbacks, size_bytes)
@@ -82,7 +86,7 @@ class _Reader:
         table = self._table()
         branches = [[b.name, b.jagged, b.type, b.size_bytes, b.title, 0] for b in table.branches.values()]
         values = {"entries": table.entries, "branches": branches, "left_out": table.left_out, "notes": table.notes}
-        values["layout"] = json.dumps({"format": self._format, "table": table.layout()})
+        values["layout"] = json.dumps({"format": self._format, "function": self._function, "table": table.layout()})
         return values, [np.asarray(table.edges, dtype=np.int64)]
 
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
@@ -114,5 +118,6 @@ class _Reader:
 
     def _table(self) -> Table:
         if self._opened is None:
-            self._opened = TABLES[self._format](self._data, self._name, self._layout.get("table", {}))
+            function = (self._function,) if self._format in (JSON, CSV) else ()
+            self._opened = TABLES[self._format](self._data, self._name, self._layout.get("table", {}), *function)
         return self._opened
