@@ -161,7 +161,7 @@ BESIDE = {
     "widths.json": '{"hidden": 24}',
     "tables/means.csv": "1,2",
     "weights/start.weights.h5": "w",
-    "notes/LICENSE": "text",
+    "words/vocabulary": "text",
 }
 NOT_CODE = {
     "a.root": "a",
@@ -169,6 +169,8 @@ NOT_CODE = {
     "old.ROOT": "r",
     "events.jsonl": "{}",
     "train.log": "l",
+    "README": "r",
+    "LICENSE.txt": "l",
     "plots/roc.pdf": "p",
     ".secret": "s",
     "__pycache__/x.cpython-311.pyc": "c",
@@ -182,7 +184,7 @@ def test_files_beside_the_code_travel_and_data_and_results_do_not(tmp_path: Path
     job = job_in(written(tmp_path / "job", {**TEXTS, **BESIDE, **NOT_CODE, **lists}), {})
     assert set(job.code) == {"model.py", "parts/layers.py", *BESIDE}
     assert job.code["widths.json"] == b'{"hidden": 24}'
-    assert "notes/LICENSE, tables/means.csv, weights/start.weights.h5, widths.json travel with model.py" in job.notes
+    assert "tables/means.csv, weights/start.weights.h5, widths.json, words/vocabulary travel with model.py" in job.notes
     sent = job_of({**JOB, "code": {**CODE, **BESIDE}})
     assert dict(sent.code) == dict(job.code)
 

@@ -29,6 +29,9 @@ RESULTS = (
 )  # fmt: skip
 """Endings of files that people read, and of archives."""
 
+FOR_PEOPLE = ("readme", "license", "makefile")
+"""Beginnings of other names of such files."""
+
 JOB = (
     "files.txt", "labels.txt", "params.json", "submit.json", "preproc.json", "matches.json", "samples.json",
     "samples.yaml", "samples.yml",
@@ -65,7 +68,7 @@ def code_of(texts: Texts, module: str, data: Collection[str] = ()) -> Code:
     others = [
         name
         for name in _without_stores(own)
-        if name not in python and name not in excluded and not name.lower().endswith((*DATA, *RESULTS))
+        if name not in python and name not in excluded and not _is_left_out(PurePosixPath(name).name.lower())
     ]
     others = [name for name in others if texts.size_bytes(name) <= MOST_OTHER_BYTES]
     if not others:
@@ -89,6 +92,10 @@ def _is_own(name: str, names: Collection[str]) -> bool:
         folder.name.startswith(".") or folder.name == "__pycache__" or f"{folder}/pyvenv.cfg" in names
         for folder in path.parents[:-1]
     )
+
+
+def _is_left_out(name: str) -> bool:
+    return name.endswith((*DATA, *RESULTS)) or name.startswith(FOR_PEOPLE)
 
 
 def _without_stores(names: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from hepfaas.orchestration import records, remarks
 from hepfaas.platform.storage import StagedStore, Store, probe
 from hepfaas.platform.terminal import visible
 from hepfaas.runs import epochs, plan, preparation
+from hepfaas.runs.notes import on_labels
 from hepfaas.runs.phases import Finished, Input, Ready
 from hepfaas.runs.recipe import Recipe
 from hepfaas.runs.results import Header
@@ -158,6 +159,7 @@ def outlook(folder: Path, names: Mapping[str, str], store: Store) -> dict[str, A
             *plan.empty_files(recipe, headers),
             *read[0].notes,
             *_findings(recipe, read[0], staged),
+            *on_labels(recipe),
         ],
         "steps": steps,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -211,7 +211,7 @@ def _report(store: Store, version: Version, run: str) -> Report:
         submitter=str(request.submitter.get("name") or request.submitter.get("subject") or "") if request else "",
         tags=remarks.tags_of(store, run) if run else (),
         notes=remarks.notes_of(store, run) if run else (),
-        messages=tuple(dict.fromkeys([*(request.notes if request else ()), *map(str, card.get("notes", ()))])),
+        messages=_messages(request.notes if request else (), card),
         trained=_trained(store, card, recipe, run),
         ledger=_ledger(store, recipe, run) if recipe else None,
         skipped=skipped_files(recipe, _headers(store, recipe, run)) if recipe else (),
@@ -226,6 +226,12 @@ def _run_of(store: Store, version: Version) -> str:
         if end and end.model == str(version):
             return run
     return ""
+
+
+def _messages(notes: Iterable[str], card: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the notes of a run, each once, and how outputs become scores."""
+    score = str(card.get("score", ""))
+    return tuple(dict.fromkeys([*notes, *map(str, card.get("notes", ())), *([score] if score else [])]))
 
 
 def _code(store: Store, manifest: str) -> dict[str, str]:
