@@ -121,7 +121,8 @@ def _round(store: Store, code: str, data: str, number: int) -> dict[str, list[fl
 def _epochs(
     store: Store, code: str, data: str, *, xla: bool | None, seed: int, epochs: int, lines: list[str]
 ) -> list[float]:
-    """Return the seconds of train steps of one epoch each, without the learner's start, as for `fit`."""
+    """Return the seconds of train steps of one epoch each, as for `fit` without the learner's start and its check of
+    the fresh network."""
     times, before = [], None
     with Learners(lines.append) as learners:
         for epoch in range(epochs):
@@ -141,7 +142,7 @@ def _epochs(
                 segment_rows=10**6,
                 shuffle=True,
             )
-            learners.holding(before, step, store)
+            learners.holding(before, step, store).is_checked = True
             times.append(seconds(lambda step=step: train.perform(step, store, learners, lambda rows: None)))
             before = step.key
     return times

@@ -400,7 +400,7 @@ def test_a_fit_of_the_users_own_is_the_one_that_runs(reused: ReusedLearner) -> N
     reused.read_all()
     assert fitted.rows == ROWS
     assert "loss" in fitted.metrics
-    assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS}, 1) 100"]
+    assert lines == [f"fit of my own ({ROWS}, 6) ({ROWS},) 100"]
 
 
 CHECKED_FIT = """

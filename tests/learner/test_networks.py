@@ -95,6 +95,26 @@ def test_a_step_of_the_users_own_learns_what_the_usual_one_learns(reused: Reused
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
+def test_a_fit_of_the_users_own_leads_to_labels_of_the_shape_of_the_scores(reused: ReusedLearner) -> None:
+    own = """
+class Net(keras.Sequential):
+    def fit(self, x, y, **options):
+        assert y.shape == (len(x),)
+        return super().fit(x, y, shuffle=False, **options)
+"""
+    layers = "L.Dense(4, activation='relu'), L.Dense(1, activation='sigmoid')"
+    code = (
+        HEAD
+        + BRIER
+        + own
+        + network(layers, f"loss=Brier(), {SGD}").removeprefix(HEAD).replace("keras.Sequential", "Net")
+    )
+    usual = code.replace("Brier()", "'mse'")
+    one, other = (list(trained(reused, each).values()) for each in (code, usual))
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
 METRIC = """
 def distance(y, p):
     assert y.shape[1:] == p.shape[1:], (y.shape, p.shape)

@@ -352,6 +352,9 @@ class KerasLearner:
         self._own_fit = type(self.model).fit is not keras.Model.fit
         if self.model.optimizer is not None:
             self.model.optimizer.build(self.model.trainable_variables)
+        if self._own_fit:
+            for step in ("train_step", "test_step"):
+                setattr(self.model, step, _with_columns(getattr(self.model, step)))
         self._test_labels()
         self.model.reset_metrics()
         if self.weighted:
@@ -501,7 +504,7 @@ class KerasLearner:
         features, labels, *weights = arrays
         history = self.model.fit(
             features,
-            self.targets(labels),
+            labels if self._shape == "column" else self.targets(labels),
             batch_size=self.batch_size,
             epochs=1,
             verbose=0,
@@ -631,6 +634,17 @@ class _BatchLoop:
     def _one(self, data: Any) -> Mapping[str, Any]:
         logs = self._step(data)
         return {name: tf.convert_to_tensor(value) for name, value in logs.items()} if self._is_own else {}
+
+
+def _with_columns(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the step for labels of shape (rows,), which a `fit` of the user's own gets: it has them as (rows, 1)."""
+
+    def of(data: Any) -> Any:
+        if isinstance(data, tuple) and len(data) > 1 and tf.is_tensor(data[1]) and data[1].shape.rank == 1:
+            data = (data[0], data[1][:, tf.newaxis], *data[2:])
+        return step(data)
+
+    return of
 
 
 def _any_rows(spec: Any) -> Any:

@@ -107,7 +107,8 @@ def held_back(step: Learning, prepared: Sequence[PreparedPart], rows: int, store
     parts = [part for split in HELD_BACK for part in parts_of(split, prepared)]
     blocks = first_rows(blocks_of(parts, seed_of(step.seed, "check")), rows)
     fetch = fetching(prepared, store)
-    return np.concatenate([fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block])
+    features = [fetch(batch).features[start:stop] for block in blocks for batch, start, stop in block]
+    return np.concatenate([np.zeros((0, step.n_features), dtype=np.float32), *features])
 
 
 def fetching(prepared: Sequence[PreparedPart], store: Store) -> Callable[[str], Rows]:
