@@ -19,6 +19,7 @@ from hepfaas.platform.settings import Settings
 from hepfaas.platform.storage import Store
 from hepfaas.platform.stores import open_store
 from hepfaas.platform.terminal import PRINTED, in_columns, visible_lines
+from hepfaas.runs.params import FORMATS
 
 if TYPE_CHECKING:
     from hepfaas.client import Client
@@ -89,7 +90,7 @@ def _write(out: TextIO, text: str) -> None:
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hepfaas", description="Machine learning on ROOT files.")
+    parser = argparse.ArgumentParser(prog="hepfaas", description="Machine learning on ROOT files and tables.")
     parser.add_argument("--version", action="version", version=f"hepfaas {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -114,6 +115,9 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     of_run = argparse.ArgumentParser(add_help=False)
     of_run.add_argument("run", metavar="RUN")
 
+    of_format = argparse.ArgumentParser(add_help=False)
+    of_format.add_argument("--dtype", choices=FORMATS, default="", help="format of the files; default: by their names")
+
     def add(
         name: str, command: Command, parents: Sequence[argparse.ArgumentParser], text: str
     ) -> argparse.ArgumentParser:
@@ -121,7 +125,9 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    inspect = add("inspect", _inspect, [as_json], "show the trees and branches of ROOT files, and where they differ")
+    inspect = add(
+        "inspect", _inspect, [of_format, as_json], "show the trees and branches of files, and where they differ"
+    )
     inspect.add_argument("files", nargs="+", metavar="FILE", help="path or root:// URL, also with wildcards in quotes")
     inspect.add_argument(
         "--sample",
@@ -215,7 +221,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     log = add("log", _log, [of_run, in_either, as_json], "show the steps of a run, and what model.py printed")
     log.add_argument("--follow", action="store_true", help="continue until the run has ended; only with --url")
 
-    predict = add("predict", _predict, [in_either, as_json], "compute scores of the events in ROOT files")
+    predict = add("predict", _predict, [of_format, in_either, as_json], "compute scores of the events in files")
     predict.add_argument("model", metavar="MODEL", help="NAME or NAME/VERSION")
     predict.add_argument(
         "files", nargs="+", metavar="FILE", help="also as FILE.root:TREE; with --url, a file that the service can read"
@@ -272,7 +278,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from hepfaas.local.tables import difference_text, inspected_text
 
     named, files = named_files(options.files), []
-    for file in inspected(named, options.sample):
+    for file in inspected(named, options.sample, options.dtype):
         files.append(file)
         if not options.json and (text := inspected_text(file, is_only=len(named) == 1)):
             _print(text)
@@ -529,12 +535,16 @@ def _predict(options: argparse.Namespace) -> None:
 
         with _client(options) as client, lines_of(sys.stderr) as show:
             scores = client.predict(
-                options.model, options.files, options.tree or "", lambda status: show(status.line())
+                options.model,
+                options.files,
+                options.tree or "",
+                lambda status: show(status.line()),
+                dtype=options.dtype,
             )
             summary = {"model": options.model, **written(scores, options.out, ntuple=options.ntuple)}
     else:
-        store, tree = _store(options), options.tree
-        summary = predict(store, options.model, options.files, tree, options.out, ntuple=options.ntuple)
+        kinds = {"ntuple": options.ntuple, "dtype": options.dtype}
+        summary = predict(_store(options), options.model, options.files, options.tree, options.out, **kinds)
     _show(options, summary, summary_text)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+import uproot
 from hepfaas.cli import main
 from hepfaas.errors import UnavailableError
 from hepfaas.jobs.addresses import place_files
@@ -126,6 +127,15 @@ class FaultyCaller:
             kill(replica.process)
 
 
+def as_table(job: Path, name: str) -> None:
+    """Replace a ROOT file of a job by JSON lines, of which a run keeps the layout."""
+    with uproot.open(job / f"{name}.root") as file:
+        events = file["Events"].arrays().tolist()
+    (job / f"{name}.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    files = (job / "files.txt").read_text()
+    (job / "files.txt").write_text(files.replace(f"{name}.root", f"{name}.jsonl"))
+
+
 class Chaos(System):
     """A system with a plan of faults, and runs of one small job on it."""
 
@@ -134,6 +144,7 @@ class Chaos(System):
         (self.faults / "met").mkdir(parents=True)
         super().__init__(folder / "up", HEPFAAS_FAULTS=str(self.faults))
         self.job = small_job(folder / "job", seed=77)
+        as_table(self.job, "background")
         assert main(["train", str(self.job), "--store", str(folder / "loop")]) == 0
         self.undisturbed = weights_of(open_store(f"{folder}/loop/local"), versions.Version("job", 1))
         self.started: list[subprocess.Popen[bytes]] = []

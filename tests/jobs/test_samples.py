@@ -176,7 +176,7 @@ def changed(sample: str = "ggH", **values: Any) -> dict[str, Any]:
         ),
         (
             changed(files=["s3://in/x", "s3://in/x"]),
-            "'s3://in/x' is listed twice, as sample 'ggH' and again; list it once",
+            "'s3://in/x' is listed twice, as sample 'ggH' and again; list it once, or name a tree of each",
         ),
         (changed(sample="ttbar", label=1), "all files have label 1; a classifier needs files of at least two labels"),
         ({**ABOUT, "luminosity": 0}, "'luminosity' is 0; it takes a number of 1/fb above 0, or text with a unit as"),

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import awkward as ak
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +53,36 @@ def test_a_file_streams_back_line_by_line_and_says_that_it_was_all(served: Serve
         assert table.headers["content-type"] == kind
         document = read(table.content)
         assert same((document.read_all() if kind == ARROW else document.read())["score"].to_numpy(), served.scores)
+
+
+RECORDS = "def preprocessing(record): return {**record, 'met': record.pop('missing_et')}"
+
+
+def test_files_of_other_formats_have_the_same_scores(served: Served, xrootd: XRootD, tmp_path: Path) -> None:
+    """Also those of a model whose records the user's function changes: it is stored with the model."""
+    events = served.events[["met", "lep_pt", "event"]][:50]
+    pq.write_table(pa.table({name: ak.to_arrow(events[name]) for name in events.fields}), tmp_path / "x.parquet")
+    lines = [json.dumps(event) for event in events.tolist()]
+    (tmp_path / "x.jsonl").write_text("\n".join([*lines, ""]))
+    (tmp_path / "x.txt").write_text("\n".join([*lines, ""]))
+    (tmp_path / "old.json").write_text("\n".join(lines).replace('"met"', '"missing_et"') + "\n")
+    first = versions.load(served.store, "job")
+    spec = replace(served.spec, function=RECORDS)
+    claimed = versions.claim(served.store, "records", "claim")
+    files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: first.graph}
+    versions.publish(served.store, claimed, {**first.card, "name": "records"}, files)
+    for model, name, more in (
+        ("job", "x.parquet", {}),
+        ("job", "x.jsonl", {}),
+        ("job", "x.txt", {"dtype": "json"}),
+        ("records", "old.json", {}),
+    ):
+        values = {"files": [xrootd.serve(tmp_path / name)], **more}
+        *scores, last = map(json.loads, served.http.post(f"/v1/models/{model}/predict", json=values).text.splitlines())
+        assert last.get("events") == 50, last
+        assert same([line["score"] for line in scores], served.scores[:50]), name
+    wrong = served.http.post(PREDICT, json={"files": [xrootd.url("x.txt")], "dtype": "xml"})
+    assert "'dtype' is 'xml'; it takes root, parquet" in wrong.json()["error"]
 
 
 def test_a_file_may_name_its_tree_or_have_only_one(served: Served, xrootd: XRootD, tmp_path: Path) -> None:

@@ -162,12 +162,15 @@ class Client:
         tree: str = "",
         on_status: Callable[[Status], None] | None = None,
         timeout_s: float = DAY_S,
+        dtype: str = "",
     ) -> Iterator[Columns]:
         """Yield the scores of all events of files that the service can read, with the columns of `scores`.
 
+        dtype: format of the files, '' for that of their names.
         The service turns many events into a run; this waits for it as `wait` does. Raises: RequestError if it fails.
         """
-        values = {"files": list(files), **({"tree": tree} if tree else {})}
+        options = {"tree": tree, "dtype": dtype}
+        values = {"files": list(files), **{name: value for name, value in options.items() if value}}
         headers = {"Accept": ARROW_STREAM, "Idempotency-Key": uuid.uuid4().hex}
         with self._stream("POST", _predict_path(model), json=values, headers=headers) as response:
             if response.status_code != 202:

@@ -261,8 +261,9 @@ def located(named: Sequence[LabelledFile], locations: Locations, has_labels: boo
         for file in (replace(one, url=url, tree=tree) for url in urls):
             address = file.address
             if address in files:
+                trees = "" if tree else ", or name a tree of each, as file.root:Signal and file.root:Background"
                 raise RequestError(
-                    f"file '{address}' is listed twice, as {_both(places[address], place)}; list it once"
+                    f"file '{address}' is listed twice, as {_both(places[address], place)}; list it once{trees}"
                 )
             files[address], places[address] = file, place
             size += len(address)

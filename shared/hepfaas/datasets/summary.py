@@ -1,4 +1,4 @@
-"""A summary of the TTrees and RNTuples in a ROOT file."""
+"""A summary of the trees in a file of events."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from hepfaas.datasets.branch_choice import Branch
 from hepfaas.datasets.errors import translated_errors
 from hepfaas.datasets.event_file import branch_of, open_file
+from hepfaas.datasets.formats import USUAL_FORM, Form
 from hepfaas.datasets.reading import Endpoint
 
 
 @dataclass(frozen=True)
 class TreeSummary:
-    """One TTree or RNTuple. kind: which of them. clusters: number of entry ranges at whose ends all branches end a
-    basket. compressed_bytes: of all branches on disk. uncompressed_bytes: of the branches of numbers. left_out: other
-    branches with their types.
+    """One TTree or RNTuple, or a table, which has no name.
+
+    kind: which of them. clusters: number of entry ranges at whose ends all branches end a basket. compressed_bytes: of
+    all branches on disk. uncompressed_bytes: of the branches of numbers. left_out: other branches with their types.
     """
 
     name: str
@@ -29,9 +31,12 @@ class TreeSummary:
     left_out: tuple[tuple[str, str], ...]
 
 
-def trees_of(url: str) -> list[TreeSummary]:
-    """Return all TTrees and RNTuples of a file, including those in folders. Raises: RequestError; UnavailableError."""
-    with translated_errors(url), open_file(Endpoint(url)) as file:
+def trees_of(url: str, form: Form = USUAL_FORM) -> list[TreeSummary]:
+    """Return all TTrees and RNTuples of a file, including those in folders, or the table.
+
+    Raises: RequestError; UnavailableError.
+    """
+    with translated_errors(url), open_file(Endpoint(url), form=form) as file:
         return [
             TreeSummary(
                 **{

@@ -71,6 +71,15 @@ def events_where(branch: Values, selected: NDArray[np.bool_]) -> Values:
     return Jagged(values[np.repeat(selected, counts)], counts[selected])
 
 
+def in_single(branch: Values) -> Values:
+    """Return a branch with float32 values instead of float64; any other as it is."""
+    values, counts = values_and_counts(branch)
+    if values.dtype != np.float64:
+        return branch
+    single = values.astype(np.float32)
+    return single if counts is None else Jagged(single, counts)
+
+
 def empty(jagged: bool, type_: str) -> Values:
     """Return a branch of no events."""
     values = np.zeros(0, dtype=type_)

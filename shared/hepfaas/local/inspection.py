@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hepfaas.datasets.files import file_and_tree
+from hepfaas.datasets.formats import Form
 from hepfaas.datasets.listings import on_server
 from hepfaas.datasets.opened import opened, read
 from hepfaas.datasets.ranges import EntryRange
@@ -102,11 +103,14 @@ def named_files(names: Iterable[str]) -> dict[str, Failure | None]:
     return files
 
 
-def inspected(files: Mapping[str, Failure | None], sample_entries: int | None = None) -> Iterator[Inspected]:
+def inspected(
+    files: Mapping[str, Failure | None], sample_entries: int | None = None, dtype: str = ""
+) -> Iterator[Inspected]:
     """Yield what is in each of `named_files`. sample_entries: of each tree that are read, None: no values are read.
+    dtype: format of the files, '' for that of their names.
     A file that cannot be read has an error and does not stop the others."""
     for name, failure in files.items():
-        yield Inspected(name, error=failure) if failure else _inspected(name, sample_entries)
+        yield Inspected(name, error=failure) if failure else _inspected(name, sample_entries, Form(dtype))
 
 
 def check_all_read(files: Sequence[Inspected]) -> None:
@@ -131,34 +135,34 @@ def _matches(name: str) -> Sequence[str]:
     return [f"{file}:{tree}" if tree else file for file in files]
 
 
-def _inspected(name: str, sample_entries: int | None) -> Inspected:
+def _inspected(name: str, sample_entries: int | None, form: Form) -> Inspected:
     file, tree = file_and_tree(name)
     trees: Sequence[TreeSummary] = ()
     try:
-        trees = _trees(file, tree)
+        trees = _trees(file, tree, form)
         if not any(tree.branches for tree in trees):
             raise RequestError(f"'{file}' has nothing to read: no branch of its trees is a number")
-        samples = [_sample(file, tree, sample_entries) for tree in trees] if sample_entries else []
+        samples = [_sample(file, tree, sample_entries, form) for tree in trees] if sample_entries else []
     except (RequestError, UnavailableError) as error:
         return Inspected(name, trees, error=error)
     return Inspected(name, trees, samples)
 
 
-def _trees(file: str, tree: str) -> Sequence[TreeSummary]:
+def _trees(file: str, tree: str, form: Form) -> Sequence[TreeSummary]:
     """Return the trees of a file, or the one that is named."""
-    trees = trees_of(file)
+    trees = trees_of(file, form)
     named = [one for one in trees if tree in ("", one.name)]
     if not named:
         raise RequestError(f"'{file}' has no tree '{tree}'; it has: {', '.join(one.name for one in trees)}")
     return named
 
 
-def _sample(file: str, tree: TreeSummary, most: int) -> Sample:
+def _sample(file: str, tree: TreeSummary, most: int, form: Form) -> Sample:
     """Return the sample of a tree, which is read in parts, so that any number of entries fits into memory."""
     names, entries = [branch.name for branch in tree.branches], min(tree.entries, most)
     if not names:
         return Sample(entries, {})
-    described = opened(file, tree.name)
+    described = opened(file, tree.name, form=form)
     identity = described.identity
     survey, empty = BranchSurvey(), dict.fromkeys(names, 0)
     for start in range(0, max(1, entries), READ_ENTRIES):

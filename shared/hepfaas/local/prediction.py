@@ -26,12 +26,20 @@ SHOWN = 10
 
 
 def predict(
-    store: Store, name: str, files: Sequence[str], tree: str | None, out: Path | None, *, ntuple: bool = False
+    store: Store,
+    name: str,
+    files: Sequence[str],
+    tree: str | None,
+    out: Path | None,
+    *,
+    ntuple: bool = False,
+    dtype: str = "",
 ) -> dict[str, Any]:
     """Compute the scores of all events of the files, in their order, and write them to `out` unless it is None.
 
     files: paths and addresses, also with a tree as 'data.root:Signal'. tree: of the other files; None: that of the
-    training, or the only tree of a file without it. ntuple: write an RNTuple.
+    training, or the only tree of a file without it. ntuple: write an RNTuple. dtype: format of the
+    files, '' for that of their names.
 
     Return model, number of events, mean score, and the scores of the first events.
     Raises: RequestError; UnavailableError.
@@ -43,7 +51,7 @@ def predict(
         nonlocal n_surplus
         for number, url in enumerate(files):
             file, own_tree = file_and_tree(url)
-            for chunk in predicted(published, networks, file, own_tree or tree or ""):
+            for chunk in predicted(published, networks, file, own_tree or tree or "", dtype=dtype):
                 n_surplus += chunk.n_surplus
                 yield {"file": np.full(len(chunk.entries), number, dtype=np.int32), **chunk.columns}
 

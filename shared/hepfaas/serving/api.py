@@ -25,6 +25,7 @@ from hepfaas.models.inference import Inference
 from hepfaas.models.served import Served
 from hepfaas.platform.settings import STREAM_S
 from hepfaas.platform.storage import Store, is_name
+from hepfaas.runs.params import FORMATS
 from hepfaas.scores.files import Columns, columns_of
 from hepfaas.scores.streams import ARROW_STREAM, LINES, PARQUET, error_line, streamed
 from hepfaas.serving.context import Context
@@ -214,9 +215,12 @@ def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -
 
     _ = served.published.tree  # refuses a model without a spec before anything is read
     files, entries, tree = values["files"], values.get("entries"), values.get("tree") or ""
-    unknown = set(values) - {"files", "tree", "entries"}
+    dtype = values.get("dtype") or ""
+    unknown = set(values) - {"files", "tree", "entries", "dtype"}
     if unknown:
-        raise RequestError(f"unknown key '{sorted(unknown)[0]}'; a prediction on files takes files, tree, entries")
+        raise RequestError(
+            f"unknown key '{sorted(unknown)[0]}'; a prediction on files takes files, tree, entries, dtype"
+        )
     if (
         not isinstance(files, list)
         or not 0 < len(files) <= MOST_FILES
@@ -225,6 +229,8 @@ def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -
         raise RequestError(f"'files' takes a list of 1 to {MOST_FILES} URLs")
     if not isinstance(tree, str):
         raise RequestError("'tree' takes the name of a TTree")
+    if dtype and dtype not in FORMATS:
+        raise RequestError(f"'dtype' is {str(dtype)[:60]!r}; it takes {', '.join(FORMATS)}")
     addresses, trees = [], []
     for url, own_tree in map(file_and_tree, files):
         if "://" not in url:
@@ -235,11 +241,11 @@ def _file_entries(context: Context, served: Served, values: Mapping[str, Any]) -
         addresses.append(str(address))
         trees.append(own_tree or tree)
     if entries is None:
-        return FileEntries(addresses, trees)
+        return FileEntries(addresses, trees, dtype=dtype)
     is_pair = isinstance(entries, list) and len(entries) == 2 and all(type(entry) is int for entry in entries)
     if not is_pair or not 0 <= entries[0] <= entries[1]:
         raise RequestError(f"'entries' is {str(entries)[:60]}; it takes [first, one after the last]")
-    return FileEntries(addresses, trees, (entries[0], entries[1]))
+    return FileEntries(addresses, trees, (entries[0], entries[1]), dtype)
 
 
 def _blocks(
@@ -269,6 +275,7 @@ def _blocks(
                 tree,
                 wanted=wanted.entries,
                 file=headers[number] if number < len(headers) else None,
+                dtype=wanted.dtype,
                 reading=reading,
                 limit_s=REQUEST_S,
             ):

@@ -31,12 +31,16 @@ RETRY_AFTER_S = "2"
 
 @dataclass(frozen=True)
 class FileEntries:
-    """The events to predict: an entry range of a tree in each file, all entries if None. trees: of each file, '' for
-    that of the training, or for the only one of a file without it."""
+    """The events to predict: an entry range of a tree in each file, all entries if None.
+
+    trees: of each file, '' for that of the training, or for the only one of a file without it. dtype: format of the
+    files, '' for that of their names.
+    """
 
     files: Sequence[str]
     trees: Sequence[str]
     entries: tuple[int, int] | None = None
+    dtype: str = ""
 
 
 def look(
@@ -55,7 +59,7 @@ def look(
         if number == MOST_HEADERS or time.monotonic() > end:
             return headers, True
         try:
-            headers.append(opened_for(served.published, url, tree, reading))
+            headers.append(opened_for(served.published, url, tree, reading, wanted.dtype))
         except (RequestError, UnavailableError):
             if not number:
                 raise
@@ -103,6 +107,8 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         urls=tuple(wanted.files),
         tree=published.tree,
         trees=tuple(wanted.trees),
+        dtype=wanted.dtype,
+        function=published.spec.function,
         features=tuple(published.spec.input_names),
         identifiers=published.spec.identifiers,
         spectators=published.spec.spectators,

@@ -18,7 +18,7 @@ from hepfaas.datasets.ranges import EntryRange, planned
 from hepfaas.datasets.reading import PLAIN, Reading
 from hepfaas.errors import MissingError, RequestError
 from hepfaas.features.extra import extra_inputs, with_branches
-from hepfaas.features.jagged import Values, flat_values
+from hepfaas.features.jagged import Values, flat_values, in_single
 from hepfaas.features.vectors import Vectors, vectors_of
 from hepfaas.models import versions
 from hepfaas.models.inference import INFERENCE, Inference, RowError
@@ -188,7 +188,13 @@ class _Source:
 def _read(published: Published, source: _Source, entries: EntryRange) -> dict[str, Values]:
     names = list(dict.fromkeys([*published.spec.input_names, *source.identifiers, *source.extra]))
     place, reading = (source.url, file_of(source.identity), source.tree), source.reading
-    return read(*place, branches=names, entries=entries, reading=reading, layout=source.layout)
+    arrays = read(*place, branches=names, entries=entries, reading=reading, layout=source.layout)
+    if source.layout:  # the fractions of text files are float64, also where the model learned float32
+        types = {branch.name: branch.type for branch in published.spec.inputs}
+        arrays = {
+            name: in_single(values) if types.get(name) == "float32" else values for name, values in arrays.items()
+        }
+    return arrays
 
 
 def _read_ahead(
