@@ -336,6 +336,26 @@ def test_spellings_of_keras_2_are_accepted_with_a_note(
     assert all(map(np.array_equal, ours, theirs))
 
 
+MOVED = """
+from keras.utils import np_utils
+from keras.layers.merge import concatenate
+from keras.layers.advanced_activations import LeakyReLU
+from keras.engine.topology import Layer
+from tensorflow.keras.layers.experimental import preprocessing
+from tensorflow.keras.optimizers.legacy import SGD
+assert np_utils.to_categorical([1]).tolist() == [[0.0, 1.0]]
+assert preprocessing.Normalization and LeakyReLU and issubclass(concatenate.__class__, object)
+"""
+
+
+def test_modules_that_have_moved_since_keras_2_are_found(reused: ReusedLearner) -> None:
+    code = network("L.Dense(1)", "loss='mse', optimizer=SGD(0.1)")
+    worker = made(reused, HEAD + MOVED + code.removeprefix(HEAD))
+    assert sum("of Keras 2 is accepted" in note for note in worker.facts.notes.splitlines()) == 7
+    with pytest.raises(RequestError, match="No module named 'keras.nothing'"):
+        made(reused, "import keras.nothing\n" + code)
+
+
 def test_legacy_optimizers_are_those_of_keras_3(reused: ReusedLearner) -> None:
     code = network("L.Dense(1)", "loss='mse', optimizer=keras.optimizers.legacy.Adam(1e-3)")
     worker = made(reused, code)

@@ -56,8 +56,8 @@ def accept(say: Say) -> None:
     for ours, theirs in ((keras.backend, old.backend), (keras.losses, old.losses)):
         for name in vars(theirs).keys() - vars(ours).keys():
             setattr(ours, name, getattr(theirs, name))
-    for root in (keras, old):
-        legacy = root.optimizers.legacy
+    for root in ("keras", "keras._tf_keras.keras", "tensorflow.keras"):  # each is a module of its own
+        legacy = importlib.import_module(f"{root}.optimizers.legacy")
         for name in [name for name in vars(legacy) if not name.startswith("_")]:
             setattr(legacy, name, _of_legacy(name))
 
