@@ -30,7 +30,7 @@ class Texts:
     """The files that came with a job.
 
     read, size_bytes: return the content of one by its name, and its size. place: where they are. used: names of the
-    files that were read as texts of the job.
+    files that make the job and are not its code.
     """
 
     names: Collection[str]
@@ -75,6 +75,7 @@ class Texts:
             recipe["specs"], more = old_specs_of(json_object(self.text(ranges), ranges), ranges)
             notes = (*notes, f"{ranges} gives the ranges of the branches, which are compared with the files", *more)
         elif unused := sorted(filter(is_old_specs, self.names)):
+            self.used.update(unused)
             one = "has" if len(unused) == 1 else "have"
             notes = (*notes, f"{', '.join(unused[:MOST_NAMED])} {one} no effect: {_UNUSED_SPECS}")
         return replace(params, recipe=recipe, notes=notes)
