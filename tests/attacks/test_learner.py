@@ -488,7 +488,7 @@ ANSWERS = [
     ("answer({}, zeros('<f4', 2, 4))", predict, "outputs that are not float32 of shape"),
     ("answer({})", predict, "outputs that are not float32 of shape"),
     ("answer({}, *[zeros('<f4', 0)] * 2)", predict, "2 arrays; at most 1"),
-    ("answer({}, zeros('|u1', 9))", Learner.export, "1 arrays, not a graph and a Keras file"),
+    ("answer({}, zeros('|u1', 9))", Learner.export, "1 arrays, not 2"),
     ("answer({}, zeros('|u1', 9))", lambda learner: learner.load({}), "1 arrays; at most 0"),
 ]
 
