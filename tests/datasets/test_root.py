@@ -172,7 +172,7 @@ def test_a_damaged_basket_is_an_error_when_it_is_read(tmp_path: Path) -> None:
     ("path", "tree", "message"),
     [
         ("nowhere.root", "Events", "file '.*nowhere.root' does not exist"),
-        ("", "Events", "is a folder; name the ROOT files in it"),
+        ("", "Events", "is a folder; name the files in it"),
         ("odd.root", "Events", "odd.root' has no TTree 'Events'; it has: .*folder/events, other"),
         ("odd.root", "text", "'text' in '.*odd.root' is of class TObjString; only TTrees and RNTuples are read"),
     ],

@@ -407,7 +407,7 @@ def preprocessing(record):
 )
 def test_the_users_function_changes_each_record(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    file = opened(str(tmp_path / name), "", form=Form(function=FUNCTION))
+    file = opened(str(tmp_path / name), "", form=Form(record_function=FUNCTION))
     values = {name: branch.tolist() for name, branch in all_of(file).items()}  # type: ignore[union-attr]
     assert values == {"log": [0.0, float(np.log(2))], "charge": [1, -1]}
     assert (
@@ -436,4 +436,4 @@ WRONG = [
 def test_an_error_of_the_users_function_is_named_with_entry_and_line(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "x.json").write_text('{"x": 1}\n{"y": 2}\n')
     with pytest.raises(RequestError, match=message):
-        opened(str(tmp_path / "x.json"), "", form=Form(function=source))
+        opened(str(tmp_path / "x.json"), "", form=Form(record_function=source))

@@ -268,7 +268,7 @@ def test_preproc_json_is_the_preprocessing_of_the_job(tmp_path: Path) -> None:
     assert job_in(folder, {}).params.recipe["preprocessing"] == Preprocessing(cuts=expected.cuts[:1])
     (folder / "submit.json").write_text('{"preproc": "hook.py"}')
     (folder / "hook.py").write_text("def preprocessing(record): return record")
-    assert job_in(folder, {}).params.recipe["function"] == "def preprocessing(record): return record"
+    assert job_in(folder, {}).params.recipe["record_function"] == "def preprocessing(record): return record"
     (folder / "hook.py").write_text("#" * 100_001)
     with pytest.raises(RequestError, match="'hook.py' has 100,001 characters; at most 100,000 are taken"):
         job_in(folder, {})

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hepfaas.errors import RequestError, UnavailableError
@@ -126,15 +128,18 @@ def test_a_run_without_a_request_is_refused(place: Place) -> None:
         place.handle(CloudEvent(RUN_REQUESTED, "/x", "s", "1", name))
 
 
+SERVED: Any = SimpleNamespace(published=SimpleNamespace(tree="Events", spec=SimpleNamespace(record_function="")))
+
+
 def test_headers_are_read_until_it_is_clear_whether_files_are_long(tmp_path: Path) -> None:
     files = []
     for number in range(MOST_HEADERS + 1):
         files.append(str(tmp_path / f"{number}.root"))
         write_root(Path(files[-1]), number, 0.0, 10)
-    assert look(FileEntries(files[:3], "Events"), 30)[1] is False
-    headers, is_long = look(FileEntries(files[:3], "Events"), 19)
+    assert look(SERVED, FileEntries(files[:3], [""] * 3), 30)[1] is False
+    headers, is_long = look(SERVED, FileEntries(files[:3], [""] * 3), 19)
     assert (len(headers), is_long) == (2, True)
-    assert look(FileEntries(files[:3], "Events", (8, 100)), 6)[1] is False
-    assert look(FileEntries(files[:3], "Events", (8, 100)), 5)[1] is True
-    assert look(FileEntries(["root://nowhere//x.root"], "Events", (0, 10)), 10) == ({}, False)
-    assert look(FileEntries(files, "Events"), 1_000_000)[1] is True
+    assert look(SERVED, FileEntries(files[:3], [""] * 3, (8, 100)), 6)[1] is False
+    assert look(SERVED, FileEntries(files[:3], [""] * 3, (8, 100)), 5)[1] is True
+    assert look(SERVED, FileEntries(["root://nowhere//x.root"], [""], (0, 10)), 10) == ([], False)
+    assert look(SERVED, FileEntries(files, [""] * len(files)), 1_000_000)[1] is True

@@ -373,7 +373,7 @@ OTHER: dict[str, Any] = {
     "class_weight": "balanced",
     "targets": ("met",),
     "folds": Folds(3),
-    "function": "def preprocessing(record): return record",
+    "record_function": "def preprocessing(record): return record",
     "plots": PlotLabels("other"),
     "unreadable_files": "skip",
     "chunk_events": 1_000,

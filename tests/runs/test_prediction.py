@@ -79,7 +79,7 @@ def test_a_file_is_scored_once() -> None:
         coming(RECIPE, [FILES[0], FILES[0]])
 
 
-IN_OPENING = ("identifiers", "range_events", "spectators", "fold_by", "dtype", "function")
+IN_OPENING = ("identifiers", "range_events", "spectators", "fold_by", "dtype", "record_function")
 """Values that change the open steps."""
 
 
@@ -100,7 +100,7 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
         "urls": ("c.root", "d.root"),
         "trees": ("x", ""),
         "dtype": "csv",
-        "function": "def preprocessing(record): return record",
+        "record_function": "def preprocessing(record): return record",
     }
     assert set(other) == {field.name for field in fields(Prediction)}
     before = {step.key for step in predicts(RECIPE, *FILES)}
@@ -115,7 +115,7 @@ def test_every_value_that_scores_depend_on_is_in_the_steps() -> None:
             "fold_by",
             "trees",
             "dtype",
-            "function",
+            "record_function",
         ):  # these change the open step
             assert plan.next_steps(changed, "m-1/1", lambda key: None) != openings
         elif name != "preprocessing":  # the hash of the spec names it, and the open step needs it for spectators

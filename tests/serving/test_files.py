@@ -67,7 +67,7 @@ def test_files_of_other_formats_have_the_same_scores(served: Served, xrootd: XRo
     (tmp_path / "x.txt").write_text("\n".join([*lines, ""]))
     (tmp_path / "old.json").write_text("\n".join(lines).replace('"met"', '"missing_et"') + "\n")
     first = versions.load(served.store, "job")
-    spec = replace(served.spec, function=RECORDS)
+    spec = replace(served.spec, record_function=RECORDS)
     claimed = versions.claim(served.store, "records", "claim")
     files = {versions.SPEC: json.dumps(spec.to_json()).encode(), versions.GRAPH: first.graph}
     versions.publish(served.store, claimed, {**first.card, "name": "records"}, files)

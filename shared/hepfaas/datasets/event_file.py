@@ -51,7 +51,7 @@ def open_file(
     try:
         if layout:
             known = json.loads(layout)
-            form = Form(known["format"], known["function"])
+            form = Form(known["format"], known["record_function"])
         dtype = form.dtype
         format_ = dtype or format_named(url)
         if format_ != ROOT:
@@ -60,7 +60,7 @@ def open_file(
     except BaseException:
         source.close()
         raise
-    return EventFile(source, url, memory, format_, form.function, layout)
+    return EventFile(source, url, memory, format_, form.record_function, layout)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Tree:
 class EventFile:
     """An open file and the worker that parses it. Every method raises RequestError and the errors of the source.
 
-    format_: one of formats.py. function: see `Form`. layout: see `open_file`.
+    format_: one of formats.py. record_function: see `Form`. layout: see `open_file`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class EventFile:
         name: str,
         memory: Memory = USUAL_MEMORY,
         format_: str = ROOT,
-        function: str = "",
+        record_function: str = "",
         layout: str = "",
     ) -> None:
         self.source, self._name, self.format = source, name, format_
@@ -105,7 +105,7 @@ class EventFile:
             source.close()
             raise
         try:
-            form = {"format": format_, "layout": layout, "record_function": function}
+            form = {"format": format_, "layout": layout, "record_function": record_function}
             facts, _ = self._call("open", name=name, size_bytes=source.size_bytes, **form)
             self.fingerprint = str(facts["fingerprint"])
         except BaseException:

@@ -32,12 +32,12 @@ COMPRESSIONS = (".gz", ".bz2", ".zst")
 class Form:
     """How the user says that a file is to be read.
 
-    dtype: its format, '' for that of its name or its first bytes. function: source of `preprocessing(record)`, which is
-    applied to each record of JSON and CSV files, '' for none.
+    dtype: its format, '' for that of its name or its first bytes. record_function: source of `preprocessing(record)`,
+    which is applied to each record of JSON and CSV files, '' for none.
     """
 
     dtype: str = ""
-    function: str = ""
+    record_function: str = ""
 
 
 USUAL_FORM = Form()

@@ -96,8 +96,8 @@ class FeatureSpec:
     keeps the first ones and "error" refuses the event. identifiers: branches that identify an event and are not
     features. preprocessing: comes before the vector. read: branches of the file that it takes; () if they are the
     features. spectators: branches and expressions that are kept beside the scores, where the events have them.
-    targets: that a regression learned, (): scores are those of classes. function: source of `preprocessing(record)`,
-    which is applied to the records of JSON and CSV files before everything else, '' for none.
+    targets: that a regression learned, (): scores are those of classes. record_function: source of
+    `preprocessing(record)`, which is applied to the records of JSON and CSV files before everything else, '' for none.
     """
 
     branches: tuple[FeatureBranch, ...]
@@ -107,7 +107,7 @@ class FeatureSpec:
     read: tuple[InputBranch, ...] = ()
     spectators: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
-    function: str = ""
+    record_function: str = ""
 
     @cached_property
     def inputs(self) -> tuple[InputBranch, ...]:
@@ -157,8 +157,8 @@ class FeatureSpec:
             values["spectators"] = list(self.spectators)
         if self.targets:
             values["targets"] = list(self.targets)
-        if self.function:
-            values["function"] = self.function
+        if self.record_function:
+            values["record_function"] = self.record_function
         return values
 
     @classmethod
@@ -172,7 +172,7 @@ class FeatureSpec:
             tuple(InputBranch(**branch) for branch in values.get("read", ())),
             tuple(values.get("spectators", ())),
             tuple(values.get("targets", ())),
-            values.get("function", ""),
+            values.get("record_function", ""),
         )
 
 

@@ -67,7 +67,7 @@ class Texts:
         name = preproc or params.preproc or (PREPROC if PREPROC in self.names else "")
         if name:
             if name.endswith(".py"):
-                return replace(params, recipe={**recipe, "function": self._function(name)}, notes=notes)
+                return replace(params, recipe={**recipe, "record_function": self._record_function(name)}, notes=notes)
             first, more = preprocessing_of(json_object(self.text(name), name), name)
             recipe["preprocessing"] = joined(first, recipe.get("preprocessing", NOTHING), f"{name} and params.json")
             notes = (*notes, *more)
@@ -80,7 +80,7 @@ class Texts:
             notes = (*notes, f"{', '.join(unused[:MOST_NAMED])} {one} no effect: {_UNUSED_SPECS}")
         return replace(params, recipe=recipe, notes=notes)
 
-    def _function(self, name: str) -> str:
+    def _record_function(self, name: str) -> str:
         """Return the source of `preprocessing(record)`. Raises: RequestError if it is too long."""
         source = self.text(name)
         if len(source) > MOST_FUNCTION:

@@ -32,7 +32,7 @@ class Prediction:
     only tree; (): `tree` in all files. spectators: expressions that are kept beside the scores; preprocessing: text of
     the model's `Preprocessing`. fold_by: expression of the fold of an event, '' if there is none. entries: the range of
     entries [first, stop) of each file; None: all. range_events: most entries that one step reads. dtype: format of the
-    files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
+    files, '' for that of their names. record_function: source of `preprocessing(record)`, '' for none.
     """
 
     kind: ClassVar[str] = "prediction"
@@ -51,7 +51,7 @@ class Prediction:
     range_events: int = 100_000
     trees: tuple[str, ...] = ()
     dtype: str = ""
-    function: str = ""
+    record_function: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def open_levels(recipe: Prediction, attempt: str) -> Levels:
             preprocessing=recipe.preprocessing if optional else "",
             optional=optional,
             dtype=recipe.dtype,
-            function=recipe.function,
+            record_function=recipe.record_function,
         )
         for url, tree in zip(recipe.urls, recipe.trees or [recipe.tree] * len(recipe.urls), strict=True)
     ]

@@ -69,7 +69,7 @@ def opens(recipe: Recipe, attempt: str) -> list[Open]:
             titles=recipe.plots.branch_titles,
             skips=recipe.unreadable_files == "skip",
             dtype=recipe.dtype,
-            function=recipe.function,
+            record_function=recipe.record_function,
         )
         for file in recipe.files
     ]
@@ -272,7 +272,7 @@ def spec_of(recipe: Recipe, opened: Found, results: Results) -> Found:
         spectators=recipe.spectators,
         rules=recipe.features.text,
         targets=recipe.targets,
-        function=recipe.function,
+        record_function=recipe.record_function,
         ranges=recipe.specs.text,
     )
     return one(step, results)

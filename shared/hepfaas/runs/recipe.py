@@ -104,7 +104,8 @@ class Recipe:
     training, which makes one network for each; None: `split` gives the test events of one network. plots: their texts.
     chunk_events: events of the chunks that are trained one after the other, each for all epochs; None: every epoch sees
     all events. specs: ranges and widths of the branches, instead of those of the events.
-    dtype: format of the files, '' for that of their names. function: source of `preprocessing(record)`, '' for none.
+    dtype: format of the files, '' for that of their names. record_function: source of `preprocessing(record)`, '' for
+    none.
     unreadable_files: what becomes of a run with a file that cannot be read: it fails, or goes on without the file.
     """
 
@@ -154,7 +155,7 @@ class Recipe:
     specs: OldSpecs = NO_SPECS
     unreadable_files: Literal["fail", "skip"] = "fail"
     dtype: str = ""
-    function: str = ""
+    record_function: str = ""
 
     @property
     def fold_numbers(self) -> tuple[int | None, ...]:

@@ -126,8 +126,8 @@ class Open(Step):
     preprocessing: text of a `Preprocessing`. expressions: that steps evaluate beside it, each with one value for an
     event. sum_of_weights: '<tree>/<branch>' that is added up, '' for none. optional: expressions that are evaluated if
     the file has their branches. titles: whether the titles of branches are kept. dtype: format of the file, '' for that
-    of its name. function: source of `preprocessing(record)`, '' for none. skips: whether a file that cannot be read has
-    a result, too: the reason.
+    of its name. record_function: source of `preprocessing(record)`, '' for none. skips: whether a file that cannot be
+    read has a result, too: the reason.
     """
 
     kind = "open"
@@ -148,7 +148,7 @@ class Open(Step):
     usual_tree: str = ""
     skips: bool = False
     dtype: str = ""
-    function: str = ""
+    record_function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +182,8 @@ class Spec(Step):
 
     inputs: branches of a file that they are made of, () if they are the same. preprocessing: text of a `Preprocessing`.
     spectators: branches and expressions that are kept beside the scores. rules: text of the `FeatureRules`. targets:
-    expressions that a regression learns. ranges: text of the `OldSpecs`. function: source of `preprocessing(record)`,
-    '' for none.
+    expressions that a regression learns. ranges: text of the `OldSpecs`. record_function: source of
+    `preprocessing(record)`, '' for none.
     """
 
     kind = "spec"
@@ -199,7 +199,7 @@ class Spec(Step):
     rules: str = ""
     targets: tuple[str, ...] = ()
     ranges: str = ""
-    function: str = ""
+    record_function: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

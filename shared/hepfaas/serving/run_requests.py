@@ -108,7 +108,7 @@ def _recipe(served: Served, wanted: FileEntries) -> Prediction:
         tree=published.tree,
         trees=tuple(wanted.trees),
         dtype=wanted.dtype,
-        function=published.spec.function,
+        record_function=published.spec.record_function,
         features=tuple(published.spec.input_names),
         identifiers=published.spec.identifiers,
         spectators=published.spec.spectators,

@@ -45,7 +45,7 @@ SUMMED_EVENTS = 1_000_000
 def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
     """Raises: RequestError if the file, the tree or a branch does not exist, or an expression does not fit the
     branches; UnavailableError. With `skips` the reason why a file cannot be read is the result."""
-    form = Form(step.dtype, step.function)
+    form = Form(step.dtype, step.record_function)
     try:
         file = opened(step.url, step.tree or step.usual_tree, reading, form, or_only=not step.tree)
     except RequestError as error:
@@ -104,7 +104,7 @@ def perform(step: Open, store: Store, reading: Reading = PLAIN) -> None:
 
 def _without_function(step: Open, file: OpenedFile) -> list[str]:
     """Return the note on a function for records that a file does not have."""
-    if not step.function or file.format in (JSON, CSV):
+    if not step.record_function or file.format in (JSON, CSV):
         return []
     return [f"preprocessing(record) is not applied to {file.place}: it is for JSON lines and CSV"]
 
@@ -155,7 +155,7 @@ def _without_effect(file: OpenedFile, branches: Sequence[Branch], preprocessing:
 def _sum(step: Open, within: str, reading: Reading) -> ExactSum:
     """Return the sum of a branch over all entries of its tree. within: the tree of a branch that is named without."""
     tree, _, branch = step.sum_of_weights.rpartition("/")
-    file = opened(step.url, tree or within, reading, Form(step.dtype, step.function))
+    file = opened(step.url, tree or within, reading, Form(step.dtype, step.record_function))
     sums = [ExactSum()]
     for start in range(0, file.entries, SUMMED_EVENTS):
         entries = EntryRange(start, min(start + SUMMED_EVENTS, file.entries))

@@ -151,7 +151,7 @@ def opened_for(published: Published, url: str, tree: str = "", reading: Reading 
 
     Raises: RequestError; UnavailableError.
     """
-    return opened(url, tree or published.tree, reading, Form(dtype, published.spec.function), or_only=not tree)
+    return opened(url, tree or published.tree, reading, Form(dtype, published.spec.record_function), or_only=not tree)
 
 
 def with_events(chunks: Iterable[Columns]) -> Generator[Columns]:

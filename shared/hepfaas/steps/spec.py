@@ -42,7 +42,7 @@ def perform(step: steps.Spec, store: Store) -> None:
         tuple(read[name] for name in step.inputs),
         step.spectators,
         step.targets,
-        step.function,
+        step.record_function,
     )
     blob = put_blob(store, encoded(spec.to_json()))
     missing = {name: branch.n_missing for name, branch in survey.branches.items() if branch.n_missing}

@@ -40,14 +40,15 @@ class TextTable(Table):
     first_row: int
     """Number that pyarrow gives to the first row of a block in its messages."""
 
-    def __init__(self, data: Data, name: str, layout: Mapping[str, Any], function: str = "") -> None:
-        """layout: of the same file, {} if it is not known. function: source of `preprocessing(record)`, '' for none.
+    def __init__(self, data: Data, name: str, layout: Mapping[str, Any], record_function: str = "") -> None:
+        """layout: of the same file, {} if it is not known. record_function: source of `preprocessing(record)`, '' for
+        none.
 
         Raises: RequestError naming the entry that cannot be read.
         """
         self._name, self._lines = name, Lines(data, name)
         self.compression = self._lines.compression
-        self._function = RecordFunction(function) if function else None
+        self._function = RecordFunction(record_function) if record_function else None
         if layout:
             self._load(layout)
             return

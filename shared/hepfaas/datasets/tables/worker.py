@@ -67,7 +67,7 @@ class _Reader:
         layout: of the same file, '' if unknown. record_function: source of `preprocessing(record)`, '' for none.
         """
         self._layout = json.loads(layout) if layout else {}
-        self._function = record_function
+        self._record_function = record_function
         if not size_bytes:
             raise RequestError(f"'{self._name}' is empty: it has 0 bytes")
         self._data: Data = FetchedData(self._callbacks, size_bytes)
@@ -86,7 +86,9 @@ class _Reader:
         table = self._table()
         branches = [[b.name, b.jagged, b.type, b.size_bytes, b.title, 0] for b in table.branches.values()]
         values = {"entries": table.entries, "branches": branches, "left_out": table.left_out, "notes": table.notes}
-        values["layout"] = json.dumps({"format": self._format, "function": self._function, "table": table.layout()})
+        values["layout"] = json.dumps(
+            {"format": self._format, "record_function": self._record_function, "table": table.layout()}
+        )
         return values, [np.asarray(table.edges, dtype=np.int64)]
 
     def do_read(self, tree: str, names: Sequence[str], start: int, stop: int) -> Answer:
@@ -118,6 +120,6 @@ class _Reader:
 
     def _table(self) -> Table:
         if self._opened is None:
-            function = (self._function,) if self._format in (JSON, CSV) else ()
+            function = (self._record_function,) if self._format in (JSON, CSV) else ()
             self._opened = TABLES[self._format](self._data, self._name, self._layout.get("table", {}), *function)
         return self._opened
