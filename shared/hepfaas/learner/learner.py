@@ -634,7 +634,10 @@ class _Sender(threading.Thread):
             while len(fetched) <= FETCHED_AHEAD and index + len(fetched) < len(self._needed):
                 fetched.append(fetcher.submit(self._fetch, self._needed[index + len(fetched)]))
             arrays = [array for array in fetched.popleft().result() if array is not None]
-            wire.send(self._to, {"batch": batch}, arrays)
+            try:
+                wire.send(self._to, {"batch": batch}, arrays)
+            except OSError:  # the process has ended, or its code failed: its answer says why
+                return
 
 
 def _signal_name(number: int) -> str:
