@@ -293,7 +293,7 @@ def identity_before(file: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
+def opened_before(url: str, tree: str, reading: object, *form: object, or_only: bool = False) -> OpenedFile:
     """Return the header as it was read before."""
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
         branches, left_out, edges = root_worker.branches_of(file[tree])
@@ -312,7 +312,7 @@ def opened_before(url: str, tree: str, reading: object) -> OpenedFile:
 
 
 def read_before(
-    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: object
+    url: str, identity: str, tree: str, branches: Sequence[str], entries: EntryRange, reading: object, layout: str
 ) -> dict[str, ak.Array]:
     """Return branches as they were read before."""
     with uproot.open({url: None}, handler=uproot.MemmapSource) as file:
