@@ -67,9 +67,10 @@ class Running:
     def disk_bytes(self) -> int:
         """Return the size of its temporary files, including removed ones that are still open."""
         files = []
-        for path in self.scratch.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                files += [path.stat()] if path.is_file() else []
+        for folder, _, names in os.walk(self.scratch):  # without folders that are removed meanwhile
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    files.append(Path(folder, name).stat())
         for worker in self.processes():
             with contextlib.suppress(FileNotFoundError):  # the worker ended meanwhile
                 for place in Path(f"/proc/{worker.pid}/fd").iterdir():

@@ -16,7 +16,7 @@ GRAPH_NODE = re.compile(r"\s*\[\[\{\{.*|\s*\[Op:.*", re.DOTALL)
 KERAS_TEXT = re.compile(r"Exception encountered when calling .*?\n\s*\x1b\[1m(?P<text>.*?)\x1b\[0m.*", re.DOTALL)
 INNER_ERROR = re.compile(r"^\s*(?P<kind>\w+(?:Error|Exception)): (?P<text>.*)", re.MULTILINE | re.DOTALL)
 
-UNKNOWN_OPERATION = re.compile(r"error: (?:failed to legalize operation )?'tf\.(\w+)'")
+UNKNOWN_OPERATION = re.compile(r"error: (?:failed to legalize operation )?'tf\.(\w+)'|'tf\.(\w+)' op is neither")
 OTHER_TYPES = re.compile(r"^\s*tf\.(\w+)\(tensor<(?:[\d?]+x)*(f16|bf16|f64|complex\w*|i8|i16|ui\d+)>", re.MULTILINE)
 """Operations in the converter's summary whose first argument is not of a usual type."""
 
@@ -64,7 +64,7 @@ def export_message(error: Exception) -> str:
     """Return why a network has no LiteRT graph: the operations that LiteRT lacks, or the converter's message."""
     text = str(error)
     types = {name: TYPES.get(type_, type_) for name, type_ in OTHER_TYPES.findall(text)}
-    names = sorted(set(UNKNOWN_OPERATION.findall(text)))
+    names = sorted({first or second for first, second in UNKNOWN_OPERATION.findall(text)})
     operations = [f"{name} of {types[name]}" if name in types else name for name in names]
     if operations:
         hints = [hint for part, hint in HINTS.items() if any(part in operation for operation in operations)]
